@@ -1,0 +1,151 @@
+//! What went wrong, in the one shape that crosses every border: code, cause, evidence, next command.
+//!
+//! A crate's own error enums say what failed inside it; at the border towards people they become a
+//! [`Fault`]. Invariant: a code, once given out, keeps its meaning (scripts match on it); the list
+//! below is the registry from which `docs/reference/codes.md` is generated.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($variant:ident = $text:literal, $meaning:literal;)*) => {
+        /// A stable name for a kind of failure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $(#[doc = $meaning] #[serde(rename = $text)] $variant,)*
+        }
+
+        impl Code {
+            /// Every code there is, in the order of the registry.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as it is printed, such as `SW-RUN-003`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    ManifestInvalid = "SW-MAN-001", "The manifest has problems; all of them are listed.";
+    ManifestMissing = "SW-MAN-002", "There is no `seaworthy.toml` where it was looked for.";
+    ManifestUnreadable = "SW-MAN-003", "The manifest could not be read: too large, not text, or no permission.";
+    SecretMissing = "SW-SEC-001", "A secret that a service needs has no value, or still a placeholder.";
+    SecretSource = "SW-SEC-002", "A place that secrets come from could not be read.";
+    SecretExposed = "SW-SEC-003", "A file with secrets can be read by others or is not ignored by git.";
+    ProgramMissing = "SW-RUN-001", "The program to run does not exist or is not executable.";
+    FileMissing = "SW-RUN-002", "A file or folder that the program needs to start does not exist.";
+    Exited = "SW-RUN-003", "The program ended by itself.";
+    Killed = "SW-RUN-004", "The program was ended by a signal.";
+    OutOfMemory = "SW-RUN-005", "The program was ended because it used more memory than it may.";
+    NeverListened = "SW-RUN-006", "The program runs but does not listen anywhere.";
+    WrongPort = "SW-RUN-007", "The program listens, but not on the port it was given.";
+    OtherAddress = "SW-RUN-008", "The program can be reached past the edge: it listens on more than loopback.";
+    CrashLoop = "SW-RUN-009", "The program ends again and again shortly after its start.";
+    Hung = "SW-RUN-010", "The program is alive but does not answer its liveness check.";
+    NotReady = "SW-RUN-011", "The program answers, but its readiness check fails.";
+    SpawnFailed = "SW-RUN-012", "The program could not be started.";
+    BuildFailed = "SW-REL-001", "A build command failed; nothing was changed.";
+    MigrateFailed = "SW-REL-002", "A migration failed; the new code was not started.";
+    StartFailed = "SW-REL-003", "A new instance did not become ready in time; the old ones stay.";
+    PortTaken = "SW-EDG-001", "A port that the edge is to listen on is held by another program.";
+    PortDenied = "SW-EDG-002", "This user may not listen on that port.";
+    EdgeDown = "SW-EDG-003", "The edge process does not answer.";
+    NoSuchRequest = "SW-EDG-004", "No request of that id stands in the logs.";
+    ControlNotRunning = "SW-CTL-001", "No control process answers.";
+    ControlRunning = "SW-CTL-002", "Another control process owns this state folder.";
+    StateUnwritable = "SW-CTL-003", "The state folder cannot be written.";
+    DiskFull = "SW-CTL-004", "The disk is full.";
+    NoSuchSite = "SW-CTL-005", "There is no site of that name.";
+    NoSuchInstance = "SW-CTL-006", "There is no service or instance of that name.";
+    HostConflict = "SW-CTL-007", "Another site already serves that host name.";
+    WrongControl = "SW-CTL-008", "The control process that answered belongs to another build or state folder.";
+    Internal = "SW-INT-001", "A defect in Seaworthy, or an operating system that failed.";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A failure as a person or a script meets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Its stable code.
+    pub code: Code,
+    /// What was attempted and failed: lower case, no full stop, literals in backticks.
+    pub what: String,
+    /// Why, outermost cause first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What was seen: answers, exit codes, the last lines of a log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// What to type or change next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+}
+
+impl Fault {
+    /// A fault that says what failed; add causes, evidence and the next step with the `with_*` calls.
+    pub fn new(code: Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), causes: Vec::new(), evidence: Vec::new(), next: Vec::new() }
+    }
+
+    /// Adds a cause below the ones already there.
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Adds an error and the whole chain of its sources as causes.
+    pub fn because_of(mut self, error: &dyn std::error::Error) -> Self {
+        let mut current = Some(error);
+        while let Some(error) = current {
+            self.causes.push(error.to_string());
+            current = error.source();
+        }
+        self
+    }
+
+    /// Adds a line of what was seen.
+    pub fn seen(mut self, line: impl Into<String>) -> Self {
+        self.evidence.push(line.into());
+        self
+    }
+
+    /// Adds the next thing to type or change.
+    pub fn next(mut self, step: impl Into<String>) -> Self {
+        self.next.push(step.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.code)?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_given_out_once() {
+        let texts: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(texts.len(), Code::ALL.len());
+    }
+}

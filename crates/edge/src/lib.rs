@@ -1,0 +1,3 @@
+//! Listener, TLS, HTTP, routing, upstreams.
+
+pub mod model;

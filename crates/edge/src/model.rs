@@ -1,0 +1,323 @@
+//! The three inputs of the edge (config, endpoints, keys) and the messages of its control link.
+//!
+//! Why three: routes change rarely and are large, endpoints change with every start and stop and go
+//! to every living edge, draining ones too, and keys must never be written anywhere. Each carries a
+//! version; acknowledged means that every thread has swapped. Invariant: a snapshot says only what
+//! stays right if control never returns.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
+pub const PROTOCOL: u32 = 1;
+/// The longest message in bytes.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// What the edge serves. Sent whole, swapped whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Grows with each change.
+    pub version: u64,
+    /// Every site; host names are unique among them (control sees to it).
+    pub sites: Vec<Site>,
+}
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name, for logs.
+    pub name: String,
+    /// Hosts it serves, lower case, `*.x` allowed; the first one is canonical.
+    pub hosts: Vec<String>,
+    /// Hosts answered with 308 to the canonical one.
+    pub redirect_hosts: Vec<String>,
+    /// Plain HTTP is redirected to HTTPS on this public port (false: it is served as it is).
+    pub https_port: Option<u16>,
+    /// Networks (CIDR) whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Routes, the most specific first: the first match wins.
+    pub routes: Vec<Route>,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Exact path, or a pattern in which `*` matches any characters, `/` too.
+    pub path: String,
+    /// Hosts it is for; all of the site's when empty.
+    pub hosts: Vec<String>,
+    /// Methods; all when empty.
+    pub methods: Vec<String>,
+    /// What happens.
+    pub action: Action,
+    /// Limits and switches.
+    pub settings: Settings,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// To the instances under this key of [`Endpoints::services`]: `site/service` or `site/service:port`.
+    Proxy(String),
+    /// Files from a folder.
+    Static {
+        /// The folder; nothing outside it is ever served.
+        root: PathBuf,
+        /// Unknown paths get `index.html`.
+        spa: bool,
+        /// Pattern and `Cache-Control` value.
+        cache_control: Vec<(String, String)>,
+    },
+    /// 404, as if it were not there.
+    Block,
+    /// To another place.
+    Redirect {
+        /// Absolute URL or path; `$path` and `$query` are replaced.
+        to: String,
+        /// 3xx.
+        status: u16,
+    },
+    /// A fixed answer.
+    Respond {
+        /// Status.
+        status: u16,
+        /// Body.
+        body: String,
+        /// Its type.
+        content_type: String,
+    },
+}
+
+/// Limits and switches of a route. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Largest request body in bytes (413 above).
+    pub body_limit: Option<u64>,
+    /// To connect to an instance.
+    pub connect_ms: u64,
+    /// From the end of the request to the head of the response (504 after).
+    pub response_ms: u64,
+    /// Between two pieces of a body, either way; none: never cut.
+    pub idle_ms: Option<u64>,
+    /// Write access log lines.
+    pub log: bool,
+    /// Response headers to remove, set, add (in that order).
+    pub response_headers: HeaderRules,
+    /// Request headers towards the instance.
+    pub request_headers: HeaderRules,
+    /// Path pattern and `Cache-Control` value for responses.
+    pub cache_control: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            body_limit: Some(10 << 20),
+            connect_ms: 5_000,
+            response_ms: 60_000,
+            idle_ms: Some(60_000),
+            log: true,
+            response_headers: HeaderRules::default(),
+            request_headers: HeaderRules::default(),
+            cache_control: Vec::new(),
+        }
+    }
+}
+
+/// Changes to headers: remove, then set, then add.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderRules {
+    /// Removed.
+    pub remove: Vec<String>,
+    /// Set, replacing what is there.
+    pub set: Vec<(String, String)>,
+    /// Added beside what is there.
+    pub add: Vec<(String, String)>,
+    /// `set` only where none is there.
+    pub only_missing: bool,
+}
+
+/// Where the instances are. Sent whole, to every living edge.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Grows with each change.
+    pub version: u64,
+    /// Instances by `site/service` or `site/service:port`.
+    pub services: BTreeMap<String, Vec<Endpoint>>,
+}
+
+/// One place that a service can be reached at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `site/service/slot@generation`, or the URL of an upstream that somebody else runs.
+    pub instance: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether new requests go there.
+    pub state: EndpointState,
+    /// The `Host` to send instead of the client's (foreign upstreams only).
+    #[serde(default)]
+    pub host: Option<String>,
+}
+
+/// Whether an endpoint takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// Takes requests.
+    Ready,
+    /// Is being started or not ready: requests wait for it when no other is ready.
+    Starting,
+    /// Takes no new requests; pooled connections to it are closed, those in flight finish.
+    Draining,
+}
+
+/// Certificates and keys. Never logged, never written.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Keys {
+    /// Grows with each change.
+    pub version: u64,
+    /// Certificates; the first whose hosts match the server name is used, the first of all when none does.
+    pub certificates: Vec<Certificate>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys {{ version: {}, certificates: {} }}", self.version, self.certificates.len())
+    }
+}
+
+/// One certificate with its key.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Names it is for, `*.x` allowed.
+    pub hosts: Vec<String>,
+    /// Chain in PEM, leaf first.
+    pub chain_pem: String,
+    /// Private key in PEM.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Certificate {{ hosts: {:?}, .. }}", self.hosts)
+    }
+}
+
+/// A listening socket that travels beside a message (SCM_RIGHTS, same order).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
+}
+
+/// What control says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verb")]
+pub enum Request {
+    /// First message on every connection.
+    Hello {
+        /// [`PROTOCOL`] of the speaker.
+        proto: u32,
+        /// Build of the speaker.
+        build: String,
+    },
+    /// The routes.
+    Config(Config),
+    /// The instances.
+    Endpoints(Endpoints),
+    /// The certificates.
+    Keys(Keys),
+    /// Listen on these as well (descriptors travel with the message).
+    Listen {
+        /// In the order of the descriptors.
+        listeners: Vec<Listener>,
+    },
+    /// Stop accepting on these addresses.
+    Unlisten {
+        /// Which.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Hand the listening sockets back (the answer carries the descriptors).
+    Listeners,
+    /// How things are.
+    Status,
+    /// Stop accepting, finish what there is, end when nothing is left or after `deadline_ms`.
+    Drain {
+        /// The longest time.
+        deadline_ms: u64,
+    },
+}
+
+/// What the edge answers: one reply for each request, in order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum Reply {
+    /// To `Hello`.
+    Hello {
+        /// [`PROTOCOL`] of the edge.
+        proto: u32,
+        /// Its build.
+        build: String,
+        /// Its process.
+        pid: u32,
+        /// Boot id of the running kernel.
+        boot_id: String,
+        /// What it can do beyond the protocol's number.
+        features: Vec<String>,
+    },
+    /// Done, by every thread.
+    Done,
+    /// The sockets (descriptors travel with the message).
+    Listeners {
+        /// In the order of the descriptors.
+        listeners: Vec<Listener>,
+    },
+    /// To `Status`.
+    Status(Box<EdgeStatus>),
+    /// Not done; the state before the request stays.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+/// How the edge is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// Version of the routes in use by every thread.
+    pub config: u64,
+    /// Version of the endpoints in use by every thread.
+    pub endpoints: u64,
+    /// Version of the keys in use by every thread.
+    pub keys: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests answered since it started.
+    pub requests: u64,
+    /// Of these, answered with 5xx by the edge itself.
+    pub failed: u64,
+    /// Open upgraded connections (WebSockets).
+    pub upgraded: u64,
+    /// By instance: what is under way.
+    pub instances: BTreeMap<String, InstanceLoad>,
+    /// Whether it is draining.
+    pub draining: bool,
+}
+
+/// What goes on between the edge and one instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLoad {
+    /// Requests sent and not yet answered whole.
+    pub in_flight: u64,
+    /// Connections kept open for reuse.
+    pub pooled: u64,
+    /// Taken out of rotation by the edge itself, with the reason.
+    pub out: Option<String>,
+}

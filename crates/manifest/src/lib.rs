@@ -1,0 +1,5 @@
+//! seaworthy.toml: text to a validated Site.
+
+pub mod site;
+
+pub use site::Site;

@@ -1,0 +1,3 @@
+//! Instances.
+
+pub mod model;
