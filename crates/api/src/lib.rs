@@ -1,1 +1,13 @@
-//! Not written yet.
+//! The control protocol: what the command line (and later the console) and the control process say to
+//! each other over a Unix socket, and where the folders are that both of them know.
+//!
+//! HTTP/1.1 with JSON, because every language and `curl --unix-socket` speak it; long work answers
+//! with one JSON object a line. Invariants: additive after 0.1; no value of a secret ever travels here.
+//! Not here: the server's routes; they stand in `control`, which implements them.
+
+pub mod client;
+pub mod layout;
+pub mod model;
+
+pub use client::{Client, ClientError};
+pub use layout::Layout;

@@ -1,0 +1,272 @@
+//! The words of the control protocol.
+//!
+//! Every document that scripts may read carries `"v": 1`; fields are only ever added. Times are
+//! RFC 3339 texts or milliseconds where the name ends in `_ms`, sizes are bytes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use seaworthy_base::Fault;
+use serde::{Deserialize, Serialize};
+
+/// Version of the documents.
+pub const VERSION: u32 = 1;
+
+/// Who answers: enough to notice an old control process or one of another folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the protocol.
+    pub v: u32,
+    /// Build of control: version and commit.
+    pub build: String,
+    /// Its process.
+    pub pid: u32,
+    /// Boot id of the kernel it runs under.
+    pub boot_id: String,
+    /// The state folder it owns.
+    pub state: PathBuf,
+}
+
+/// `GET /v1/status`, `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlatformStatus {
+    /// Version of the document.
+    pub v: u32,
+    /// The control process.
+    pub control: ControlStatus,
+    /// The edge process.
+    pub edge: EdgeView,
+    /// Every site.
+    pub sites: Vec<SiteStatus>,
+    /// Guards that this kernel or host cannot give, in words.
+    pub guards: Vec<String>,
+    /// What is wrong with the platform itself.
+    pub faults: Vec<Fault>,
+}
+
+/// The control process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// Its process.
+    pub pid: u32,
+    /// Its build.
+    pub build: String,
+    /// How long it has been running.
+    pub uptime_ms: u64,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The process that starts control again when it dies, where there is one.
+    pub keeper: Option<u32>,
+}
+
+/// The edge process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeView {
+    /// Its process; none while there is nothing to serve.
+    pub pid: Option<u32>,
+    /// Addresses of plain HTTP.
+    pub http: Vec<SocketAddr>,
+    /// Addresses of HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Of these, answered with 5xx by the edge itself.
+    pub failed: u64,
+    /// Open WebSockets and other upgraded connections.
+    pub upgraded: u64,
+    /// Older edges that finish what they had begun.
+    pub draining: Vec<u32>,
+}
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub project: PathBuf,
+    /// The release that is wanted.
+    pub release: Option<String>,
+    /// Whether it should run.
+    pub running: bool,
+    /// Addresses for people, the canonical one first.
+    pub urls: Vec<String>,
+    /// Its services.
+    pub services: Vec<ServiceStatus>,
+    /// What is wrong with the site as a whole.
+    pub faults: Vec<Fault>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// `process`, `static` or `upstreams`.
+    pub kind: String,
+    /// How many instances should run.
+    pub wanted: u16,
+    /// How many are ready.
+    pub ready: u16,
+    /// The instances, old generations that still drain included.
+    pub instances: Vec<InstanceView>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// `site/service/slot@generation`.
+    pub id: String,
+    /// `starting`, `ready`, `unready`, `backoff`, `stopping`, `stopped`, `draining` or `lost`.
+    pub state: String,
+    /// The program's process.
+    pub pid: Option<u32>,
+    /// The shim's process.
+    pub shim_pid: Option<u32>,
+    /// Where it listens, by port name.
+    pub listening: BTreeMap<String, SocketAddr>,
+    /// Milliseconds since its last start.
+    pub uptime_ms: Option<u64>,
+    /// Starts after the first.
+    pub restarts: u32,
+    /// Memory of its whole tree.
+    pub memory: Option<u64>,
+    /// CPU time of its whole tree.
+    pub cpu_ms: Option<u64>,
+    /// How it last ended, in words.
+    pub last_exit: Option<String>,
+    /// Log lines that could not be written.
+    pub log_dropped: u64,
+    /// Requests under way at the edge.
+    pub in_flight: u64,
+    /// What is wrong, with evidence and the next command.
+    pub fault: Option<Fault>,
+}
+
+/// `POST /v1/apply`: make a folder's manifest true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// The project's folder (absolute).
+    pub project: PathBuf,
+    /// Only say what would change.
+    #[serde(default)]
+    pub plan_only: bool,
+}
+
+/// One difference between what runs and what the folder says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// `add`, `change`, `remove` or `keep`.
+    pub kind: ChangeKind,
+    /// What it is about: `service web`, `routes`, `release`, `listeners`.
+    pub subject: String,
+    /// Why, or what of it.
+    pub detail: String,
+}
+
+/// The kind of a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// New.
+    Add,
+    /// Replaced, instance by instance.
+    Change,
+    /// Drained and stopped.
+    Remove,
+    /// Untouched.
+    Keep,
+}
+
+/// One line of the answer to `POST /v1/apply`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Progress {
+    /// A step begins.
+    Step {
+        /// What is done, in words.
+        text: String,
+    },
+    /// A line that a build or migration printed.
+    Output {
+        /// The line.
+        line: String,
+    },
+    /// Something that is not as it should be but does not stop the work.
+    Warning {
+        /// What.
+        fault: Fault,
+    },
+    /// The end: it is done.
+    Done(Applied),
+    /// The end: it is not done, and what ran before still runs.
+    Failed {
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// What an apply came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Version of the document.
+    pub v: u32,
+    /// The site.
+    pub site: String,
+    /// Its release.
+    pub release: Option<String>,
+    /// Addresses for people.
+    pub urls: Vec<String>,
+    /// The certificate to trust, when our own authority signs.
+    pub ca: Option<PathBuf>,
+    /// What was different.
+    pub changes: Vec<Change>,
+    /// Whether the site ran before.
+    pub was_running: bool,
+    /// Milliseconds that it took.
+    pub took_ms: u64,
+}
+
+/// `POST /v1/down`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownRequest {
+    /// Which site; all of them, and the platform itself, when absent.
+    pub site: Option<String>,
+}
+
+/// `POST /v1/restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRequest {
+    /// `site`, `site/service`, `site/service/slot`, or `edge`.
+    pub target: String,
+}
+
+/// `POST /v1/explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExplainRequest {
+    /// One request, by its id.
+    Request(String),
+    /// One instance, service or site: `site`, `site/service`, `site/service/slot`.
+    Instance(String),
+}
+
+/// What can be said about a request or an instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Version of the document.
+    pub v: u32,
+    /// What it is about.
+    pub subject: String,
+    /// The answer in one sentence.
+    pub summary: String,
+    /// Facts, name and value, in the order to show them.
+    pub facts: Vec<(String, String)>,
+    /// What was seen: events, log lines.
+    pub evidence: Vec<String>,
+    /// What to type next.
+    pub next: Vec<String>,
+}
