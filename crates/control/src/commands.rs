@@ -1,0 +1,148 @@
+//! Runs build and migrate commands: as the site's user, in the release, every line shown as it comes.
+//!
+//! Invariants: no shell unless the manifest asks for one; nothing of our own environment is inherited
+//! but what the service would get; a command that hangs is ended with its whole group at the time limit.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use seaworthy_base::{Code, Fault};
+use seaworthy_manifest::site::Command;
+use seaworthy_runtime::model::User;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::mpsc;
+
+/// A build that takes longer than this hangs.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Lines kept as evidence of a failure.
+const EVIDENCE: usize = 15;
+
+/// What a command runs in.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// Working folder.
+    pub dir: &'a Path,
+    /// Whole environment.
+    pub environment: &'a [(String, String)],
+    /// As whom.
+    pub user: Option<&'a User>,
+}
+
+/// The argv of a command, our own names replaced.
+pub fn argv(command: &Command, names: &[(&str, &str)]) -> Vec<String> {
+    match command {
+        Command::Argv(words) => words.iter().map(|word| replace(word, names)).collect(),
+        Command::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
+    }
+}
+
+/// Replaces `$NAME` for the given names only; the longest name that fits wins.
+pub fn replace(text: &str, names: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let (before, tail) = rest.split_at(at);
+        out.push_str(before);
+        let word = tail[1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(&tail[1..], |end| &tail[1..=end]);
+        match names.iter().find(|(name, _)| *name == word) {
+            Some((_, value)) => {
+                out.push_str(value);
+                rest = &tail[1 + word.len()..];
+            }
+            None => {
+                out.push('$');
+                rest = &tail[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Runs one command to its end; `lines` gets what it prints.
+pub async fn run(argv: &[String], around: &Surroundings<'_>, code: Code, lines: &mpsc::UnboundedSender<String>) -> Result<(), Fault> {
+    let shown = argv.join(" ");
+    let failed = |cause: String| Fault::new(code, format!("`{shown}` failed")).because(cause);
+    let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).current_dir(around.dir).env_clear().envs(around.environment.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    if let Some(user) = around.user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    let mut child = command.spawn().map_err(|error| {
+        failed(format!("`{program}` could not be started: {error}")).next(format!("check that `{program}` is installed and in PATH"))
+    })?;
+    let group = child.id();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    pump(child.stdout.take(), &sender);
+    pump(child.stderr.take(), &sender);
+    drop(sender);
+    let mut tail = std::collections::VecDeque::new();
+    let work = async {
+        while let Some(line) = receiver.recv().await {
+            if tail.len() == EVIDENCE {
+                tail.pop_front();
+            }
+            tail.push_back(line);
+            if let Some(line) = tail.back() {
+                // The reader of the progress may have gone; the work goes on.
+                lines.send(line.clone()).ok();
+            }
+        }
+        child.wait().await
+    };
+    let ended = tokio::time::timeout(LIMIT, work).await;
+    let cause = match ended {
+        Ok(Ok(status)) if status.success() => return Ok(()),
+        Ok(Ok(status)) => format!("it ended with {status}"),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => {
+            if let Some(group) = group {
+                seaworthy_sys::process::kill_group(group);
+            }
+            format!("it did not end within {} minutes", LIMIT.as_secs() / 60)
+        }
+    };
+    let mut fault = failed(cause);
+    fault.evidence = tail.into();
+    Err(fault)
+}
+
+fn pump(stream: Option<impl AsyncRead + Unpin + Send + 'static>, sender: &mpsc::UnboundedSender<String>) {
+    let (Some(stream), sender) = (stream, sender.clone()) else { return };
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line).await, Ok(n) if n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(text).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_replaced() {
+        let names = [("DATA", "/d"), ("RELEASE", "r1")];
+        assert_eq!(replace("$DATA/x $RELEASE $HOME $DATABASE $", &names), "/d/x r1 $HOME $DATABASE $");
+    }
+
+    #[tokio::test]
+    async fn a_failed_command_shows_its_last_lines() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let around = Surroundings { dir: Path::new("/"), environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())], user: None };
+        let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);
+        let fault = run(&argv, &around, Code::BuildFailed, &sender).await.unwrap_err();
+        assert_eq!(fault.causes, ["it ended with exit status: 3"]);
+        assert_eq!(fault.evidence.len(), 2);
+        assert!(receiver.recv().await.is_some());
+    }
+}

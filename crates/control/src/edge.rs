@@ -1,0 +1,327 @@
+//! The edge process as control sees it: started, adopted, fed, replaced.
+//!
+//! Control holds the listening sockets too, so the death of the edge loses no connection that waits in
+//! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
+//! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use seaworthy_api::Layout;
+use seaworthy_base::{Code, Fault};
+use seaworthy_edge::model::{Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request};
+use seaworthy_runtime::model::User;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::edge_link::{Link, LinkError};
+use crate::processes;
+
+/// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// How the edge is started.
+#[derive(Debug, Clone)]
+pub struct EdgeOptions {
+    /// The map.
+    pub layout: Layout,
+    /// The program: our own.
+    pub program: PathBuf,
+    /// Threads that serve.
+    pub threads: u16,
+    /// As whom it runs.
+    pub user: Option<User>,
+}
+
+/// What is remembered of the running edge, so that the next control finds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRecord {
+    /// Its number.
+    pub number: u32,
+    /// Socket cookies by address: only these sockets are taken back.
+    pub cookies: BTreeMap<SocketAddr, u64>,
+}
+
+/// A listening socket that we hold.
+#[derive(Debug)]
+struct Held {
+    socket: TcpListener,
+    tls: bool,
+}
+
+/// The edge and its sockets.
+#[derive(Debug)]
+pub struct Edge {
+    options: EdgeOptions,
+    link: Option<Link>,
+    /// Older edges that still finish.
+    draining: Vec<Link>,
+    number: u32,
+    listeners: BTreeMap<SocketAddr, Held>,
+    version: u64,
+    config: Config,
+    endpoints: Endpoints,
+    keys: Keys,
+    ended: Arc<Notify>,
+}
+
+impl Edge {
+    /// No edge yet. `ended` is notified when one dies.
+    pub fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
+        Self {
+            options,
+            link: None,
+            draining: Vec::new(),
+            number: 0,
+            listeners: BTreeMap::new(),
+            version: 1,
+            config: Config::default(),
+            endpoints: Endpoints::default(),
+            keys: Keys::default(),
+            ended,
+        }
+    }
+
+    /// Finds the edge that an earlier control left, and takes the listening sockets back from it.
+    /// Returns whether there was one.
+    pub async fn adopt(&mut self, record: &EdgeRecord) -> bool {
+        self.number = record.number;
+        let socket = self.options.layout.edge_socket(record.number);
+        let ended = Arc::clone(&self.ended);
+        let connecting = tokio::task::spawn_blocking(move || Link::connect(&socket, GREETING, ended));
+        let Ok(Ok(link)) = connecting.await else { return false };
+        if let Ok((Reply::Listeners { listeners }, fds)) = link.ask(Request::Listeners, Vec::new()).await {
+            for (listener, fd) in listeners.into_iter().zip(fds) {
+                self.take_back(&listener, fd, record);
+            }
+        }
+        if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
+            self.version = status.config.max(status.endpoints).max(status.keys) + 1;
+        }
+        self.link = Some(link);
+        true
+    }
+
+    fn take_back(&mut self, listener: &Listener, fd: OwnedFd, record: &EdgeRecord) {
+        let socket = TcpListener::from(fd);
+        let same_address = socket.local_addr().is_ok_and(|address| address == listener.address);
+        let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
+        let known = cookie.is_some() && record.cookies.get(&listener.address).copied() == cookie;
+        if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
+            self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
+        } else {
+            crate::say(&format!("the edge handed back a socket for {} that is not ours: left alone", listener.address));
+        }
+    }
+
+    /// What the next control must know.
+    pub fn record(&self) -> EdgeRecord {
+        let cookie = |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
+        EdgeRecord { number: self.number, cookies: self.listeners.iter().map(|(address, held)| (*address, cookie(held))).collect() }
+    }
+
+    /// Adds a bound socket; it is served from the next [`Self::ensure`] or [`Self::listen`] on.
+    pub fn hold(&mut self, address: SocketAddr, socket: TcpListener, tls: bool) {
+        self.listeners.insert(address, Held { socket, tls });
+    }
+
+    /// The addresses held, and whether TLS is spoken there.
+    pub fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
+        self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
+    }
+
+    /// Process of the edge, and of the older ones that drain.
+    pub fn pids(&self) -> (Option<u32>, Vec<u32>) {
+        let living = |link: &&Link| !link.is_dead();
+        (self.link.as_ref().filter(living).map(|link| link.pid), self.draining.iter().filter(living).map(|link| link.pid).collect())
+    }
+
+    /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
+    pub async fn ensure(&mut self) -> Result<bool, Fault> {
+        self.draining.retain(|link| !link.is_dead());
+        if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
+            return Ok(false);
+        }
+        let link = self.start().await?;
+        self.introduce(&link).await.map_err(|error| edge_fault("a new edge process did not take its configuration", &error))?;
+        self.link = Some(link);
+        Ok(true)
+    }
+
+    /// A new edge on the same sockets takes over; the old one finishes what it has.
+    pub async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
+        let link = self.start().await?;
+        self.introduce(&link).await.map_err(|error| edge_fault("a new edge process did not take its configuration", &error))?;
+        if let Some(old) = self.link.replace(link) {
+            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| edge_fault("the old edge process did not begin to drain", &error))?;
+            self.draining.push(old);
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self) -> Result<Link, Fault> {
+        self.number += 1;
+        let (options, number, ended) = (self.options.clone(), self.number, Arc::clone(&self.ended));
+        let started = tokio::task::spawn_blocking(move || {
+            let socket = spawn(&options, number)?;
+            Link::connect(&socket, GREETING, ended)
+        });
+        let failed = |cause: String| {
+            Fault::new(Code::EdgeDown, "the edge process could not be started").because(cause).next("seaworthy logs --control")
+        };
+        match started.await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(failed(error.to_string()).because_of_source(&error)),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    async fn introduce(&self, link: &Link) -> Result<(), LinkError> {
+        link.ask(Request::Keys(self.keys.clone()), Vec::new()).await?;
+        link.ask(Request::Config(self.config.clone()), Vec::new()).await?;
+        link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await
+    }
+
+    async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let (mut listeners, mut fds) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let Some(held) = self.listeners.get(address) else { continue };
+            listeners.push(Listener { address: *address, tls: held.tls });
+            fds.push(OwnedFd::from(held.socket.try_clone().map_err(LinkError::Gone)?));
+        }
+        link.ask(Request::Listen { listeners }, fds).await.map(drop)
+    }
+
+    /// Makes the listeners what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
+    pub async fn listen(&mut self, bound: Vec<(SocketAddr, TcpListener, bool)>, wanted: &BTreeMap<SocketAddr, bool>) -> Result<(), Fault> {
+        let added: Vec<SocketAddr> = bound.iter().map(|(address, ..)| *address).collect();
+        for (address, socket, tls) in bound {
+            self.hold(address, socket, tls);
+        }
+        let gone: Vec<SocketAddr> = self.listeners.keys().filter(|address| !wanted.contains_key(address)).copied().collect();
+        let failed = |error| edge_fault("the edge did not take its new addresses", &error);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            self.give_sockets(&link, &added).await.map_err(failed)?;
+            if !gone.is_empty() {
+                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new()).await.map_err(failed)?;
+            }
+        }
+        self.listeners.retain(|address, _| !gone.contains(address));
+        Ok(())
+    }
+
+    /// Sends routes and certificates; an edge that refuses keeps what it had, and so do we.
+    pub async fn configure(&mut self, sites: Vec<seaworthy_edge::model::Site>, keys: Vec<seaworthy_edge::model::Certificate>) -> Result<(), Fault> {
+        let config = Config { version: self.next_version(), sites };
+        let keys = Keys { version: self.next_version(), certificates: keys };
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let failed = |error| edge_fault("the edge did not take the new configuration", &error);
+            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
+            link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
+        }
+        (self.config, self.keys) = (config, keys);
+        Ok(())
+    }
+
+    /// Tells every living edge where the instances are, if that changed. Returns whether it did.
+    pub async fn point(&mut self, services: BTreeMap<String, Vec<Endpoint>>) -> Result<bool, LinkError> {
+        if self.endpoints.services == services {
+            return Ok(false);
+        }
+        self.endpoints = Endpoints { version: self.next_version(), services };
+        for link in self.link.iter().chain(&self.draining).filter(|link| !link.is_dead()) {
+            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        }
+        Ok(true)
+    }
+
+    /// How the edge is; what the draining ones still have with instances is added.
+    pub async fn status(&self) -> Option<EdgeStatus> {
+        let link = self.link.as_ref().filter(|link| !link.is_dead())?;
+        let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await else { return None };
+        let mut status = *status;
+        for old in self.draining.iter().filter(|link| !link.is_dead()) {
+            let Ok((Reply::Status(more), _)) = old.ask(Request::Status, Vec::new()).await else { continue };
+            for (instance, load) in more.instances {
+                let entry = status.instances.entry(instance).or_default();
+                entry.in_flight += load.in_flight;
+                entry.pooled += load.pooled;
+            }
+        }
+        Some(status)
+    }
+
+    /// Ends the edge: what is under way gets `patience`.
+    pub async fn stop(&mut self, patience: Duration) {
+        let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(0);
+        for link in self.link.take().into_iter().chain(self.draining.drain(..)) {
+            let pid = link.pid;
+            let asked = link.ask(Request::Drain { deadline_ms }, Vec::new()).await;
+            let waiting = tokio::task::spawn_blocking(move || processes::wait_for_end(pid));
+            let ended = tokio::time::timeout(patience + Duration::from_secs(2), waiting).await;
+            if (asked.is_err() || ended.is_err()) && !link.is_dead() {
+                processes::kill(pid);
+            }
+        }
+        self.listeners.clear();
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+}
+
+/// Starts an edge process that inherits the listening socket of its link; returns where that is.
+fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
+    let socket = options.layout.edge_socket(number);
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LinkError::Gone(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket).map_err(LinkError::Gone)?;
+    let logs = options.layout.edge_logs();
+    std::fs::create_dir_all(&logs).map_err(LinkError::Gone)?;
+    if let Some(user) = &options.user {
+        std::os::unix::fs::chown(&logs, Some(user.uid), Some(user.gid)).map_err(LinkError::Gone)?;
+    }
+    let mut command = Command::new(&options.program);
+    command.arg("edge").arg("--number").arg(number.to_string()).arg("--threads").arg(options.threads.to_string());
+    command.arg("--log-dir").arg(&logs);
+    if let Some(user) = &options.user {
+        command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));
+    }
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
+    command.spawn().map_err(LinkError::Gone)?;
+    Ok(socket)
+}
+
+fn edge_fault(what: &str, error: &LinkError) -> Fault {
+    Fault::new(Code::EdgeDown, what).because_of(error).next("seaworthy status")
+}
+
+trait BecauseOfSource {
+    fn because_of_source(self, error: &dyn std::error::Error) -> Self;
+}
+
+impl BecauseOfSource for Fault {
+    fn because_of_source(self, error: &dyn std::error::Error) -> Self {
+        match error.source() {
+            Some(source) => self.because_of(source),
+            None => self,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Down, restart, and coming back after a crash or a reboot.
+//!
+//! Invariant: after `down` nothing of a site is left running; after a start of control everything that
+//! was wanted is adopted or brought back, and a site that cannot be brought back is named and holds up
+//! no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seaworthy_base::{Code, Fault, InstanceId, SiteName};
+use seaworthy_state::Desired;
+
+use crate::apply;
+use crate::edge::EdgeRecord;
+use crate::instances;
+use crate::platform::Platform;
+use crate::serve;
+use crate::users;
+use crate::world::{Applied, SiteState};
+
+/// A `down` waits this long for programs to end; their own grace is shorter unless the manifest says otherwise.
+const DOWN_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Stops one site, or all and control itself. Returns the names of what was stopped.
+pub async fn down(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<String>, Fault> {
+    let _no_apply = platform.applying.lock().await;
+    let names = chosen(platform, site)?;
+    for name in &names {
+        if let Some(state) = platform.world().sites.get_mut(name) {
+            state.running = false;
+        }
+        apply::record(platform, name, "")?;
+    }
+    serve::publish(platform).await?;
+    platform.changed();
+    let begun = Instant::now();
+    let mut changes = platform.changes.subscribe();
+    while platform.world().instances.keys().any(|id| names.contains(&id.site)) && begun.elapsed() < DOWN_LIMIT {
+        tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
+    }
+    let idle = !platform.world().sites.values().any(|site| site.running);
+    if idle && (site.is_none() || !under_systemd()) {
+        platform.world().closing = true;
+        platform.edge.lock().await.stop(Duration::from_millis(500)).await;
+        // The answer goes out first: the main task ends a moment later.
+        platform.ending.notify_one();
+    }
+    Ok(names.iter().map(ToString::to_string).collect())
+}
+
+fn under_systemd() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SEAWORTHY_KEEPER").is_none()
+}
+
+fn chosen(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<SiteName>, Fault> {
+    let world = platform.world();
+    let Some(wanted) = site else { return Ok(world.sites.keys().cloned().collect()) };
+    let found = world.sites.keys().find(|name| name.as_str() == wanted);
+    found.map(|name| vec![name.clone()]).ok_or_else(|| no_such_site(wanted, world.sites.keys()))
+}
+
+fn no_such_site<'a>(wanted: &str, known: impl Iterator<Item = &'a SiteName>) -> Fault {
+    let names: Vec<&str> = known.map(SiteName::as_str).collect();
+    let fault = Fault::new(Code::NoSuchSite, format!("there is no site `{wanted}`"));
+    let fault = if names.is_empty() { fault } else { fault.because(format!("there are: {}", names.join(", "))) };
+    fault.next("seaworthy status")
+}
+
+/// Restarts a site, a service, an instance (`site[/service[/slot]]`) or the edge.
+pub async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<String>, Fault> {
+    if target == "edge" {
+        let mut edge = platform.edge.lock().await;
+        edge.replace(Duration::from_secs(60 * 60)).await?;
+        let record = serde_json::to_string(&edge.record()).unwrap_or_default();
+        platform.store().put_setting("edge", &record).map_err(|error| instances::store_fault(&error))?;
+        return Ok(vec!["edge".to_owned()]);
+    }
+    let mut parts = target.split('/');
+    let (site, service, slot) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    chosen(platform, Some(site))?;
+    let fits = |id: &InstanceId| {
+        id.site.as_str() == site
+            && service.is_none_or(|service| id.service.as_str() == service)
+            && slot.is_none_or(|slot| id.slot.to_string() == slot.split('@').next().unwrap_or_default())
+    };
+    let found: Vec<InstanceId> = {
+        let world = platform.world();
+        world.instances.iter().filter(|(id, one)| fits(id) && one.draining.is_none()).map(|(id, _)| id.clone()).collect()
+    };
+    if found.is_empty() {
+        return Err(Fault::new(Code::NoSuchInstance, format!("nothing that runs is called `{target}`")).next("seaworthy status"));
+    }
+    for id in &found {
+        replace_one(platform, id).await;
+    }
+    Ok(found.iter().map(ToString::to_string).collect())
+}
+
+/// A new generation beside the old one, then the old one drains: a restart drops nothing. An instance
+/// that is not serving anyway is restarted in place.
+async fn replace_one(platform: &Arc<Platform>, id: &InstanceId) {
+    let serving = platform.world().instances.get(id).is_some_and(|one| one.is_ready());
+    if !serving {
+        instances::restart(platform, id);
+        return;
+    }
+    let asked = {
+        let mut world = platform.world();
+        let status = world.instances.get_mut(id).and_then(|one| one.status.as_mut());
+        status.map(|status| status.wants_replacement = true).is_some()
+    };
+    platform.changed();
+    let (begun, mut changes) = (Instant::now(), platform.changes.subscribe());
+    while asked && begun.elapsed() < Duration::from_secs(120) {
+        let still = platform.world().instances.get(id).is_some_and(|one| one.draining.is_none());
+        if !still {
+            return;
+        }
+        tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
+        // An event of the old instance would wipe the mark before the reconciler saw it.
+        if let Some(status) = platform.world().instances.get_mut(id).and_then(|one| one.status.as_mut()) {
+            status.wants_replacement = true;
+        }
+    }
+}
+
+/// Brings back what was: sites from the store, the edge and the instances by adoption.
+pub async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
+    let records = platform.store().sites().map_err(|error| instances::store_fault(&error))?;
+    let mut any = false;
+    for record in records {
+        let Ok(applied) = serde_json::from_str::<Applied>(&record.site_json) else {
+            crate::say(&format!("the state of site `{}` cannot be read by this build: it is left as it is", record.name));
+            continue;
+        };
+        let running = record.desired == Desired::Running;
+        any |= running;
+        let (values, faults) = match apply::resolve_secrets(platform, &record.project, &applied.site) {
+            Ok((values, _)) => (values, Vec::new()),
+            Err(fault) => (specs_values(), vec![fault]),
+        };
+        let user = platform.root.then(|| users::existing(&users::site_user_name(&record.name)).ok()).flatten();
+        let state = SiteState { id: record.id, project: record.project, applied, running, rejected: BTreeMap::new(), faults, values, user };
+        platform.world().sites.insert(record.name, state);
+    }
+    let edge: Option<EdgeRecord> =
+        platform.store().get_setting("edge").ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
+    if let Some(edge) = edge {
+        platform.edge.lock().await.adopt(&edge).await;
+    }
+    let adopted = instances::adopt(platform)?;
+    if adopted > 0 {
+        crate::say(&format!("adopted {adopted} instances"));
+        wait_for_statuses(platform).await;
+    }
+    if any && let Err(fault) = serve::publish(platform).await {
+        crate::say(&fault.to_string());
+        platform.event(None, None, "resume-failed", &fault.what, Some(&fault));
+    }
+    Ok(())
+}
+
+fn specs_values() -> crate::specs::Values {
+    BTreeMap::new()
+}
+
+/// Adopted instances must have spoken before the edge is told anything: an empty list would take them out.
+async fn wait_for_statuses(platform: &Arc<Platform>) {
+    let (begun, mut changes) = (Instant::now(), platform.changes.subscribe());
+    while platform.world().instances.values().any(|one| one.alive && one.status.is_none()) && begun.elapsed() < Duration::from_secs(5) {
+        tokio::time::timeout(Duration::from_millis(50), changes.changed()).await.ok();
+    }
+}

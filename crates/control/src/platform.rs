@@ -1,0 +1,149 @@
+//! Everything that one control process holds, put together once.
+//!
+//! The composition root's struct: parts are made in [`Platform::open`] in the order in which they
+//! depend on each other, and handed around as one `Arc`. Invariant: locks are taken in the order
+//! `edge` (async), `store`, `world`, and the last two never across an await.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rand::distr::{Alphanumeric, SampleString};
+use seaworthy_api::Layout;
+use seaworthy_base::{Code, Fault, Timestamp};
+use seaworthy_secrets::vault::Vault;
+use seaworthy_state::{EventRecord, Store};
+use tokio::sync::{Notify, watch};
+
+use crate::ca::Authority;
+use crate::edge::{Edge, EdgeOptions};
+use crate::users;
+use crate::world::World;
+
+/// The parts of a control process.
+#[derive(Debug)]
+pub struct Platform {
+    /// Where everything lies.
+    pub layout: Layout,
+    /// Whether we are root.
+    pub root: bool,
+    /// Cores of this machine.
+    pub cores: u16,
+    /// When this process started.
+    pub started: Instant,
+    /// Our own program, for the roles we start.
+    pub program: PathBuf,
+    /// Key of the specifications' hashes.
+    pub spec_key: String,
+    /// Our own certificate authority.
+    pub authority: Authority,
+    /// Encrypted secrets.
+    pub vault: Vault,
+    /// The edge.
+    pub edge: tokio::sync::Mutex<Edge>,
+    /// Wakes the reconciler.
+    pub wake: Arc<Notify>,
+    /// Counts changes, for those who wait for something to become true.
+    pub changes: watch::Sender<u64>,
+    /// One apply at a time.
+    pub applying: tokio::sync::Mutex<()>,
+    /// Set when control is to end.
+    pub ending: Notify,
+    /// Guards that this host cannot give.
+    pub guards: Vec<String>,
+    store: Mutex<Store>,
+    world: Mutex<World>,
+}
+
+impl Platform {
+    /// Opens state, secrets and authority; nothing is started yet.
+    pub fn open(layout: Layout, program: PathBuf) -> Result<Self, Fault> {
+        let unusable = |what: &str, error: &dyn std::error::Error| {
+            Fault::new(Code::StateUnwritable, format!("could not open {what}"))
+                .because_of(error)
+                .next(format!("check the folder: ls -ld {}", layout.state.display()))
+        };
+        let root = seaworthy_sys::process::current_uid() == 0;
+        let mut guards = Vec::new();
+        let store = Store::open(&layout.state).map_err(|error| unusable("the state store", &error))?;
+        let vault = Vault::open(&layout.state).map_err(|error| unusable("the secrets", &error))?;
+        let authority = Authority::open(&layout.certs(), &layout.ca()).map_err(|error| unusable("the certificates", &error))?;
+        let user = if root { users::ensure("sw-edge", &layout.edge_logs()) } else { Err(Fault::new(Code::SpawnFailed, "")) };
+        let user = match user {
+            Ok(user) => Some(user),
+            Err(fault) => {
+                if root {
+                    guards.push(format!("the edge runs as root: {fault}"));
+                } else {
+                    guards.push("sites and edge run as this user: not started as root, so there are no users of their own".to_owned());
+                }
+                None
+            }
+        };
+        let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
+        let options = EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
+        let wake = Arc::new(Notify::new());
+        Ok(Self {
+            root,
+            cores,
+            started: Instant::now(),
+            program,
+            spec_key,
+            authority,
+            vault,
+            edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake))),
+            wake,
+            changes: watch::Sender::new(0),
+            applying: tokio::sync::Mutex::new(()),
+            ending: Notify::new(),
+            guards,
+            store: Mutex::new(store),
+            world: Mutex::new(World::default()),
+            layout,
+        })
+    }
+
+    /// The store; never held across an await.
+    pub fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known; never held across an await.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed: the reconciler looks again, and so does everybody who waits.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+        self.wake.notify_one();
+    }
+
+    /// Writes an event; a store that cannot take it is said and survived.
+    pub fn event(&self, site: Option<&str>, instance: Option<&str>, kind: &str, text: &str, fault: Option<&Fault>) {
+        let record = EventRecord {
+            id: 0,
+            at: Timestamp::now(),
+            site: site.map(str::to_owned),
+            instance: instance.map(str::to_owned),
+            kind: kind.to_owned(),
+            text: text.to_owned(),
+            fault: fault.cloned(),
+        };
+        let written = self.store().append_event(&record);
+        if let Err(error) = written {
+            crate::say(&format!("could not record an event ({kind}: {text}): {error}"));
+        }
+    }
+}
+
+/// The key is made once and lives in the store (0600).
+fn spec_key(store: &Store) -> Result<String, seaworthy_state::StateError> {
+    if let Some(key) = store.get_setting("spec_key")? {
+        return Ok(key);
+    }
+    let key = Alphanumeric.sample_string(&mut rand::rng(), 32);
+    store.put_setting("spec_key", &key)?;
+    Ok(key)
+}

@@ -1,0 +1,149 @@
+//! The loop that makes what runs what is wanted: look, decide, do, tell the edge; again after every change.
+//!
+//! Invariants: the edge is told of a draining instance before it is asked whether anything is left to it;
+//! one failure never stops the loop; nothing here waits for an instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seaworthy_base::InstanceId;
+use seaworthy_state::InstanceState;
+
+use crate::decide::{Action, decide};
+use crate::instances;
+use crate::platform::Platform;
+
+/// A look is taken at least this often, changes or not.
+const PULSE: Duration = Duration::from_secs(2);
+/// While something drains or the edge has to be asked.
+const FAST: Duration = Duration::from_millis(50);
+/// A drain that takes longer is cut: what is left are long-lived sockets.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs until control ends.
+pub async fn run(platform: Arc<Platform>) {
+    loop {
+        let draining = platform.world().instances.values().any(|one| one.draining.is_some());
+        let pulse = if draining { FAST } else { PULSE };
+        tokio::time::timeout(pulse, platform.wake.notified()).await.ok();
+        pass(&platform).await;
+    }
+}
+
+/// One look.
+pub async fn pass(platform: &Arc<Platform>) {
+    keep_edge(platform).await;
+    // Decisions follow from one another (forget, then launch): until there is nothing left to do.
+    for _ in 0..8 {
+        let actions = {
+            let world = platform.world();
+            decide(&world.wanted(platform.cores), &world.seen())
+        };
+        if actions.is_empty() {
+            break;
+        }
+        let mut failed = false;
+        for action in actions {
+            failed |= !perform(platform, action).await;
+        }
+        if failed {
+            break;
+        }
+    }
+    tell_edge(platform).await;
+    platform.world().passes += 1;
+}
+
+/// Starts a new edge when the last one died and something is served.
+async fn keep_edge(platform: &Arc<Platform>) {
+    let needed = {
+        let world = platform.world();
+        !world.closing && world.sites.values().any(|site| site.running)
+    };
+    if !needed {
+        return;
+    }
+    let mut edge = platform.edge.lock().await;
+    match edge.ensure().await {
+        Ok(false) => {}
+        Ok(true) => {
+            let record = serde_json::to_string(&edge.record()).unwrap_or_default();
+            if let Err(error) = platform.store().put_setting("edge", &record) {
+                crate::say(&format!("could not record the edge process: {error}"));
+            }
+            platform.event(None, None, "edge-started", "an edge process was started", None);
+        }
+        Err(fault) => {
+            crate::say(&fault.to_string());
+            platform.event(None, None, "edge-failed", &fault.what, Some(&fault));
+        }
+    }
+}
+
+async fn perform(platform: &Arc<Platform>, action: Action) -> bool {
+    match action {
+        Action::Launch(site, service, slot) => {
+            if let Err(fault) = instances::launch(platform, &site, &service, slot).await {
+                crate::say(&fault.to_string());
+                platform.event(Some(site.as_str()), None, "launch-failed", &fault.what, Some(&fault));
+                if let Some(state) = platform.world().sites.get_mut(&site) {
+                    state.faults = vec![fault];
+                }
+                return false;
+            }
+            if let Some(state) = platform.world().sites.get_mut(&site) {
+                state.faults.clear();
+            }
+        }
+        Action::Drain(id) => drain(platform, &id),
+        Action::Stop(id) => instances::stop(platform, &id),
+        Action::Forget(id) => instances::forget(platform, &id),
+        Action::Reject(id) => {
+            if let Some(site) = platform.world().sites.get_mut(&id.site) {
+                let hash = site.applied.hashes.get(&id.service).cloned().unwrap_or_default();
+                site.rejected.insert(id.service.clone(), hash);
+            }
+            drain(platform, &id);
+        }
+    }
+    true
+}
+
+fn drain(platform: &Arc<Platform>, id: &InstanceId) {
+    if let Some(instance) = platform.world().instances.get_mut(id) {
+        instance.draining = Some(std::time::Instant::now());
+    }
+    let marked = platform.store().set_instance_state(id, InstanceState::Draining);
+    if let Err(error) = marked {
+        crate::say(&format!("could not record that {id} drains: {error}"));
+    }
+}
+
+/// Sends the endpoints when they changed, and learns which draining instances are done with.
+async fn tell_edge(platform: &Arc<Platform>) {
+    let services = platform.world().endpoints().services;
+    let mut edge = platform.edge.lock().await;
+    let told = edge.point(services).await;
+    if let Err(error) = &told {
+        crate::say(&format!("the edge was not told where the instances are: {error}"));
+        return;
+    }
+    let draining = platform.world().instances.values().any(|one| one.draining.is_some() && !one.drained);
+    if !draining {
+        return;
+    }
+    let status = edge.status().await;
+    drop(edge);
+    let mut world = platform.world();
+    for (id, instance) in &mut world.instances {
+        let Some(since) = instance.draining else { continue };
+        let left = status.as_ref().and_then(|status| status.instances.get(&id.to_string()));
+        let idle = left.is_none_or(|load| load.in_flight == 0 && load.pooled == 0);
+        instance.drained = idle || since.elapsed() > DRAIN_LIMIT;
+    }
+    if let Some(status) = status {
+        world.edge = status;
+    }
+    drop(world);
+    platform.wake.notify_one();
+}

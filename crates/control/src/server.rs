@@ -1,0 +1,141 @@
+//! The control socket: routes, and who may talk.
+//!
+//! A Unix socket of mode 0600; besides, the peer's credentials are checked: only root and the user that
+//! control runs as. Long work answers with one JSON object a line and goes on when the client leaves.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::stream;
+use seaworthy_api::model::{ApplyRequest, DownRequest, ExplainRequest, Hello, Progress, RestartRequest, VERSION};
+use seaworthy_base::Fault;
+use tokio::net::{UnixListener, UnixStream, unix};
+use tokio::sync::mpsc;
+
+use crate::apply::{self, Reporter};
+use crate::edge_link::build_id;
+use crate::platform::Platform;
+use crate::{explain, lifecycle, status};
+
+type Shared = State<Arc<Platform>>;
+
+/// A fault as an answer: 422, since the request was understood and refused.
+struct Refusal(Fault);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(self.0)).into_response()
+    }
+}
+
+/// Binds the control socket, replacing the one of a dead control (the lock says that it is dead).
+pub fn bind(socket: &PathBuf) -> io::Result<UnixListener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io::Result<()> {
+    let uid = seaworthy_sys::process::current_uid();
+    let routes = Router::new()
+        .route("/v1/hello", get(hello))
+        .route("/v1/status", get(full_status))
+        .route("/v1/apply", post(apply_folder))
+        .route("/v1/down", post(down))
+        .route("/v1/restart", post(restart))
+        .route("/v1/explain", post(explain_why))
+        .with_state(platform);
+    axum::serve(OwnUsersOnly { listener, uid }, routes).await
+}
+
+/// Accepts only peers that are root or ourselves.
+struct OwnUsersOnly {
+    listener: UnixListener,
+    uid: u32,
+}
+
+impl axum::serve::Listener for OwnUsersOnly {
+    type Io = UnixStream;
+    type Addr = unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == 0 || peer.uid() == self.uid => return (stream, address),
+                    Ok(peer) => crate::say(&format!("refused a connection of user {} to the control socket", peer.uid())),
+                    Err(error) => crate::say(&format!("refused a connection without credentials: {error}")),
+                },
+                Err(error) => {
+                    crate::say(&format!("could not accept on the control socket: {error}"));
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+async fn hello(State(platform): Shared) -> Json<Hello> {
+    Json(Hello {
+        v: VERSION,
+        build: build_id(),
+        pid: std::process::id(),
+        boot_id: seaworthy_sys::process::boot_id(),
+        state: platform.layout.state.clone(),
+    })
+}
+
+async fn full_status(State(platform): Shared) -> Response {
+    Json(status::platform_status(&platform).await).into_response()
+}
+
+async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>) -> Response {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        apply::apply(&platform, &request.project, request.plan_only, &Reporter(sender)).await;
+    });
+    lines(receiver)
+}
+
+fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {
+    let each = stream::unfold(receiver, |mut receiver| async {
+        let progress = receiver.recv().await?;
+        let mut line = serde_json::to_vec(&progress).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), receiver))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(each)).into_response()
+}
+
+async fn down(State(platform): Shared, Json(request): Json<DownRequest>) -> Result<Response, Refusal> {
+    let stopped = lifecycle::down(&platform, request.site.as_deref()).await.map_err(Refusal)?;
+    Ok(Json(stopped).into_response())
+}
+
+async fn restart(State(platform): Shared, Json(request): Json<RestartRequest>) -> Result<Response, Refusal> {
+    let restarted = lifecycle::restart(&platform, &request.target).await.map_err(Refusal)?;
+    Ok(Json(restarted).into_response())
+}
+
+async fn explain_why(State(platform): Shared, Json(question): Json<ExplainRequest>) -> Result<Response, Refusal> {
+    let answer = explain::explain(&platform, &question).await.map_err(Refusal)?;
+    Ok(Json(answer).into_response())
+}

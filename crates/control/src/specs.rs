@@ -1,0 +1,188 @@
+//! From the manifest's service to the specification that a shim gets.
+//!
+//! Invariants: the hash covers everything that a change of must restart an instance (program, limits,
+//! content of its folder, values of its secrets) and nothing else (not the number of instances, not the
+//! release's id); it is keyed, so that it tells nothing about a secret to who reads the state.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use seaworthy_api::Layout;
+use seaworthy_base::{InstanceId, ReleaseId, SiteName};
+use seaworthy_manifest::site::{self, Command, EnvValue, Instances, PortUse, Process, Service, ServiceKind};
+use seaworthy_runtime::model::{Limits, Log, Ports, Probe, Restart, Spec, Stop, User};
+use seaworthy_secrets::Secret;
+use sha2::{Digest, Sha256};
+
+use crate::commands;
+
+/// Values of secrets by name.
+pub type Values = BTreeMap<String, Secret<String>>;
+
+/// Names of all secrets that a service needs.
+pub fn secret_names(service: &Service) -> Vec<String> {
+    let given = service.secrets.iter().map(|used| used.name.clone());
+    let in_env = service.env.values().filter_map(|value| match value {
+        EnvValue::Secret(name) => Some(name.clone()),
+        EnvValue::Text(_) => None,
+    });
+    given.chain(in_env).collect()
+}
+
+/// How many instances a program has on a machine with `cores` cores.
+pub fn count(process: &Process, cores: u16) -> u16 {
+    match process.instances {
+        Instances::Fixed(count) => count,
+        Instances::Cores => cores,
+    }
+}
+
+/// Where a service of a site stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The map.
+    pub layout: &'a Layout,
+    /// The site.
+    pub site: &'a SiteName,
+    /// The release it runs from.
+    pub release: ReleaseId,
+}
+
+/// The environment of a service's build, migration and start: nothing is inherited but what is named here.
+pub fn environment(service: &Service, place: Place<'_>, values: &Values) -> Vec<(String, String)> {
+    let data = place.layout.data(place.site).display().to_string();
+    let release = place.release.to_string();
+    let mut all = BTreeMap::new();
+    let fallback = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    all.insert("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| fallback.to_owned()));
+    for name in ["LANG", "TZ"] {
+        if let Ok(value) = std::env::var(name) {
+            all.insert(name.to_owned(), value);
+        }
+    }
+    all.insert("HOME".to_owned(), data.clone());
+    all.insert("DATA".to_owned(), data.clone());
+    all.insert("RELEASE".to_owned(), release.clone());
+    let names = [("DATA", data.as_str()), ("RELEASE", release.as_str())];
+    for (name, value) in &service.env {
+        match value {
+            EnvValue::Text(text) => drop(all.insert(name.clone(), commands::replace(text, &names))),
+            EnvValue::Secret(secret) => {
+                if let Some(value) = values.get(secret) {
+                    all.insert(name.clone(), value.expose().clone());
+                }
+            }
+        }
+    }
+    for used in service.secrets.iter().filter(|used| !used.as_file) {
+        if let Some(value) = values.get(&used.name) {
+            all.insert(used.name.clone(), value.expose().clone());
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// The folder a service works in.
+pub fn folder(service: &Service, place: Place<'_>) -> std::path::PathBuf {
+    let release = place.layout.release(place.site, place.release);
+    let dir = Path::new(&service.dir).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
+    dir.fold(release, |path, part| path.join(part))
+}
+
+/// The hash of a service's specification.
+pub fn hash(service: &Service, content: &str, values: &Values, key: &str) -> String {
+    let mut plain = service.clone();
+    if let ServiceKind::Process(process) = &mut plain.kind {
+        process.instances = Instances::Fixed(0);
+        process.after.clear();
+    }
+    let mut hash = Sha256::new();
+    hash.update(key.as_bytes());
+    hash.update(serde_json::to_vec(&plain).unwrap_or_default());
+    hash.update(content.as_bytes());
+    for name in secret_names(service) {
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(values.get(&name).map_or("", |value| value.expose().as_str()).as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Puts a specification together.
+pub fn build(
+    id: &InstanceId,
+    service: &Service,
+    process: &Process,
+    place: Place<'_>,
+    values: &Values,
+    user: Option<User>,
+    hash: String,
+) -> Spec {
+    let data = place.layout.data(place.site).display().to_string();
+    let release = place.release.to_string();
+    let names = [("DATA", data.as_str()), ("RELEASE", release.as_str())];
+    let files = service.secrets.iter().filter(|used| used.as_file);
+    let secret_files = files.filter_map(|used| Some((used.name.clone(), values.get(&used.name)?.expose().clone()))).collect();
+    Spec {
+        id: id.clone(),
+        argv: commands::argv(&process.run, &names),
+        dir: folder(service, place),
+        environment: environment(service, place, values),
+        secret_files,
+        user,
+        ports: match &process.port {
+            PortUse::Environment(ports) => Ports::Environment(ports.clone()),
+            PortUse::Fixed(port) => Ports::Fixed(*port),
+        },
+        ready: probe(&process.health.ready),
+        live: probe(&process.health.live),
+        limits: Limits {
+            memory_max: process.memory_max.map(|size| size.0),
+            memory_restart: process.memory_restart.map(|size| size.0),
+            cpu_millis: process.cpu_millis,
+            nofile: process.nofile,
+            nproc: None,
+        },
+        restart: Restart {
+            backoff_min_ms: millis(process.restart.backoff_min),
+            backoff_max_ms: millis(process.restart.backoff_max),
+            crashes: process.restart.crashes,
+            within_ms: millis(process.restart.within),
+        },
+        stop: Stop { signal: process.stop.signal.clone(), grace_ms: millis(process.stop.grace) },
+        log: Log {
+            path: place.layout.instance_log(id),
+            max_size: process.logs.max_size.0,
+            keep: process.logs.keep,
+            days: process.logs.days,
+        },
+        run_dir: place.layout.instance(id),
+        hash,
+    }
+}
+
+/// The words of a command, for people.
+pub fn shown(command: &Command) -> String {
+    match command {
+        Command::Argv(words) => words.join(" "),
+        Command::Shell(line) => line.clone(),
+    }
+}
+
+fn probe(probe: &site::Probe) -> Probe {
+    Probe {
+        path: probe.path.clone(),
+        status: probe.status.clone(),
+        json: probe.json.clone(),
+        headers: probe.headers.clone(),
+        every_ms: millis(probe.every),
+        timeout_ms: millis(probe.timeout),
+        failures: probe.failures,
+        start_ms: millis(probe.start),
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
