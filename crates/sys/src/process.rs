@@ -1,0 +1,215 @@
+//! What a process does to itself and asks about others: sessions, users, locks, memory.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
+
+/// Becomes the leader of a session of its own: Ctrl-C and a closed terminal no longer reach it.
+pub fn become_session_leader() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Orphans among our descendants become our children.
+pub fn set_subreaper() -> io::Result<()> {
+    // Takes the current process only; the argument of the wrapper is a flag.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
+}
+
+/// Promises the kernel that nothing we execute gains privileges.
+pub fn no_new_privs() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// The number of the running boot.
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Our user.
+pub fn current_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Ends every process of a group. Nothing happens when there is none.
+pub fn kill_group(group: u32) {
+    signal_group(group, 9);
+}
+
+/// Sends a signal (by number) to every process of a group.
+pub fn signal_group(group: u32, signal: i32) {
+    if let (Some(pid), Some(signal)) = (to_pid(group), Signal::from_named_raw(signal)) {
+        rustix::process::kill_process_group(pid, signal).ok();
+    }
+}
+
+/// Sends a signal (by number) to one process.
+pub fn signal_process(pid: u32, signal: i32) {
+    if let (Some(pid), Some(signal)) = (to_pid(pid), Signal::from_named_raw(signal)) {
+        rustix::process::kill_process(pid, signal).ok();
+    }
+}
+
+fn to_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+/// Number of a signal by its name without `SIG`.
+pub fn signal_number(name: &str) -> Option<i32> {
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
+/// Name of a signal, with `SIG`.
+pub fn signal_name(number: i32) -> String {
+    let known = SIGNALS.iter().find(|(_, known)| *known == number);
+    known.map_or_else(|| format!("signal {number}"), |(name, _)| format!("SIG{name}"))
+}
+
+/// The signals that people name.
+const SIGNALS: [(&str, i32); 16] = [
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ILL", libc::SIGILL),
+    ("TRAP", libc::SIGTRAP),
+    ("ABRT", libc::SIGABRT),
+    ("BUS", libc::SIGBUS),
+    ("FPE", libc::SIGFPE),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("SEGV", libc::SIGSEGV),
+    ("USR2", libc::SIGUSR2),
+    ("PIPE", libc::SIGPIPE),
+    ("TERM", libc::SIGTERM),
+    ("WINCH", libc::SIGWINCH),
+    ("SYS", libc::SIGSYS),
+];
+
+/// A lock that is held as long as this value lives, and freed by the kernel when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock; `None` when somebody else holds it.
+    pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether somebody holds the lock; a file that is not there is held by nobody.
+    pub fn is_locked(path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A system user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserEntry {
+    /// Its name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
+}
+
+/// Finds a user by name, through the system's own name service.
+pub fn lookup_user(name: &str) -> io::Result<Option<UserEntry>> {
+    let c_name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut buffer = vec![0u8; 16 << 10];
+    // SAFETY: an all-zero `passwd` (null pointers, zero numbers) is a valid value to be overwritten.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: every pointer is valid for the call, and the buffer's length is passed with it.
+    let code = unsafe { libc::getpwnam_r(c_name.as_ptr(), &raw mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) };
+    if code != 0 {
+        return Err(io::Error::from_raw_os_error(code));
+    }
+    if found.is_null() {
+        return Ok(None);
+    }
+    let mut groups = vec![0 as libc::gid_t; 256];
+    let mut count = groups.len() as libc::c_int;
+    // SAFETY: `groups` has room for `count` entries, which the call respects and updates.
+    let code = unsafe { libc::getgrouplist(c_name.as_ptr(), entry.pw_gid, groups.as_mut_ptr(), &raw mut count) };
+    groups.truncate(if code < 0 { 0 } else { count as usize });
+    Ok(Some(UserEntry { name: name.to_owned(), uid: entry.pw_uid, gid: entry.pw_gid, groups }))
+}
+
+/// Gives up our user for another one, for good: groups first, since they need the privilege.
+pub fn drop_to_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let check = |code: libc::c_int| if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: the pointer and length describe `groups`; glibc applies the call to every thread.
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    // SAFETY: takes numbers only; glibc applies the call to every thread.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::setresuid(uid, uid, uid) })
+}
+
+/// Tells glibc's allocator to keep one arena and give memory back: our processes idle most of their life.
+pub fn lower_memory_use() {
+    // SAFETY: mallopt takes numbers only and is called before threads start.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+    }
+}
+
+/// Raises the soft limit of open files to the hard one; returns it.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).ok();
+    limit.maximum.unwrap_or(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!Lock::is_locked(&path).unwrap());
+        let held = Lock::try_acquire(&path).unwrap();
+        assert!(held.is_some());
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        assert!(Lock::is_locked(&path).unwrap());
+        drop(held);
+        assert!(!Lock::is_locked(&path).unwrap());
+    }
+
+    #[test]
+    fn users_are_found_by_name() {
+        assert_eq!(lookup_user("root").unwrap().unwrap().uid, 0);
+        assert!(lookup_user("no-such-user-here").unwrap().is_none());
+    }
+}
