@@ -73,7 +73,8 @@ pub fn format_duration(duration: Duration) -> String {
             continue;
         }
         if millis >= size {
-            out.push_str(&format!("{}{unit}", millis / size));
+            out.push_str(&(millis / size).to_string());
+            out.push_str(unit);
             millis %= size;
         }
     }
