@@ -1,0 +1,243 @@
+//! The keys of this version, with what they mean, and those that are planned.
+//!
+//! The one table from which reading, "did you mean", the JSON schema and the reference are made.
+
+/// What a key's value looks like, for the schema and the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// Whole number.
+    Integer,
+    /// Number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// `"60s"`.
+    Duration,
+    /// `"500M"`.
+    Size,
+    /// A command: text, list, or `{ shell = "…" }`.
+    Command,
+    /// Text or a list of texts.
+    Texts,
+    /// Names and values.
+    Map,
+    /// A table with keys of its own.
+    Table(&'static [Key]),
+    /// Tables by name.
+    Named(&'static [Key]),
+    /// A list of tables.
+    Tables(&'static [Key]),
+    /// Several forms; the reader says which.
+    Any,
+    /// Known and refused: not built yet.
+    Planned,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// How it is written.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// What it means, with its default.
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, doc }
+}
+
+const fn planned(name: &'static str) -> Key {
+    Key { name, kind: Kind::Planned, doc: "not built yet" }
+}
+
+/// The top of the file.
+pub const SITE: &[Key] = &[
+    key("site", Kind::Text, "name of the site: `[a-z][a-z0-9-]{0,39}`; the folder's name by default"),
+    key("domains", Kind::Texts, "host names served, the canonical one first; `<site>.localhost` by default"),
+    key("redirect_domains", Kind::Texts, "host names answered with 308 to the first of `domains`"),
+    key("tls", Kind::Table(TLS), "certificates"),
+    key("listen", Kind::Table(LISTEN), "addresses of the edge"),
+    key("secrets", Kind::Table(SECRETS), "where values of secrets are looked for, after `secrets set`"),
+    key("service", Kind::Named(SERVICE), "a program, files, or servers that somebody else runs"),
+    key("route", Kind::Tables(ROUTE), "which requests go where, and under which rules"),
+    planned("zone"),
+    planned("identity"),
+    planned("database"),
+    planned("redis"),
+    planned("smtp"),
+    planned("http"),
+    planned("files"),
+    planned("store"),
+    planned("health"),
+    planned("heartbeat"),
+    planned("job"),
+    planned("limit"),
+    planned("outgoing"),
+    planned("deploy"),
+    planned("alerts"),
+    planned("notify"),
+    planned("kubernetes"),
+];
+
+/// `[tls]`.
+pub const TLS: &[Key] = &[
+    key("mode", Kind::Text, "`internal` (own authority) or `off` (another terminator stands in front); internal for local names"),
+    key("cert", Kind::Text, "file with the certificate chain (PEM), leaf first"),
+    key("key", Kind::Text, "file with the private key (PEM)"),
+    planned("acme"),
+    planned("min"),
+    planned("clients"),
+];
+
+/// `[listen]`.
+pub const LISTEN: &[Key] = &[
+    key("http", Kind::Any, "port, `\"address:port\"` or a list; 80 as root, 8080 otherwise; loopback only when all domains are local"),
+    key("https", Kind::Any, "the same; 443 as root, 8443 otherwise"),
+    key("trusted_proxies", Kind::Texts, "networks whose `X-Forwarded-*` are believed"),
+    planned("http3"),
+    planned("proxy_protocol"),
+];
+
+/// `[secrets]`.
+pub const SECRETS: &[Key] = &[
+    key("file", Kind::Text, "dotenv file; `.env` if there is one"),
+    key("dir", Kind::Text, "folder with a file for each secret"),
+    key("age", Kind::Text, "dotenv file encrypted with age; may be committed"),
+    key("command", Kind::Command, "command that prints one value; `{name}` stands for the secret's name"),
+];
+
+/// `[service.X]`.
+pub const SERVICE: &[Key] = &[
+    key("run", Kind::Command, "starts it"),
+    key("static", Kind::Text, "serves the files of this folder"),
+    key("upstreams", Kind::Texts, "`http://` addresses of servers that somebody else runs"),
+    key("dir", Kind::Text, "working folder; `.` by default"),
+    key("build", Kind::Command, "run once per release"),
+    key("migrate", Kind::Command, "run once per release, before start, in the new code"),
+    key("shared", Kind::Texts, "paths that outlive releases"),
+    key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
+    key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
+    key("ports", Kind::Map, "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)"),
+    key("health", Kind::Any, "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default"),
+    key("after", Kind::Texts, "services that must be ready first"),
+    key("env", Kind::Map, "environment; `\"secret:NAME\"` is the value of a secret"),
+    key("secrets", Kind::Any, "secrets it gets: names, or `{ name, as = \"file\" }`"),
+    key("user", Kind::Text, "system user instead of the site's own (as root)"),
+    key("memory", Kind::Any, "limit, or `{ max, restart }`"),
+    key("cpu", Kind::Number, "cores it may use"),
+    key("nofile", Kind::Integer, "open files"),
+    key("restart", Kind::Table(RESTART), "back-off and crash loop"),
+    key("stop", Kind::Table(STOP), "how it is stopped"),
+    key("logs", Kind::Table(LOGS), "how much is kept"),
+    key("spa", Kind::Switch, "`static`: unknown paths get index.html"),
+    key("cache_control", Kind::Map, "`static`: path pattern and `Cache-Control`"),
+    planned("image"),
+    planned("socket"),
+    planned("sandbox"),
+];
+
+/// `restart`.
+pub const RESTART: &[Key] = &[
+    key("backoff_min", Kind::Duration, "first pause, doubles; 100ms"),
+    key("backoff_max", Kind::Duration, "longest pause; 30s"),
+    key("crashes", Kind::Integer, "so many ends …; 5"),
+    key("within", Kind::Duration, "… within this time are a crash loop; 60s"),
+];
+
+/// `stop`.
+pub const STOP: &[Key] = &[
+    key("signal", Kind::Text, "signal to all of its processes; TERM"),
+    key("grace", Kind::Duration, "time until KILL; 30s"),
+];
+
+/// `logs`.
+pub const LOGS: &[Key] = &[
+    key("max_size", Kind::Size, "a file is rotated at this size, and each day; 100M"),
+    key("keep", Kind::Integer, "rotated files kept, compressed; 14"),
+    key("days", Kind::Integer, "days after which they are removed"),
+];
+
+/// `health`.
+pub const HEALTH: &[Key] = &[
+    key("ready", Kind::Any, "path or probe: not ready means out of rotation"),
+    key("live", Kind::Any, "path or probe: not live means restarted"),
+    key("path", Kind::Text, "of both"),
+];
+
+/// `health.ready`, `health.live`.
+pub const PROBE: &[Key] = &[
+    key("path", Kind::Text, "GET this; no redirects are followed"),
+    key("status", Kind::Any, "statuses that are healthy; 200 to 299"),
+    key("json", Kind::Map, "values the JSON answer must hold, by dotted path"),
+    key("headers", Kind::Map, "headers to send"),
+    key("every", Kind::Duration, "interval; 10s"),
+    key("timeout", Kind::Duration, "6s"),
+    key("failures", Kind::Integer, "so many in a row; 3"),
+    key("start", Kind::Duration, "time a new instance may take; 40s"),
+];
+
+/// `[[route]]`.
+pub const ROUTE: &[Key] = &[
+    key("paths", Kind::Texts, "exact, or with `*` (any characters, `/` too)"),
+    key("hosts", Kind::Texts, "hosts it is for; all of the site's"),
+    key("methods", Kind::Texts, "methods it is for; all"),
+    key("to", Kind::Text, "`\"service\"` or `\"service:port\"`"),
+    key("block", Kind::Switch, "404, as if it were not there"),
+    key("redirect", Kind::Any, "place, or `{ to, status }`"),
+    key("respond", Kind::Table(RESPOND), "a fixed answer"),
+    key("priority", Kind::Integer, "higher wins over a more specific path; 0"),
+    key("body_limit", Kind::Size, "largest request body; 10M, `false` for none"),
+    key("timeout", Kind::Table(TIMEOUT), "times"),
+    key("stream", Kind::Switch, "no idle cut"),
+    key("log", Kind::Switch, "access log; true"),
+    key("response_headers", Kind::Table(HEADERS), "changes to response headers"),
+    key("request_headers", Kind::Table(HEADERS), "changes to request headers"),
+    key("cache_control", Kind::Map, "path pattern and `Cache-Control`"),
+    planned("limit"),
+    planned("lockout"),
+    planned("csrf"),
+    planned("cors"),
+    planned("csp"),
+    planned("allow_from"),
+    planned("deny_from"),
+    planned("auth"),
+    planned("balance"),
+    planned("passive"),
+    planned("sticky"),
+    planned("retry"),
+    planned("breaker"),
+    planned("hold"),
+    planned("cache"),
+    planned("compress"),
+    planned("rewrite"),
+    planned("cookies"),
+    planned("maintenance"),
+];
+
+/// `respond`.
+pub const RESPOND: &[Key] = &[
+    key("status", Kind::Integer, "200"),
+    key("body", Kind::Text, "empty"),
+    key("content_type", Kind::Text, "text/plain; charset=utf-8"),
+];
+
+/// `timeout`.
+pub const TIMEOUT: &[Key] = &[
+    key("connect", Kind::Duration, "5s"),
+    key("response", Kind::Duration, "until the head of the response; 60s"),
+    key("idle", Kind::Duration, "between two pieces of a body; 60s"),
+    planned("send"),
+    planned("total"),
+];
+
+/// `response_headers`, `request_headers`.
+pub const HEADERS: &[Key] = &[
+    key("set", Kind::Map, "replaces what is there"),
+    key("add", Kind::Map, "beside what is there"),
+    key("remove", Kind::Texts, "removed"),
+    key("mode", Kind::Text, "`missing`: `set` only where the application sent none"),
+];

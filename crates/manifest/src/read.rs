@@ -1,0 +1,242 @@
+//! Reading values with their places: every reader takes what fits and notes what does not.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use seaworthy_base::{ByteSize, parse_duration};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::keys::{Key, Kind};
+use crate::report::RawProblem;
+use crate::site::{Command, EnvValue};
+use crate::words::split_words;
+
+/// A value with its place.
+pub(crate) type Value<'a> = &'a Spanned<DeValue<'a>>;
+
+/// Collects problems while sections are read.
+#[derive(Debug)]
+pub(crate) struct Reader<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) problems: Vec<RawProblem>,
+}
+
+impl<'t> Reader<'t> {
+    pub(crate) fn new(text: &'t str) -> Self {
+        Self { text, problems: Vec::new() }
+    }
+
+    pub(crate) fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
+        self.problems.push(RawProblem { span, message: message.into(), help });
+    }
+
+    /// Notes keys that nobody knows and those that are planned; the others are returned by name.
+    pub(crate) fn known<'a>(&mut self, table: &'a DeTable<'a>, keys: &[Key], place: &str) -> BTreeMap<&'a str, (Range<usize>, Value<'a>)> {
+        let mut found = BTreeMap::new();
+        for (name, value) in table {
+            let text: &str = name.get_ref().as_ref();
+            match keys.iter().find(|key| key.name == text) {
+                Some(key) if key.kind == Kind::Planned => {
+                    self.problem(name.span(), format!("planned: `{text}` is not built yet"), Some("leave it out for now".to_owned()));
+                }
+                Some(_) => {
+                    found.insert(text, (name.span(), value));
+                }
+                None => {
+                    let close = closest(text, keys.iter().map(|key| key.name));
+                    self.problem(name.span(), format!("unknown key `{}` in {place}", shorten(text)), close.map(|close| format!("did you mean `{close}`?")));
+                }
+            }
+        }
+        found
+    }
+
+    fn wrong(&mut self, value: Value<'_>, wanted: &str) {
+        let is = match value.get_ref() {
+            DeValue::String(_) => "text",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.problem(value.span(), format!("this is {is}, it should be {wanted}"), None);
+    }
+
+    pub(crate) fn table<'a>(&mut self, value: Value<'a>) -> Option<&'a DeTable<'a>> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong(value, "a table");
+        }
+        table
+    }
+
+    pub(crate) fn text(&mut self, value: Value<'_>) -> Option<String> {
+        let text = value.get_ref().as_str().map(str::to_owned);
+        if text.is_none() {
+            self.wrong(value, "text in quotes");
+        }
+        text
+    }
+
+    pub(crate) fn switch(&mut self, value: Value<'_>) -> Option<bool> {
+        let switch = value.get_ref().as_bool();
+        if switch.is_none() {
+            self.wrong(value, "true or false");
+        }
+        switch
+    }
+
+    pub(crate) fn number(&mut self, value: Value<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong(value, "a whole number");
+            return None;
+        };
+        let number = i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok();
+        let fits = number.filter(|number| range.contains(number));
+        if fits.is_none() {
+            self.problem(value.span(), format!("this number must be from {} to {}", range.start(), range.end()), None);
+        }
+        fits
+    }
+
+    /// Cores, written 2 or 0.5; in thousandths.
+    pub(crate) fn cores(&mut self, value: Value<'_>) -> Option<u32> {
+        let number: Option<f64> = match value.get_ref() {
+            DeValue::Integer(integer) => integer.as_str().parse().ok(),
+            DeValue::Float(float) => float.as_str().parse().ok(),
+            _ => None,
+        };
+        match number {
+            Some(cores) if (0.01..=1024.0).contains(&cores) => Some((cores * 1000.0).round() as u32),
+            _ => {
+                self.problem(value.span(), "this should be a number of cores, such as 0.5 or 2", None);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn duration(&mut self, value: Value<'_>) -> Option<Duration> {
+        let text = self.text(value)?;
+        parse_duration(&text).map_err(|error| self.problem(value.span(), error.to_string(), None)).ok()
+    }
+
+    pub(crate) fn size(&mut self, value: Value<'_>) -> Option<ByteSize> {
+        let text = self.text(value)?;
+        text.parse().map_err(|error: seaworthy_base::quantity::QuantityError| self.problem(value.span(), error.to_string(), None)).ok()
+    }
+
+    /// Text or a list of texts, each with its place.
+    pub(crate) fn texts(&mut self, value: Value<'_>) -> Vec<(Range<usize>, String)> {
+        match value.get_ref() {
+            DeValue::String(text) => vec![(value.span(), text.to_string())],
+            DeValue::Array(items) => items.iter().filter_map(|item| Some((item.span(), self.text(item)?))).collect(),
+            _ => {
+                self.wrong(value, "text or a list of texts");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Names and texts, in the order of the file.
+    pub(crate) fn map(&mut self, value: Value<'_>) -> Vec<(Range<usize>, String, String)> {
+        let Some(table) = self.table(value) else { return Vec::new() };
+        table.iter().filter_map(|(name, value)| Some((name.span(), name.get_ref().to_string(), self.text(value)?))).collect()
+    }
+
+    /// One command, or a list of them.
+    pub(crate) fn commands(&mut self, value: Value<'_>, names: &[&str]) -> Vec<Command> {
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().filter_map(|item| self.command(item, names)).collect(),
+            _ => self.command(value, names).into_iter().collect(),
+        }
+    }
+
+    pub(crate) fn command(&mut self, value: Value<'_>, names: &[&str]) -> Option<Command> {
+        if let DeValue::Table(table) = value.get_ref() {
+            if table.keys().any(|name| name.get_ref() == "up") {
+                self.problem(value.span(), "planned: `{ up, down, status }` is not built yet", Some("give the command that migrates up".to_owned()));
+                return None;
+            }
+            let shell = [Key { name: "shell", kind: Kind::Text, doc: "" }];
+            let found = self.known(table, &shell, "a command");
+            let Some((_, line)) = found.get("shell") else {
+                self.problem(value.span(), "a command is text, a list, or `{ shell = \"…\" }`", None);
+                return None;
+            };
+            return self.text(line).map(Command::Shell);
+        }
+        let text = self.text(value)?;
+        let words = match split_words(&text) {
+            Ok(words) if !words.is_empty() => words,
+            Ok(_) => {
+                self.problem(value.span(), "this command is empty", None);
+                return None;
+            }
+            Err(error) => {
+                self.problem(value.span(), error.to_string(), None);
+                return None;
+            }
+        };
+        for word in &words {
+            if let Some(unknown) = unknown_name(word, names) {
+                let help = format!("only {} are replaced; for a shell's own: {{ shell = \"…\" }}", names.iter().map(|name| format!("`${name}`")).collect::<Vec<_>>().join(", "));
+                self.problem(value.span(), format!("`${unknown}` is not replaced: commands run without a shell"), Some(help));
+            }
+            if matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<" | "&" | ">>") {
+                self.problem(value.span(), format!("`{word}` means nothing here: commands run without a shell"), Some("use a list of commands, or { shell = \"…\" }".to_owned()));
+            }
+        }
+        Some(Command::Argv(words))
+    }
+
+    pub(crate) fn environment(&mut self, value: Value<'_>) -> BTreeMap<String, EnvValue> {
+        let mut all = BTreeMap::new();
+        for (span, name, text) in self.map(value) {
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') || name.as_bytes()[0].is_ascii_digit() {
+                self.problem(span, format!("`{}` is no name of an environment variable", shorten(&name)), None);
+                continue;
+            }
+            let value = match text.strip_prefix("secret:") {
+                Some(secret) if is_secret_name(secret) => EnvValue::Secret(secret.to_owned()),
+                Some(_) => {
+                    self.problem(span, "what follows `secret:` is no name of a secret", Some("a name is `A-Z`, `0-9` and `_`".to_owned()));
+                    continue;
+                }
+                None => EnvValue::Text(text),
+            };
+            all.insert(name, value);
+        }
+        all
+    }
+}
+
+/// Whether a text can name a secret.
+pub(crate) fn is_secret_name(text: &str) -> bool {
+    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    first && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// The first `$NAME` that is not one of `names`.
+fn unknown_name<'a>(word: &'a str, names: &[&str]) -> Option<&'a str> {
+    word.split('$').skip(1).find_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let name = &rest[..end];
+        let named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        (named && !names.contains(&name)).then_some(name)
+    })
+}
+
+/// The known word that is nearest, if it is near enough to be what was meant.
+pub(crate) fn closest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|word| (strsim::damerau_levenshtein(&shorten(text), word), word));
+    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, word)| *distance <= 1 + word.len() / 4).map(|(_, word)| word)
+}
+
+/// Cuts what could be a whole file.
+pub(crate) fn shorten(text: &str) -> String {
+    text.chars().take(60).collect()
+}
