@@ -1,0 +1,130 @@
+//! Control's side of the shims: start one, find them, speak with them, clean up after them.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use seaworthy_base::InstanceId;
+use seaworthy_sys::cgroup::Cgroup;
+use seaworthy_sys::files::create_private_dir;
+use thiserror::Error;
+
+use crate::model::{Event, PROTOCOL, Reply, Request, Spec, Status};
+use crate::wire;
+
+/// Why a shim did not do what was asked.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// It could not be started.
+    #[error("could not start a shim for `{id}`")]
+    Launch {
+        /// For which instance.
+        id: InstanceId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It does not answer.
+    #[error("the shim does not answer")]
+    Silent(#[source] io::Error),
+    /// It refused.
+    #[error("the shim refused: {0}")]
+    Refused(String),
+    /// It answered with something else.
+    #[error("the shim answered with something else")]
+    Unexpected,
+}
+
+/// Starts a shim (`program shim`) in a session of its own; its specification goes through a pipe, never through a file.
+pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
+    let failed = |source| DriverError::Launch { id: spec.id.clone(), source };
+    create_private_dir(&spec.run_dir, 0o711).map_err(failed)?;
+    let mut child = Command::new(program).arg("shim").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;
+    let text = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
+    let mut pipe = child.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+    pipe.write_all(&text).map_err(failed)?;
+    Ok(child.id())
+}
+
+/// The name of an instance's control group: two platforms on one host never share one.
+pub fn cgroup_name(id: &InstanceId, run_dir: &Path) -> String {
+    let tag = run_dir.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{}.{}-{tag:016x}", id.site, id.file_name())
+}
+
+/// Ends what a dead shim left and removes its folder.
+pub fn sweep(id: &InstanceId, run_dir: &Path) -> io::Result<()> {
+    if let Some(group) = Cgroup::find(&cgroup_name(id, run_dir)) {
+        group.kill_all(Duration::from_secs(2));
+        group.remove();
+    }
+    match std::fs::remove_dir_all(run_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A connection to one shim. Blocking.
+#[derive(Debug)]
+pub struct ShimClient {
+    stream: UnixStream,
+}
+
+impl ShimClient {
+    /// Connects to the shim of a run folder and greets; no call takes longer than `patience`.
+    pub fn connect(run_dir: &Path, patience: Duration) -> Result<Self, DriverError> {
+        let stream = UnixStream::connect(run_dir.join("sock")).map_err(DriverError::Silent)?;
+        stream.set_read_timeout(Some(patience)).map_err(DriverError::Silent)?;
+        stream.set_write_timeout(Some(patience)).map_err(DriverError::Silent)?;
+        let mut client = Self { stream };
+        match client.ask(&Request::Hello { proto: PROTOCOL, build: env!("CARGO_PKG_VERSION").to_owned() })? {
+            Reply::Hello { .. } => Ok(client),
+            _ => Err(DriverError::Unexpected),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, DriverError> {
+        wire::write(&mut self.stream, request).map_err(DriverError::Silent)?;
+        match wire::read(&mut self.stream).map_err(DriverError::Silent)? {
+            Reply::Failed { message } => Err(DriverError::Refused(message)),
+            reply => Ok(reply),
+        }
+    }
+
+    fn status_of(&mut self, request: &Request) -> Result<Status, DriverError> {
+        match self.ask(request)? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err(DriverError::Unexpected),
+        }
+    }
+
+    /// How the instance is.
+    pub fn status(&mut self) -> Result<Status, DriverError> {
+        self.status_of(&Request::Status)
+    }
+
+    /// Begins to stop the program, and with `end` the shim too.
+    pub fn stop(&mut self, end: bool) -> Result<Status, DriverError> {
+        self.status_of(&Request::Stop { end })
+    }
+
+    /// Begins to restart the program.
+    pub fn restart(&mut self) -> Result<Status, DriverError> {
+        self.status_of(&Request::Restart)
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&mut self, name: &str) -> Result<Status, DriverError> {
+        self.status_of(&Request::Signal { name: name.to_owned() })
+    }
+
+    /// The newest event after `sequence`; empty when nothing happened within `wait`.
+    pub fn events_since(&mut self, sequence: u64, wait: Duration) -> Result<Vec<Event>, DriverError> {
+        match self.ask(&Request::EventsSince { sequence, wait_ms: wait.as_millis() as u64 })? {
+            Reply::Events { events } => Ok(events),
+            _ => Err(DriverError::Unexpected),
+        }
+    }
+}
