@@ -2,12 +2,13 @@
 //!
 //! The key is an age identity of mode 0600 beside them: it protects copies and backups of the folder,
 //! not against who can read the key. Invariants: every write is atomic; the index holds names and times,
-//! never values; a key that others can read is refused.
+//! never values; a key is never replaced by another, since that would lose every value; a key that others
+//! can read is refused. Several processes may use one vault: a lock guards what is read and written back.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
@@ -87,6 +88,20 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> VaultError {
     move |source| VaultError::File { path, source }
 }
 
+/// Makes the key whole or not at all. A link, unlike a rename, fails when another process was first.
+fn make_key(dir: &Path, path: &Path) -> io::Result<()> {
+    let draft = dir.join(format!("key.{}", Alphanumeric.sample_string(&mut rand::rng(), 12)));
+    let identity = age::x25519::Identity::generate();
+    write_atomically(&draft, identity.to_string().expose_secret().as_bytes(), 0o600)?;
+    let linked = match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    };
+    fs::remove_file(&draft)?;
+    linked?;
+    fs::File::open(dir)?.sync_all()
+}
+
 impl Vault {
     /// Opens the vault in `state/secrets`, making the key at first use.
     pub fn open(state: &Path) -> Result<Self, VaultError> {
@@ -94,8 +109,7 @@ impl Vault {
         create_private_dir(&dir, 0o700).map_err(at(&dir))?;
         let path = dir.join("key.txt");
         if !path.exists() {
-            let identity = age::x25519::Identity::generate();
-            write_atomically(&path, identity.to_string().expose_secret().as_bytes(), 0o600).map_err(at(&path))?;
+            make_key(&dir, &path).map_err(at(&path))?;
         }
         let mode = fs::metadata(&path).map_err(at(&path))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -117,6 +131,7 @@ impl Vault {
         create_private_dir(&folder, 0o700).map_err(at(&folder))?;
         let sealed = age::encrypt(&self.identity.to_public(), value.expose().as_bytes());
         let sealed = sealed.map_err(|_| VaultError::Key { path: path.clone() })?;
+        let _lock = self.lock()?;
         write_atomically(&path, &sealed, 0o600).map_err(at(&path))?;
         let now = Timestamp::now();
         self.change_index(site, |index| {
@@ -141,6 +156,7 @@ impl Vault {
     /// Forgets a value. Returns whether there was one.
     pub fn remove(&self, site: &SiteName, name: &SecretName) -> Result<bool, VaultError> {
         let path = self.file(site, name);
+        let _lock = self.lock()?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other.map_err(at(&path))?,
@@ -160,6 +176,7 @@ impl Vault {
         if !unused {
             return Ok(());
         }
+        let _lock = self.lock()?;
         self.change_index(site, |index| {
             if let Some(entry) = index.get_mut(name.as_str()) {
                 entry.used_since = Some(Timestamp::now());
@@ -188,11 +205,20 @@ impl Vault {
         }
     }
 
+    /// Held while a value and the index change; let go when the file is dropped.
+    fn lock(&self) -> Result<fs::File, VaultError> {
+        let path = self.dir.join("lock");
+        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(at(&path))?;
+        file.lock().map_err(at(&path))?;
+        Ok(file)
+    }
+
+    /// Changes the index; the caller holds the lock.
     fn change_index(&self, site: &SiteName, change: impl FnOnce(&mut BTreeMap<String, Entry>)) -> Result<(), VaultError> {
         let path = self.dir.join(site.as_str()).join("index.json");
         let mut index = self.index(site)?;
         change(&mut index);
-        let bytes = serde_json::to_vec_pretty(&index).unwrap_or_default();
+        let bytes = serde_json::to_vec_pretty(&index).map_err(|error| at(&path)(error.into()))?;
         write_atomically(&path, &bytes, 0o600).map_err(at(&path))
     }
 }
@@ -215,6 +241,48 @@ mod tests {
         assert_ne!(vault.get(&site, &name).unwrap().unwrap().expose(), "hunter2");
         assert_eq!(vault.list(&site).unwrap()[0].version, 2);
         assert!(vault.remove(&site, &name).unwrap() && vault.get(&site, &name).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_is_made_once_however_many_open_the_vault_at_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (site, path): (SiteName, _) = ("shop".parse().unwrap(), dir.path());
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let site = &site;
+                scope.spawn(move || {
+                    let name = format!("S{number}").parse().unwrap();
+                    Vault::open(path).unwrap().set(site, &name, &Secret::new(number.to_string())).unwrap();
+                });
+            }
+        });
+        let vault = Vault::open(path).unwrap();
+        for number in 0..8 {
+            let value = vault.get(&site, &format!("S{number}").parse().unwrap()).unwrap().unwrap();
+            assert_eq!(value.expose(), &number.to_string());
+        }
+        assert_eq!(vault.list(&site).unwrap().len(), 8);
+        assert!(fs::read_dir(path.join("secrets")).unwrap().all(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            !name.starts_with("key.") || name == "key.txt"
+        }));
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_vault_and_use_is_noted_until_the_next_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(dir.path()).unwrap();
+        let (site, name) = ("shop".parse().unwrap(), "A".parse().unwrap());
+        vault.generate(&site, &name, 24).unwrap();
+        assert_eq!(vault.get(&site, &name).unwrap().unwrap().expose().len(), 24);
+        vault.mark_used(&site, &name).unwrap();
+        assert!(vault.list(&site).unwrap()[0].used_since.is_some());
+        vault.rotate(&site, &name).unwrap();
+        assert!(vault.list(&site).unwrap()[0].used_since.is_none());
+        for (path, wanted) in [("", 0o700), ("key.txt", 0o600), ("shop", 0o700), ("shop/A.age", 0o600), ("shop/index.json", 0o600)] {
+            let mode = fs::metadata(dir.path().join("secrets").join(path)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, wanted, "{path}");
+        }
     }
 
     #[test]

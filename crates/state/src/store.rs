@@ -1,12 +1,15 @@
 //! The store: one connection, every call one transaction.
+//!
+//! Invariants: a call that returned `Ok` is on the disk; one that failed left nothing behind. A full disk
+//! costs the ballast first and the call only then. Not here: what the records mean.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Transaction, TransactionBehavior, params};
 use seaworthy_base::{InstanceId, ServiceName, SiteName};
 use seaworthy_sys::files::write_atomically;
 use serde::Serialize;
@@ -16,11 +19,19 @@ use thiserror::Error;
 use crate::model::{EventRecord, InstanceRecord, InstanceState, ReleaseRecord, SiteRecord};
 
 /// The layout of the state folder; a later layout is refused.
-const LAYOUT: &str = "1";
-/// The schema's version. Migrations only add, so that the previous build still opens it.
-const SCHEMA: u32 = 1;
+const LAYOUT: u32 = 1;
+/// What each version of the schema adds to the one before. Only additions, so that the previous build
+/// could still read the tables; a step that was released is never changed.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE IF NOT EXISTS sites (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, record TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS releases (site TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (site, number));
+    CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT, record TEXT NOT NULL);
+"];
 /// Events kept.
-const EVENTS: u32 = 10_000;
+const EVENTS: i64 = 10_000;
 /// Freed when the disk is full, so that the state can still be written.
 const BALLAST: usize = 1 << 20;
 
@@ -37,34 +48,35 @@ pub enum StateError {
         source: io::Error,
     },
     /// Written by a later build.
-    #[error("`{}` was written by a later build (version {found}, this one knows {SCHEMA})", file.display())]
+    #[error("`{}` was written by a later build (version {found}, this one knows {known})", file.display())]
     TooNew {
         /// Which file.
         file: PathBuf,
         /// Its version.
         found: u32,
+        /// The newest version that this build knows.
+        known: u32,
     },
-    /// The disk is full, and so was the ballast used up.
+    /// The disk is full, and the ballast did not help or was used up.
     #[error("the disk is full")]
     DiskFull {
         /// What SQLite said.
         #[source]
         source: rusqlite::Error,
     },
-    /// The database is damaged.
-    #[error("`{}` is damaged", file.display())]
+    /// The state is damaged.
+    #[error("`{}` is damaged: {reason}", file.display())]
     Corrupt {
         /// Which file.
         file: PathBuf,
-        /// What SQLite said.
-        #[source]
-        source: rusqlite::Error,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Anything else that SQLite refused.
     #[error("the state store refused a call")]
     Query(#[source] rusqlite::Error),
-    /// A record that cannot be read by this build.
-    #[error("a record of `{table}` cannot be read by this build")]
+    /// A record that this build cannot write or read.
+    #[error("a record of `{table}` cannot be written or read by this build")]
     Record {
         /// Where it stands.
         table: &'static str,
@@ -90,50 +102,73 @@ impl Store {
         fs::create_dir_all(dir).map_err(unwritable)?;
         check_layout(dir)?;
         let file = dir.join("state.db");
-        let connection = Connection::open(&file).map_err(|source| sort_error(source, dir))?;
+        // Made before SQLite would make it with the umask's mode; its journals take over the mode.
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&file).map_err(unwritable)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(unwritable)?;
+        let connection = Connection::open(&file).map_err(|source| sort_error(source, dir))?;
         let store = Self { connection, dir: dir.to_path_buf() };
         store.prepare(&file)?;
         store.ensure_ballast();
         Ok(store)
     }
 
+    /// Sets the connection up, looks the file over and brings the schema up to date.
     fn prepare(&self, file: &Path) -> Result<()> {
-        let run = |sql: &str| self.connection.execute_batch(sql).map_err(|source| sort_error(source, &self.dir));
-        self.connection.busy_timeout(Duration::from_secs(10)).map_err(StateError::Query)?;
-        run("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
-        let found: u32 = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|source| sort_error(source, &self.dir))?;
-        if found > SCHEMA {
-            return Err(StateError::TooNew { file: file.to_path_buf(), found });
+        let refused = |source| sort_error(source, &self.dir);
+        self.connection.busy_timeout(Duration::from_secs(10)).map_err(refused)?;
+        let found: u32 = self.one("PRAGMA user_version", [])?.unwrap_or_default();
+        let known = MIGRATIONS.len() as u32;
+        if found > known {
+            return Err(StateError::TooNew { file: file.to_path_buf(), found, known });
         }
-        run("BEGIN IMMEDIATE;
-             CREATE TABLE IF NOT EXISTS sites (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, record TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS releases (site TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (site, number));
-             CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-             CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT, record TEXT NOT NULL);
-             PRAGMA user_version = 1;
-             COMMIT;")
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+        self.connection.execute_batch(pragmas).map_err(refused)?;
+        let verdict: String = self.one("PRAGMA quick_check(1)", [])?.unwrap_or_default();
+        if verdict != "ok" {
+            return Err(StateError::Corrupt { file: file.to_path_buf(), reason: verdict });
+        }
+        for (version, step) in (1..).zip(MIGRATIONS).skip(found as usize) {
+            self.transaction(|connection| {
+                connection.execute_batch(step)?;
+                connection.pragma_update(None, "user_version", version)
+            })?;
+        }
+        Ok(())
     }
 
-    /// Adds or replaces a site by name; returns its id, which it keeps for ever.
+    /// Adds or replaces a site by name; returns its id, which the name keeps until it is removed.
     pub fn put_site(&self, site: &SiteRecord) -> Result<u64> {
-        let known: Option<i64> = self.one("SELECT id FROM sites WHERE name = ?1", params![site.name.as_str()])?;
-        let id = if let Some(id) = known {
-            id
-        } else {
-            self.write("INSERT INTO sites (name, record) VALUES (?1, '')", params![site.name.as_str()])?;
-            self.connection.last_insert_rowid()
-        };
-        let record = SiteRecord { id: id as u64, ..site.clone() };
-        self.write("UPDATE sites SET record = ?2 WHERE id = ?1", params![id, json(&record)])?;
-        Ok(id as u64)
+        json("sites", site)?;
+        self.transaction(|connection| {
+            let name = site.name.as_str();
+            let known = connection.query_row("SELECT id FROM sites WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+            let id: i64 = if let Some(id) = known {
+                id
+            } else {
+                connection.execute("INSERT INTO sites (name, record) VALUES (?1, '')", [name])?;
+                connection.last_insert_rowid()
+            };
+            let record = SiteRecord { id: id as u64, ..site.clone() };
+            let text = serde_json::to_string(&record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            connection.execute("UPDATE sites SET record = ?2 WHERE id = ?1", params![id, text])?;
+            Ok(id as u64)
+        })
     }
 
-    /// All sites, by name. One that was cut off between its two writes is left out.
+    /// A site by name.
+    pub fn site(&self, name: &SiteName) -> Result<Option<SiteRecord>> {
+        Ok(self.all("sites", "SELECT record FROM sites WHERE name = ?1", [name.as_str()])?.pop())
+    }
+
+    /// All sites, by name.
     pub fn sites(&self) -> Result<Vec<SiteRecord>> {
-        self.all("sites", "SELECT record FROM sites WHERE record <> '' ORDER BY name", [])
+        self.all("sites", "SELECT record FROM sites ORDER BY name", [])
+    }
+
+    /// Forgets a site. Its counters stay, so that a later site of that name repeats no number; so do its
+    /// instances and releases, which name what is left to stop and to delete.
+    pub fn remove_site(&self, name: &SiteName) -> Result<()> {
+        self.write("DELETE FROM sites WHERE name = ?1", [name.as_str()])
     }
 
     /// The next number for a release of a site.
@@ -143,7 +178,8 @@ impl Store {
 
     /// Adds or replaces an instance.
     pub fn put_instance(&self, instance: &InstanceRecord) -> Result<()> {
-        self.write("INSERT OR REPLACE INTO instances (id, record) VALUES (?1, ?2)", params![instance.id.to_string(), json(instance)])
+        let text = json("instances", instance)?;
+        self.write("INSERT OR REPLACE INTO instances (id, record) VALUES (?1, ?2)", params![instance.id.to_string(), text])
     }
 
     /// All instances.
@@ -153,13 +189,13 @@ impl Store {
 
     /// Changes what is decided about an instance; nothing happens when it is not there.
     pub fn set_instance_state(&self, id: &InstanceId, state: InstanceState) -> Result<()> {
-        let found: Vec<InstanceRecord> = self.all("instances", "SELECT record FROM instances WHERE id = ?1", params![id.to_string()])?;
-        found.into_iter().try_for_each(|record| self.put_instance(&InstanceRecord { state, ..record }))
+        let text = json("instances", &state)?;
+        self.write("UPDATE instances SET record = json_set(record, '$.state', json(?2)) WHERE id = ?1", params![id.to_string(), text])
     }
 
     /// Forgets an instance.
     pub fn remove_instance(&self, id: &InstanceId) -> Result<()> {
-        self.write("DELETE FROM instances WHERE id = ?1", params![id.to_string()])
+        self.write("DELETE FROM instances WHERE id = ?1", [id.to_string()])
     }
 
     /// The next generation for an instance of a service.
@@ -169,41 +205,47 @@ impl Store {
 
     /// Adds or replaces a release.
     pub fn put_release(&self, release: &ReleaseRecord) -> Result<()> {
-        self.write(
-            "INSERT OR REPLACE INTO releases (site, number, record) VALUES (?1, ?2, ?3)",
-            params![release.site.as_str(), release.id.number, json(release)],
-        )
+        let text = json("releases", release)?;
+        let sql = "INSERT OR REPLACE INTO releases (site, number, record) VALUES (?1, ?2, ?3)";
+        self.write(sql, params![release.site.as_str(), release.id.number, text])
     }
 
     /// Releases of a site, oldest first.
     pub fn releases(&self, site: &SiteName) -> Result<Vec<ReleaseRecord>> {
-        self.all("releases", "SELECT record FROM releases WHERE site = ?1 ORDER BY number", params![site.as_str()])
+        self.all("releases", "SELECT record FROM releases WHERE site = ?1 ORDER BY number", [site.as_str()])
     }
 
     /// A setting.
     pub fn get_setting(&self, name: &str) -> Result<Option<String>> {
-        self.one("SELECT value FROM settings WHERE name = ?1", params![name])
+        self.one("SELECT value FROM settings WHERE name = ?1", [name])
     }
 
     /// Sets a setting.
     pub fn put_setting(&self, name: &str, value: &str) -> Result<()> {
-        self.write("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", params![name, value])
+        self.write("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)", [name, value])
     }
 
-    /// Adds an event; the oldest beyond ten thousand go.
+    /// Adds an event under an id of the store's own; the oldest beyond ten thousand go.
     pub fn append_event(&self, event: &EventRecord) -> Result<()> {
-        self.write("INSERT INTO events (site, record) VALUES (?1, ?2)", params![event.site, json(event)])?;
-        self.write("DELETE FROM events WHERE id <= ?1", params![self.connection.last_insert_rowid() - i64::from(EVENTS)])
+        let text = json("events", event)?;
+        self.transaction(|connection| {
+            let add = "INSERT INTO events (site, record) VALUES (?1, ?2)";
+            connection.prepare_cached(add)?.execute(params![event.site, text])?;
+            let oldest = connection.last_insert_rowid() - EVENTS;
+            connection.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute([oldest]).map(drop)
+        })
     }
 
     /// The newest events of a site (or of all), newest first.
     pub fn recent_events(&self, site: Option<&str>, limit: u32) -> Result<Vec<EventRecord>> {
-        self.all("events", "SELECT record FROM events WHERE ?1 IS NULL OR site = ?1 ORDER BY id DESC LIMIT ?2", params![site, limit])
+        let sql = "SELECT json_set(record, '$.id', id) FROM events WHERE ?1 IS NULL OR site = ?1 ORDER BY id DESC LIMIT ?2";
+        self.all("events", sql, params![site, limit])
     }
 
+    /// Counts up and returns the new value, in one statement.
     fn count(&self, name: &str) -> Result<u32> {
-        self.write("INSERT INTO counters (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", params![name])?;
-        Ok(self.one("SELECT value FROM counters WHERE name = ?1", params![name])?.unwrap_or(1))
+        let sql = "INSERT INTO counters (name, value) VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+        self.transaction(|connection| connection.query_row(sql, [name], |row| row.get(0)))
     }
 
     fn one<T: rusqlite::types::FromSql>(&self, sql: &str, params: impl Params) -> Result<Option<T>> {
@@ -222,18 +264,23 @@ impl Store {
         .collect()
     }
 
-    /// One write; on a full disk the ballast is thrown out and it is tried once more.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write `params![..]`, which is a temporary")]
     fn write(&self, sql: &str, params: impl Params + Clone) -> Result<()> {
-        let run = |params| {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute(params).map(drop)
+        self.transaction(|connection| connection.prepare_cached(sql)?.execute(params.clone()).map(drop))
+    }
+
+    /// All of `work` or nothing of it; on a full disk the ballast is thrown out and it is tried once more.
+    fn transaction<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let run = || {
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit().map(|()| done)
         };
-        match run(params.clone()) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.release_ballast() => {
-                run(params).map_err(|source| sort_error(source, &self.dir))
-            }
-            other => other.map_err(|source| sort_error(source, &self.dir)),
-        }
+        let done = match run() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.release_ballast() => run(),
+            other => other,
+        };
+        done.map_err(|source| sort_error(source, &self.dir))
     }
 
     fn release_ballast(&self) -> bool {
@@ -249,23 +296,35 @@ impl Store {
     }
 }
 
+/// Only a folder without `LAYOUT` gets one: one that cannot be read may belong to a later build.
 fn check_layout(dir: &Path) -> Result<()> {
     let file = dir.join("LAYOUT");
-    match fs::read_to_string(&file) {
-        Ok(text) if text.trim() == LAYOUT => Ok(()),
-        Ok(text) => Err(StateError::TooNew { file, found: text.trim().parse().unwrap_or(0) }),
-        Err(_) => write_atomically(&file, LAYOUT.as_bytes(), 0o644).map_err(|source| StateError::Unwritable { dir: dir.to_path_buf(), source }),
+    let unwritable = |source| StateError::Unwritable { dir: dir.to_path_buf(), source };
+    let text = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return write_atomically(&file, LAYOUT.to_string().as_bytes(), 0o644).map_err(unwritable);
+        }
+        other => other.map_err(unwritable)?,
+    };
+    match text.trim().parse() {
+        Ok(LAYOUT) => Ok(()),
+        Ok(found) if found > LAYOUT => Err(StateError::TooNew { file, found, known: LAYOUT }),
+        _ => Err(StateError::Corrupt { file, reason: "it holds no layout number".to_owned() }),
     }
 }
 
-fn json(record: &impl Serialize) -> String {
-    serde_json::to_string(record).unwrap_or_default()
+/// Fails where a record has no JSON form, such as a path that is not UTF-8.
+fn json(table: &'static str, record: &impl Serialize) -> Result<String> {
+    serde_json::to_string(record).map_err(|source| StateError::Record { table, source })
 }
 
 fn sort_error(source: rusqlite::Error, dir: &Path) -> StateError {
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StateError::DiskFull { source },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StateError::Corrupt { file: dir.join("state.db"), source },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StateError::Corrupt { file: dir.join("state.db"), reason: source.to_string() },
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            StateError::Unwritable { dir: dir.to_path_buf(), source: io::Error::other(source) }
+        }
         _ => StateError::Query(source),
     }
 }
@@ -312,6 +371,146 @@ mod tests {
         assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::TooNew { found: 99, .. }));
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("state.db"), vec![7; 9000]).unwrap();
+        assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::Corrupt { .. }));
+    }
+
+    #[test]
+    fn a_removed_site_is_gone_and_its_numbers_are_not_given_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name: SiteName = "a".parse().unwrap();
+        let id = store.put_site(&site("a")).unwrap();
+        assert_eq!(store.site(&name).unwrap().unwrap(), SiteRecord { id, ..site("a") });
+        assert_eq!(store.next_generation(&name, &"web".parse().unwrap()).unwrap(), 1);
+        store.remove_site(&name).unwrap();
+        assert_eq!((store.site(&name).unwrap(), store.sites().unwrap()), (None, vec![]));
+        assert!(store.put_site(&site("a")).unwrap() > id);
+        assert_eq!(store.next_generation(&name, &"web".parse().unwrap()).unwrap(), 2);
+    }
+
+    #[test]
+    fn an_instance_changes_its_state_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let wanted = InstanceRecord {
+            id: "a/web/0@1".parse().unwrap(),
+            spec_hash: "x".to_owned(),
+            release: "r1-00000001".parse().unwrap(),
+            run_dir: "/run/a".into(),
+            boot_id: "b".to_owned(),
+            created: Timestamp(4),
+            state: InstanceState::Wanted,
+        };
+        store.put_instance(&wanted).unwrap();
+        store.set_instance_state(&wanted.id, InstanceState::Draining).unwrap();
+        assert_eq!(store.instances().unwrap(), [InstanceRecord { state: InstanceState::Draining, ..wanted.clone() }]);
+        store.remove_instance(&wanted.id).unwrap();
+        assert_eq!(store.instances().unwrap(), []);
+    }
+
+    #[test]
+    fn releases_come_oldest_first_by_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let release = |id: &str| ReleaseRecord {
+            site: "a".parse().unwrap(),
+            id: id.parse().unwrap(),
+            dir: "/r".into(),
+            created: Timestamp(1),
+            content_hash: String::new(),
+            state: crate::model::ReleaseState::Built,
+            note: String::new(),
+        };
+        for id in ["r10-00000001", "r9-00000002"] {
+            store.put_release(&release(id)).unwrap();
+        }
+        assert_eq!(store.releases(&"a".parse().unwrap()).unwrap(), [release("r9-00000002"), release("r10-00000001")]);
+    }
+
+    #[test]
+    fn events_get_ids_of_their_own_and_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        let event = |site: &str| EventRecord {
+            id: 0,
+            at: Timestamp(1),
+            site: Some(site.to_owned()),
+            instance: None,
+            kind: "k".to_owned(),
+            text: String::new(),
+            fault: None,
+        };
+        store.append_event(&event("first")).unwrap();
+        for _ in 0..EVENTS {
+            store.append_event(&event("a")).unwrap();
+        }
+        let newest: Vec<u64> = store.recent_events(Some("a"), 2).unwrap().iter().map(|event| event.id).collect();
+        assert_eq!(newest, [EVENTS as u64 + 1, EVENTS as u64]);
+        assert_eq!(store.recent_events(Some("first"), 9).unwrap(), []);
+        assert_eq!(store.recent_events(None, u32::MAX).unwrap().len(), EVENTS as usize);
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_ballast_and_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let ballast = dir.path().join("ballast");
+        assert_eq!(fs::metadata(&ballast).unwrap().len(), BALLAST as u64);
+        store.put_setting("kept", "1").unwrap();
+        // SQLite's own limit gives the same answer as a full disk does.
+        store.connection.execute_batch("PRAGMA max_page_count = 1").unwrap();
+        assert!(matches!(store.put_setting("big", &"x".repeat(1 << 16)).unwrap_err(), StateError::DiskFull { .. }));
+        assert!(!ballast.exists());
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.get_setting("kept").unwrap().as_deref(), Some("1"));
+        assert_eq!(store.get_setting("big").unwrap(), None);
+        assert!(ballast.exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_survived_by_a_second_try_without_the_ballast() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let full = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let ballast = dir.path().join("ballast");
+        let written = store.transaction(|connection| {
+            connection.execute("INSERT INTO settings (name, value) VALUES ('a', '1')", [])?;
+            if ballast.exists() { Err(full()) } else { Ok(()) }
+        });
+        written.unwrap();
+        assert_eq!(store.get_setting("a").unwrap().as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_record_that_has_no_stored_form_is_refused_and_changes_nothing() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let odd = SiteRecord { project: std::ffi::OsStr::from_bytes(b"/\xff").into(), ..site("a") };
+        assert!(matches!(store.put_site(&odd).unwrap_err(), StateError::Record { table: "sites", .. }));
+        assert_eq!(store.sites().unwrap(), []);
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.put_setting("a", "1").unwrap();
+        for file in ["state.db", "state.db-wal", "ballast"] {
+            assert_eq!(fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        }
+        assert_eq!(fs::read_to_string(dir.path().join("LAYOUT")).unwrap(), "1");
+    }
+
+    #[test]
+    fn a_layout_of_a_later_build_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("LAYOUT"), "2\n").unwrap();
+        assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::TooNew { found: 2, known: 1, .. }));
+        assert!(!dir.path().join("state.db").exists());
+        fs::write(dir.path().join("LAYOUT"), "what").unwrap();
         assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::Corrupt { .. }));
     }
 
