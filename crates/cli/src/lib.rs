@@ -1,1 +1,55 @@
-//! Not written yet.
+//! The command line: one file for each group of verbs, and the roles dispatched before anything else.
+//!
+//! Data goes to standard output, talk to standard error; `--json` on everything that prints data; errors
+//! end with the next command to type. Invariant: nothing is decided here that control does not decide.
+
+mod args;
+mod explain;
+mod logs;
+mod manifest;
+mod platform;
+mod render;
+mod secrets;
+mod up;
+
+use std::process::ExitCode;
+
+use args::{Cli, Verb};
+use clap::{CommandFactory, Parser};
+use seaworthy_api::Layout;
+use seaworthy_base::Exit;
+
+/// Parses the command line, does what it says, and maps the result to an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let root = seaworthy_sys::process::current_uid() == 0;
+    let layout = Layout::find(cli.state.as_deref(), root);
+    let exit = match dispatch(cli, &layout) {
+        Ok(exit) => exit,
+        Err(failure) => render::fail(&failure),
+    };
+    exit.into()
+}
+
+fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
+    match cli.verb {
+        Verb::Init(options) => manifest::init(&options),
+        Verb::Check(options) => manifest::check(&options),
+        Verb::Schema => manifest::schema(),
+        Verb::Reference { what } => manifest::reference(&what),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "seaworthy", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+        Verb::Man => manifest::man(),
+        Verb::Up(options) => platform::block_on(up::up(layout, &options)),
+        Verb::Plan(options) => platform::block_on(up::plan(layout, &options)),
+        Verb::Down(options) => platform::block_on(platform::down(layout, &options)),
+        Verb::Status(options) => platform::block_on(platform::status(layout, &options)),
+        Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),
+        Verb::Explain(options) => platform::block_on(explain::explain(layout, &options)),
+        Verb::Logs(options) => logs::logs(layout, &options),
+        Verb::Secrets(options) => secrets::secrets(layout, &options),
+        Verb::Cert(options) => manifest::cert(layout, &options),
+    }
+}

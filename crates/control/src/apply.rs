@@ -20,7 +20,6 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::commands::{self, Surroundings};
 use crate::instances::store_fault;
-use crate::listeners;
 use crate::platform::Platform;
 use crate::release::{self, Fingerprint, disk_fault};
 use crate::specs::{self, Place, Values};

@@ -1,3 +1,59 @@
-//! Listener, TLS, HTTP, routing, upstreams.
+//! The edge: accepts, speaks TLS and HTTP, routes, forwards, answers.
+//!
+//! A request goes one way: `accept` → `conn` (TLS, HTTP) → `serve` (route, action) → `upstream` or
+//! `static_files` → `serve` again only to put headers on and log. Threads share nothing but counters and
+//! immutable snapshots; a connection never leaves its thread. Invariants: what it serves comes over the
+//! control link and is swapped whole; it goes on serving when control is gone; nothing internal is shown
+//! to clients. Not here: what should be served, certificates' making.
 
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seaworthy_sys::process;
+
+mod accept;
+mod access_log;
+mod conn;
+mod forwarded;
+mod link;
 pub mod model;
+mod respond;
+pub mod route;
+mod serve;
+mod snapshot;
+mod static_files;
+mod tls;
+mod upstream;
+mod worker;
+
+/// How an edge is started.
+#[derive(Debug, Clone)]
+pub struct EdgeOptions {
+    /// Its number, which stands in request ids.
+    pub number: u32,
+    /// Threads that serve.
+    pub threads: u16,
+    /// Where access logs go.
+    pub log_dir: PathBuf,
+    /// User and group to become.
+    pub user: Option<(u32, u32)>,
+}
+
+/// The role. The listening socket of the control link is standard input. Returns when it was drained.
+pub fn main(options: &EdgeOptions) -> io::Result<()> {
+    process::lower_memory_use();
+    process::raise_open_files();
+    let link = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let starter = process::current_uid();
+    if let Some((uid, gid)) = options.user {
+        process::drop_to_user(uid, gid, &[gid])?;
+    }
+    process::no_new_privs()?;
+    let shared = Arc::new(snapshot::Shared::new(options));
+    let workers = (0..options.threads.max(1)).map(|thread| worker::spawn(thread, Arc::clone(&shared))).collect::<io::Result<Vec<_>>>()?;
+    let acceptor = accept::spawn(Arc::clone(&shared), workers.clone())?;
+    link::serve(&link, starter, &shared, &workers, &acceptor)
+}

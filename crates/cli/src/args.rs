@@ -1,0 +1,212 @@
+//! The grammar of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Everything that stands around a web application in production: one binary, one file.
+#[derive(Debug, Parser)]
+#[command(name = "seaworthy", version, about, after_help = "Examples:\n  seaworthy init                 write a seaworthy.toml after looking at the folder\n  seaworthy up                   run it: HTTPS, supervised, logged; Ctrl-C stops it\n  seaworthy up --detach          the same in the background\n  seaworthy status               what runs, and what is wrong\n  seaworthy explain instance web why an instance is down or out of rotation")]
+pub(crate) struct Cli {
+    /// State folder instead of the default one (also SEAWORTHY_STATE)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a commented seaworthy.toml after looking at the folder
+    Init(Folder),
+    /// Check a manifest and show every problem at once
+    Check(Check),
+    /// Run a project's folder and follow its logs; Ctrl-C stops what it started
+    Up(Up),
+    /// Show what `up` would change
+    Plan(Plan),
+    /// Stop a site, or everything
+    Down(Down),
+    /// What runs, and what is wrong
+    Status(Json),
+    /// Show logs of a site's services
+    Logs(Logs),
+    /// Restart a site, a service, an instance or the edge, dropping nothing
+    Restart(Restart),
+    /// Why a request was answered as it was, or why an instance is down or out
+    Explain(Explain),
+    /// Values of secrets, encrypted on this server
+    Secrets(Secrets),
+    /// Certificates
+    Cert(Cert),
+    /// Print the JSON schema of seaworthy.toml
+    Schema,
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
+    /// Print generated references
+    #[command(name = "__reference", hide = true)]
+    Reference { what: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Folder {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print the manifest instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Folder of the manifest, or the file itself
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub(crate) manifest: PathBuf,
+    /// Problems as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  seaworthy up examples/guestbook\n  seaworthy up --detach")]
+pub(crate) struct Up {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Come back when it serves instead of following the logs
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// The result as JSON (with --detach)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Which site; the one of this folder when there is only one
+    pub(crate) site: Option<String>,
+    /// Every site, and the platform itself
+    #[arg(long, conflicts_with = "site")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Json {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'")]
+pub(crate) struct Logs {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// Only this service
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Only this instance (slot, or slot@generation)
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+    /// Only lines younger than this
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) grep: Option<String>,
+    /// Go on as lines are written
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The newest lines of each instance
+    #[arg(long, default_value_t = 100, value_name = "LINES")]
+    pub(crate) tail: usize,
+    /// The control process's own log
+    #[arg(long)]
+    pub(crate) control: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// `site`, `site/service` or `site/service/slot`
+    #[arg(required_unless_present = "edge")]
+    pub(crate) target: Option<String>,
+    /// The edge: a new one takes over, the old one finishes what it has
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) edge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(subcommand)]
+    pub(crate) what: ExplainWhat,
+    /// As JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainWhat {
+    /// One request, by the id on its error page or in `X-Request-Id`
+    Request { id: String },
+    /// An instance, a service or a site: the worst of it
+    Instance { name: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Secrets {
+    #[command(subcommand)]
+    pub(crate) what: SecretsWhat,
+    /// Which site; the one of this folder's manifest by default
+    #[arg(long, global = true)]
+    pub(crate) site: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsWhat {
+    /// Set a value, read from standard input so that it stands in no history
+    Set { name: String },
+    /// Print a value
+    Get { name: String },
+    /// Names, ages and since when they are used
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take all values of a dotenv file
+    Import { file: PathBuf },
+    /// Set a random value
+    Generate {
+        name: String,
+        /// Characters
+        #[arg(long, default_value_t = 40)]
+        length: usize,
+    },
+    /// Replace a value by a random one of the same length
+    Rotate { name: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cert {
+    #[command(subcommand)]
+    pub(crate) what: CertWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertWhat {
+    /// How to trust this platform's own authority
+    Trust,
+}

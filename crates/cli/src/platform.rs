@@ -1,0 +1,174 @@
+//! Verbs that ask control: status, down, restart; and starting control where there is none.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartRequest, SiteStatus};
+use seaworthy_api::{Client, ClientError, Layout};
+use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
+
+use crate::args::{Down, Json, Restart};
+use crate::render::{self, Failure, io_failure};
+
+/// Control greets within this time; opening the state is quick, but adopted sites are published first.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs an asynchronous verb.
+pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| io_failure("could not start the runtime", &error))?.block_on(verb)
+}
+
+/// A client whose peer is the control process of this state folder.
+pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
+    let client = Client::new(&layout.control_socket());
+    let hello = client.hello().await?;
+    if hello.state != layout.state {
+        let what = format!("the control process {} owns `{}`, not `{}`", hello.pid, hello.state.display(), layout.state.display());
+        return Err(Fault::new(Code::WrongControl, what).next("unset SEAWORTHY_RUN, or name the state folder: --state DIR").into());
+    }
+    Ok(client)
+}
+
+/// Connects, starting control first when nobody answers.
+pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
+    match connect(layout).await {
+        Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+        other => return other,
+    }
+    seaworthy_control::prepare_folders(layout)?;
+    let mut keeper = start_keeper(layout)?;
+    let begun = Instant::now();
+    loop {
+        match connect(layout).await {
+            Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+            other => return other,
+        }
+        let ended = keeper.try_wait().ok().flatten();
+        if ended.is_some() || begun.elapsed() > PATIENCE {
+            let mut fault = Fault::new(Code::ControlNotRunning, "the control process did not come up");
+            let log = std::fs::read_to_string(layout.control_log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            fault.evidence = lines[lines.len().saturating_sub(5)..].iter().map(|line| (*line).to_owned()).collect();
+            return Err(Failure { fault: fault.next("seaworthy logs --control"), exit: Exit::UserFixable });
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+fn start_keeper(layout: &Layout) -> Result<std::process::Child, Failure> {
+    let failed = |error: std::io::Error| io_failure("could not start the control process", &error);
+    let program = std::env::current_exe().map_err(failed)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(layout.control_log()).map_err(failed)?;
+    let mut command = Command::new(program);
+    command.arg("control").arg("--keep").arg("--state").arg(&layout.state).env("SEAWORTHY_RUN", &layout.run);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
+    command.spawn().map_err(failed)
+}
+
+/// Stops sites.
+pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failure> {
+    let client = match connect(layout).await {
+        Ok(client) => client,
+        Err(failure) if options.all && failure.fault.code == Code::ControlNotRunning => {
+            render::talk("nothing runs");
+            return Ok(Exit::Ok);
+        }
+        Err(failure) => return Err(failure),
+    };
+    let site = match (&options.site, options.all) {
+        (Some(site), _) => Some(site.clone()),
+        (None, true) => None,
+        (None, false) => Some(only_site(&client.get::<PlatformStatus>("/v1/status").await?)?),
+    };
+    let stopped: Vec<String> = client.post("/v1/down", &DownRequest { site }).await?;
+    stopped.iter().for_each(|site| render::talk(&format!("{site} is down")));
+    Ok(Exit::Ok)
+}
+
+fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
+    let running: Vec<&SiteStatus> = status.sites.iter().filter(|site| site.running).collect();
+    match running[..] {
+        [only] => Ok(only.name.clone()),
+        [] => Err(Fault::new(Code::NoSuchSite, "no site runs").next("seaworthy up DIR").into()),
+        _ => {
+            let names: Vec<&str> = running.iter().map(|site| site.name.as_str()).collect();
+            Err(Fault::new(Code::NoSuchSite, "several sites run: say which").because(names.join(", ")).next(format!("seaworthy down {}", names[0])).into())
+        }
+    }
+}
+
+/// Restarts.
+pub(crate) async fn restart(layout: &Layout, options: &Restart) -> Result<Exit, Failure> {
+    let client = connect(layout).await?;
+    let target = options.target.clone().unwrap_or_else(|| "edge".to_owned());
+    let restarted: Vec<String> = client.post("/v1/restart", &RestartRequest { target }).await?;
+    restarted.iter().for_each(|name| render::talk(&format!("{name} restarted")));
+    Ok(Exit::Ok)
+}
+
+/// What runs, and what is wrong.
+pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Failure> {
+    let status: PlatformStatus = connect(layout).await?.get("/v1/status").await?;
+    if options.json {
+        render::json(&status);
+    } else {
+        render::print(&show(&status));
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(status: &PlatformStatus) -> String {
+    let mut out = String::new();
+    for site in &status.sites {
+        let state = if site.running { site.urls.first().map_or("running", String::as_str) } else { "stopped" };
+        let _infallible = writeln!(out, "{}  {state}  {}", site.name, site.release.as_deref().unwrap_or_default());
+        for fault in &site.faults {
+            out.push_str(&render::fault_lines(fault, "  "));
+        }
+        for service in &site.services {
+            let counts = if service.kind == "process" { format!("{}/{} ready", service.ready, service.wanted) } else { service.kind.clone() };
+            let _infallible = writeln!(out, "  {:<16} {counts}", service.name);
+            for instance in &service.instances {
+                out.push_str(&instance_lines(instance));
+            }
+        }
+        out.push('\n');
+    }
+    if status.sites.is_empty() {
+        out.push_str("no site runs\n\n");
+    }
+    let edge = status.edge.pid.map_or_else(|| "not running".to_owned(), |pid| format!("pid {pid}, {} connections, {} requests", status.edge.connections, status.edge.requests));
+    let _infallible = writeln!(out, "edge     {edge}\ncontrol  pid {}, up {}", status.control.pid, format_duration(Duration::from_secs(status.control.uptime_ms / 1000)));
+    for guard in &status.guards {
+        let _infallible = writeln!(out, "note     {guard}");
+    }
+    out
+}
+
+fn instance_lines(instance: &InstanceView) -> String {
+    let style = render::state_style(&instance.state);
+    let short = instance.id.splitn(3, '/').nth(2).unwrap_or(&instance.id);
+    let address = instance.listening.values().next().map(ToString::to_string).unwrap_or_default();
+    let mut facts = Vec::new();
+    facts.extend(instance.pid.map(|pid| format!("pid {pid}")));
+    facts.extend(Some(address).filter(|address| !address.is_empty()));
+    facts.extend(instance.uptime_ms.map(|ms| format!("up {}", format_duration(Duration::from_secs(ms / 1000)))));
+    facts.extend(instance.memory.map(|bytes| ByteSize(bytes >> 20 << 20).to_string()));
+    if instance.restarts > 0 {
+        facts.push(format!("{} restarts", instance.restarts));
+    }
+    let mut out = format!("    {short:<8} {style}{}{style:#}  {}\n", instance.state, facts.join("  "));
+    if let Some(fault) = &instance.fault {
+        out.push_str(&render::fault_lines(fault, "      "));
+    }
+    out
+}
+
+/// Whether an error says that nobody answers.
+pub(crate) fn is_gone(error: &ClientError) -> bool {
+    matches!(error, ClientError::NotRunning { .. } | ClientError::Garbled { .. })
+}

@@ -1,0 +1,147 @@
+//! `up` and `plan`: a folder's manifest made true, with progress; then its logs until Ctrl-C.
+
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use seaworthy_api::Layout;
+use seaworthy_api::model::{Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress};
+use seaworthy_base::{Code, Exit, Fault};
+
+use crate::args::{Plan, Up};
+use crate::logs::Follower;
+use crate::platform::{connect, connect_or_start, is_gone};
+use crate::render::{self, Failure};
+
+fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
+    dir.canonicalize().map_err(|error| Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display())).because(error.to_string()).into())
+}
+
+/// A manifest with problems is shown with its carets before anything is started.
+fn check_first(dir: &Path) -> Result<(), Failure> {
+    match seaworthy_manifest::load(dir) {
+        Ok(_) => Ok(()),
+        Err(report) if report.code == Code::ManifestInvalid => {
+            render::talk(report.render(render::color()).trim_end());
+            let count = report.problems.len();
+            let what = format!("the manifest has {count} problem{}: nothing was changed", if count == 1 { "" } else { "s" });
+            Err(Fault::new(Code::ManifestInvalid, what).into())
+        }
+        Err(report) => Err(report.to_fault().into()),
+    }
+}
+
+/// Runs a folder.
+pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
+    let project = absolute(&options.dir)?;
+    check_first(&project)?;
+    let client = connect_or_start(layout).await?;
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_style(ProgressStyle::default_spinner());
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let request = ApplyRequest { project, plan_only: false };
+    let show = |progress: &Progress| match progress {
+        Progress::Step { text } => {
+            spinner.set_message(text.clone());
+            if spinner.is_hidden() {
+                render::talk(text);
+            }
+        }
+        Progress::Output { line } => spinner.suspend(|| render::talk(&format!("  {line}"))),
+        Progress::Warning { fault } => spinner.suspend(|| render::warn(fault)),
+        Progress::Done(_) | Progress::Failed { .. } => {}
+    };
+    let work = client.follow("/v1/apply", &request, show);
+    let ended = tokio::select! {
+        ended = work => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            spinner.finish_and_clear();
+            render::talk("interrupted: it goes on in the background; `seaworthy status` shows it, `seaworthy down` stops it");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    spinner.finish_and_clear();
+    let applied = match ended {
+        Progress::Done(applied) => applied,
+        Progress::Failed { fault } => return Err(fault.into()),
+        _ => return Err(Fault::new(Code::Internal, "control ended before the work was done").next("seaworthy logs --control").into()),
+    };
+    if options.json {
+        render::json(&applied);
+    } else {
+        announce(&applied);
+    }
+    if options.detach {
+        return Ok(Exit::Ok);
+    }
+    follow(layout, &applied).await
+}
+
+fn announce(applied: &Applied) {
+    if let Some(ca) = &applied.ca {
+        render::talk(&format!("certificate authority: {}   (seaworthy cert trust)", ca.display()));
+    }
+    let release = applied.release.as_deref().unwrap_or_default();
+    let urls = if applied.urls.is_empty() { "no address".to_owned() } else { applied.urls.join("  ") };
+    render::talk(&format!("{} {release} is up in {} ms: {urls}", applied.site, applied.took_ms));
+}
+
+/// Follows the logs; Ctrl-C stops the site, unless it ran before.
+async fn follow(layout: &Layout, applied: &Applied) -> Result<Exit, Failure> {
+    render::talk(if applied.was_running { "following its logs; Ctrl-C leaves it running" } else { "following its logs; Ctrl-C stops it" });
+    let mut follower = Follower::from_now(layout, &applied.site);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|error| render::io_failure("could not wait for signals", &error))?;
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            _ = terminate.recv() => break,
+            () = tokio::time::sleep(Duration::from_millis(200)) => follower.print_news(),
+        }
+        let still = match connect(layout).await {
+            Ok(client) => client.get::<PlatformStatus>("/v1/status").await,
+            // Control is being started again by its keeper; what it looks after goes on.
+            Err(_) => continue,
+        };
+        match still {
+            Ok(status) if !status.sites.iter().any(|site| site.name == applied.site && site.running) => {
+                render::talk(&format!("{} was stopped", applied.site));
+                return Ok(Exit::Ok);
+            }
+            Err(error) if !is_gone(&error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    if applied.was_running {
+        return Ok(Exit::Ok);
+    }
+    render::talk("stopping");
+    let stopped: Vec<String> = connect(layout).await?.post("/v1/down", &DownRequest { site: Some(applied.site.clone()) }).await?;
+    follower.print_news();
+    stopped.iter().for_each(|site| render::talk(&format!("{site} is down")));
+    Ok(Exit::Ok)
+}
+
+/// Shows what `up` would change.
+pub(crate) async fn plan(layout: &Layout, options: &Plan) -> Result<Exit, Failure> {
+    let project = absolute(&options.dir)?;
+    check_first(&project)?;
+    let client = connect(layout).await?;
+    let ended = client.follow("/v1/apply", &ApplyRequest { project, plan_only: true }, |_| {}).await?;
+    match ended {
+        Progress::Done(applied) if options.json => render::json(&applied),
+        Progress::Done(applied) => {
+            for change in &applied.changes {
+                let sign = match change.kind {
+                    ChangeKind::Add => '+',
+                    ChangeKind::Change => '~',
+                    ChangeKind::Remove => '-',
+                    ChangeKind::Keep => ' ',
+                };
+                render::print(&format!("{sign} {:<24} {}\n", change.subject, change.detail));
+            }
+        }
+        Progress::Failed { fault } => return Err(fault.into()),
+        _ => {}
+    }
+    Ok(Exit::Ok)
+}

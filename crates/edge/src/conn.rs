@@ -1,0 +1,88 @@
+//! One client connection: TLS where it is spoken, then HTTP/1.1 or HTTP/2.
+//!
+//! Draining: HTTP/1.1 connections are never closed while idle; the next answer carries `Connection:
+//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by hyper's header timeout and the handshake's bound.
+
+use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+use crate::serve::{self, Client};
+use crate::worker::Local;
+
+/// A handshake that takes longer is none.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Between two requests and while a head comes in.
+const HEAD: Duration = Duration::from_secs(75);
+
+/// Runs tasks of HTTP/2 streams on their own thread.
+#[derive(Debug, Clone, Copy)]
+struct SameThread;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for SameThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Serves a connection to its end. Errors of clients are theirs.
+pub(crate) async fn serve(local: &Rc<Local>, stream: TcpStream, peer: SocketAddr, port: u16, tls: bool) {
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    stream.set_nodelay(true).ok();
+    let client = Client { peer: peer.ip().to_canonical(), port, tls, http2: false };
+    if !tls {
+        return serve_http1(local, stream, client).await;
+    }
+    let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&local.shared.tls));
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_http2(local, stream, Client { http2: true, ..client }).await;
+    } else {
+        serve_http1(local, stream, client).await;
+    }
+}
+
+async fn serve_http1(local: &Rc<Local>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client) {
+    let of_service = Rc::clone(local);
+    let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true).max_buf_size(64 << 10).pipeline_flush(true);
+    builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
+}
+
+async fn serve_http2(local: &Rc<Local>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, client: Client) {
+    let of_service = Rc::clone(local);
+    let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
+    let mut builder = http2::Builder::new(SameThread);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .max_header_list_size(64 << 10)
+        .max_pending_accept_reset_streams(Some(20))
+        .max_local_error_reset_streams(Some(64))
+        .keep_alive_interval(Some(Duration::from_secs(60)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut told = local.draining.get();
+    if told {
+        connection.as_mut().graceful_shutdown();
+    }
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = local.drain.notified(), if !told => {
+                connection.as_mut().graceful_shutdown();
+                told = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The control link: what control says, done by every thread before it is acknowledged.
+//!
+//! Blocking, on the main thread, one connection at a time for each thread of it: a new control must not
+//! wait for a dead one's connection to be noticed. Invariants: a snapshot that cannot be compiled changes
+//! nothing; only root and the user that started the edge are listened to; the end of a connection
+//! changes nothing.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use seaworthy_sys::{fdpass, process, socket};
+
+use crate::accept::Acceptor;
+use crate::model::{Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::snapshot::{Shared, Snapshot};
+use crate::worker::{Job, Worker};
+
+/// How long all threads may take to swap.
+const SWAP: Duration = Duration::from_secs(10);
+
+/// Everything that the link acts on.
+struct Link {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    /// One change at a time, whoever asks.
+    changing: Mutex<()>,
+}
+
+/// Serves until the edge was drained.
+pub(crate) fn serve(listener: &UnixListener, starter: u32, shared: &Arc<Shared>, workers: &[Worker], acceptor: &Acceptor) -> io::Result<()> {
+    let link = Link { shared: Arc::clone(shared), workers: workers.to_vec(), changing: Mutex::new(()) };
+    let drained = Mutex::new(None::<Instant>);
+    std::thread::scope(|scope| {
+        loop {
+            let (stream, _) = listener.accept()?;
+            let allowed = socket::peer(&stream).is_ok_and(|(uid, _)| uid == 0 || uid == starter || uid == process::current_uid());
+            if !allowed {
+                continue;
+            }
+            let (link, drained) = (&link, &drained);
+            std::thread::Builder::new().name("link".to_owned()).stack_size(512 << 10).spawn_scoped(scope, move || {
+                // How a connection ends is control's business.
+                converse(link, &stream, acceptor, drained).ok();
+            })?;
+        }
+    })
+}
+
+fn converse(link: &Link, stream: &UnixStream, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) -> io::Result<()> {
+    while let Some((payload, fds)) = fdpass::receive_message(stream, MAX_MESSAGE)? {
+        let (reply, back) = match serde_json::from_slice::<Request>(&payload) {
+            Ok(request) => link.act(request, fds, acceptor, drained),
+            Err(error) => (failed(format!("not understood: {error}")), Vec::new()),
+        };
+        let borrowed: Vec<_> = back.iter().map(AsFd::as_fd).collect();
+        fdpass::send_message(stream, &serde_json::to_vec(&reply)?, &borrowed)?;
+    }
+    Ok(())
+}
+
+fn failed(message: String) -> Reply {
+    Reply::Failed { message }
+}
+
+impl Link {
+    fn act(&self, request: Request, fds: Vec<OwnedFd>, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) -> (Reply, Vec<OwnedFd>) {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = match request {
+            Request::Hello { .. } => Reply::Hello {
+                proto: PROTOCOL,
+                build: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                boot_id: process::boot_id(),
+                features: Vec::new(),
+            },
+            Request::Config(config) => match self.shared.with_config(&config) {
+                Ok(snapshot) => self.swap(&snapshot, |versions| versions.0 = config.version),
+                Err(error) => failed(error.to_string()),
+            },
+            Request::Endpoints(endpoints) => {
+                let snapshot = self.shared.with_endpoints(&endpoints);
+                self.swap(&snapshot, |versions| versions.1 = endpoints.version)
+            }
+            Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
+                Ok(()) => {
+                    self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 = keys.version;
+                    Reply::Done
+                }
+                Err(error) => failed(error.to_string()),
+            },
+            Request::Listen { listeners } if listeners.len() == fds.len() => {
+                let added = listeners.iter().zip(fds).try_for_each(|(one, fd)| acceptor.add(fd, one.address, one.tls));
+                added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
+            }
+            Request::Listen { .. } => failed("as many descriptors as listeners are needed".to_owned()),
+            Request::Unlisten { addresses } => {
+                addresses.into_iter().for_each(|address| acceptor.remove(Some(address)));
+                Reply::Done
+            }
+            Request::Listeners => match acceptor.all() {
+                Ok(all) => {
+                    let listeners = all.iter().map(|(address, tls, _)| Listener { address: *address, tls: *tls }).collect();
+                    return (Reply::Listeners { listeners }, all.into_iter().map(|(.., fd)| fd).collect());
+                }
+                Err(error) => failed(error.to_string()),
+            },
+            Request::Status => Reply::Status(Box::new(self.shared.status())),
+            Request::Drain { deadline_ms } => {
+                self.drain(Duration::from_millis(deadline_ms), acceptor, drained);
+                Reply::Done
+            }
+        };
+        (reply, Vec::new())
+    }
+
+    /// Hands the snapshot to every thread and waits until all have it.
+    fn swap(&self, snapshot: &Arc<Snapshot>, note: impl FnOnce(&mut (u64, u64, u64))) -> Reply {
+        let (sender, done) = mpsc::channel();
+        for worker in &self.workers {
+            worker.send(Job::Swap(Arc::clone(snapshot), sender.clone()));
+        }
+        for _ in &self.workers {
+            if done.recv_timeout(SWAP).is_err() {
+                return failed("a thread did not take the change within 10 s".to_owned());
+            }
+        }
+        note(&mut self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner));
+        Reply::Done
+    }
+
+    /// Stops accepting; ends the process when nothing is left or at the deadline.
+    fn drain(&self, deadline: Duration, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) {
+        acceptor.remove(None);
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.workers.iter().for_each(|worker| worker.send(Job::Drain));
+        let until = Instant::now() + deadline;
+        let first = drained.lock().unwrap_or_else(PoisonError::into_inner).replace(until).is_none();
+        if !first {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let waiter = std::thread::Builder::new().name("drain".to_owned()).stack_size(64 << 10);
+        let started = waiter.spawn(move || {
+            while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            end(&shared);
+        });
+        if started.is_err() {
+            end(&self.shared);
+        }
+    }
+}
+
+/// Nothing is left to serve: the process ends, threads and all.
+#[expect(clippy::exit, reason = "the other threads serve nobody any more, and none of them holds what must be finished")]
+fn end(shared: &Shared) -> ! {
+    shared.log.flush();
+    std::process::exit(0)
+}

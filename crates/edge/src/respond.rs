@@ -1,0 +1,80 @@
+//! Answers of the edge itself: errors with a request id and nothing internal, redirects, fixed answers.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use seaworthy_base::RequestId;
+
+/// What a body fails with.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of every request and answer; it stays on its thread.
+pub(crate) type Body = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = BodyError>>>;
+
+/// A body in memory.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Box::pin(Full::new(bytes.into()).map_err(|never| match never {}))
+}
+
+/// No body.
+pub(crate) fn empty() -> Body {
+    Box::pin(Empty::new().map_err(|never| match never {}))
+}
+
+/// An error for a client: a page, or JSON when it asks for that.
+pub(crate) fn error(status: StatusCode, id: RequestId, accept: Option<&HeaderValue>) -> Response<Body> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let json = accept.and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("json") && !accept.contains("html"));
+    let (kind, body) = if json {
+        ("application/json", format!("{{\"v\":1,\"error\":{{\"status\":{},\"title\":\"{title}\",\"request_id\":\"{id}\"}}}}\n", status.as_u16()))
+    } else {
+        ("text/html; charset=utf-8", page(status, title, id))
+    };
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+fn page(status: StatusCode, title: &str, id: RequestId) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{code} {title}</title>\
+         <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;margin:0}}\
+         main{{text-align:center;padding:2rem}}h1{{font-size:4rem;margin:0;font-weight:300}}p{{opacity:.7}}code{{font-size:.85em}}</style>\
+         <main><h1>{code}</h1><p>{title}</p><p><code>{id}</code></p></main></html>\n",
+        code = status.as_u16()
+    )
+}
+
+/// A redirect. A place that cannot be a header becomes the root.
+pub(crate) fn redirect(status: StatusCode, place: &str) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    let place = HeaderValue::from_str(place).unwrap_or(HeaderValue::from_static("/"));
+    response.headers_mut().insert(LOCATION, place);
+    response
+}
+
+/// The same host, path and query over HTTPS (308 keeps the method).
+pub(crate) fn to_https(host: &str, port: u16, target: &str) -> Response<Body> {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    redirect(StatusCode::PERMANENT_REDIRECT, &format!("https://{host}{port}{target}"))
+}
+
+/// A fixed answer.
+pub(crate) fn fixed(status: u16, body: &str, content_type: &str) -> Response<Body> {
+    let mut response = Response::new(full(body.to_owned()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    if let Ok(kind) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response
+}

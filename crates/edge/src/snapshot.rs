@@ -1,0 +1,160 @@
+//! What all threads share: counters, the instances' load, and the snapshot they serve from.
+//!
+//! A snapshot is immutable and swapped whole; instances keep their counters across snapshots, because
+//! what is in flight does not end with a change of the configuration.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::EdgeOptions;
+use crate::access_log::AccessLog;
+use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
+use crate::route::{RouteError, Table};
+use crate::tls::Resolver;
+
+/// One place to send requests to.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) load: Arc<Load>,
+}
+
+/// What goes on with it, over all threads and snapshots.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) pooled: AtomicU64,
+    /// Taken out by the edge itself: it refused a connection.
+    pub(crate) out: AtomicBool,
+    /// Draining or gone: its pooled connections are to be closed.
+    pub(crate) retired: AtomicBool,
+}
+
+/// The instances of one service.
+#[derive(Debug, Default)]
+pub(crate) struct Service {
+    pub(crate) ready: Vec<Arc<Instance>>,
+    /// Others are being started: requests may wait for them.
+    pub(crate) starting: bool,
+}
+
+/// What is served.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) table: Arc<Table>,
+    pub(crate) services: Arc<HashMap<String, Service>>,
+}
+
+/// What lives as long as the process.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) number: u32,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) log: AccessLog,
+    pub(crate) connections: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) upgraded: AtomicU64,
+    pub(crate) waiting: AtomicU32,
+    pub(crate) draining: AtomicBool,
+    pub(crate) versions: Mutex<(u64, u64, u64)>,
+    current: Mutex<Arc<Snapshot>>,
+    loads: Mutex<HashMap<(String, SocketAddr), Arc<Load>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(options: &EdgeOptions) -> Self {
+        let resolver = Arc::new(Resolver::default());
+        Self {
+            number: options.number,
+            tls: crate::tls::server_config(Arc::clone(&resolver)),
+            resolver,
+            log: AccessLog::new(&options.log_dir),
+            connections: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            upgraded: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            versions: Mutex::new((0, 0, 0)),
+            current: Mutex::new(Arc::new(Snapshot::default())),
+            loads: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        snapshot
+    }
+
+    /// A snapshot with these routes; nothing changes when they cannot be compiled.
+    pub(crate) fn with_config(&self, config: &Config) -> Result<Arc<Snapshot>, RouteError> {
+        let table = Arc::new(Table::build(config)?);
+        Ok(self.replace(Snapshot { table, services: Arc::clone(&self.current().services) }))
+    }
+
+    /// A snapshot with these instances.
+    pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) -> Arc<Snapshot> {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = HashMap::new();
+        let mut living = Vec::new();
+        for (key, list) in &endpoints.services {
+            let mut service = Service::default();
+            for endpoint in list {
+                let place = (endpoint.instance.clone(), endpoint.address);
+                match endpoint.state {
+                    EndpointState::Ready => {
+                        let load = Arc::clone(loads.entry(place.clone()).or_default());
+                        load.retired.store(false, Ordering::Relaxed);
+                        service.ready.push(Arc::new(Instance { name: endpoint.instance.as_str().into(), address: endpoint.address, load }));
+                        living.push(place);
+                    }
+                    EndpointState::Starting => service.starting = true,
+                    EndpointState::Draining => {}
+                }
+            }
+            services.insert(key.clone(), service);
+        }
+        for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
+            load.retired.store(true, Ordering::Relaxed);
+        }
+        let idle = |load: &Load| load.in_flight.load(Ordering::Relaxed) == 0 && load.pooled.load(Ordering::Relaxed) == 0;
+        loads.retain(|place, load| living.contains(place) || !idle(load));
+        drop(loads);
+        self.replace(Snapshot { table: Arc::clone(&self.current().table), services: Arc::new(services) })
+    }
+
+    pub(crate) fn status(&self) -> EdgeStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut instances: BTreeMap<String, InstanceLoad> = BTreeMap::new();
+        for ((name, _), load) in self.loads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let entry = instances.entry(name.clone()).or_default();
+            entry.in_flight += count(&load.in_flight);
+            entry.pooled += count(&load.pooled);
+            if load.out.load(Ordering::Relaxed) {
+                entry.out = Some("it refused a connection".to_owned());
+            }
+        }
+        let (config, endpoints, keys) = *self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        EdgeStatus {
+            config,
+            endpoints,
+            keys,
+            connections: count(&self.connections),
+            requests: count(&self.requests),
+            failed: count(&self.failed),
+            upgraded: count(&self.upgraded),
+            instances,
+            draining: self.draining.load(Ordering::Relaxed),
+        }
+    }
+}

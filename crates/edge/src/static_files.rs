@@ -1,0 +1,213 @@
+//! Files of a folder: validators, ranges, an index, a fallback for single-page applications.
+//!
+//! Invariants: nothing outside the folder is ever opened (the kernel resolves beneath it, without
+//! symbolic links that leave); names that begin with a dot are not served, `/.well-known/` excepted.
+
+use std::fs::{File, Metadata};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use percent_encoding::percent_decode_str;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use crate::respond::{self, Body};
+use crate::route::Pattern;
+
+/// Read at once.
+const PIECE: usize = 64 << 10;
+
+/// What a request for a file comes to; `Err` is a status for the error page.
+pub(crate) fn serve(root: &Path, spa: bool, cache_control: &[(String, String)], path: &str, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, StatusCode> {
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = respond::fixed(405, "", "text/plain");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| StatusCode::NOT_FOUND)?;
+    let relative = decoded.trim_start_matches('/');
+    if relative.split('/').any(|part| part.starts_with('.') && part != ".well-known") || relative.contains('\0') {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    let base = File::open(root).map_err(|_| StatusCode::NOT_FOUND)?;
+    let wanted = if relative.is_empty() || relative.ends_with('/') { format!("{relative}index.html") } else { relative.to_owned() };
+    let found = match open(&base, &wanted) {
+        Some((_, meta)) if meta.is_dir() => return Ok(respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("{path}/"))),
+        Some((file, meta)) => Some((file, meta, wanted)),
+        None if spa && !relative.rsplit('/').next().is_some_and(|last| last.contains('.')) => {
+            open(&base, "index.html").map(|(file, meta)| (file, meta, "index.html".to_owned()))
+        }
+        None => None,
+    };
+    let (file, meta, name) = found.filter(|(_, meta, _)| meta.is_file()).ok_or(StatusCode::NOT_FOUND)?;
+    let mut response = answer(file, &meta, method, headers)?;
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, content_type(&name));
+    let rule = cache_control.iter().find(|(pattern, _)| {
+        let pattern = Pattern::new(pattern);
+        pattern.matches(path) || pattern.matches(&format!("/{name}"))
+    });
+    if let Some(value) = rule.and_then(|(_, value)| HeaderValue::from_str(value).ok()) {
+        out.insert(CACHE_CONTROL, value);
+    }
+    Ok(response)
+}
+
+fn open(base: &File, relative: &str) -> Option<(File, Metadata)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let fd: OwnedFd = openat2(base, relative, flags, Mode::empty(), resolve).ok()?;
+    let file = File::from(fd);
+    let meta = file.metadata().ok()?;
+    Some((file, meta))
+}
+
+fn content_type(name: &str) -> HeaderValue {
+    let kind = mime_guess::from_path(name).first_or_octet_stream();
+    let text = kind.type_() == "text" || matches!(kind.essence_str(), "application/javascript" | "application/json" | "image/svg+xml");
+    let value = if text { format!("{}; charset=utf-8", kind.essence_str()) } else { kind.essence_str().to_owned() };
+    HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("application/octet-stream"))
+}
+
+fn answer(mut file: File, meta: &Metadata, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, StatusCode> {
+    let etag = format!("\"{:x}-{:x}\"", meta.mtime().unsigned_abs() * 1_000_000_000 + meta.mtime_nsec().unsigned_abs(), meta.len());
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(meta.mtime().max(0) as u64);
+    let mut response = Response::new(respond::empty());
+    let out = response.headers_mut();
+    out.insert(ETAG, HeaderValue::from_str(&etag).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+    if let Ok(value) = HeaderValue::from_str(&httpdate::fmt_http_date(modified)) {
+        out.insert(LAST_MODIFIED, value);
+    }
+    out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if is_unchanged(headers, &etag, modified) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let (from, length) = match range(headers, &etag, meta.len()) {
+        Range::Whole => (0, meta.len()),
+        Range::Part(from, to) => {
+            let value = format!("bytes {from}-{}/{}", to - 1, meta.len());
+            response.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            (from, to - from)
+        }
+        Range::Impossible => {
+            let value = format!("bytes */{}", meta.len());
+            response.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            return Ok(response);
+        }
+    };
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if method == Method::GET && length > 0 {
+        file.seek(SeekFrom::Start(from)).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        *response.body_mut() = Box::pin(FileBody { file, left: length }.map_err(Into::into));
+    }
+    Ok(response)
+}
+
+fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+    if let Some(tags) = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) {
+        return tags.split(',').any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag);
+    }
+    let since = headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()).and_then(|text| httpdate::parse_http_date(text).ok());
+    since.is_some_and(|since| modified <= since)
+}
+
+/// What part of a file is wanted.
+enum Range {
+    Whole,
+    Part(u64, u64),
+    Impossible,
+}
+
+/// One range; several are answered with the whole, as RFC 9110 § 14.2 allows.
+fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
+    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Range::Whole };
+    if headers.get(IF_RANGE).is_some_and(|condition| condition != etag) {
+        return Range::Whole;
+    }
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else { return Range::Whole };
+    let (from, to) = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(from), Ok(last)) if from <= last => (from, last.saturating_add(1).min(size)),
+        (Ok(from), Err(_)) if last.is_empty() => (from, size),
+        (Err(_), Ok(suffix)) if first.is_empty() => (size.saturating_sub(suffix), size),
+        _ => return Range::Whole,
+    };
+    if from >= to { Range::Impossible } else { Range::Part(from, to) }
+}
+
+/// Reads a file in pieces. Local files answer at once; a read this small does not hold up a thread.
+struct FileBody {
+    file: File,
+    left: u64,
+}
+
+impl hyper::body::Body for FileBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
+        match self.file.read(&mut piece) {
+            // The file became shorter: the promised length cannot be kept.
+            Ok(0) => Poll::Ready(Some(Err(std::io::ErrorKind::UnexpectedEof.into()))),
+            Ok(n) => {
+                piece.truncate(n);
+                self.left -= n as u64;
+                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+            }
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(root: &Path, path: &str, headers: &[(&str, &str)]) -> Result<Response<Body>, StatusCode> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(http::HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        serve(root, false, &[], path, &Method::GET, &map)
+    }
+
+    #[test]
+    fn nothing_outside_the_folder_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        std::fs::write(root.join(".env"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
+        for path in ["/../secret", "/link", "/.env", "/sub/../../secret", "/none", "/a%00b"] {
+            assert_eq!(get(&root, path, &[]).unwrap_err(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[test]
+    fn validators_and_ranges_are_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.txt"), "0123456789").unwrap();
+        let whole = get(dir.path(), "/a.txt", &[]).unwrap();
+        let etag = whole.headers()[ETAG].to_str().unwrap().to_owned();
+        assert_eq!(get(dir.path(), "/a.txt", &[("if-none-match", &etag)]).unwrap().status(), 304);
+        let part = get(dir.path(), "/a.txt", &[("range", "bytes=2-4")]).unwrap();
+        assert_eq!((part.status().as_u16(), &part.headers()[CONTENT_RANGE]), (206, &HeaderValue::from_static("bytes 2-4/10")));
+        assert_eq!(get(dir.path(), "/a.txt", &[("range", "bytes=10-")]).unwrap().status(), 416);
+    }
+}

@@ -1,0 +1,88 @@
+//! TLS by rustls: certificates by server name, swapped while connections stay.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+
+use crate::model::Keys;
+
+/// Why certificates were not taken; the old ones stay.
+#[derive(Debug, Error)]
+#[error("the certificate for {hosts} cannot be used: {why}")]
+pub(crate) struct KeyError {
+    hosts: String,
+    why: String,
+}
+
+#[derive(Default)]
+struct Certificates {
+    by_host: HashMap<String, Arc<CertifiedKey>>,
+    wildcards: Vec<(String, Arc<CertifiedKey>)>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+/// Finds the certificate of a server name.
+#[derive(Default)]
+pub(crate) struct Resolver {
+    current: RwLock<Arc<Certificates>>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    /// Takes new certificates, all or none.
+    pub(crate) fn swap(&self, keys: &Keys) -> Result<(), KeyError> {
+        let mut all = Certificates::default();
+        for certificate in &keys.certificates {
+            let refuse = |why: String| KeyError { hosts: certificate.hosts.join(", "), why };
+            let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            let chain = chain.map_err(|error| refuse(error.to_string()))?;
+            let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|error| refuse(error.to_string()))?;
+            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| refuse(error.to_string()))?;
+            let certified = Arc::new(certified);
+            for host in &certificate.hosts {
+                match host.strip_prefix('*') {
+                    Some(tail) => all.wildcards.push((tail.to_owned(), Arc::clone(&certified))),
+                    None => drop(all.by_host.insert(host.clone(), Arc::clone(&certified))),
+                }
+            }
+            all.first.get_or_insert(certified);
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let all = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let Some(name) = hello.server_name() else { return all.first.clone() };
+        let name = name.to_ascii_lowercase();
+        let wild = || all.wildcards.iter().find(|(tail, _)| name.len() > tail.len() && name.ends_with(tail)).map(|(_, key)| Arc::clone(key));
+        all.by_host.get(&name).map(Arc::clone).or_else(wild).or_else(|| all.first.clone())
+    }
+}
+
+/// The configuration of all threads: TLS 1.2 and 1.3, post-quantum key exchange first, HTTP/2 and HTTP/1.1.
+pub(crate) fn server_config(resolver: Arc<Resolver>) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    #[expect(clippy::expect_used, reason = "the provider's own versions are valid for it; there is no input here")]
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("default versions");
+    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if let Ok(tickets) = aws_lc_rs::Ticketer::new() {
+        config.ticketer = tickets;
+    }
+    Arc::new(config)
+}

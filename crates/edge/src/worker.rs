@@ -1,0 +1,128 @@
+//! A thread that serves: its own runtime, its own pool of upstream connections, its own snapshot.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use seaworthy_base::RequestId;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+
+use crate::conn;
+use crate::snapshot::{Shared, Snapshot};
+use crate::upstream::Pool;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Connection { stream: TcpStream, peer: SocketAddr, port: u16, tls: bool },
+    Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
+    Drain,
+}
+
+/// The handle to a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    jobs: mpsc::UnboundedSender<Job>,
+    pub(crate) connections: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// Hands a job over. A worker ends only with the process.
+    pub(crate) fn send(&self, job: Job) {
+        self.jobs.send(job).ok();
+    }
+}
+
+/// What belongs to one thread.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) snapshot: RefCell<Arc<Snapshot>>,
+    /// Notified when the snapshot was swapped.
+    pub(crate) swapped: Notify,
+    pub(crate) drain: Notify,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) pool: Pool,
+    thread: u8,
+    sequence: Cell<u32>,
+    salt: u32,
+}
+
+impl Local {
+    /// A fresh request id.
+    pub(crate) fn next_id(&self) -> RequestId {
+        let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let sequence = self.sequence.get();
+        self.sequence.set(sequence.wrapping_add(1));
+        RequestId::new(millis, self.shared.number as u8, self.thread, sequence, self.salt)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+}
+
+/// Starts a worker.
+pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
+    let (jobs, receiver) = mpsc::unbounded_channel();
+    let connections = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&connections);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
+    builder.spawn(move || {
+        let local = Rc::new(Local {
+            snapshot: RefCell::new(shared.current()),
+            shared,
+            swapped: Notify::new(),
+            drain: Notify::new(),
+            draining: Cell::new(false),
+            pool: Pool::default(),
+            thread: thread as u8,
+            sequence: Cell::new(0),
+            salt: rand::random(),
+        });
+        LocalSet::new().block_on(&runtime, run(local, receiver, counter));
+    })?;
+    Ok(Worker { jobs, connections })
+}
+
+async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>, counter: Arc<AtomicU64>) {
+    tokio::task::spawn_local(sweep(Rc::clone(&local)));
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Connection { stream, peer, port, tls } => {
+                let (local, counter) = (Rc::clone(&local), Arc::clone(&counter));
+                tokio::task::spawn_local(async move {
+                    conn::serve(&local, stream, peer, port, tls).await;
+                    counter.fetch_sub(1, Ordering::Relaxed);
+                    local.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            Job::Swap(snapshot, done) => {
+                *local.snapshot.borrow_mut() = snapshot;
+                local.pool.close_retired();
+                local.swapped.notify_waiters();
+                // The link waits for every thread; it is gone only with the process.
+                done.send(()).ok();
+            }
+            Job::Drain => {
+                local.draining.set(true);
+                local.drain.notify_waiters();
+            }
+        }
+    }
+}
+
+/// Closes upstream connections that have been idle too long and writes what is gathered for the log.
+async fn sweep(local: Rc<Local>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        local.pool.close_idle();
+        local.shared.log.flush();
+    }
+}
