@@ -1,0 +1,158 @@
+//! Which site and route a request belongs to, decided on one canonical host and one canonical path.
+//!
+//! Why canonical: every proxy CVE about "the router saw another path than the application" comes from
+//! two readings of the same bytes. Here the host and the path are read once ([`canonical_host`],
+//! [`CanonicalPath`]); a path with a second reading is refused by [`check_path`].
+//! Invariants: a table is built whole or not at all; where an application could read a path in a second
+//! way (`;x` parameters, doubled slashes), a request is served only if both readings lead to the same
+//! route; a path that was not checked finds no route.
+//! Not here: the order of routes, which the manifest settles (the first match wins).
+
+mod compile;
+mod host;
+mod network;
+mod path;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+
+pub(crate) use compile::CompiledHeaderRules as Rules;
+pub use compile::{CompiledHeaderRules, CompiledRoute, CompiledSite, RouteError};
+pub use host::canonical_host;
+pub use network::{Network, NetworkError};
+pub use path::{BadRequest, CanonicalPath, check_path};
+pub(crate) use pattern::matches;
+
+use crate::model;
+
+/// Every site's hosts and routes, compiled for lookups. Immutable: a change builds a new one.
+#[derive(Debug, Default)]
+pub struct Table {
+    exact: HashMap<Box<str>, Host>,
+    /// By what follows the `*.`: a wildcard stands for exactly one label, as in certificates.
+    wildcard: HashMap<Box<str>, Host>,
+}
+
+/// What answers to one host name.
+#[derive(Debug)]
+struct Host {
+    site: Arc<CompiledSite>,
+    redirects: bool,
+    routes: Vec<Arc<CompiledRoute>>,
+}
+
+/// The result of [`Table::find`].
+#[derive(Debug)]
+pub enum Found {
+    /// This route of this site.
+    Route(Arc<CompiledSite>, Arc<CompiledRoute>),
+    /// A host that only leads to the site's canonical one: 308, same path and query.
+    RedirectHost(Arc<CompiledSite>),
+    /// No site has this host: 421.
+    NoSite,
+    /// The site has no route for this path and method, or the path can be read in two ways that lead to
+    /// different routes: 404.
+    NoRoute(Arc<CompiledSite>),
+}
+
+impl Table {
+    /// Compiles a configuration. Fails as a whole, naming site and route; the caller keeps the old table.
+    pub fn build(config: &model::Config) -> Result<Self, RouteError> {
+        let mut table = Self::default();
+        for site in &config.sites {
+            table.add(site)?;
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
+        let compiled = Arc::new(CompiledSite::build(site)?);
+        let routes = site
+            .routes
+            .iter()
+            .map(|route| CompiledRoute::build(site, route).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let served = host::named(site, &site.hosts)?;
+        let redirected = host::named(site, &site.redirect_hosts)?;
+        // A route may single out one host below a wildcard of the site.
+        let singled_out = routes.iter().flat_map(|route| &route.hosts);
+        let singled_out = singled_out.filter(|name| {
+            served.iter().any(|host| host::covers(host, name)) && !served.contains(name)
+        });
+        let mut every: Vec<String> = singled_out.cloned().collect();
+        every.sort();
+        every.dedup();
+        every.extend(served);
+        for name in every {
+            let for_host = |route: &&Arc<CompiledRoute>| {
+                route.hosts.is_empty()
+                    || route.hosts.iter().any(|host| *host == name || host::covers(host, &name))
+            };
+            let routes = routes.iter().filter(for_host).map(Arc::clone).collect();
+            self.put(name, Host { site: Arc::clone(&compiled), redirects: false, routes })?;
+        }
+        for name in redirected {
+            self.put(
+                name,
+                Host { site: Arc::clone(&compiled), redirects: true, routes: Vec::new() },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: String, host: Host) -> Result<(), RouteError> {
+        let site = host.site.name.to_string();
+        let before = match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.insert(suffix.into(), host),
+            None => self.exact.insert(name.as_str().into(), host),
+        };
+        match before {
+            Some(other) => {
+                Err(RouteError::HostTwice { host: name, site, other: other.site.name.to_string() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What a request with this canonical host is for. `path` is the target's path as it came, without query.
+    pub fn find(&self, host: &str, method: &Method, path: &str) -> Found {
+        let Some(host) = self.host(host) else { return Found::NoSite };
+        if host.redirects {
+            return Found::RedirectHost(Arc::clone(&host.site));
+        }
+        let route = CanonicalPath::parse(path)
+            .ok()
+            .and_then(|path| host.route_of_every_reading(method, &path));
+        match route {
+            Some(route) => Found::Route(Arc::clone(&host.site), Arc::clone(route)),
+            None => Found::NoRoute(Arc::clone(&host.site)),
+        }
+    }
+
+    fn host(&self, name: &str) -> Option<&Host> {
+        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
+    }
+}
+
+impl Host {
+    fn route(&self, method: &Method, path: &str) -> Option<&Arc<CompiledRoute>> {
+        self.routes.iter().find(|route| route.allows(method) && route.matches(path))
+    }
+
+    fn route_of_every_reading(
+        &self,
+        method: &Method,
+        path: &CanonicalPath<'_>,
+    ) -> Option<&Arc<CompiledRoute>> {
+        let route = self.route(method, path.decoded())?;
+        let agrees = |other: String| {
+            self.route(method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
+        };
+        path.other_reading().is_none_or(agrees).then_some(route)
+    }
+}

@@ -1,0 +1,238 @@
+//! Sites and routes with everything parsed that a request would otherwise parse again.
+//!
+//! Invariant: what is compiled here cannot fail later; header names and values, methods, patterns and
+//! networks are checked once. Rules that would change the framing of a message are refused.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Method;
+use http::header::{HeaderName, HeaderValue};
+use thiserror::Error;
+
+use super::host;
+use super::network::{Network, NetworkError};
+use super::pattern::Pattern;
+use crate::model;
+
+/// Why a configuration cannot be served. The whole of it is refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RouteError {
+    /// Not a host name, wildcard or address.
+    #[error("site `{site}`: `{host}` is no host")]
+    Host {
+        /// The site.
+        site: String,
+        /// As given.
+        host: String,
+    },
+    /// Two sites, or one site twice.
+    #[error("host `{host}` belongs to `{other}` and to `{site}`")]
+    HostTwice {
+        /// The host.
+        host: String,
+        /// The later site.
+        site: String,
+        /// The earlier site.
+        other: String,
+    },
+    /// A site without hosts has no canonical one.
+    #[error("site `{site}` has no host")]
+    NoHost {
+        /// The site.
+        site: String,
+    },
+    /// A trusted proxy that is no network.
+    #[error("site `{site}`: trusted proxies cannot be read")]
+    Network {
+        /// The site.
+        site: String,
+        /// What is wrong.
+        #[source]
+        source: NetworkError,
+    },
+    /// A method that is none.
+    #[error("site `{site}`, route `{path}`: `{method}` is no method")]
+    Method {
+        /// The site.
+        site: String,
+        /// The route.
+        path: String,
+        /// As given.
+        method: String,
+    },
+    /// A header that cannot be sent, or whose change would break the framing of messages.
+    #[error("site `{site}`, route `{path}`: header `{header}` cannot be set, added or removed")]
+    Header {
+        /// The site.
+        site: String,
+        /// The route.
+        path: String,
+        /// The header's name.
+        header: String,
+    },
+    /// A status that is no HTTP status.
+    #[error("site `{site}`, route `{path}`: `{status}` is no status")]
+    Status {
+        /// The site.
+        site: String,
+        /// The route.
+        path: String,
+        /// As given.
+        status: u16,
+    },
+}
+
+/// One site.
+#[derive(Debug)]
+pub struct CompiledSite {
+    /// Its name, for logs.
+    pub name: Arc<str>,
+    /// The host that redirects lead to.
+    pub canonical: String,
+    /// Plain HTTP is redirected to HTTPS on this public port.
+    pub https_port: Option<u16>,
+    /// Whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl CompiledSite {
+    pub(super) fn build(site: &model::Site) -> Result<Self, RouteError> {
+        let name = || site.name.clone();
+        let canonical = site.hosts.first().ok_or_else(|| RouteError::NoHost { site: name() })?;
+        let parsed = site.trusted_proxies.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+        Ok(Self {
+            name: site.name.as_str().into(),
+            canonical: host::name_of(site, canonical)?,
+            https_port: site.https_port,
+            trusted_proxies: parsed
+                .map_err(|source| RouteError::Network { site: name(), source })?,
+        })
+    }
+
+    /// Whether a peer's `X-Forwarded-*` are believed.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(ip))
+    }
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct CompiledRoute {
+    /// The pattern as the manifest writes it.
+    pub path: String,
+    /// What happens.
+    pub action: model::Action,
+    /// Limits and switches.
+    pub settings: model::Settings,
+    /// `settings.request_headers`, parsed.
+    pub request_rules: CompiledHeaderRules,
+    /// `settings.response_headers`, parsed.
+    pub response_rules: CompiledHeaderRules,
+    /// `settings.cache_control`, parsed; the first pattern that fits counts.
+    pub cache_control: Vec<(String, HeaderValue)>,
+    pub(super) hosts: Vec<String>,
+    pattern: Pattern,
+    methods: Vec<Method>,
+}
+
+impl CompiledRoute {
+    pub(super) fn build(site: &model::Site, route: &model::Route) -> Result<Self, RouteError> {
+        let (name, path) = (|| site.name.clone(), || route.path.clone());
+        let method = |text: &String| {
+            Method::from_bytes(text.as_bytes()).map_err(|_| RouteError::Method {
+                site: name(),
+                path: path(),
+                method: text.clone(),
+            })
+        };
+        let bad_header = |header: String| RouteError::Header { site: name(), path: path(), header };
+        let settings = &route.settings;
+        let mut cache_control = Vec::new();
+        for (pattern, value) in &settings.cache_control {
+            let value =
+                HeaderValue::from_str(value).map_err(|_| bad_header("cache-control".to_owned()))?;
+            cache_control.push((pattern.clone(), value));
+        }
+        match &route.action {
+            model::Action::Respond { status, .. } | model::Action::Redirect { status, .. }
+                if !(200..=599).contains(status) =>
+            {
+                return Err(RouteError::Status { site: name(), path: path(), status: *status });
+            }
+            _ => {}
+        }
+        // A block is a refusal: it is read as widely as any application might read the path.
+        let pattern = if route.action == model::Action::Block {
+            Pattern::wide(&route.path)
+        } else {
+            Pattern::new(&route.path)
+        };
+        Ok(Self {
+            path: path(),
+            action: route.action.clone(),
+            settings: settings.clone(),
+            request_rules: CompiledHeaderRules::build(&settings.request_headers)
+                .map_err(bad_header)?,
+            response_rules: CompiledHeaderRules::build(&settings.response_headers)
+                .map_err(bad_header)?,
+            cache_control,
+            hosts: host::named(site, &route.hosts)?,
+            pattern,
+            methods: route.methods.iter().map(method).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether the route is for this decoded path.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        self.pattern.matches(path)
+    }
+
+    /// Whether the route is for this method; `GET` includes `HEAD`.
+    pub(super) fn allows(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+}
+
+/// Headers whose change would alter where a message ends or whether the connection is kept.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// Header rules, parsed: remove, then set, then add.
+#[derive(Debug, Clone, Default)]
+pub struct CompiledHeaderRules {
+    pub(crate) remove: Vec<HeaderName>,
+    pub(crate) set: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) add: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) only_missing: bool,
+}
+
+impl CompiledHeaderRules {
+    /// Parses rules. The error is the name of the header that cannot be used.
+    pub fn build(rules: &model::HeaderRules) -> Result<Self, String> {
+        let name = |text: &String| {
+            let parsed = HeaderName::from_bytes(text.as_bytes()).map_err(|_| text.clone())?;
+            if FRAMING.contains(&parsed.as_str()) { Err(text.clone()) } else { Ok(parsed) }
+        };
+        let pair = |(key, value): &(String, String)| -> Result<(HeaderName, HeaderValue), String> {
+            Ok((name(key)?, HeaderValue::from_str(value).map_err(|_| key.clone())?))
+        };
+        Ok(Self {
+            remove: rules.remove.iter().map(name).collect::<Result<_, _>>()?,
+            set: rules.set.iter().map(pair).collect::<Result<_, _>>()?,
+            add: rules.add.iter().map(pair).collect::<Result<_, _>>()?,
+            only_missing: rules.only_missing,
+        })
+    }
+}
