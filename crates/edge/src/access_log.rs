@@ -114,16 +114,27 @@ pub(crate) fn stamp(id: RequestId) -> (String, String) {
     (Timestamp(id.millis()).to_string(), id.to_string())
 }
 
+/// A URL, such as a referer, as it may be written.
+pub(crate) fn url_without_secrets(url: &str) -> String {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or_else(|| url.to_owned(), |(path, query)| without_secrets(path, Some(query)))
+}
+
 /// Path and query as they may be written.
 pub(crate) fn without_secrets(path: &str, query: Option<&str>) -> String {
     let Some(query) = query else { return path.to_owned() };
     let hidden = |pair: &str| {
         let (name, _) = pair.split_once('=')?;
-        let lower = name.to_ascii_lowercase();
-        ["token", "key", "password", "secret", "code", "signature"].iter().any(|word| lower.contains(word)).then(|| format!("{name}=…"))
+        let lower = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        ["token", "key", "passw", "pwd", "secret", "code", "signature", "jwt", "session"].iter().any(|word| lower.contains(word)).then(|| format!("{name}=…"))
     };
-    let pairs: Vec<String> = query.split('&').map(|pair| hidden(pair).unwrap_or_else(|| pair.to_owned())).collect();
-    format!("{path}?{}", pairs.join("&"))
+    // `;` separates too, for some applications.
+    let shown = |pair: &str| {
+        let (body, end) = pair.strip_suffix(['&', ';']).map_or((pair, ""), |body| (body, &pair[body.len()..]));
+        hidden(body).map_or_else(|| pair.to_owned(), |hidden| hidden + end)
+    };
+    let pairs: String = query.split_inclusive(['&', ';']).map(shown).collect();
+    format!("{path}?{pairs}")
 }
 
 #[cfg(test)]
@@ -131,5 +142,7 @@ mod tests {
     #[test]
     fn values_that_look_like_secrets_are_not_written() {
         assert_eq!(super::without_secrets("/a", Some("x=1&access_token=abc")), "/a?x=1&access_token=…");
+        assert_eq!(super::without_secrets("/a", Some("%74oken=a;password=b&x=1")), "/a?%74oken=…;password=…&x=1");
+        assert_eq!(super::url_without_secrets("https://a/b?code=1&x=2#token=3"), "https://a/b?code=…&x=2");
     }
 }

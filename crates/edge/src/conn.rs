@@ -26,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(75);
 #[derive(Debug, Clone, Copy)]
 struct SameThread;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for SameThread {
+impl<F: std::future::Future + 'static> hyper::rt::Executor<F> for SameThread {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(async move {
             future.await;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{CACHE_CONTROL, CONNECTION, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::route::{CompiledHeaderRules as Rules, Pattern};
+use crate::route::{Rules, matches};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -18,6 +18,14 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers by which proxies tell who the client is or what it asked for, and `Proxy`, which CGI programs
+/// take for their own outgoing proxy.
+const IDENTITY: [&str; 18] = [
+    "forwarded", "cf-connecting-ip", "cf-connecting-ipv6", "true-client-ip", "fastly-client-ip", "x-client-ip", "x-cluster-client-ip",
+    "x-envoy-external-address", "x-original-forwarded-for", "x-original-host", "x-original-url", "x-rewrite-url", "x-host", "x-real-ip",
+    "x-middleware-subrequest", "proxy", "proxy-authorization", "proxy-authenticate",
+];
 
 /// What is known of a request's way here.
 #[derive(Debug)]
@@ -30,23 +38,34 @@ pub(crate) struct Context<'a> {
     pub(crate) upgrade: bool,
 }
 
-/// The client's address: the peer's, or what a trusted peer says (its rightmost word).
-pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: bool) -> IpAddr {
-    let said = || {
-        let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-        last.rsplit(',').next()?.trim().parse().ok()
-    };
-    if trusted { said().unwrap_or(peer) } else { peer.to_canonical() }
+/// The client's address: the peer's, or, where a trusted proxy stands in front, the rightmost address of
+/// `X-Forwarded-For` that is not a trusted proxy itself. What stands left of it anybody could have written.
+pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    let mut words = lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim);
+    while trusts(client) {
+        let Some(next) = words.next().and_then(address) else { break };
+        client = next;
+    }
+    client
+}
+
+/// An address as proxies write it: bare, in brackets, with or without a port.
+fn address(word: &str) -> Option<IpAddr> {
+    let ip = word.parse::<IpAddr>().or_else(|_| word.parse::<SocketAddr>().map(|address| address.ip()));
+    ip.or_else(|_| word.trim_matches(['[', ']']).parse()).ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// Makes a client's headers fit for the instance.
 pub(crate) fn prepare(headers: &mut HeaderMap, context: &Context<'_>, rules: &Rules) {
     strip_hop_by_hop(headers, context.upgrade);
-    for name in ["forwarded", "cf-connecting-ip", "true-client-ip", "x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-client-ip", "x-cluster-client-ip", "x-original-url", "x-rewrite-url"] {
+    for name in IDENTITY {
         headers.remove(name);
     }
-    // `X_Forwarded_For` is `X-Forwarded-For` to many frameworks.
-    let imitations: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    // Any `X-Forwarded-*`; and `X_Forwarded_For` is `X-Forwarded-For` to many frameworks.
+    let imitates = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-") || name.as_str().contains('_');
+    let imitations: Vec<HeaderName> = headers.keys().filter(imitates).cloned().collect();
     imitations.iter().for_each(|name| drop(headers.remove(name)));
     let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
     let client = text(&context.client.to_string());
@@ -56,11 +75,11 @@ pub(crate) fn prepare(headers: &mut HeaderMap, context: &Context<'_>, rules: &Ru
     headers.insert(X_FORWARDED_HOST, text(context.host));
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(context.port));
     headers.insert(X_REQUEST_ID, context.id.clone());
-    rules.apply(headers);
+    apply(headers, rules);
 }
 
 /// Makes an instance's headers fit for the client.
-pub(crate) fn finish(headers: &mut HeaderMap, context: &Context<'_>, upstream: Option<SocketAddr>, rules: &Rules, cache: &[(Pattern, HeaderValue)], path: &str) {
+pub(crate) fn finish(headers: &mut HeaderMap, context: &Context<'_>, upstream: Option<SocketAddr>, rules: &Rules, cache: &[(String, HeaderValue)], path: &str) {
     if !context.upgrade {
         strip_hop_by_hop(headers, false);
     }
@@ -69,11 +88,23 @@ pub(crate) fn finish(headers: &mut HeaderMap, context: &Context<'_>, upstream: O
     {
         headers.insert(LOCATION, rewritten);
     }
-    if let Some((_, value)) = cache.iter().find(|(pattern, _)| pattern.matches(path)) {
+    if let Some((_, value)) = cache.iter().find(|(pattern, _)| matches(pattern.as_bytes(), path.as_bytes())) {
         headers.insert(CACHE_CONTROL, value.clone());
     }
     headers.insert(X_REQUEST_ID, context.id.clone());
-    rules.apply(headers);
+    apply(headers, rules);
+}
+
+fn apply(headers: &mut HeaderMap, rules: &Rules) {
+    rules.remove.iter().for_each(|name| drop(headers.remove(name)));
+    for (name, value) in &rules.set {
+        if !(rules.only_missing && headers.contains_key(name)) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    for (name, value) in &rules.add {
+        headers.append(name.clone(), value.clone());
+    }
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
@@ -102,7 +133,11 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 /// Redirects that name the instance, its loopback alias, or the right host with `http:` point to the
 /// public origin (Next.js and Auth.js make such ones whatever `Host` says).
 fn rewrite_location(location: &str, context: &Context<'_>, upstream: SocketAddr) -> Option<HeaderValue> {
-    let (scheme, rest) = location.split_once("://")?;
+    let (scheme, rest) = match location.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        // `//host/path` keeps the scheme that the page has.
+        None => (if context.tls { "https" } else { "http" }.to_owned(), location.strip_prefix("//")?),
+    };
     if scheme != "http" && scheme != "https" {
         return None;
     }
@@ -113,7 +148,9 @@ fn rewrite_location(location: &str, context: &Context<'_>, upstream: SocketAddr)
         _ => (authority, None),
     };
     let loopback = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
-    let ours = authority == upstream.to_string() || (loopback && host != context.host && port.is_some());
+    let ours = authority == upstream.to_string()
+        || (loopback && port == Some(upstream.port()))
+        || (loopback && host != context.host && port.is_some());
     let downgraded = host.eq_ignore_ascii_case(context.host) && context.tls && scheme == "http" && port.is_none_or(|port| port == 80 || port == context.port || port == upstream.port());
     if !ours && !downgraded {
         return None;
@@ -157,10 +194,50 @@ mod tests {
             ("http://a.example/login", Some("https://a.example/login")),
             ("https://other.example/x", None),
             ("/relative", None),
+            ("//localhost:3000/x", Some("https://a.example/x")),
+            ("HTTP://a.example/x", Some("https://a.example/x")),
+            ("https://127.0.0.1.evil.example:20123/x", None),
         ];
         for (given, expected) in cases {
             let rewritten = rewrite_location(given, &context(&id), upstream);
             assert_eq!(rewritten.as_ref().and_then(|value| value.to_str().ok()), expected, "{given}");
         }
+    }
+
+    #[test]
+    fn a_site_on_localhost_never_names_the_instances_port() {
+        let id = HeaderValue::from_static("X");
+        let local = Context { host: "localhost", port: 8443, ..context(&id) };
+        let rewritten = rewrite_location("https://localhost:20123/auth", &local, "127.0.0.1:20123".parse().unwrap());
+        assert_eq!(rewritten.unwrap(), "https://localhost:8443/auth");
+        assert_eq!(rewrite_location("https://localhost:9999/other", &local, "127.0.0.1:20123".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_address_that_is_no_trusted_proxy() {
+        let trusts = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 10);
+        let said = |lines: &[&'static str], peer: &str| {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| drop(headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line))));
+            client_ip(peer.parse().unwrap(), &headers, trusts).to_string()
+        };
+        assert_eq!(said(&["6.6.6.6, 203.0.113.9, 10.0.0.2"], "10.0.0.1"), "203.0.113.9");
+        assert_eq!(said(&["6.6.6.6", "203.0.113.9", "10.0.0.2"], "::ffff:10.0.0.1"), "203.0.113.9");
+        assert_eq!(said(&["203.0.113.9:4711"], "10.0.0.1"), "203.0.113.9");
+        assert_eq!(said(&["[2001:db8::1]:4711"], "10.0.0.1"), "2001:db8::1");
+        assert_eq!(said(&["6.6.6.6, nonsense"], "10.0.0.1"), "10.0.0.1");
+        assert_eq!(said(&["6.6.6.6"], "192.0.2.1"), "192.0.2.1");
+        assert_eq!(said(&[], "10.0.0.1"), "10.0.0.1");
+    }
+
+    #[test]
+    fn no_header_that_proxies_identify_clients_by_gets_through() {
+        let id = HeaderValue::from_static("X");
+        let mut headers = HeaderMap::new();
+        for name in IDENTITY.iter().chain(&["x-forwarded-prefix", "x-forwarded-user", "x-forwarded-client-cert", "x_real_ip"]) {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("evil"));
+        }
+        prepare(&mut headers, &context(&id), &Rules::default());
+        assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Why canonical: every proxy CVE about "the router saw another path than the application" comes from
 //! two readings of the same bytes. Here the host and the path are read once ([`canonical_host`],
-//! [`CanonicalPath`]); route, static files and upstream get that reading and nothing else.
-//! Invariants: a table is built whole or not at all; looking up allocates nothing except the list of
-//! methods of a 405; where an application could read a path in a second way (`;x` parameters, doubled
-//! slashes), a request is served only if both readings lead to the same route.
+//! [`CanonicalPath`]); a path with a second reading is refused by [`check_path`].
+//! Invariants: a table is built whole or not at all; where an application could read a path in a second
+//! way (`;x` parameters, doubled slashes), a request is served only if both readings lead to the same
+//! route; a path that was not checked finds no route.
 //! Not here: the order of routes, which the manifest settles (the first match wins).
 
 mod compile;
@@ -21,11 +21,12 @@ use std::sync::Arc;
 
 use http::Method;
 
+pub(crate) use compile::CompiledHeaderRules as Rules;
 pub use compile::{CompiledHeaderRules, CompiledRoute, CompiledSite, RouteError};
 pub use host::canonical_host;
 pub use network::{Network, NetworkError};
-pub use path::{BadRequest, CanonicalPath};
-pub use pattern::Pattern;
+pub use path::{BadRequest, CanonicalPath, check_path};
+pub(crate) use pattern::matches;
 
 use crate::model;
 
@@ -47,35 +48,16 @@ struct Host {
 
 /// The result of [`Table::find`].
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum Found {
     /// This route of this site.
-    Route {
-        /// The site.
-        site: &'a Arc<CompiledSite>,
-        /// The route.
-        route: &'a Arc<CompiledRoute>,
-    },
-    /// A host that only leads to the canonical one: 308, same path and query.
-    RedirectHost {
-        /// The canonical host.
-        canonical: &'a str,
-        /// The site.
-        site: &'a Arc<CompiledSite>,
-    },
-    /// The path exists, but for other methods only: 405.
-    MethodNotAllowed {
-        /// The site.
-        site: &'a Arc<CompiledSite>,
-        /// The value of `Allow`.
-        allow: String,
-    },
+    Route(Arc<CompiledSite>, Arc<CompiledRoute>),
+    /// A host that only leads to the site's canonical one: 308, same path and query.
+    RedirectHost(Arc<CompiledSite>),
     /// No site has this host: 421.
     NoSite,
-    /// The site has no route for it, or the path can be read in two ways that differ: 404.
-    NoRoute {
-        /// The site.
-        site: &'a Arc<CompiledSite>,
-    },
+    /// The site has no route for this path and method, or the path can be read in two ways that lead to
+    /// different routes: 404.
+    NoRoute(Arc<CompiledSite>),
 }
 
 impl Table {
@@ -90,26 +72,35 @@ impl Table {
 
     fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
         let compiled = Arc::new(CompiledSite::build(site)?);
-        let routes =
-            site.routes.iter().map(|route| CompiledRoute::build(site, route).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let routes = site
+            .routes
+            .iter()
+            .map(|route| CompiledRoute::build(site, route).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         let served = host::named(site, &site.hosts)?;
         let redirected = host::named(site, &site.redirect_hosts)?;
         // A route may single out one host below a wildcard of the site.
         let singled_out = routes.iter().flat_map(|route| &route.hosts);
-        let singled_out = singled_out.filter(|name| served.iter().any(|host| host::covers(host, name)) && !served.contains(name));
+        let singled_out = singled_out.filter(|name| {
+            served.iter().any(|host| host::covers(host, name)) && !served.contains(name)
+        });
         let mut every: Vec<String> = singled_out.cloned().collect();
         every.sort();
         every.dedup();
         every.extend(served);
         for name in every {
             let for_host = |route: &&Arc<CompiledRoute>| {
-                route.hosts.is_empty() || route.hosts.iter().any(|host| *host == name || host::covers(host, &name))
+                route.hosts.is_empty()
+                    || route.hosts.iter().any(|host| *host == name || host::covers(host, &name))
             };
             let routes = routes.iter().filter(for_host).map(Arc::clone).collect();
             self.put(name, Host { site: Arc::clone(&compiled), redirects: false, routes })?;
         }
         for name in redirected {
-            self.put(name, Host { site: Arc::clone(&compiled), redirects: true, routes: Vec::new() })?;
+            self.put(
+                name,
+                Host { site: Arc::clone(&compiled), redirects: true, routes: Vec::new() },
+            )?;
         }
         Ok(())
     }
@@ -121,30 +112,26 @@ impl Table {
             None => self.exact.insert(name.as_str().into(), host),
         };
         match before {
-            Some(other) => Err(RouteError::HostTwice { host: name, site, other: other.site.name.to_string() }),
+            Some(other) => {
+                Err(RouteError::HostTwice { host: name, site, other: other.site.name.to_string() })
+            }
             None => Ok(()),
         }
     }
 
-    /// What a request with this canonical host is for.
-    pub fn find(&self, host: &str, method: &Method, path: &CanonicalPath<'_>) -> Found<'_> {
+    /// What a request with this canonical host is for. `path` is the target's path as it came, without query.
+    pub fn find(&self, host: &str, method: &Method, path: &str) -> Found {
         let Some(host) = self.host(host) else { return Found::NoSite };
         if host.redirects {
-            return Found::RedirectHost { canonical: &host.site.canonical, site: &host.site };
+            return Found::RedirectHost(Arc::clone(&host.site));
         }
-        match (host.route(method, path.decoded()), path.other_reading()) {
-            (Some(route), None) => Found::Route { site: &host.site, route },
-            (Some(route), Some(other)) if host.route(method, &other).is_some_and(|second| Arc::ptr_eq(second, route)) => {
-                Found::Route { site: &host.site, route }
-            }
-            (None, None) => host.without_route(path),
-            _ => Found::NoRoute { site: &host.site },
+        let route = CanonicalPath::parse(path)
+            .ok()
+            .and_then(|path| host.route_of_every_reading(method, &path));
+        match route {
+            Some(route) => Found::Route(Arc::clone(&host.site), Arc::clone(route)),
+            None => Found::NoRoute(Arc::clone(&host.site)),
         }
-    }
-
-    /// The site that serves or redirects a canonical host, without looking at routes (421 checks).
-    pub fn site(&self, host: &str) -> Option<&Arc<CompiledSite>> {
-        self.host(host).map(|host| &host.site)
     }
 
     fn host(&self, name: &str) -> Option<&Host> {
@@ -157,15 +144,15 @@ impl Host {
         self.routes.iter().find(|route| route.allows(method) && route.matches(path))
     }
 
-    fn without_route(&self, path: &CanonicalPath<'_>) -> Found<'_> {
-        let mut methods: Vec<&str> = Vec::new();
-        for route in self.routes.iter().filter(|route| route.matches(path.decoded())) {
-            for method in route.allowed() {
-                if !methods.contains(&method) {
-                    methods.push(method);
-                }
-            }
-        }
-        if methods.is_empty() { Found::NoRoute { site: &self.site } } else { Found::MethodNotAllowed { site: &self.site, allow: methods.join(", ") } }
+    fn route_of_every_reading(
+        &self,
+        method: &Method,
+        path: &CanonicalPath<'_>,
+    ) -> Option<&Arc<CompiledRoute>> {
+        let route = self.route(method, path.decoded())?;
+        let agrees = |other: String| {
+            self.route(method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
+        };
+        path.other_reading().is_none_or(agrees).then_some(route)
     }
 }

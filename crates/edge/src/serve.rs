@@ -16,6 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, REFERER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -25,7 +26,7 @@ use crate::access_log::{self, Entry};
 use crate::forwarded::{self, Context as Way};
 use crate::model::Action;
 use crate::respond::{self, Body, BodyError};
-use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found};
+use crate::route::{self, CompiledRoute, CompiledSite, Found};
 use crate::snapshot::Instance;
 use crate::upstream::{self, InFlight};
 use crate::worker::Local;
@@ -78,7 +79,7 @@ pub(crate) async fn handle(local: Rc<Local>, client: Client, request: Request<In
         http2: client.http2,
         tls: client.tls,
         agent: text(request.headers(), USER_AGENT),
-        referer: text(request.headers(), REFERER),
+        referer: access_log::url_without_secrets(&text(request.headers(), REFERER)),
         site: None,
         route: None,
         upstream: None,
@@ -115,7 +116,7 @@ pub(crate) async fn handle(local: Rc<Local>, client: Client, request: Request<In
 type Refusal = (StatusCode, String);
 
 fn bad(error: route::BadRequest) -> Refusal {
-    (StatusCode::BAD_REQUEST, error.to_string())
+    (StatusCode::BAD_REQUEST, error.0.to_owned())
 }
 
 fn length(headers: &HeaderMap) -> u64 {
@@ -151,49 +152,35 @@ async fn answer(local: &Rc<Local>, client: Client, request: Request<Incoming>, r
         return Err((StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0".to_owned()));
     }
     record.host = host_of(&request)?;
-    let raw = std::mem::take(&mut record.path);
-    let path = CanonicalPath::parse(&raw).map_err(bad)?;
-    record.path = path.as_str().to_owned();
+    route::check_path(&record.path).map_err(bad)?;
     let snapshot = local.current();
-    let target = target_of(&record.path, request.uri().query());
-    let (site, found) = match snapshot.table.find(&record.host, request.method(), &path) {
+    let (site, found) = match snapshot.table.find(&record.host, request.method(), &record.path) {
         Found::NoSite => return Err((StatusCode::MISDIRECTED_REQUEST, "no site serves this host".to_owned())),
-        Found::NoRoute { site } => {
-            record.site = Some(Arc::clone(site));
+        Found::NoRoute(site) => {
+            record.site = Some(site);
             return Err((StatusCode::NOT_FOUND, "no route matches".to_owned()));
         }
-        Found::MethodNotAllowed { site, allow } => {
-            record.site = Some(Arc::clone(site));
-            let mut response = respond::error(StatusCode::METHOD_NOT_ALLOWED, record.id, request.headers().get(ACCEPT));
-            if let Ok(allow) = HeaderValue::from_str(&allow) {
-                response.headers_mut().insert(http::header::ALLOW, allow);
-            }
-            return Ok(response);
-        }
-        Found::RedirectHost { canonical, site } => {
+        Found::RedirectHost(site) => {
+            let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
             let response = match site.https_port {
-                Some(port) => respond::to_https(canonical, port, &target),
-                None => respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("http://{canonical}{target}")),
+                Some(port) => respond::to_https(&site.canonical, port, target),
+                None => respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("http://{}{target}", site.canonical)),
             };
-            record.site = Some(Arc::clone(site));
+            record.site = Some(site);
             return Ok(response);
         }
-        Found::Route { site, route } => (Arc::clone(site), Arc::clone(route)),
+        Found::Route(site, route) => (site, route),
     };
-    record.client = forwarded::client_ip(client.peer, request.headers(), site.trusts(client.peer));
+    record.client = forwarded::client_ip(client.peer, request.headers(), |ip| site.trusts(ip));
     (record.site, record.route) = (Some(Arc::clone(&site)), Some(Arc::clone(&found)));
     if let (false, Some(port)) = (client.tls, site.https_port) {
-        return Ok(respond::to_https(&record.host, port, &target));
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        return Ok(respond::to_https(&record.host, port, target));
     }
     if found.settings.body_limit.is_some_and(|limit| length(request.headers()) > limit) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the route's body_limit".to_owned()));
     }
     act(local, client, request, record, &found).await
-}
-
-/// What goes upstream and into redirects: the canonical path with the query as it came.
-fn target_of(path: &str, query: Option<&str>) -> String {
-    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 async fn act(local: &Rc<Local>, client: Client, request: Request<Incoming>, record: &mut Record, route: &Arc<CompiledRoute>) -> Result<Response<Body>, Refusal> {
@@ -244,7 +231,7 @@ async fn forward(local: &Rc<Local>, service: &str, mut request: Request<Incoming
         parts.headers.insert(HOST, host);
     }
     parts.version = Version::HTTP_11;
-    parts.uri = target_of(&record.path, record.query.as_deref()).parse().map_err(|_| (StatusCode::BAD_REQUEST, "the target cannot be sent on".to_owned()))?;
+    parts.uri = parts.uri.path_and_query().and_then(|target| target.as_str().parse().ok()).unwrap_or_default();
     let limit = route.settings.body_limit.unwrap_or(u64::MAX);
     let body: Body = if body.is_end_stream() { respond::empty() } else { Box::pin(Limited { body, left: limit }) };
     let begun = Instant::now();

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Method;
 use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
 use thiserror::Error;
 
 use super::host;
@@ -105,7 +105,8 @@ impl CompiledSite {
             name: site.name.as_str().into(),
             canonical: host::name_of(site, canonical)?,
             https_port: site.https_port,
-            trusted_proxies: parsed.map_err(|source| RouteError::Network { site: name(), source })?,
+            trusted_proxies: parsed
+                .map_err(|source| RouteError::Network { site: name(), source })?,
         })
     }
 
@@ -129,7 +130,7 @@ pub struct CompiledRoute {
     /// `settings.response_headers`, parsed.
     pub response_rules: CompiledHeaderRules,
     /// `settings.cache_control`, parsed; the first pattern that fits counts.
-    pub cache_control: Vec<(Pattern, HeaderValue)>,
+    pub cache_control: Vec<(String, HeaderValue)>,
     pub(super) hosts: Vec<String>,
     pattern: Pattern,
     methods: Vec<Method>,
@@ -139,29 +140,42 @@ impl CompiledRoute {
     pub(super) fn build(site: &model::Site, route: &model::Route) -> Result<Self, RouteError> {
         let (name, path) = (|| site.name.clone(), || route.path.clone());
         let method = |text: &String| {
-            Method::from_bytes(text.as_bytes()).map_err(|_| RouteError::Method { site: name(), path: path(), method: text.clone() })
+            Method::from_bytes(text.as_bytes()).map_err(|_| RouteError::Method {
+                site: name(),
+                path: path(),
+                method: text.clone(),
+            })
         };
         let bad_header = |header: String| RouteError::Header { site: name(), path: path(), header };
         let settings = &route.settings;
         let mut cache_control = Vec::new();
         for (pattern, value) in &settings.cache_control {
-            let value = HeaderValue::from_str(value).map_err(|_| bad_header("cache-control".to_owned()))?;
-            cache_control.push((Pattern::new(pattern), value));
+            let value =
+                HeaderValue::from_str(value).map_err(|_| bad_header("cache-control".to_owned()))?;
+            cache_control.push((pattern.clone(), value));
         }
         match &route.action {
-            model::Action::Respond { status, .. } | model::Action::Redirect { status, .. } if !(200..=599).contains(status) => {
+            model::Action::Respond { status, .. } | model::Action::Redirect { status, .. }
+                if !(200..=599).contains(status) =>
+            {
                 return Err(RouteError::Status { site: name(), path: path(), status: *status });
             }
             _ => {}
         }
         // A block is a refusal: it is read as widely as any application might read the path.
-        let pattern = if route.action == model::Action::Block { Pattern::wide(&route.path) } else { Pattern::new(&route.path) };
+        let pattern = if route.action == model::Action::Block {
+            Pattern::wide(&route.path)
+        } else {
+            Pattern::new(&route.path)
+        };
         Ok(Self {
             path: path(),
             action: route.action.clone(),
             settings: settings.clone(),
-            request_rules: CompiledHeaderRules::build(&settings.request_headers).map_err(bad_header)?,
-            response_rules: CompiledHeaderRules::build(&settings.response_headers).map_err(bad_header)?,
+            request_rules: CompiledHeaderRules::build(&settings.request_headers)
+                .map_err(bad_header)?,
+            response_rules: CompiledHeaderRules::build(&settings.response_headers)
+                .map_err(bad_header)?,
             cache_control,
             hosts: host::named(site, &route.hosts)?,
             pattern,
@@ -176,27 +190,32 @@ impl CompiledRoute {
 
     /// Whether the route is for this method; `GET` includes `HEAD`.
     pub(super) fn allows(&self, method: &Method) -> bool {
-        self.methods.is_empty() || self.methods.contains(method) || (method == Method::HEAD && self.methods.contains(&Method::GET))
-    }
-
-    /// The methods as `Allow` names them.
-    pub(super) fn allowed(&self) -> impl Iterator<Item = &str> {
-        let head = self.methods.contains(&Method::GET) && !self.methods.contains(&Method::HEAD);
-        self.methods.iter().map(Method::as_str).chain(head.then_some("HEAD"))
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 }
 
 /// Headers whose change would alter where a message ends or whether the connection is kept.
-const FRAMING: [&str; 9] =
-    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"];
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
 
 /// Header rules, parsed: remove, then set, then add.
 #[derive(Debug, Clone, Default)]
 pub struct CompiledHeaderRules {
-    remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-    only_missing: bool,
+    pub(crate) remove: Vec<HeaderName>,
+    pub(crate) set: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) add: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) only_missing: bool,
 }
 
 impl CompiledHeaderRules {
@@ -206,27 +225,14 @@ impl CompiledHeaderRules {
             let parsed = HeaderName::from_bytes(text.as_bytes()).map_err(|_| text.clone())?;
             if FRAMING.contains(&parsed.as_str()) { Err(text.clone()) } else { Ok(parsed) }
         };
-        let pair = |(key, value): &(String, String)| Ok::<(HeaderName, HeaderValue), String>((name(key)?, HeaderValue::from_str(value).map_err(|_| key.clone())?));
+        let pair = |(key, value): &(String, String)| -> Result<(HeaderName, HeaderValue), String> {
+            Ok((name(key)?, HeaderValue::from_str(value).map_err(|_| key.clone())?))
+        };
         Ok(Self {
             remove: rules.remove.iter().map(name).collect::<Result<_, _>>()?,
             set: rules.set.iter().map(pair).collect::<Result<_, _>>()?,
             add: rules.add.iter().map(pair).collect::<Result<_, _>>()?,
             only_missing: rules.only_missing,
         })
-    }
-
-    /// Removes, sets and adds.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            if !self.only_missing || !headers.contains_key(name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
-        }
     }
 }

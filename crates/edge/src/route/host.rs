@@ -10,6 +10,8 @@ use super::compile::RouteError;
 use super::path::BadRequest;
 use crate::model;
 
+/// A name that is none.
+const BAD_HOST: BadRequest = BadRequest("the host is malformed");
 /// RFC 1035: the longest name that DNS can carry, in its textual form.
 const MAX_HOST: usize = 253;
 /// RFC 1035: the longest label.
@@ -19,28 +21,30 @@ const MAX_LABEL: usize = 63;
 pub fn canonical_host(raw: &[u8]) -> Result<String, BadRequest> {
     // A port adds at most six bytes, a dot one; cut before any work is done.
     if raw.len() > MAX_HOST + 7 {
-        return Err(BadRequest::Host);
+        return Err(BAD_HOST);
     }
     if let Some(rest) = raw.strip_prefix(b"[") {
-        let end = memchr::memchr(b']', rest).ok_or(BadRequest::Host)?;
+        let end = rest.iter().position(|byte| *byte == b']').ok_or(BAD_HOST)?;
         let (address, port) = (&rest[..end], &rest[end + 1..]);
         let port_ok = port.is_empty() || port.strip_prefix(b":").is_some_and(is_port);
-        let text = std::str::from_utf8(address).map_err(|_| BadRequest::Host)?;
-        let address: Ipv6Addr = text.parse().map_err(|_| BadRequest::Host)?;
-        return if port_ok { Ok(format!("[{address}]")) } else { Err(BadRequest::Host) };
+        let text = std::str::from_utf8(address).map_err(|_| BAD_HOST)?;
+        let address: Ipv6Addr = text.parse().map_err(|_| BAD_HOST)?;
+        return if port_ok { Ok(format!("[{address}]")) } else { Err(BAD_HOST) };
     }
-    let name = match memchr::memchr(b':', raw) {
+    let name = match raw.iter().position(|byte| *byte == b':') {
         Some(colon) if is_port(&raw[colon + 1..]) => &raw[..colon],
-        Some(_) => return Err(BadRequest::Host),
+        Some(_) => return Err(BAD_HOST),
         None => raw,
     };
     let name = name.strip_suffix(b".").unwrap_or(name);
     let byte_ok = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let labels_ok = name.split(|byte| *byte == b'.').all(|label| (1..=MAX_LABEL).contains(&label.len()) && label.iter().all(byte_ok));
+    let labels_ok = name
+        .split(|byte| *byte == b'.')
+        .all(|label| (1..=MAX_LABEL).contains(&label.len()) && label.iter().all(byte_ok));
     if name.len() > MAX_HOST || !labels_ok {
-        return Err(BadRequest::Host);
+        return Err(BAD_HOST);
     }
-    let mut name = std::str::from_utf8(name).map_err(|_| BadRequest::Host)?.to_owned();
+    let mut name = std::str::from_utf8(name).map_err(|_| BAD_HOST)?.to_owned();
     name.make_ascii_lowercase();
     Ok(name)
 }
@@ -55,7 +59,10 @@ fn is_port(digits: &[u8]) -> bool {
 /// Whether a pattern such as `*.x` stands for this name: exactly one label more.
 pub(super) fn covers(pattern: &str, name: &str) -> bool {
     let suffix = pattern.strip_prefix("*.");
-    suffix.is_some_and(|suffix| name.split_once('.').is_some_and(|(label, rest)| rest == suffix && !label.is_empty() && label != "*"))
+    suffix.is_some_and(|suffix| {
+        name.split_once('.')
+            .is_some_and(|(label, rest)| rest == suffix && !label.is_empty() && label != "*")
+    })
 }
 
 /// The one spelling of a host of the configuration, which may be a wildcard or a bare IPv6 address.
@@ -65,7 +72,9 @@ pub(super) fn name_of(site: &model::Site, host: &str) -> Result<String, RouteErr
         return Ok(format!("[{address}]"));
     }
     match host.strip_prefix("*.") {
-        Some(suffix) => canonical_host(suffix.as_bytes()).map(|suffix| format!("*.{suffix}")).map_err(bad),
+        Some(suffix) => {
+            canonical_host(suffix.as_bytes()).map(|suffix| format!("*.{suffix}")).map_err(bad)
+        }
         None => canonical_host(host.as_bytes()).map_err(bad),
     }
 }

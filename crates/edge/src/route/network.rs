@@ -48,7 +48,10 @@ impl FromStr for Network {
     type Err = NetworkError;
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let bad = || NetworkError { given: text.chars().take(60).collect() };
-        let (address, prefix) = text.trim().split_once('/').map_or((text.trim(), None), |(address, prefix)| (address, Some(prefix)));
+        let (address, prefix) = text
+            .trim()
+            .split_once('/')
+            .map_or((text.trim(), None), |(address, prefix)| (address, Some(prefix)));
         let ip: IpAddr = address.parse().map_err(|_| bad())?;
         let (bits, v4) = aligned(ip);
         // `::ffff:10.0.0.0/104` is `10.0.0.0/8` seen through a dual-stack socket.
@@ -56,11 +59,17 @@ impl FromStr for Network {
         let longest: u8 = if v4 { 32 } else { 128 };
         let prefix = match prefix {
             None => longest,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse::<u8>().ok().and_then(|prefix| prefix.checked_sub(mapped)).ok_or_else(bad)?
-            }
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
+                .parse::<u8>()
+                .ok()
+                .and_then(|prefix| prefix.checked_sub(mapped))
+                .ok_or_else(bad)?,
             Some(_) => return Err(bad()),
         };
-        if prefix > longest { Err(bad()) } else { Ok(Self { bits: bits & mask(prefix), v4, prefix }) }
+        if prefix > longest {
+            Err(bad())
+        } else {
+            Ok(Self { bits: bits & mask(prefix), v4, prefix })
+        }
     }
 }

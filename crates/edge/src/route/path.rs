@@ -2,7 +2,7 @@
 //!
 //! | in the request | what happens | why |
 //! | --- | --- | --- |
-//! | `%41`, `%7e` (unreserved) | decoded | RFC 3986: the same path; every server agrees |
+//! | `%41`, `%7e` (unreserved) | decoded in [`CanonicalPath::as_str`] | RFC 3986: the same path; every server agrees |
 //! | `%c3%a9`, `%20`, `%40` | kept, hex digits in capitals | decoded only for matching and for files |
 //! | `..` or `.` as a segment, also as `%2e` | 400 | clients resolve them; only attacks send them |
 //! | `..;x`, `.;` | 400 | servlet containers strip `;x` and then resolve the dots |
@@ -12,7 +12,7 @@
 //! | not UTF-8 once decoded (`%c0%af`, `%ff`) | 400 | overlong forms of `/` and `.` |
 //! | `%252e`, `%252f`, `%255c`, `%2500`, also deeper | 400 | for applications that decode twice |
 //! | `?`, `#`, space, empty, no `/` first, `*` | 400 | no path |
-//! | `//` at the beginning | becomes `/` | `//x/y` is a host to some URL parsers, and never means anything |
+//! | `//` at the beginning | 400 | `//x/y` is host `x`, path `/y` to some URL parsers (Node's `new URL`) |
 //! | `//` further on | kept | image proxies and object stores need it; see below |
 //! | `;x` | kept | legal and used; see below |
 //!
@@ -26,27 +26,28 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-/// Why a request is answered with 400.
+/// Why a request is answered with 400, in words for the log.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-pub enum BadRequest {
-    /// The host is no name and no address.
-    #[error("the host is malformed")]
-    Host,
-    /// Not a path: empty, no slash first, or a `?` or `#` in it.
-    #[error("the target is no path")]
-    NotAPath,
-    /// A byte that may not stand in a path, raw or encoded.
-    #[error("the path holds a forbidden character")]
-    Character,
-    /// `%` without two hex digits, or bytes that are no UTF-8.
-    #[error("the path is wrongly encoded")]
-    Encoding,
-    /// `.` or `..` as a segment.
-    #[error("the path has dot segments")]
-    DotSegment,
-    /// An encoded slash or backslash, once or more often encoded.
-    #[error("the path has an encoded separator")]
-    EncodedSeparator,
+#[error("{0}")]
+pub struct BadRequest(pub &'static str);
+
+/// Empty, no slash first, or a `?` or `#` in it.
+pub(super) const NOT_A_PATH: BadRequest = BadRequest("the target is no path");
+/// A byte that may not stand in a path, raw or encoded.
+pub(super) const CHARACTER: BadRequest = BadRequest("the path holds a forbidden character");
+/// `%` without two hex digits, or bytes that are no UTF-8.
+pub(super) const ENCODING: BadRequest = BadRequest("the path is wrongly encoded");
+/// `.` or `..` as a segment.
+pub(super) const DOT_SEGMENT: BadRequest = BadRequest("the path has dot segments");
+/// An encoded slash or backslash, or one of them or a dot encoded twice.
+pub(super) const ENCODED_SEPARATOR: BadRequest = BadRequest("the path has an encoded separator");
+/// A host to some URL parsers.
+pub(super) const TWO_SLASHES: BadRequest = BadRequest("the path begins with two slashes");
+
+/// Refuses a path that could be read in two ways; see the table of this module. What passes may go
+/// upstream as it is: routes are matched on its decoded form, whatever its spelling.
+pub fn check_path(raw: &str) -> Result<(), BadRequest> {
+    CanonicalPath::parse(raw).map(drop)
 }
 
 /// A path in its one spelling.
@@ -62,26 +63,34 @@ impl<'a> CanonicalPath<'a> {
     pub fn parse(raw: &'a str) -> Result<Self, BadRequest> {
         let bytes = raw.as_bytes();
         if bytes.first() != Some(&b'/') {
-            return Err(BadRequest::NotAPath);
+            return Err(NOT_A_PATH);
         }
-        let leading = bytes.iter().take_while(|byte| **byte == b'/').count();
-        let raw = raw.get(leading - 1..).unwrap_or("/");
+        if bytes.get(1) == Some(&b'/') {
+            return Err(TWO_SLASHES);
+        }
         let mut encoded = false;
         for byte in raw.bytes() {
             match byte {
                 b'%' => encoded = true,
-                b'?' | b'#' => return Err(BadRequest::NotAPath),
-                b'\\' | 0..=b' ' | 0x7f.. => return Err(BadRequest::Character),
+                b'?' | b'#' => return Err(NOT_A_PATH),
+                b'\\' | 0..=b' ' | 0x7f.. => return Err(CHARACTER),
                 _ => {}
             }
         }
         let path = if encoded { normalise(raw)? } else { Cow::Borrowed(raw) };
-        let decoded = match path.contains('%') {
-            true => Some(percent_decode_str(&path).decode_utf8().map_err(|_| BadRequest::Encoding)?.into_owned().into_boxed_str()),
-            false => None,
+        let decoded = if path.contains('%') {
+            Some(
+                percent_decode_str(&path)
+                    .decode_utf8()
+                    .map_err(|_| ENCODING)?
+                    .into_owned()
+                    .into_boxed_str(),
+            )
+        } else {
+            None
         };
         let canonical = Self { path, decoded };
-        if has_dot_segments(canonical.decoded()) { Err(BadRequest::DotSegment) } else { Ok(canonical) }
+        if has_dot_segments(canonical.decoded()) { Err(DOT_SEGMENT) } else { Ok(canonical) }
     }
 
     /// As it goes upstream and into the log: begins with `/`, visible ASCII only.
@@ -99,7 +108,7 @@ impl<'a> CanonicalPath<'a> {
     /// each segment, doubled slashes merged.
     pub fn other_reading(&self) -> Option<String> {
         let path = self.decoded();
-        if memchr::memchr(b';', path.as_bytes()).is_none() && memchr::memmem::find(path.as_bytes(), b"//").is_none() {
+        if !path.contains(';') && !path.contains("//") {
             return None;
         }
         let mut other = String::with_capacity(path.len());
@@ -116,11 +125,6 @@ impl<'a> CanonicalPath<'a> {
         }
         Some(other)
     }
-
-    /// The same, independent of the request it was read from.
-    pub fn into_owned(self) -> CanonicalPath<'static> {
-        CanonicalPath { path: Cow::Owned(self.path.into_owned()), decoded: self.decoded }
-    }
 }
 
 /// Decodes what is unreserved, capitalises the rest, refuses what is ambiguous.
@@ -136,15 +140,16 @@ fn normalise(raw: &str) -> Result<Cow<'_, str>, BadRequest> {
             at += 1;
             continue;
         }
-        let value = hex_pair(bytes, at + 1).ok_or(BadRequest::Encoding)?;
+        let value = hex_pair(bytes, at + 1).ok_or(ENCODING)?;
         match value {
-            b'/' | b'\\' => return Err(BadRequest::EncodedSeparator),
-            0..=0x1f | 0x7f => return Err(BadRequest::Character),
-            b'%' if encodes_again(&bytes[at + 3..]) => return Err(BadRequest::EncodedSeparator),
+            b'/' | b'\\' => return Err(ENCODED_SEPARATOR),
+            0..=0x1f | 0x7f => return Err(CHARACTER),
+            b'%' if encodes_again(&bytes[at + 3..]) => return Err(ENCODED_SEPARATOR),
             _ => {}
         }
         let upper = [b'%', bytes[at + 1].to_ascii_uppercase(), bytes[at + 2].to_ascii_uppercase()];
-        let unreserved = value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_' | b'~');
+        let unreserved =
+            value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_' | b'~');
         if out.is_none() && (unreserved || upper != bytes[at..at + 3]) {
             out = Some(raw[..at].to_owned());
         }
@@ -175,7 +180,7 @@ fn hex_pair(bytes: &[u8], at: usize) -> Option<u8> {
 
 /// `.` and `..`, also with parameters behind them.
 fn has_dot_segments(path: &str) -> bool {
-    if memchr::memmem::find(path.as_bytes(), b"/.").is_none() {
+    if !path.contains("/.") {
         return false;
     }
     path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))

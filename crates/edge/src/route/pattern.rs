@@ -6,9 +6,14 @@
 
 use percent_encoding::percent_decode_str;
 
+/// Whether a pattern of the configuration fits a path; both as they are written.
+pub(crate) fn matches(pattern: &[u8], path: &[u8]) -> bool {
+    glob(pattern, path, |a, b| a == b)
+}
+
 /// A compiled pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub(super) struct Pattern {
     text: Box<str>,
     kind: Kind,
     wide: bool,
@@ -24,8 +29,10 @@ enum Kind {
 
 impl Pattern {
     /// Compiles a pattern; any text is one.
-    pub fn new(text: &str) -> Self {
-        let decoded = percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned);
+    pub(super) fn new(text: &str) -> Self {
+        let decoded = percent_decode_str(text)
+            .decode_utf8()
+            .map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned);
         let kind = match decoded.find('*') {
             None => Kind::Exact,
             Some(at) if at + 1 == decoded.len() => Kind::Prefix,
@@ -36,12 +43,12 @@ impl Pattern {
 
     /// One that is read as widely as the laxest application would: letters in either case, and with or
     /// without a slash at the end.
-    pub fn wide(text: &str) -> Self {
+    pub(super) fn wide(text: &str) -> Self {
         Self { wide: true, ..Self::new(text) }
     }
 
     /// Whether it fits a decoded path.
-    pub fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &str) -> bool {
         if self.wide { self.fits_widely(path.as_bytes()) } else { self.fits(path.as_bytes()) }
     }
 
