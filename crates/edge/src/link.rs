@@ -145,6 +145,8 @@ impl Link {
         let shared = Arc::clone(&self.shared);
         let waiter = std::thread::Builder::new().name("drain".to_owned()).stack_size(64 << 10);
         let started = waiter.spawn(move || {
+            // The answer to who asked goes out first.
+            std::thread::sleep(Duration::from_millis(100));
             while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
             }

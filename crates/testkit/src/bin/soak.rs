@@ -1,2 +1,0 @@
-//! The long test; written further below.
-fn main() {}
