@@ -454,12 +454,10 @@ impl Life {
             Stop::Until { deadline, .. } => deadline,
             Stop::No => {
                 let signal = signal_number(&self.spec.stop.signal).unwrap_or(15);
-                // Each process once: a second TERM means "at once" to many servers.
-                let pids = self.pids();
-                if pids.is_empty() {
-                    signal_group(run.child.id(), signal);
+                signal_group(run.child.id(), signal);
+                for pid in self.pids() {
+                    signal_process(pid, signal);
                 }
-                pids.into_iter().for_each(|pid| signal_process(pid, signal));
                 Instant::now() + grace
             }
         };
