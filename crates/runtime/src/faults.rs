@@ -45,7 +45,7 @@ fn judge_ended(facts: &Facts<'_>) -> Option<Fault> {
     let fault = match &exit.reason {
         ExitReason::Asked => return None,
         ExitReason::CouldNotExec(what) => {
-            let code = if what.contains("folder") || what.contains("interpreter") { Code::FileMissing } else { Code::ProgramMissing };
+            let code = if ["the working folder", "the interpreter"].iter().any(|start| what.starts_with(start)) { Code::FileMissing } else { Code::ProgramMissing };
             Fault::new(code, format!("{name} could not be started")).because(what.clone()).next(format!("check `run` of the service: is `{}` installed, executable and in PATH for its user?", facts.program))
         }
         ExitReason::OutOfMemory => {
@@ -92,7 +92,7 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
     let name = format!("`{}`", facts.id);
     let expected = facts.expected;
     let on_port = |address: &&SocketAddr| expected.is_none_or(|port| address.port() == port);
-    if let Some(open) = facts.listening.iter().find(|address| !address.ip().is_loopback()) {
+    if let Some(open) = facts.listening.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
         return Some(
             Fault::new(Code::OtherAddress, format!("{name} listens on `{open}`: it can be reached past the edge"))
                 .seen(format!("it listens on {}", shown(facts.listening)))

@@ -49,7 +49,7 @@ impl InstanceLog {
         for line in lines {
             out.extend_from_slice(format!("{time} {name} {line}\n").as_bytes());
             count += 1;
-            self.remember(line);
+            self.remember(&line);
         }
         if count == 0 { None } else { self.file.write(&out, count) }
     }
@@ -68,7 +68,7 @@ impl InstanceLog {
         self.file.write(format!("{} sys {text}\n", Timestamp::now()).as_bytes(), 1)
     }
 
-    fn remember(&mut self, line: String) {
+    fn remember(&mut self, line: &str) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -93,11 +93,11 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }
 
-/// Compresses a rotated file in a process of its own.
-pub(crate) fn compress_aside(file: &Path) {
-    let Ok(program) = std::env::current_exe() else { return };
+/// Compresses a rotated file in a process of its own; returns that process.
+pub(crate) fn compress_aside(file: &Path) -> Option<u32> {
+    let program = std::env::current_exe().ok()?;
     let mut command = std::process::Command::new(program);
     command.arg("compress-log").arg(file).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     // It is reaped with the other children; a file that stays uncompressed is only larger.
-    command.spawn().ok();
+    command.spawn().ok().map(|child| child.id())
 }

@@ -20,7 +20,7 @@ pub(crate) fn check(probe: &Probe, address: SocketAddr) -> Result<(), String> {
     let Some(path) = &probe.path else { return Ok(()) };
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: */*\r\nUser-Agent: seaworthy-health\r\n");
     for (name, value) in &probe.headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([name, ": ", value, "\r\n"]);
     }
     request.push_str("\r\n");
     let late = |_| format!("no answer to GET {path} within {} ms", probe.timeout_ms);
@@ -115,10 +115,10 @@ mod tests {
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
-            stream.read(&mut request).unwrap();
+            assert!(stream.read(&mut request).unwrap() > 0);
             stream.write_all(answer.as_bytes()).unwrap();
             // Kept open: the check must not wait for the end.
-            stream.read(&mut request).ok();
+            std::io::copy(&mut stream, &mut std::io::sink()).ok();
         });
         address
     }

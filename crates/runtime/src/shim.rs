@@ -62,9 +62,8 @@ fn run() -> io::Result<()> {
         wait(&life, &clients, &signals, &listener)?;
         while let Some(signal) = next_signal(&signals) {
             match signal {
-                libc_signals::CHILD => {}
                 // The terminal that control was started from is none of ours.
-                libc_signals::HUP => {}
+                libc_signals::CHILD | libc_signals::HUP => {}
                 _ => life.stop(true),
             }
         }

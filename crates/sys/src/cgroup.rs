@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Where kernels mount the hierarchies.
 const MOUNT: &str = "/sys/fs/cgroup";
 
+/// The leaf for our own processes (version 2).
+const LEAF: &str = "seaworthy-platform";
+
 /// Which limits to set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -44,10 +47,7 @@ impl Cgroup {
     pub fn find(name: &str) -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let below = |mount: PathBuf, path: &str| {
-            let base = mount.join(path.trim_start_matches('/'));
-            // A process inside one of our groups stands beside it, not below.
-            let text = base.to_string_lossy().into_owned();
-            let base = text.find("/seaworthy/").map_or(base, |at| PathBuf::from(&text[..at]));
+            let base = mount.join(base_of(path).trim_start_matches('/'));
             base.is_dir().then(|| base.join("seaworthy").join(name))
         };
         let v1 = |controller: &str| {
@@ -155,6 +155,13 @@ impl Cgroup {
     }
 }
 
+/// The group below which ours stand, from that of a process: one inside an instance's group or in the
+/// leaf for our own processes stands beside them, so that whoever asks gets the same answer.
+fn base_of(path: &str) -> &str {
+    let path = path.find("/seaworthy/").map_or(path, |at| &path[..at]);
+    path.strip_suffix(LEAF).map_or(path, |base| base.trim_end_matches('/'))
+}
+
 fn field(path: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
@@ -166,7 +173,7 @@ fn enable_controllers(group: &Path) -> io::Result<()> {
     let wanted = "+memory +cpu +pids";
     fs::create_dir_all(group)?;
     if fs::write(own.join("cgroup.subtree_control"), wanted).is_err() {
-        let leaf = own.join("platform");
+        let leaf = own.join(LEAF);
         fs::create_dir_all(&leaf)?;
         for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
             fs::write(leaf.join("cgroup.procs"), pid)?;
@@ -174,4 +181,17 @@ fn enable_controllers(group: &Path) -> io::Result<()> {
         fs::write(own.join("cgroup.subtree_control"), wanted)?;
     }
     fs::write(group.join("cgroup.subtree_control"), wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_finds_the_same_base() {
+        for path in ["/a/b", "/a/b/seaworthy-platform", "/a/b/seaworthy/shop.web.0.1-00ff"] {
+            assert_eq!(base_of(path), "/a/b");
+        }
+        assert_eq!((base_of("/"), base_of("/seaworthy-platform")), ("/", ""));
+    }
 }

@@ -39,6 +39,32 @@ pub fn current_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Unblocks every signal and gives each its default meaning, for a program that is about to be executed:
+/// it inherits what we block and ignore, and would never hear the signal that is to stop it. Safe
+/// between fork and exec: allocates nothing.
+pub fn reset_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by `sigemptyset` before it is used; both calls are async-signal-safe.
+    let code = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    if code != 0 {
+        return Err(io::Error::from_raw_os_error(code));
+    }
+    for (_, signal) in SIGNALS {
+        // SAFETY: sets a disposition, installs no handler; KILL and STOP are refused by the kernel.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    Ok(())
+}
+
+/// The process group of a process; `None` when it is gone.
+pub fn group_of(pid: u32) -> Option<u32> {
+    let group = rustix::process::getpgid(Some(to_pid(pid)?)).ok()?;
+    u32::try_from(group.as_raw_nonzero().get()).ok()
+}
+
 /// Ends every process of a group. Nothing happens when there is none.
 pub fn kill_group(group: u32) {
     signal_group(group, 9);
@@ -179,6 +205,24 @@ pub fn lower_memory_use() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
     }
+}
+
+/// The most open files that we may allow a program: the hard limit, unless we hold the capability to
+/// raise it (root in a container often does not).
+pub fn most_open_files() -> u64 {
+    if may_raise_limits() {
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+        return most.and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20);
+    }
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// Whether `CAP_SYS_RESOURCE` is in force.
+fn may_raise_limits() -> bool {
+    const SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    effective.is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 
 /// Raises the soft limit of open files to the hard one; returns it.

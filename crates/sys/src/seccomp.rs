@@ -23,6 +23,8 @@ const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCH: u32 = 0xc000_00b7;
 
+/// Proposed ports that are tried; each was free a moment before.
+const PROPOSALS: u32 = 20;
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 /// Let the system call go on as it was made.
@@ -71,15 +73,18 @@ pub enum BindEvent {
 pub struct BindAnswerer {
     fd: OwnedFd,
     port: u16,
+    /// Proposes free ports.
+    propose: fn() -> Option<u16>,
     /// The free port that stands for the fixed one; chosen at the first bind and kept, so that workers
     /// that share the port by `SO_REUSEPORT` share this one.
     substitute: Option<u16>,
 }
 
 impl BindAnswerer {
-    /// Answers on `fd` for programs that insist on `port`. `substitute` is kept from an earlier start.
-    pub fn new(fd: OwnedFd, port: u16, substitute: Option<u16>) -> Self {
-        Self { fd, port, substitute }
+    /// Answers on `fd` for one start of a program that insists on `port`, with ports that `propose` gives.
+    /// Each start gets a new one: on the old one connections may linger, or a stranger listen.
+    pub fn new(fd: OwnedFd, port: u16, propose: fn() -> Option<u16>) -> Self {
+        Self { fd, port, propose, substitute: None }
     }
 
     /// The port that stands for the fixed one, once there is one.
@@ -100,7 +105,7 @@ impl BindAnswerer {
         let (error, flags, event) = match outcome {
             Ok(Some(event @ BindEvent::Substituted { .. })) => (0, 0, Some(event)),
             Ok(event) => (0, CONTINUE, event),
-            Err(error) => (-error.raw_os_error().unwrap_or(libc::EINVAL), 0, None),
+            Err(error) => (-error.raw_os_error().unwrap_or(libc::EADDRINUSE), 0, None),
         };
         let response = libc::seccomp_notif_resp { id: request.id, val: 0, error, flags };
         // SAFETY: as above; a caller that is gone makes this ENOENT, which changes nothing.
@@ -111,6 +116,9 @@ impl BindAnswerer {
     fn decide(&mut self, request: &libc::seccomp_notif) -> io::Result<Option<BindEvent>> {
         let Some(process) = thread_group(request.pid) else { return Ok(None) };
         let [number, pointer, length, ..] = request.data.args;
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        // Opened before the check: if the caller is alive after it, this names the caller and no later process.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
         let Some(asked) = read_address(process, pointer, length) else { return Ok(None) };
         // SAFETY: the id is passed by pointer and only read.
         if unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ID_VALID, &raw const request.id) } < 0 {
@@ -119,8 +127,6 @@ impl BindAnswerer {
         if asked.port() != self.port {
             return Ok(Some(BindEvent::Passed(asked)));
         }
-        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let socket = rustix::process::pidfd_getfd(&pidfd, number as RawFd, PidfdGetfdFlags::empty())?;
         let bound = self.bind(&socket, asked)?;
         Ok(Some(BindEvent::Substituted { asked, bound }))
@@ -128,7 +134,6 @@ impl BindAnswerer {
 
     /// Binds the program's socket to loopback. UDP sockets of the same port are treated alike.
     fn bind(&mut self, socket: &OwnedFd, asked: SocketAddr) -> io::Result<SocketAddr> {
-        let port = self.substitute.unwrap_or(0);
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
         let ip: IpAddr = match asked.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -136,13 +141,34 @@ impl BindAnswerer {
             IpAddr::V6(ip) if ip.is_unspecified() && !sockopt::ipv6_v6only(socket).unwrap_or(true) => mapped.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        rustix::net::bind(socket, &SocketAddr::new(ip, port))?;
+        self.bind_free(socket, ip)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        self.substitute = Some(bound.port());
         Ok(match bound.ip() {
             IpAddr::V6(ip) => SocketAddr::new(ip.to_canonical(), bound.port()),
             IpAddr::V4(_) => bound,
         })
+    }
+}
+
+impl BindAnswerer {
+    /// To the substitute, or to the first proposed port that is free. A substitute that is taken is the
+    /// program's own doing (a second `bind` of its port), and it is told what it would be told otherwise.
+    fn bind_free(&mut self, socket: &OwnedFd, ip: IpAddr) -> io::Result<()> {
+        if let Some(port) = self.substitute {
+            return Ok(rustix::net::bind(socket, &SocketAddr::new(ip, port))?);
+        }
+        for _ in 0..PROPOSALS {
+            let Some(port) = (self.propose)() else { break };
+            match rustix::net::bind(socket, &SocketAddr::new(ip, port)) {
+                Err(rustix::io::Errno::ADDRINUSE) => {}
+                other => {
+                    other?;
+                    self.substitute = Some(port);
+                    return Ok(());
+                }
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
     }
 }
 

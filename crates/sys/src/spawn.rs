@@ -1,6 +1,6 @@
 //! Starting a program under rules: session, groups, user, limits, death with its parent, answered binds.
 //!
-//! The order matters and is settled here: session → cgroup → limits → user → death signal (a change of
+//! The order matters and is settled here: signals → session → cgroup → limits → user → death signal (a change of
 //! user clears it) → no_new_privs → filter → exec. Invariants: nothing is allocated between fork and
 //! exec; must be called by the thread that lives as long as the program shall (the death signal follows
 //! the thread).
@@ -50,6 +50,7 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
     let user = start.user.map(|(uid, gid, groups)| (uid, gid, groups.to_vec()));
     let (nofile, answer_binds) = (start.nofile, start.answer_binds);
     let rules = move || {
+        process::reset_signals()?;
         process::become_session_leader()?;
         for group in &cgroups {
             rustix::io::write(group, b"0")?;
@@ -104,7 +105,7 @@ pub fn output_pipe() -> io::Result<(File, OwnedFd)> {
 }
 
 /// A descriptor that becomes readable when one of these signals is pending; they are blocked for the
-/// calling thread and all threads it starts later, and set back in programs that are started.
+/// calling thread and all threads it starts later. Programs inherit that; [`start`] sets it back.
 pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by `sigemptyset` before it is used.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };

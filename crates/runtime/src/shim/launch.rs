@@ -1,13 +1,14 @@
 //! From the specification to a running program: ports, environment, secrets in files, rules.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Child;
 
 use seaworthy_sys::cgroup::Cgroup;
+use seaworthy_sys::process::most_open_files;
 use seaworthy_sys::spawn::{self, Start};
 
 use crate::model::{Ports, Spec};
@@ -42,6 +43,10 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
     environment.extend(write_secrets(spec).map_err(plain)?);
     let argv: Vec<String> = spec.argv.iter().map(|word| replace(word, &names)).collect();
     let mut guards = Vec::new();
+    let most = most_open_files();
+    if let Some(asked) = spec.limits.nofile.filter(|asked| *asked > most) {
+        guards.push(format!("`nofile` is {most} instead of {asked}: this host allows no more"));
+    }
     let groups = cgroup.map(Cgroup::procs).transpose().map_err(plain)?.unwrap_or_default();
     let mut answer_binds = matches!(spec.ports, Ports::Fixed(_));
     loop {
@@ -54,7 +59,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
             output: (out_end, err_end),
             user: spec.user.as_ref().map(|user| (user.uid, user.gid, &user.groups[..])),
             cgroups: &groups,
-            nofile: spec.limits.nofile,
+            nofile: spec.limits.nofile.map(|asked| asked.min(most)),
             answer_binds,
         });
         match started {
@@ -93,10 +98,7 @@ fn replace(text: &str, names: &[(String, String)]) -> String {
         let end = tail.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(tail.len());
         match names.iter().find(|(name, _)| name == &tail[..end]) {
             Some((_, value)) => out.push_str(value),
-            None => {
-                out.push('$');
-                out.push_str(&tail[..end]);
-            }
+            None => out.extend(["$", &tail[..end]]),
         }
         rest = &tail[end..];
     }
@@ -151,7 +153,9 @@ fn explain(argv: &[String], spec: &Spec, error: &io::Error) -> String {
 }
 
 fn interpreter(path: &Path) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
+    let mut bytes = Vec::new();
+    // The kernel reads no more of it either.
+    File::open(path).ok()?.take(256).read_to_end(&mut bytes).ok()?;
     let line = bytes.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
 }

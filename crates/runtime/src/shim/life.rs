@@ -18,7 +18,7 @@ use rustix::process::{WaitOptions, wait};
 use seaworthy_base::{InstanceId, Timestamp};
 use seaworthy_sys::cgroup::{Cgroup, Limits as GroupLimits};
 use seaworthy_sys::proc_tree;
-use seaworthy_sys::process::{signal_group, signal_name, signal_number, signal_process};
+use seaworthy_sys::process::{group_of, signal_group, signal_name, signal_number, signal_process};
 use seaworthy_sys::seccomp::{BindAnswerer, BindEvent};
 
 use super::launch::{self, Started};
@@ -27,6 +27,7 @@ use crate::backoff::Backoff;
 use crate::driver::cgroup_name;
 use crate::faults::{self, Facts};
 use crate::logs::{InstanceLog, compress_aside};
+use crate::ports::free_port;
 use crate::model::{ExitReason, ExitRecord, Phase, Ports, Spec, Status};
 
 /// While it starts, the tree is looked at this often.
@@ -35,6 +36,8 @@ const LOOK_FAST: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_secs(1);
 /// Listening sockets of a ready instance are looked for this often: it reads tables of the whole host.
 const LOOK_SOCKETS: Duration = Duration::from_secs(10);
+/// A program that ends so soon after the kernel took a process of it for lack of memory ended of that.
+const OOM_CAUSE: Duration = Duration::from_secs(5);
 /// Log lines shown as evidence.
 const EVIDENCE: usize = 5;
 
@@ -58,7 +61,8 @@ pub(super) struct Life {
     usage: (Option<u64>, Option<u64>),
     sequence: u64,
     told: Option<String>,
-    substitute: Option<u16>,
+    /// Processes of ours that compress rotated logs: in our tree, but not of the program.
+    compressors: Vec<u32>,
     over: bool,
 }
 
@@ -75,10 +79,15 @@ struct Run {
     bound: Vec<SocketAddr>,
     listened: bool,
     was_ready: bool,
+    was_live: bool,
+    /// Where it was last found, so that one that stops listening is seen to fail its checks.
+    address: Option<SocketAddr>,
     ready_failures: u32,
     live_failures: u32,
     probe_error: Option<String>,
-    oom_before: u64,
+    /// The group's count of kills for lack of memory, and when it last grew.
+    oom_kills: u64,
+    oom_at: Option<Instant>,
     next_look: Instant,
     next_sockets: Instant,
     /// Set when we end it ourselves.
@@ -123,7 +132,7 @@ impl Life {
             usage: (None, None),
             sequence: 1,
             told: None,
-            substitute: None,
+            compressors: Vec::new(),
             over: false,
             spec,
         })
@@ -159,7 +168,7 @@ impl Life {
 
     fn say(&mut self, text: &str) {
         if let Some(rotated) = self.log.say(text) {
-            compress_aside(&rotated);
+            self.compressors.extend(compress_aside(&rotated));
         }
     }
 
@@ -183,7 +192,7 @@ impl Life {
         let Started { child, outputs: [out, err], binds, ports, guards } = started;
         self.guards.extend(guards.into_iter().filter(|guard| !self.guards.contains(guard)).collect::<Vec<_>>());
         let binds = match (&self.spec.ports, binds) {
-            (Ports::Fixed(port), Some(fd)) => Some(BindAnswerer::new(fd, *port, self.substitute)),
+            (Ports::Fixed(port), Some(fd)) => Some(BindAnswerer::new(fd, *port, free_port)),
             _ => None,
         };
         self.say(&format!("started as process {}", child.id()));
@@ -200,10 +209,13 @@ impl Life {
             bound: Vec::new(),
             listened: false,
             was_ready: false,
+            was_live: false,
+            address: None,
             ready_failures: 0,
             live_failures: 0,
             probe_error: None,
-            oom_before,
+            oom_kills: oom_before,
+            oom_at: None,
             next_look: now + Duration::from_millis(10),
             next_sockets: now,
             reason: None,
@@ -244,9 +256,10 @@ impl Life {
                     Err(_) => break,
                 }
             }
-            self.substitute = binds.substitute();
         }
-        lines.iter().for_each(|line| self.say(line));
+        for line in &lines {
+            self.say(line);
+        }
     }
 
     fn read_output(&mut self) {
@@ -264,7 +277,7 @@ impl Life {
                     }
                     Ok(n) => {
                         if let Some(rotated) = self.log.take(which, piece.get(..n).unwrap_or_default()) {
-                            compress_aside(&rotated);
+                            self.compressors.extend(compress_aside(&rotated));
                         }
                     }
                     Err(_) => break,
@@ -277,6 +290,7 @@ impl Life {
         while let Some(finding) = self.prober.next() {
             let (ready_rule, live_rule) = (self.spec.ready.failures, self.spec.live.failures);
             let start_time = Duration::from_millis(self.spec.ready.start_ms);
+            let live_start = Duration::from_millis(self.spec.live.start_ms);
             let Some(run) = self.run.as_mut().filter(|_| finding.start == self.starts && self.stop == Stop::No) else { continue };
             match finding.ready {
                 Some(Ok(())) => {
@@ -295,11 +309,15 @@ impl Life {
                 None => {}
             }
             match finding.live {
-                Some(Ok(())) => run.live_failures = 0,
+                Some(Ok(())) => {
+                    run.live_failures = 0;
+                    run.was_live = true;
+                }
                 Some(Err(error)) => {
                     run.live_failures += 1;
-                    // One that was never ready is slow or wrong, not hung.
-                    if run.live_failures >= live_rule && run.was_ready && run.reason.is_none() {
+                    // One that was never live is slow, not hung, until its time to start is over.
+                    let begun = run.was_live || run.began.elapsed() > live_start;
+                    if run.live_failures >= live_rule && begun && run.reason.is_none() {
                         run.reason = Some(ExitReason::Hung);
                         self.say(&format!("hung, restarting: {error}"));
                         self.kill_tree();
@@ -313,8 +331,27 @@ impl Life {
     fn pids(&self) -> Vec<u32> {
         match (&self.cgroup, &self.run) {
             (Some(group), Some(_)) => group.pids(),
-            (None, Some(run)) => [vec![run.child.id()], proc_tree::descendants(run.child.id())].concat(),
+            // All our descendants: an orphan of the program's is our child, because we are its subreaper.
+            (None, Some(_)) => self.tree(),
             (_, None) => Vec::new(),
+        }
+    }
+
+    /// Our descendants but for those that compress logs.
+    fn tree(&self) -> Vec<u32> {
+        let mut pids = proc_tree::descendants(std::process::id());
+        pids.retain(|pid| !self.compressors.contains(pid));
+        pids
+    }
+
+    /// Notes kills for lack of memory since the last look.
+    fn count_oom_kills(&mut self) {
+        let (Some(group), Some(run)) = (&self.cgroup, &mut self.run) else { return };
+        let kills = group.oom_kills();
+        if kills > run.oom_kills {
+            run.oom_kills = kills;
+            run.oom_at = Some(Instant::now());
+            self.say("the kernel ended a process of it: out of memory");
         }
     }
 
@@ -324,6 +361,7 @@ impl Life {
         if self.run.as_ref().is_none_or(|run| now < run.next_look) {
             return;
         }
+        self.count_oom_kills();
         let pids = self.pids();
         let (memory, cpu) = proc_tree::usage(&pids);
         let memory = self.cgroup.as_ref().and_then(Cgroup::memory).unwrap_or(memory);
@@ -343,7 +381,8 @@ impl Life {
             run.next_sockets = now + LOOK_SOCKETS;
         }
         run.next_look = now + if run.was_ready || run.began.elapsed() > Duration::from_secs(60) { LOOK } else { LOOK_FAST };
-        let address = run.address_of(0, &self.spec.ports);
+        run.address = run.address_of(0, &self.spec.ports).or(run.address);
+        let address = run.address;
         run.listened |= address.is_some();
         let was_ready = run.was_ready;
         self.prober.aim(starts, address, was_ready);
@@ -353,22 +392,25 @@ impl Life {
     fn reap(&mut self) {
         let mut ended = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            self.compressors.retain(|one| i64::from(*one) != i64::from(pid.as_raw_nonzero().get()));
             if self.run.as_ref().is_some_and(|run| run.child.id() == pid.as_raw_nonzero().get() as u32) {
                 ended = Some(ExitStatus::from_raw(status.as_raw()));
             }
         }
         let Some(status) = ended else { return };
+        self.count_oom_kills();
         self.kill_tree();
         self.read_output();
         self.log.finish();
         let Some(run) = self.run.take() else { return };
         self.prober.aim(self.starts, None, false);
         let ran = run.began.elapsed();
-        let oom = self.cgroup.as_ref().is_some_and(|group| group.oom_kills() > run.oom_before);
+        // A parent that loses a child to it (a shell, npm) mostly ends with a code soon after.
+        let oom = run.oom_at.is_some_and(|at| at.elapsed() < OOM_CAUSE) && !status.success();
         let reason = match (run.reason.clone(), status.code(), status.signal()) {
             (Some(reason), ..) => reason,
             _ if self.stop != Stop::No => ExitReason::Asked,
-            (None, _, Some(9)) if oom => ExitReason::OutOfMemory,
+            _ if oom => ExitReason::OutOfMemory,
             (None, Some(code), _) => ExitReason::Code(code),
             (None, None, signal) => ExitReason::Signal(signal_name(signal.unwrap_or(0))),
         };
@@ -407,11 +449,13 @@ impl Life {
         }
         // Without a group: all our descendants are its tree, because we are their subreaper.
         for _ in 0..100 {
-            let left: Vec<u32> = proc_tree::descendants(std::process::id()).into_iter().filter(|pid| proc_tree::program_of(*pid) != "compress-log").collect();
+            let left = self.tree();
             if left.is_empty() {
                 break;
             }
-            left.iter().for_each(|pid| signal_process(*pid, 9));
+            for pid in &left {
+                signal_process(*pid, 9);
+            }
             // Reaps orphans only; the program itself is taken by `reap`.
             let zombies_only = left.iter().all(|pid| Some(*pid) == own || is_zombie(*pid));
             if zombies_only {
@@ -450,21 +494,29 @@ impl Life {
             return self.bump();
         };
         let grace = Duration::from_millis(self.spec.stop.grace_ms);
-        let deadline = match self.stop {
-            Stop::Until { deadline, .. } => deadline,
+        let (deadline, again, end) = match self.stop {
+            // What was told to end ends, whatever is asked meanwhile.
+            Stop::Until { deadline, end: true, .. } => (deadline, false, true),
+            Stop::Until { deadline, .. } => (deadline, again, end),
             Stop::No => {
-                let signal = signal_number(&self.spec.stop.signal).unwrap_or(15);
-                signal_group(run.child.id(), signal);
-                for pid in self.pids() {
-                    signal_process(pid, signal);
-                }
-                Instant::now() + grace
+                self.ask_to_stop(run.child.id());
+                (Instant::now() + grace, again, end)
             }
         };
         self.stop = Stop::Until { deadline, again, end };
         self.phase = Phase::Stopping;
         self.say("stopping");
         self.bump();
+    }
+
+    /// The stop signal to the group of `leader` and everybody outside of it, to each once: many servers take
+    /// a second one as the order to drop what they are doing.
+    fn ask_to_stop(&self, leader: u32) {
+        let signal = signal_number(&self.spec.stop.signal).unwrap_or(15);
+        signal_group(leader, signal);
+        for pid in self.pids().into_iter().filter(|pid| group_of(*pid) != Some(leader)) {
+            signal_process(pid, signal);
+        }
     }
 
     fn press_stop(&mut self) {
