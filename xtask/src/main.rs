@@ -34,11 +34,16 @@ fn main() -> ExitCode {
 }
 
 /// What the tests need: a program, and the package that brings it on Debian and Ubuntu.
-const NEEDED: [(&str, &str); 4] = [("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
+const NEEDED: [(&str, &str); 4] =
+    [("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
 
 /// Installs what is missing.
 fn setup() -> Result<()> {
-    let missing: Vec<&str> = NEEDED.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,11 +57,13 @@ fn setup() -> Result<()> {
         run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
     };
     apt(&["update", "-q"])?;
-    apt(&[&["install", "-y", "-q"], &missing[..]].concat()).with_context(|| format!("install these by hand: {}", missing.join(" ")))
+    apt(&[&["install", "-y", "-q"], &missing[..]].concat())
+        .with_context(|| format!("install these by hand: {}", missing.join(" ")))
 }
 
 fn is_installed(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 fn test() -> Result<()> {
@@ -86,7 +93,10 @@ const GENERATED: [(&str, &str); 4] = [
 fn generate(check: bool) -> Result<()> {
     let mut stale = Vec::new();
     for (what, file) in GENERATED {
-        let output = Command::new(cargo()).args(["run", "-q", "-p", "seaworthy", "--", "__reference", what]).env("NO_COLOR", "1").output()?;
+        let output = Command::new(cargo())
+            .args(["run", "-q", "-p", "seaworthy", "--", "__reference", what])
+            .env("NO_COLOR", "1")
+            .output()?;
         if !output.status.success() {
             bail!("the binary printed no `{what}`: {}", String::from_utf8_lossy(&output.stderr));
         }

@@ -48,7 +48,13 @@ pub(crate) fn tidy() -> Result<()> {
     problems.extend(dead_paths()?);
     lengths.sort();
     let at = |share: usize| lengths.get(lengths.len() * share / 100).map_or(0, |(lines, _)| *lines);
-    println!("{} files, lines: median {}, p90 {}, longest {}", lengths.len(), at(50), at(90), lengths.last().map_or(0, |(lines, _)| *lines));
+    println!(
+        "{} files, lines: median {}, p90 {}, longest {}",
+        lengths.len(),
+        at(50),
+        at(90),
+        lengths.last().map_or(0, |(lines, _)| *lines)
+    );
     for (lines, file) in lengths.iter().filter(|(lines, _)| *lines > 500) {
         println!("long: {} has {lines} lines", file.display());
     }
@@ -69,14 +75,20 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Dependencies that point up or sideways.
 fn direction() -> Result<Vec<String>> {
-    let output = Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let output =
+        Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
     let mut problems = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(own) = layer(name) else { continue };
-        let normal = package["dependencies"].as_array().into_iter().flatten().filter(|dependency| dependency["kind"].is_null());
+        let normal = package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|dependency| dependency["kind"].is_null());
         for dependency in normal.filter_map(|dependency| dependency["name"].as_str()) {
             if layer(dependency).is_some_and(|other| other <= own) {
                 problems.push(format!("{name} depends on {dependency}: dependencies point down"));
@@ -90,6 +102,12 @@ fn direction() -> Result<Vec<String>> {
 fn dead_paths() -> Result<Vec<String>> {
     let text = fs::read_to_string("docs/ARCHITECTURE.md")?;
     let words = text.split('`').skip(1).step_by(2);
-    let paths = words.filter(|word| (word.starts_with("crates/") || word.starts_with("docs/") || word.starts_with("examples/")) && !word.contains(' '));
-    Ok(paths.filter(|path| !Path::new(path).exists()).map(|path| format!("docs/ARCHITECTURE.md names `{path}`, which is not there")).collect())
+    let paths = words.filter(|word| {
+        (word.starts_with("crates/") || word.starts_with("docs/") || word.starts_with("examples/"))
+            && !word.contains(' ')
+    });
+    Ok(paths
+        .filter(|path| !Path::new(path).exists())
+        .map(|path| format!("docs/ARCHITECTURE.md names `{path}`, which is not there"))
+        .collect())
 }

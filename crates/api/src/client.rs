@@ -51,10 +51,14 @@ impl ClientError {
     pub fn to_fault(&self) -> Fault {
         match self {
             Self::Refused(fault) => fault.clone(),
-            Self::NotRunning { source, .. } => Fault::new(Code::ControlNotRunning, self.to_string())
-                .because(source.to_string())
-                .next("seaworthy up DIR   (starts it, and adopts what still runs)"),
-            Self::Garbled { .. } => Fault::new(Code::Internal, self.to_string()).next("seaworthy logs --control"),
+            Self::NotRunning { source, .. } => {
+                Fault::new(Code::ControlNotRunning, self.to_string())
+                    .because(source.to_string())
+                    .next("seaworthy up DIR   (starts it, and adopts what still runs)")
+            }
+            Self::Garbled { .. } => {
+                Fault::new(Code::Internal, self.to_string()).next("seaworthy logs --control")
+            }
         }
     }
 }
@@ -82,7 +86,11 @@ impl Client {
     }
 
     /// A question with a JSON body and one JSON answer.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         self.whole("POST", path, encode(path, body)?).await
     }
 
@@ -101,7 +109,8 @@ impl Client {
             pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                let progress: Progress = serde_json::from_slice(&line).map_err(|error| garbled(error.to_string()))?;
+                let progress: Progress =
+                    serde_json::from_slice(&line).map_err(|error| garbled(error.to_string()))?;
                 each(&progress);
                 last = Some(progress);
             }
@@ -109,12 +118,18 @@ impl Client {
         last.ok_or_else(|| garbled("an empty answer".to_owned()))
     }
 
-    async fn whole<T: DeserializeOwned>(&self, method: &str, path: &str, body: Bytes) -> Result<T, ClientError> {
+    async fn whole<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let response = self.send(method, path, body).await?;
         let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
         let status = response.status();
         let limited = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
-        let answer = limited.collect().await.map_err(|error| garbled(error.to_string()))?.to_bytes();
+        let answer =
+            limited.collect().await.map_err(|error| garbled(error.to_string()))?.to_bytes();
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|error| garbled(error.to_string()));
         }
@@ -124,13 +139,19 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: &str, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
         let not_running = |source| ClientError::NotRunning { socket: self.socket.clone(), source };
         let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
-        let stream = tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(&self.socket))
-            .await
-            .map_err(|_| not_running(io::ErrorKind::TimedOut.into()))?
-            .map_err(not_running)?;
+        let stream =
+            tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(&self.socket))
+                .await
+                .map_err(|_| not_running(io::ErrorKind::TimedOut.into()))?
+                .map_err(not_running)?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| garbled(error.to_string()))?;
         tokio::spawn(connection);

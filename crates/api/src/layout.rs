@@ -20,12 +20,16 @@ pub struct Layout {
 impl Layout {
     /// The map for a user. `state` is what the command line or `SEAWORTHY_STATE` say, `root` whether we are root.
     pub fn find(state: Option<&Path>, root: bool) -> Self {
-        let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let env = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
         let chosen = state.map(Path::to_path_buf).or_else(|| env("SEAWORTHY_STATE"));
         let runtime = if root {
             PathBuf::from("/run")
         } else {
-            env("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/tmp/seaworthy-{}", rustix::process::getuid().as_raw())))
+            env("XDG_RUNTIME_DIR").unwrap_or_else(|| {
+                PathBuf::from(format!("/tmp/seaworthy-{}", rustix::process::getuid().as_raw()))
+            })
         };
         let Some(state) = chosen else {
             let state = if root {
@@ -36,11 +40,17 @@ impl Layout {
                     .unwrap_or_else(|| PathBuf::from("/tmp"));
                 base.join("seaworthy")
             };
-            return Self { state, run: env("SEAWORTHY_RUN").unwrap_or_else(|| runtime.join("seaworthy")) };
+            return Self {
+                state,
+                run: env("SEAWORTHY_RUN").unwrap_or_else(|| runtime.join("seaworthy")),
+            };
         };
         let state = std::path::absolute(&state).unwrap_or(state);
         let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
-        let tag = format!("seaworthy-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+        let tag = format!(
+            "seaworthy-{:02x}{:02x}{:02x}{:02x}",
+            digest[0], digest[1], digest[2], digest[3]
+        );
         Self { state, run: env("SEAWORTHY_RUN").unwrap_or_else(|| runtime.join(tag)) }
     }
 

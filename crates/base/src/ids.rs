@@ -185,7 +185,8 @@ impl FromStr for RequestId {
         }
         let mut value = 0u128;
         for byte in text.bytes() {
-            let digit = BASE32.iter().position(|b| *b == byte.to_ascii_uppercase()).ok_or_else(bad)?;
+            let digit =
+                BASE32.iter().position(|b| *b == byte.to_ascii_uppercase()).ok_or_else(bad)?;
             value = (value << 5) | digit as u128;
         }
         Ok(Self(value))

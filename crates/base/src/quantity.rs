@@ -158,7 +158,8 @@ mod tests {
     fn durations_are_written_the_way_people_write_them() {
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "s", "5 s", "-5s", "5sec", "99999999999999999999s", "999999999999999y"] {
+        for bad in ["", "5", "s", "5 s", "-5s", "5sec", "99999999999999999999s", "999999999999999y"]
+        {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Everything that stands around a web application in production: one binary, one file.
 #[derive(Debug, Parser)]
-#[command(name = "seaworthy", version, about, after_help = "Examples:\n  seaworthy init                 write a seaworthy.toml after looking at the folder\n  seaworthy up                   run it: HTTPS, supervised, logged; Ctrl-C stops it\n  seaworthy up --detach          the same in the background\n  seaworthy status               what runs, and what is wrong\n  seaworthy explain instance web why an instance is down or out of rotation")]
+#[command(
+    name = "seaworthy",
+    version,
+    about,
+    after_help = "Examples:\n  seaworthy init                 write a seaworthy.toml after looking at the folder\n  seaworthy up                   run it: HTTPS, supervised, logged; Ctrl-C stops it\n  seaworthy up --detach          the same in the background\n  seaworthy status               what runs, and what is wrong\n  seaworthy explain instance web why an instance is down or out of rotation"
+)]
 pub(crate) struct Cli {
     /// State folder instead of the default one (also SEAWORTHY_STATE)
     #[arg(long, global = true, value_name = "DIR")]
@@ -111,7 +116,9 @@ pub(crate) struct Json {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'")]
+#[command(
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+)]
 pub(crate) struct Logs {
     /// Which site; not needed when there is one only
     pub(crate) site: Option<String>,

@@ -38,7 +38,12 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Schema => manifest::schema(),
         Verb::Reference { what } => manifest::reference(&what),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "seaworthy", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "seaworthy",
+                &mut std::io::stdout(),
+            );
             Ok(Exit::Ok)
         }
         Verb::Man => manifest::man(),

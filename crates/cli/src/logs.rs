@@ -25,8 +25,17 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
     let mut lines = Vec::new();
     for (source, path) in files(layout, &site, &filter) {
         let Ok(file) = File::open(&path) else { continue };
-        let own: Vec<String> = BufReader::new(file).split(b'\n').map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| filter.takes(line)).collect();
-        lines.extend(own[own.len().saturating_sub(options.tail)..].iter().map(|line| (line.clone(), source.clone())));
+        let own: Vec<String> = BufReader::new(file)
+            .split(b'\n')
+            .map_while(Result::ok)
+            .map(|line| String::from_utf8_lossy(&line).into_owned())
+            .filter(|line| filter.takes(line))
+            .collect();
+        lines.extend(
+            own[own.len().saturating_sub(options.tail)..]
+                .iter()
+                .map(|line| (line.clone(), source.clone())),
+        );
     }
     lines.sort();
     for (line, source) in &lines {
@@ -43,13 +52,30 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
 }
 
 fn site_of(layout: &Layout, given: Option<&str>) -> Result<SiteName, Failure> {
-    let known: Vec<SiteName> = fs::read_dir(layout.state.join("logs")).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|name: &SiteName| name.as_str() != "edge").collect();
+    let known: Vec<SiteName> = fs::read_dir(layout.state.join("logs"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|name: &SiteName| name.as_str() != "edge")
+        .collect();
     let names = || known.iter().map(SiteName::as_str).collect::<Vec<_>>().join(", ");
     match (given, &known[..]) {
-        (Some(given), _) => known.iter().find(|name| name.as_str() == given).cloned().ok_or_else(|| Fault::new(Code::NoSuchSite, format!("no site `{given}` has logs")).because(format!("there are: {}", names())).into()),
+        (Some(given), _) => {
+            known.iter().find(|name| name.as_str() == given).cloned().ok_or_else(|| {
+                Fault::new(Code::NoSuchSite, format!("no site `{given}` has logs"))
+                    .because(format!("there are: {}", names()))
+                    .into()
+            })
+        }
         (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Fault::new(Code::NoSuchSite, "no site has logs yet").next("seaworthy up DIR").into()),
-        (None, _) => Err(Fault::new(Code::NoSuchSite, "several sites have logs: say which").because(names()).next("seaworthy logs SITE").into()),
+        (None, []) => Err(Fault::new(Code::NoSuchSite, "no site has logs yet")
+            .next("seaworthy up DIR")
+            .into()),
+        (None, _) => Err(Fault::new(Code::NoSuchSite, "several sites have logs: say which")
+            .because(names())
+            .next("seaworthy logs SITE")
+            .into()),
     }
 }
 
@@ -64,17 +90,38 @@ pub(crate) struct Filter {
 
 impl Filter {
     fn new(options: &Logs) -> Result<Self, Failure> {
-        let wrong = |what: String| Failure { fault: Fault::new(Code::ManifestInvalid, what), exit: Exit::Usage };
-        let since = options.since.as_deref().map(parse_duration).transpose().map_err(|error| wrong(error.to_string()))?;
-        let since = since.map(|ago| Timestamp(Timestamp::now().0.saturating_sub(ago.as_millis() as u64)).to_string());
-        let grep = options.grep.as_deref().map(Regex::new).transpose().map_err(|error| wrong(error.to_string()))?;
-        let instance = options.instance.as_deref().map(|name| name.rsplit('/').next().unwrap_or(name).replace('@', "."));
+        let wrong = |what: String| Failure {
+            fault: Fault::new(Code::ManifestInvalid, what),
+            exit: Exit::Usage,
+        };
+        let since = options
+            .since
+            .as_deref()
+            .map(parse_duration)
+            .transpose()
+            .map_err(|error| wrong(error.to_string()))?;
+        let since = since.map(|ago| {
+            Timestamp(Timestamp::now().0.saturating_sub(ago.as_millis() as u64)).to_string()
+        });
+        let grep = options
+            .grep
+            .as_deref()
+            .map(Regex::new)
+            .transpose()
+            .map_err(|error| wrong(error.to_string()))?;
+        let instance = options
+            .instance
+            .as_deref()
+            .map(|name| name.rsplit('/').next().unwrap_or(name).replace('@', "."));
         Ok(Self { service: options.service.clone(), instance, since, grep })
     }
 
     /// Lines begin with an RFC 3339 time, so that times compare as texts.
     fn takes(&self, line: &str) -> bool {
-        self.since.as_ref().is_none_or(|since| line.get(..24).is_some_and(|time| time >= since.as_str())) && self.grep.as_ref().is_none_or(|grep| grep.is_match(line))
+        self.since
+            .as_ref()
+            .is_none_or(|since| line.get(..24).is_some_and(|time| time >= since.as_str()))
+            && self.grep.as_ref().is_none_or(|grep| grep.is_match(line))
     }
 
     /// `service.slot.generation.log`
@@ -82,14 +129,20 @@ impl Filter {
         let stem = name.strip_suffix(".log")?;
         let (service, instance) = stem.split_once('.')?;
         let slot = instance.split('.').next();
-        let fits = self.service.as_deref().is_none_or(|wanted| wanted == service) && self.instance.as_deref().is_none_or(|wanted| wanted == instance || Some(wanted) == slot);
+        let fits = self.service.as_deref().is_none_or(|wanted| wanted == service)
+            && self
+                .instance
+                .as_deref()
+                .is_none_or(|wanted| wanted == instance || Some(wanted) == slot);
         fits.then(|| format!("{service}/{}", slot.unwrap_or_default()))
     }
 }
 
 fn files(layout: &Layout, site: &SiteName, filter: &Filter) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(layout.site_logs(site)).into_iter().flatten().flatten();
-    let mut found: Vec<(String, PathBuf)> = entries.filter_map(|entry| Some((filter.takes_file(entry.file_name().to_str()?)?, entry.path()))).collect();
+    let mut found: Vec<(String, PathBuf)> = entries
+        .filter_map(|entry| Some((filter.takes_file(entry.file_name().to_str()?)?, entry.path())))
+        .collect();
     found.sort();
     found
 }
@@ -111,14 +164,24 @@ pub(crate) struct Follower {
 
 impl Follower {
     fn new(layout: &Layout, site: &SiteName, filter: Filter) -> Self {
-        let mut follower = Self { layout: layout.clone(), site: Some(site.clone()), filter, places: BTreeMap::new() };
+        let mut follower = Self {
+            layout: layout.clone(),
+            site: Some(site.clone()),
+            filter,
+            places: BTreeMap::new(),
+        };
         follower.skip_what_is_there();
         follower
     }
 
     /// Everything of a site that is written from now on.
     pub(crate) fn from_now(layout: &Layout, site: &str) -> Self {
-        let mut follower = Self { layout: layout.clone(), site: site.parse().ok(), filter: Filter::default(), places: BTreeMap::new() };
+        let mut follower = Self {
+            layout: layout.clone(),
+            site: site.parse().ok(),
+            filter: Filter::default(),
+            places: BTreeMap::new(),
+        };
         follower.skip_what_is_there();
         follower
     }
@@ -138,7 +201,11 @@ impl Follower {
         for (source, path) in files(&self.layout, &site, &self.filter) {
             let from = self.places.get(&path).copied().unwrap_or(0);
             if let Some((text, to)) = read_from(&path, from) {
-                lines.extend(text.lines().filter(|line| self.filter.takes(line)).map(|line| (line.to_owned(), source.clone())));
+                lines.extend(
+                    text.lines()
+                        .filter(|line| self.filter.takes(line))
+                        .map(|line| (line.to_owned(), source.clone())),
+                );
                 self.places.insert(path, to);
             }
         }

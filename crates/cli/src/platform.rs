@@ -27,8 +27,15 @@ pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
     let client = Client::new(&layout.control_socket());
     let hello = client.hello().await?;
     if hello.state != layout.state {
-        let what = format!("the control process {} owns `{}`, not `{}`", hello.pid, hello.state.display(), layout.state.display());
-        return Err(Fault::new(Code::WrongControl, what).next("unset SEAWORTHY_RUN, or name the state folder: --state DIR").into());
+        let what = format!(
+            "the control process {} owns `{}`, not `{}`",
+            hello.pid,
+            hello.state.display(),
+            layout.state.display()
+        );
+        return Err(Fault::new(Code::WrongControl, what)
+            .next("unset SEAWORTHY_RUN, or name the state folder: --state DIR")
+            .into());
     }
     Ok(client)
 }
@@ -49,11 +56,18 @@ pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure>
         }
         let ended = keeper.try_wait().ok().flatten();
         if ended.is_some() || begun.elapsed() > PATIENCE {
-            let mut fault = Fault::new(Code::ControlNotRunning, "the control process did not come up");
+            let mut fault =
+                Fault::new(Code::ControlNotRunning, "the control process did not come up");
             let log = std::fs::read_to_string(layout.control_log()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            fault.evidence = lines[lines.len().saturating_sub(5)..].iter().map(|line| (*line).to_owned()).collect();
-            return Err(Failure { fault: fault.next("seaworthy logs --control"), exit: Exit::UserFixable });
+            fault.evidence = lines[lines.len().saturating_sub(5)..]
+                .iter()
+                .map(|line| (*line).to_owned())
+                .collect();
+            return Err(Failure {
+                fault: fault.next("seaworthy logs --control"),
+                exit: Exit::UserFixable,
+            });
         }
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
@@ -62,9 +76,19 @@ pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure>
 fn start_keeper(layout: &Layout) -> Result<std::process::Child, Failure> {
     let failed = |error: std::io::Error| io_failure("could not start the control process", &error);
     let program = std::env::current_exe().map_err(failed)?;
-    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(layout.control_log()).map_err(failed)?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(layout.control_log())
+        .map_err(failed)?;
     let mut command = Command::new(program);
-    command.arg("control").arg("--keep").arg("--state").arg(&layout.state).env("SEAWORTHY_RUN", &layout.run);
+    command
+        .arg("control")
+        .arg("--keep")
+        .arg("--state")
+        .arg(&layout.state)
+        .env("SEAWORTHY_RUN", &layout.run);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
     command.spawn().map_err(failed)
 }
@@ -96,7 +120,10 @@ fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
         [] => Err(Fault::new(Code::NoSuchSite, "no site runs").next("seaworthy up DIR").into()),
         _ => {
             let names: Vec<&str> = running.iter().map(|site| site.name.as_str()).collect();
-            Err(Fault::new(Code::NoSuchSite, "several sites run: say which").because(names.join(", ")).next(format!("seaworthy down {}", names[0])).into())
+            Err(Fault::new(Code::NoSuchSite, "several sites run: say which")
+                .because(names.join(", "))
+                .next(format!("seaworthy down {}", names[0]))
+                .into())
         }
     }
 }
@@ -124,13 +151,26 @@ pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Fail
 fn show(status: &PlatformStatus) -> String {
     let mut out = String::new();
     for site in &status.sites {
-        let state = if site.running { site.urls.first().map_or("running", String::as_str) } else { "stopped" };
-        let _infallible = writeln!(out, "{}  {state}  {}", site.name, site.release.as_deref().unwrap_or_default());
+        let state = if site.running {
+            site.urls.first().map_or("running", String::as_str)
+        } else {
+            "stopped"
+        };
+        let _infallible = writeln!(
+            out,
+            "{}  {state}  {}",
+            site.name,
+            site.release.as_deref().unwrap_or_default()
+        );
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }
         for service in &site.services {
-            let counts = if service.kind == "process" { format!("{}/{} ready", service.ready, service.wanted) } else { service.kind.clone() };
+            let counts = if service.kind == "process" {
+                format!("{}/{} ready", service.ready, service.wanted)
+            } else {
+                service.kind.clone()
+            };
             let _infallible = writeln!(out, "  {:<16} {counts}", service.name);
             for instance in &service.instances {
                 out.push_str(&instance_lines(instance));
@@ -141,8 +181,21 @@ fn show(status: &PlatformStatus) -> String {
     if status.sites.is_empty() {
         out.push_str("no site runs\n\n");
     }
-    let edge = status.edge.pid.map_or_else(|| "not running".to_owned(), |pid| format!("pid {pid}, {} connections, {} requests", status.edge.connections, status.edge.requests));
-    let _infallible = writeln!(out, "edge     {edge}\ncontrol  pid {}, up {}", status.control.pid, format_duration(Duration::from_secs(status.control.uptime_ms / 1000)));
+    let edge = status.edge.pid.map_or_else(
+        || "not running".to_owned(),
+        |pid| {
+            format!(
+                "pid {pid}, {} connections, {} requests",
+                status.edge.connections, status.edge.requests
+            )
+        },
+    );
+    let _infallible = writeln!(
+        out,
+        "edge     {edge}\ncontrol  pid {}, up {}",
+        status.control.pid,
+        format_duration(Duration::from_secs(status.control.uptime_ms / 1000))
+    );
     for guard in &status.guards {
         let _infallible = writeln!(out, "note     {guard}");
     }
@@ -156,12 +209,17 @@ fn instance_lines(instance: &InstanceView) -> String {
     let mut facts = Vec::new();
     facts.extend(instance.pid.map(|pid| format!("pid {pid}")));
     facts.extend(Some(address).filter(|address| !address.is_empty()));
-    facts.extend(instance.uptime_ms.map(|ms| format!("up {}", format_duration(Duration::from_secs(ms / 1000)))));
+    facts.extend(
+        instance
+            .uptime_ms
+            .map(|ms| format!("up {}", format_duration(Duration::from_secs(ms / 1000)))),
+    );
     facts.extend(instance.memory.map(|bytes| ByteSize(bytes >> 20 << 20).to_string()));
     if instance.restarts > 0 {
         facts.push(format!("{} restarts", instance.restarts));
     }
-    let mut out = format!("    {short:<8} {style}{}{style:#}  {}\n", instance.state, facts.join("  "));
+    let mut out =
+        format!("    {short:<8} {style}{}{style:#}  {}\n", instance.state, facts.join("  "));
     if let Some(fault) = &instance.fault {
         out.push_str(&render::fault_lines(fault, "      "));
     }

@@ -33,7 +33,10 @@ impl From<ClientError> for Failure {
 
 /// An I/O failure of ours while doing `what`.
 pub(crate) fn io_failure(what: &str, error: &std::io::Error) -> Failure {
-    Failure { fault: Fault::new(Code::Internal, what).because(error.to_string()), exit: Exit::Internal }
+    Failure {
+        fault: Fault::new(Code::Internal, what).because(error.to_string()),
+        exit: Exit::Internal,
+    }
 }
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -70,7 +73,8 @@ pub(crate) fn warn(fault: &Fault) {
 /// `error: what (code)`, causes, evidence, and the next command.
 fn show(fault: &Fault, word: &str, style: Style) -> String {
     let mut out = String::new();
-    let _infallible = writeln!(out, "{style}{word}:{style:#} {} {DIM}({}){DIM:#}", fault.what, fault.code);
+    let _infallible =
+        writeln!(out, "{style}{word}:{style:#} {} {DIM}({}){DIM:#}", fault.what, fault.code);
     for cause in &fault.causes {
         let _infallible = writeln!(out, "  caused by: {cause}");
     }

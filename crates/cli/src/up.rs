@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use seaworthy_api::Layout;
-use seaworthy_api::model::{Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress};
+use seaworthy_api::model::{
+    Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress,
+};
 use seaworthy_base::{Code, Exit, Fault};
 
 use crate::args::{Plan, Up};
@@ -14,7 +16,11 @@ use crate::platform::{connect, connect_or_start, is_gone};
 use crate::render::{self, Failure};
 
 fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
-    dir.canonicalize().map_err(|error| Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display())).because(error.to_string()).into())
+    dir.canonicalize().map_err(|error| {
+        Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display()))
+            .because(error.to_string())
+            .into()
+    })
 }
 
 /// A manifest with problems is shown with its carets before anything is started.
@@ -24,7 +30,10 @@ fn check_first(dir: &Path) -> Result<(), Failure> {
         Err(report) if report.code == Code::ManifestInvalid => {
             render::talk(report.render(render::color()).trim_end());
             let count = report.problems.len();
-            let what = format!("the manifest has {count} problem{}: nothing was changed", if count == 1 { "" } else { "s" });
+            let what = format!(
+                "the manifest has {count} problem{}: nothing was changed",
+                if count == 1 { "" } else { "s" }
+            );
             Err(Fault::new(Code::ManifestInvalid, what).into())
         }
         Err(report) => Err(report.to_fault().into()),
@@ -64,7 +73,11 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let applied = match ended {
         Progress::Done(applied) => applied,
         Progress::Failed { fault } => return Err(fault.into()),
-        _ => return Err(Fault::new(Code::Internal, "control ended before the work was done").next("seaworthy logs --control").into()),
+        _ => {
+            return Err(Fault::new(Code::Internal, "control ended before the work was done")
+                .next("seaworthy logs --control")
+                .into());
+        }
     };
     if options.json {
         render::json(&applied);
@@ -82,15 +95,22 @@ fn announce(applied: &Applied) {
         render::talk(&format!("certificate authority: {}   (seaworthy cert trust)", ca.display()));
     }
     let release = applied.release.as_deref().unwrap_or_default();
-    let urls = if applied.urls.is_empty() { "no address".to_owned() } else { applied.urls.join("  ") };
+    let urls =
+        if applied.urls.is_empty() { "no address".to_owned() } else { applied.urls.join("  ") };
     render::talk(&format!("{} {release} is up in {} ms: {urls}", applied.site, applied.took_ms));
 }
 
 /// Follows the logs; Ctrl-C stops the site, unless it ran before.
 async fn follow(layout: &Layout, applied: &Applied) -> Result<Exit, Failure> {
-    render::talk(if applied.was_running { "following its logs; Ctrl-C leaves it running" } else { "following its logs; Ctrl-C stops it" });
+    render::talk(if applied.was_running {
+        "following its logs; Ctrl-C leaves it running"
+    } else {
+        "following its logs; Ctrl-C stops it"
+    });
     let mut follower = Follower::from_now(layout, &applied.site);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|error| render::io_failure("could not wait for signals", &error))?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(|error| render::io_failure("could not wait for signals", &error))?;
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
@@ -103,7 +123,9 @@ async fn follow(layout: &Layout, applied: &Applied) -> Result<Exit, Failure> {
             Err(_) => continue,
         };
         match still {
-            Ok(status) if !status.sites.iter().any(|site| site.name == applied.site && site.running) => {
+            Ok(status)
+                if !status.sites.iter().any(|site| site.name == applied.site && site.running) =>
+            {
                 render::talk(&format!("{} was stopped", applied.site));
                 return Ok(Exit::Ok);
             }
@@ -115,7 +137,10 @@ async fn follow(layout: &Layout, applied: &Applied) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     render::talk("stopping");
-    let stopped: Vec<String> = connect(layout).await?.post("/v1/down", &DownRequest { site: Some(applied.site.clone()) }).await?;
+    let stopped: Vec<String> = connect(layout)
+        .await?
+        .post("/v1/down", &DownRequest { site: Some(applied.site.clone()) })
+        .await?;
     follower.print_news();
     stopped.iter().for_each(|site| render::talk(&format!("{site} is down")));
     Ok(Exit::Ok)
@@ -126,7 +151,8 @@ pub(crate) async fn plan(layout: &Layout, options: &Plan) -> Result<Exit, Failur
     let project = absolute(&options.dir)?;
     check_first(&project)?;
     let client = connect(layout).await?;
-    let ended = client.follow("/v1/apply", &ApplyRequest { project, plan_only: true }, |_| {}).await?;
+    let ended =
+        client.follow("/v1/apply", &ApplyRequest { project, plan_only: true }, |_| {}).await?;
     match ended {
         Progress::Done(applied) if options.json => render::json(&applied),
         Progress::Done(applied) => {

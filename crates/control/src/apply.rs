@@ -31,7 +31,7 @@ const KEEP: usize = 5;
 
 /// Where progress goes.
 #[derive(Debug, Clone)]
-pub struct Reporter(pub UnboundedSender<Progress>);
+pub(crate) struct Reporter(pub UnboundedSender<Progress>);
 
 impl Reporter {
     fn say(&self, progress: Progress) {
@@ -55,7 +55,12 @@ struct Prepared {
 }
 
 /// Applies a project's folder; the last thing reported is `Done` or `Failed`.
-pub async fn apply(platform: &Arc<Platform>, project: &Path, plan_only: bool, report: &Reporter) {
+pub(crate) async fn apply(
+    platform: &Arc<Platform>,
+    project: &Path,
+    plan_only: bool,
+    report: &Reporter,
+) {
     let _one_at_a_time = platform.applying.lock().await;
     let begun = Instant::now();
     match attempt(platform, project, plan_only, report).await {
@@ -67,14 +72,29 @@ pub async fn apply(platform: &Arc<Platform>, project: &Path, plan_only: bool, re
     }
 }
 
-async fn attempt(platform: &Arc<Platform>, project: &Path, plan_only: bool, report: &Reporter) -> Result<Outcome, Fault> {
+async fn attempt(
+    platform: &Arc<Platform>,
+    project: &Path,
+    plan_only: bool,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
     let prepared = prepare(platform, project, report)?;
     let changes = differences(platform, &prepared);
     let name = prepared.site.name.clone();
     let was_running = platform.world().sites.get(&name).is_some_and(|site| site.running);
     if plan_only {
-        let release = platform.world().sites.get(&name).map(|site| site.applied.release.to_string());
-        return Ok(Outcome { v: VERSION, site: name.to_string(), release, urls: Vec::new(), ca: None, changes, was_running, took_ms: 0 });
+        let release =
+            platform.world().sites.get(&name).map(|site| site.applied.release.to_string());
+        return Ok(Outcome {
+            v: VERSION,
+            site: name.to_string(),
+            release,
+            urls: Vec::new(),
+            ca: None,
+            changes,
+            was_running,
+            took_ms: 0,
+        });
     }
     let release = realise(platform, project, &prepared, report).await?;
     let applied = Applied {
@@ -86,9 +106,22 @@ async fn attempt(platform: &Arc<Platform>, project: &Path, plan_only: bool, repo
     switch(platform, project, prepared, applied, report).await?;
     prune(platform, &name);
     let urls = crate::status::urls(platform, &name).await;
-    let ca = platform.world().sites.get(&name).is_some_and(|site| site.applied.site.tls == Tls::Internal);
+    let ca = platform
+        .world()
+        .sites
+        .get(&name)
+        .is_some_and(|site| site.applied.site.tls == Tls::Internal);
     let ca = ca.then(|| platform.layout.ca());
-    Ok(Outcome { v: VERSION, site: name.to_string(), release: Some(release.to_string()), urls, ca, changes, was_running, took_ms: 0 })
+    Ok(Outcome {
+        v: VERSION,
+        site: name.to_string(),
+        release: Some(release.to_string()),
+        urls,
+        ca,
+        changes,
+        was_running,
+        took_ms: 0,
+    })
 }
 
 /// Reads and checks; changes nothing.
@@ -122,22 +155,42 @@ fn prepare(platform: &Arc<Platform>, project: &Path, report: &Reporter) -> Resul
 
 fn refuse_conflicts(platform: &Arc<Platform>, project: &Path, site: &Site) -> Result<(), Fault> {
     let world = platform.world();
-    if let Some(other) = world.sites.get(&site.name).filter(|other| other.running && other.project != project) {
-        let what = format!("a site named `{}` already runs from another folder, `{}`", site.name, other.project.display());
-        return Err(Fault::new(Code::HostConflict, what).next("give one of them another `site = \"…\"`"));
+    if let Some(other) =
+        world.sites.get(&site.name).filter(|other| other.running && other.project != project)
+    {
+        let what = format!(
+            "a site named `{}` already runs from another folder, `{}`",
+            site.name,
+            other.project.display()
+        );
+        return Err(
+            Fault::new(Code::HostConflict, what).next("give one of them another `site = \"…\"`")
+        );
     }
-    for (name, other) in world.sites.iter().filter(|(name, other)| **name != site.name && other.running) {
-        let theirs = |host: &String| other.applied.site.domains.contains(host) || other.applied.site.redirect_domains.contains(host);
-        if let Some(host) = site.domains.iter().chain(&site.redirect_domains).find(|host| theirs(host)) {
+    for (name, other) in
+        world.sites.iter().filter(|(name, other)| **name != site.name && other.running)
+    {
+        let theirs = |host: &String| {
+            other.applied.site.domains.contains(host)
+                || other.applied.site.redirect_domains.contains(host)
+        };
+        if let Some(host) =
+            site.domains.iter().chain(&site.redirect_domains).find(|host| theirs(host))
+        {
             let what = format!("site `{name}` already serves `{host}`");
-            return Err(Fault::new(Code::HostConflict, what).next(format!("choose another name in `domains`, or: seaworthy down {name}")));
+            return Err(Fault::new(Code::HostConflict, what)
+                .next(format!("choose another name in `domains`, or: seaworthy down {name}")));
         }
     }
     Ok(())
 }
 
 /// The values of all secrets that the site's services need.
-pub fn resolve_secrets(platform: &Arc<Platform>, project: &Path, site: &Site) -> Result<(Values, Vec<Fault>), Fault> {
+pub(crate) fn resolve_secrets(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<(Values, Vec<Fault>), Fault> {
     let mut names: Vec<String> = site.services.values().flat_map(specs::secret_names).collect();
     names.sort();
     names.dedup();
@@ -153,8 +206,13 @@ pub fn resolve_secrets(platform: &Arc<Platform>, project: &Path, site: &Site) ->
         Ok(resolved) => Ok((resolved.values, resolved.warnings)),
         Err(faults) => {
             let mut faults = faults.into_iter();
-            let first = faults.next().unwrap_or_else(|| Fault::new(Code::SecretMissing, "secrets are missing"));
-            Err(faults.fold(first, |all, more| Fault { evidence: [all.evidence.clone(), vec![more.to_string()], more.evidence].concat(), ..all }))
+            let first = faults
+                .next()
+                .unwrap_or_else(|| Fault::new(Code::SecretMissing, "secrets are missing"));
+            Err(faults.fold(first, |all, more| Fault {
+                evidence: [all.evidence.clone(), vec![more.to_string()], more.evidence].concat(),
+                ..all
+            }))
         }
     }
 }
@@ -162,8 +220,10 @@ pub fn resolve_secrets(platform: &Arc<Platform>, project: &Path, site: &Site) ->
 /// What is different from what is applied now.
 fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<Change> {
     let world = platform.world();
-    let before = world.sites.get(&prepared.site.name).filter(|site| site.running).map(|site| &site.applied);
-    let change = |kind, subject: String, detail: &str| Change { kind, subject, detail: detail.to_owned() };
+    let before =
+        world.sites.get(&prepared.site.name).filter(|site| site.running).map(|site| &site.applied);
+    let change =
+        |kind, subject: String, detail: &str| Change { kind, subject, detail: detail.to_owned() };
     let mut changes = Vec::new();
     for (name, service) in &prepared.site.services {
         let subject = format!("service {name}");
@@ -171,33 +231,66 @@ fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<Change> {
         changes.push(match old {
             None => change(ChangeKind::Add, subject, "new"),
             Some((before, old)) => {
-                let same_content = before.content.get(name) == prepared.fingerprint.services.get(name);
+                let same_content =
+                    before.content.get(name) == prepared.fingerprint.services.get(name);
                 let same_hash = before.hashes.get(name) == prepared.hashes.get(name);
                 match (old == service, same_content, same_hash) {
                     (true, true, true) => change(ChangeKind::Keep, subject, "untouched"),
-                    (true, true, false) => change(ChangeKind::Change, subject, "a secret changed: replaced one by one"),
-                    (_, false, _) => change(ChangeKind::Change, subject, "its files changed: replaced one by one"),
-                    (false, true, true) => change(ChangeKind::Change, subject, "number of instances or order changed: no restart"),
-                    (false, true, false) => change(ChangeKind::Change, subject, "its settings changed: replaced one by one"),
+                    (true, true, false) => {
+                        change(ChangeKind::Change, subject, "a secret changed: replaced one by one")
+                    }
+                    (_, false, _) => change(
+                        ChangeKind::Change,
+                        subject,
+                        "its files changed: replaced one by one",
+                    ),
+                    (false, true, true) => change(
+                        ChangeKind::Change,
+                        subject,
+                        "number of instances or order changed: no restart",
+                    ),
+                    (false, true, false) => change(
+                        ChangeKind::Change,
+                        subject,
+                        "its settings changed: replaced one by one",
+                    ),
                 }
             }
         });
     }
     if let Some(before) = before {
-        let gone = before.site.services.keys().filter(|name| !prepared.site.services.contains_key(*name));
-        changes.extend(gone.map(|name| change(ChangeKind::Remove, format!("service {name}"), "drained, then stopped")));
+        let gone =
+            before.site.services.keys().filter(|name| !prepared.site.services.contains_key(*name));
+        changes.extend(gone.map(|name| {
+            change(ChangeKind::Remove, format!("service {name}"), "drained, then stopped")
+        }));
         if before.site.routes != prepared.site.routes {
-            changes.push(change(ChangeKind::Change, "routes".to_owned(), "swapped without touching a connection"));
+            changes.push(change(
+                ChangeKind::Change,
+                "routes".to_owned(),
+                "swapped without touching a connection",
+            ));
         }
-        if (&before.site.domains, &before.site.listen, &before.site.tls) != (&prepared.site.domains, &prepared.site.listen, &prepared.site.tls) {
-            changes.push(change(ChangeKind::Change, "domains and listeners".to_owned(), "added before anything is closed"));
+        if (&before.site.domains, &before.site.listen, &before.site.tls)
+            != (&prepared.site.domains, &prepared.site.listen, &prepared.site.tls)
+        {
+            changes.push(change(
+                ChangeKind::Change,
+                "domains and listeners".to_owned(),
+                "added before anything is closed",
+            ));
         }
     }
     changes
 }
 
 /// Finds or makes the release: copy, build, migrate, publish.
-async fn realise(platform: &Arc<Platform>, project: &Path, prepared: &Prepared, report: &Reporter) -> Result<ReleaseId, Fault> {
+async fn realise(
+    platform: &Arc<Platform>,
+    project: &Path,
+    prepared: &Prepared,
+    report: &Reporter,
+) -> Result<ReleaseId, Fault> {
     let name = &prepared.site.name;
     let known = platform.store().releases(name).map_err(|error| store_fault(&error))?;
     let usable = |release: &&ReleaseRecord| {
@@ -208,7 +301,8 @@ async fn realise(platform: &Arc<Platform>, project: &Path, prepared: &Prepared, 
     let id = if let Some(release) = known.iter().rev().find(usable) {
         release.id
     } else {
-        let number = platform.store().next_release_number(name).map_err(|error| store_fault(&error))?;
+        let number =
+            platform.store().next_release_number(name).map_err(|error| store_fault(&error))?;
         let id = ReleaseId { number, digest: prepared.fingerprint.short() };
         build_release(platform, project, prepared, id, report).await?;
         id
@@ -220,7 +314,13 @@ async fn realise(platform: &Arc<Platform>, project: &Path, prepared: &Prepared, 
     Ok(id)
 }
 
-async fn build_release(platform: &Arc<Platform>, project: &Path, prepared: &Prepared, id: ReleaseId, report: &Reporter) -> Result<(), Fault> {
+async fn build_release(
+    platform: &Arc<Platform>,
+    project: &Path,
+    prepared: &Prepared,
+    id: ReleaseId,
+    report: &Reporter,
+) -> Result<(), Fault> {
     let (site, user) = (&prepared.site, prepared.user.as_ref());
     let (dir, data) = (platform.layout.release(&site.name, id), platform.layout.data(&site.name));
     let mut record = ReleaseRecord {
@@ -232,10 +332,13 @@ async fn build_release(platform: &Arc<Platform>, project: &Path, prepared: &Prep
         state: ReleaseState::Building,
         note: String::new(),
     };
-    let put = |record: &ReleaseRecord| platform.store().put_release(record).map_err(|error| store_fault(&error));
+    let put = |record: &ReleaseRecord| {
+        platform.store().put_release(record).map_err(|error| store_fault(&error))
+    };
     put(&record)?;
     report.step(format!("copying {} files into release {id}", prepared.fingerprint.files.len()));
-    copy_files(project, prepared, &dir, &data, user).map_err(|error| disk_fault(format!("could not make release `{id}`"), &error))?;
+    copy_files(project, prepared, &dir, &data, user)
+        .map_err(|error| disk_fault(format!("could not make release `{id}`"), &error))?;
     let place = Place { layout: &platform.layout, site: &site.name, release: id };
     let steps = run_steps(site, place, &prepared.values, user, report).await;
     if let Err(fault) = steps {
@@ -244,12 +347,19 @@ async fn build_release(platform: &Arc<Platform>, project: &Path, prepared: &Prep
         put(&record)?;
         return Err(fault.next("what ran before still runs: seaworthy status"));
     }
-    release::hand_over(&dir, user, true).map_err(|error| disk_fault(format!("could not finish release `{id}`"), &error))?;
+    release::hand_over(&dir, user, true)
+        .map_err(|error| disk_fault(format!("could not finish release `{id}`"), &error))?;
     record.state = ReleaseState::Migrated;
     put(&record)
 }
 
-fn copy_files(project: &Path, prepared: &Prepared, dir: &Path, data: &Path, user: Option<&User>) -> std::io::Result<()> {
+fn copy_files(
+    project: &Path,
+    prepared: &Prepared,
+    dir: &Path,
+    data: &Path,
+    user: Option<&User>,
+) -> std::io::Result<()> {
     release::copy(project, &prepared.fingerprint.files, dir)?;
     let fresh = !data.exists();
     std::fs::create_dir_all(data)?;
@@ -268,7 +378,13 @@ fn copy_files(project: &Path, prepared: &Prepared, dir: &Path, data: &Path, user
 }
 
 /// Build commands of all services, then all migrations: a migration runs in code that is built whole.
-async fn run_steps(site: &Site, place: Place<'_>, values: &Values, user: Option<&User>, report: &Reporter) -> Result<(), Fault> {
+async fn run_steps(
+    site: &Site,
+    place: Place<'_>,
+    values: &Values,
+    user: Option<&User>,
+    report: &Reporter,
+) -> Result<(), Fault> {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let lines = report.clone();
     let forward = tokio::spawn(async move {
@@ -279,7 +395,8 @@ async fn run_steps(site: &Site, place: Place<'_>, values: &Values, user: Option<
     let work = async {
         for (code, verb) in [(Code::BuildFailed, "building"), (Code::MigrateFailed, "migrating")] {
             for service in site.services.values() {
-                let commands = if code == Code::BuildFailed { &service.build } else { &service.migrate };
+                let commands =
+                    if code == Code::BuildFailed { &service.build } else { &service.migrate };
                 let environment = specs::environment(service, place, values);
                 let dir = specs::folder(service, place);
                 let data = place.layout.data(place.site).display().to_string();
@@ -301,11 +418,20 @@ async fn run_steps(site: &Site, place: Place<'_>, values: &Values, user: Option<
 }
 
 /// Makes the prepared site the wanted one and waits until it serves; goes back when it does not.
-async fn switch(platform: &Arc<Platform>, project: &Path, prepared: Prepared, applied: Applied, report: &Reporter) -> Result<(), Fault> {
+async fn switch(
+    platform: &Arc<Platform>,
+    project: &Path,
+    prepared: Prepared,
+    applied: Applied,
+    report: &Reporter,
+) -> Result<(), Fault> {
     let name = prepared.site.name.clone();
     let previous = platform.world().sites.remove(&name);
     let id = previous.as_ref().map_or(0, |site| site.id);
-    let before = previous.as_ref().filter(|site| site.running).map(|site| (site.applied.clone(), site.values.clone()));
+    let before = previous
+        .as_ref()
+        .filter(|site| site.running)
+        .map(|site| (site.applied.clone(), site.values.clone()));
     let Prepared { text, values, user, .. } = prepared;
     let state = SiteState {
         id,
@@ -348,7 +474,7 @@ async fn switch(platform: &Arc<Platform>, project: &Path, prepared: Prepared, ap
 }
 
 /// Writes the site as it is wanted now.
-pub fn record(platform: &Arc<Platform>, name: &SiteName, text: &str) -> Result<(), Fault> {
+pub(crate) fn record(platform: &Arc<Platform>, name: &SiteName, text: &str) -> Result<(), Fault> {
     let record = {
         let world = platform.world();
         let Some(site) = world.sites.get(name) else { return Ok(()) };
@@ -372,7 +498,11 @@ pub fn record(platform: &Arc<Platform>, name: &SiteName, text: &str) -> Result<(
 }
 
 /// Waits for every service to have its instances ready in the wanted form; a fault on the way is shown at once.
-async fn wait_until_serving(platform: &Arc<Platform>, name: &SiteName, report: &Reporter) -> Result<(), Fault> {
+async fn wait_until_serving(
+    platform: &Arc<Platform>,
+    name: &SiteName,
+    report: &Reporter,
+) -> Result<(), Fault> {
     let mut changes = platform.changes.subscribe();
     let mut shown: Vec<Fault> = Vec::new();
     loop {
@@ -405,19 +535,37 @@ fn serving(platform: &Arc<Platform>, name: &SiteName) -> Serving {
     for (service, process) in processes(&site.applied.site) {
         let wanted = site.applied.hashes.get(service).cloned().unwrap_or_default();
         let of_service = |id: &InstanceId| &id.site == name && &id.service == service;
-        let current = world.instances.iter().filter(|(id, one)| of_service(id) && one.draining.is_none() && one.hash == wanted);
+        let current = world
+            .instances
+            .iter()
+            .filter(|(id, one)| of_service(id) && one.draining.is_none() && one.hash == wanted);
         let mut ready = 0;
         for (id, one) in current {
             ready += u16::from(one.is_ready());
-            faults.extend(one.status.as_ref().and_then(|status| status.fault.clone()).filter(|_| !one.is_ready()));
+            faults.extend(
+                one.status
+                    .as_ref()
+                    .and_then(|status| status.fault.clone())
+                    .filter(|_| !one.is_ready()),
+            );
             if world.failed_start(id, one) {
-                return Serving::Failed(Box::new(start_fault(id, one.status.as_ref().and_then(|status| status.fault.clone()))));
+                return Serving::Failed(Box::new(start_fault(
+                    id,
+                    one.status.as_ref().and_then(|status| status.fault.clone()),
+                )));
             }
         }
         if site.rejected.get(service) == Some(&wanted) {
-            let left = world.instances.iter().find(|(id, one)| of_service(id) && one.hash == wanted);
-            let fault = left.and_then(|(_, one)| one.status.as_ref().and_then(|status| status.fault.clone()));
-            let fault = fault.unwrap_or_else(|| Fault::new(Code::StartFailed, format!("a new instance of `{service}` did not become ready")));
+            let left =
+                world.instances.iter().find(|(id, one)| of_service(id) && one.hash == wanted);
+            let fault = left
+                .and_then(|(_, one)| one.status.as_ref().and_then(|status| status.fault.clone()));
+            let fault = fault.unwrap_or_else(|| {
+                Fault::new(
+                    Code::StartFailed,
+                    format!("a new instance of `{service}` did not become ready"),
+                )
+            });
             return Serving::Failed(Box::new(fault));
         }
         all_ready &= ready >= specs::count(process, platform.cores);
@@ -426,7 +574,11 @@ fn serving(platform: &Arc<Platform>, name: &SiteName) -> Serving {
 }
 
 fn start_fault(id: &InstanceId, fault: Option<Fault>) -> Fault {
-    fault.unwrap_or_else(|| Fault::new(Code::StartFailed, format!("`{id}` did not become ready in time"))).next(format!("seaworthy explain instance {}/{}", id.site, id.service))
+    fault
+        .unwrap_or_else(|| {
+            Fault::new(Code::StartFailed, format!("`{id}` did not become ready in time"))
+        })
+        .next(format!("seaworthy explain instance {}/{}", id.site, id.service))
 }
 
 /// Removes old releases: never one that is wanted or that an instance runs from.
@@ -435,7 +587,13 @@ fn prune(platform: &Arc<Platform>, name: &SiteName) {
     let in_use: Vec<ReleaseId> = {
         let world = platform.world();
         let wanted = world.sites.get(name).map(|site| site.applied.release);
-        world.instances.iter().filter(|(id, _)| &id.site == name).map(|(_, one)| one.release).chain(wanted).collect()
+        world
+            .instances
+            .iter()
+            .filter(|(id, _)| &id.site == name)
+            .map(|(_, one)| one.release)
+            .chain(wanted)
+            .collect()
     };
     let unused: Vec<_> = releases.iter().filter(|release| !in_use.contains(&release.id)).collect();
     for old in unused.iter().take(unused.len().saturating_sub(KEEP)) {
@@ -443,7 +601,10 @@ fn prune(platform: &Arc<Platform>, name: &SiteName) {
         for dir in [&old.dir, &public] {
             match std::fs::remove_dir_all(dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    crate::say(&format!("could not remove the old release {}: {error}", dir.display()));
+                    crate::say(&format!(
+                        "could not remove the old release {}: {error}",
+                        dir.display()
+                    ));
                 }
                 _ => {}
             }

@@ -10,7 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use seaworthy_base::Timestamp;
 use seaworthy_edge::model::Certificate;
 use seaworthy_sys::files::{create_private_dir, write_atomically};
@@ -24,7 +27,7 @@ const ROOT: Duration = Duration::from_secs(3650 * 86_400);
 
 /// Why a certificate could not be made.
 #[derive(Debug, Error)]
-pub enum CaError {
+pub(crate) enum CaError {
     /// A file could not be read or written.
     #[error("could not use `{}`", path.display())]
     File {
@@ -47,7 +50,7 @@ pub enum CaError {
 
 /// The authority of one platform.
 #[derive(Debug)]
-pub struct Authority {
+pub(crate) struct Authority {
     certs: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     root_pem: String,
@@ -64,7 +67,7 @@ struct Leaf {
 
 impl Authority {
     /// Opens the authority in `certs`, making root and key at first use; publishes the root as `public`.
-    pub fn open(certs: &Path, public: &Path) -> Result<Self, CaError> {
+    pub(crate) fn open(certs: &Path, public: &Path) -> Result<Self, CaError> {
         let at = |path: &Path| {
             let path = path.to_path_buf();
             move |source| CaError::File { path, source }
@@ -72,7 +75,8 @@ impl Authority {
         create_private_dir(certs, 0o700).map_err(at(certs))?;
         let (key_path, root_path) = (certs.join("ca.key"), certs.join("ca.pem"));
         if !key_path.exists() || !root_path.exists() {
-            let (root, key) = make_root().map_err(|source| CaError::Make { names: "the root".to_owned(), source })?;
+            let (root, key) = make_root()
+                .map_err(|source| CaError::Make { names: "the root".to_owned(), source })?;
             write_atomically(&root_path, root.as_bytes(), 0o600).map_err(at(&root_path))?;
             write_atomically(&key_path, key.as_bytes(), 0o600).map_err(at(&key_path))?;
         }
@@ -88,27 +92,39 @@ impl Authority {
     }
 
     /// The leaf of a site: the one there is while it fits and has a third of its life left, a new one otherwise.
-    pub fn leaf(&self, site: &str, hosts: &[String], now: Timestamp) -> Result<Certificate, CaError> {
+    pub(crate) fn leaf(
+        &self,
+        site: &str,
+        hosts: &[String],
+        now: Timestamp,
+    ) -> Result<Certificate, CaError> {
         let path = self.certs.join(format!("{site}.json"));
-        let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Leaf>(&bytes).ok());
+        let kept =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Leaf>(&bytes).ok());
         let fits = |leaf: &Leaf| {
-            leaf.hosts == hosts && now.since(leaf.made) < LEAF * 2 / 3 && leaf.chain_pem.ends_with(&self.root_pem)
+            leaf.hosts == hosts
+                && now.since(leaf.made) < LEAF * 2 / 3
+                && leaf.chain_pem.ends_with(&self.root_pem)
         };
-        let leaf = match kept.filter(fits) {
-            Some(leaf) => leaf,
-            None => {
-                let leaf = self.make_leaf(hosts, now).map_err(|source| CaError::Make { names: hosts.join(", "), source })?;
-                let bytes = serde_json::to_vec(&leaf).unwrap_or_default();
-                write_atomically(&path, &bytes, 0o600).map_err(|source| CaError::File { path, source })?;
-                leaf
-            }
+        let leaf = if let Some(leaf) = kept.filter(fits) {
+            leaf
+        } else {
+            let leaf = self
+                .make_leaf(hosts, now)
+                .map_err(|source| CaError::Make { names: hosts.join(", "), source })?;
+            let bytes = serde_json::to_vec(&leaf).unwrap_or_default();
+            write_atomically(&path, &bytes, 0o600)
+                .map_err(|source| CaError::File { path, source })?;
+            leaf
         };
         Ok(Certificate { hosts: leaf.hosts, chain_pem: leaf.chain_pem, key_pem: leaf.key_pem })
     }
 
     fn make_leaf(&self, hosts: &[String], now: Timestamp) -> Result<Leaf, rcgen::Error> {
         let mut params = CertificateParams::new(hosts.to_vec())?;
-        params.distinguished_name.push(DnType::CommonName, hosts.first().map_or("site", String::as_str));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, hosts.first().map_or("site", String::as_str));
         validity(&mut params, LEAF);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -20,7 +20,7 @@ const EVIDENCE: usize = 15;
 
 /// What a command runs in.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     /// Working folder.
     pub dir: &'a Path,
     /// Whole environment.
@@ -30,7 +30,7 @@ pub struct Surroundings<'a> {
 }
 
 /// The argv of a command, our own names replaced.
-pub fn argv(command: &Command, names: &[(&str, &str)]) -> Vec<String> {
+pub(crate) fn argv(command: &Command, names: &[(&str, &str)]) -> Vec<String> {
     match command {
         Command::Argv(words) => words.iter().map(|word| replace(word, names)).collect(),
         Command::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
@@ -38,22 +38,21 @@ pub fn argv(command: &Command, names: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// Replaces `$NAME` for the given names only; the longest name that fits wins.
-pub fn replace(text: &str, names: &[(&str, &str)]) -> String {
+pub(crate) fn replace(text: &str, names: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         let (before, tail) = rest.split_at(at);
         out.push_str(before);
-        let word = tail[1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(&tail[1..], |end| &tail[1..=end]);
-        match names.iter().find(|(name, _)| *name == word) {
-            Some((_, value)) => {
-                out.push_str(value);
-                rest = &tail[1 + word.len()..];
-            }
-            None => {
-                out.push('$');
-                rest = &tail[1..];
-            }
+        let word = tail[1..]
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .map_or(&tail[1..], |end| &tail[1..=end]);
+        if let Some((_, value)) = names.iter().find(|(name, _)| *name == word) {
+            out.push_str(value);
+            rest = &tail[1 + word.len()..];
+        } else {
+            out.push('$');
+            rest = &tail[1..];
         }
     }
     out.push_str(rest);
@@ -61,18 +60,33 @@ pub fn replace(text: &str, names: &[(&str, &str)]) -> String {
 }
 
 /// Runs one command to its end; `lines` gets what it prints.
-pub async fn run(argv: &[String], around: &Surroundings<'_>, code: Code, lines: &mpsc::UnboundedSender<String>) -> Result<(), Fault> {
+pub(crate) async fn run(
+    argv: &[String],
+    around: &Surroundings<'_>,
+    code: Code,
+    lines: &mpsc::UnboundedSender<String>,
+) -> Result<(), Fault> {
     let shown = argv.join(" ");
     let failed = |cause: String| Fault::new(code, format!("`{shown}` failed")).because(cause);
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
     let mut command = tokio::process::Command::new(program);
-    command.args(arguments).current_dir(around.dir).env_clear().envs(around.environment.iter().cloned());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command
+        .args(arguments)
+        .current_dir(around.dir)
+        .env_clear()
+        .envs(around.environment.iter().cloned());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
     if let Some(user) = around.user {
         command.uid(user.uid).gid(user.gid);
     }
     let mut child = command.spawn().map_err(|error| {
-        failed(format!("`{program}` could not be started: {error}")).next(format!("check that `{program}` is installed and in PATH"))
+        failed(format!("`{program}` could not be started: {error}"))
+            .next(format!("check that `{program}` is installed and in PATH"))
     })?;
     let group = child.id();
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -110,7 +124,10 @@ pub async fn run(argv: &[String], around: &Surroundings<'_>, code: Code, lines: 
     Err(fault)
 }
 
-fn pump(stream: Option<impl AsyncRead + Unpin + Send + 'static>, sender: &mpsc::UnboundedSender<String>) {
+fn pump(
+    stream: Option<impl AsyncRead + Unpin + Send + 'static>,
+    sender: &mpsc::UnboundedSender<String>,
+) {
     let (Some(stream), sender) = (stream, sender.clone()) else { return };
     tokio::spawn(async move {
         let mut reader = BufReader::new(stream);
@@ -132,13 +149,20 @@ mod tests {
     #[test]
     fn only_our_own_names_are_replaced() {
         let names = [("DATA", "/d"), ("RELEASE", "r1")];
-        assert_eq!(replace("$DATA/x $RELEASE $HOME $DATABASE $", &names), "/d/x r1 $HOME $DATABASE $");
+        assert_eq!(
+            replace("$DATA/x $RELEASE $HOME $DATABASE $", &names),
+            "/d/x r1 $HOME $DATABASE $"
+        );
     }
 
     #[tokio::test]
     async fn a_failed_command_shows_its_last_lines() {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let around = Surroundings { dir: Path::new("/"), environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())], user: None };
+        let around = Surroundings {
+            dir: Path::new("/"),
+            environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            user: None,
+        };
         let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);
         let fault = run(&argv, &around, Code::BuildFailed, &sender).await.unwrap_err();
         assert_eq!(fault.causes, ["it ended with exit status: 3"]);

@@ -9,7 +9,7 @@ use seaworthy_base::{InstanceId, ServiceName, SiteName};
 
 /// A service as it should run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Its site.
     pub site: SiteName,
     /// Its name.
@@ -26,7 +26,7 @@ pub struct Wanted {
 
 /// An instance as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Which one.
     pub id: InstanceId,
     /// Hash of what it runs.
@@ -49,7 +49,7 @@ pub struct Seen {
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Start a new generation in this slot.
     Launch(SiteName, ServiceName, u16),
     /// Take it out of rotation.
@@ -63,7 +63,7 @@ pub enum Action {
 }
 
 /// Decides for all services at once.
-pub fn decide(wanted: &[Wanted], seen: &[Seen]) -> Vec<Action> {
+pub(crate) fn decide(wanted: &[Wanted], seen: &[Seen]) -> Vec<Action> {
     let mut actions = Vec::new();
     for instance in seen.iter().filter(|instance| !instance.alive) {
         actions.push(Action::Forget(instance.id.clone()));
@@ -93,7 +93,9 @@ fn decide_service(service: &Wanted, seen: &[Seen], actions: &mut Vec<Action>) {
     let in_slot = |slot: u16| -> Vec<&Seen> {
         let mut all: Vec<&Seen> = seen
             .iter()
-            .filter(|one| one.alive && !one.draining && service.holds(&one.id) && one.id.slot == slot)
+            .filter(|one| {
+                one.alive && !one.draining && service.holds(&one.id) && one.id.slot == slot
+            })
             .collect();
         all.sort_by_key(|one| one.id.generation);
         all

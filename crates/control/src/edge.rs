@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
-use seaworthy_edge::model::{Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request};
+use seaworthy_edge::model::{
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request,
+};
 use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -29,7 +31,7 @@ const GREETING: Duration = Duration::from_secs(10);
 
 /// How the edge is started.
 #[derive(Debug, Clone)]
-pub struct EdgeOptions {
+pub(crate) struct EdgeOptions {
     /// The map.
     pub layout: Layout,
     /// The program: our own.
@@ -42,7 +44,7 @@ pub struct EdgeOptions {
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EdgeRecord {
+pub(crate) struct EdgeRecord {
     /// Its number.
     pub number: u32,
     /// Socket cookies by address: only these sockets are taken back.
@@ -58,7 +60,7 @@ struct Held {
 
 /// The edge and its sockets.
 #[derive(Debug)]
-pub struct Edge {
+pub(crate) struct Edge {
     options: EdgeOptions,
     link: Option<Link>,
     /// Older edges that still finish.
@@ -74,7 +76,7 @@ pub struct Edge {
 
 impl Edge {
     /// No edge yet. `ended` is notified when one dies.
-    pub fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
+    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
         Self {
             options,
             link: None,
@@ -91,13 +93,16 @@ impl Edge {
 
     /// Finds the edge that an earlier control left, and takes the listening sockets back from it.
     /// Returns whether there was one.
-    pub async fn adopt(&mut self, record: &EdgeRecord) -> bool {
+    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) -> bool {
         self.number = record.number;
         let socket = self.options.layout.edge_socket(record.number);
         let ended = Arc::clone(&self.ended);
-        let connecting = tokio::task::spawn_blocking(move || Link::connect(&socket, GREETING, ended));
+        let connecting =
+            tokio::task::spawn_blocking(move || Link::connect(&socket, GREETING, ended));
         let Ok(Ok(link)) = connecting.await else { return false };
-        if let Ok((Reply::Listeners { listeners }, fds)) = link.ask(Request::Listeners, Vec::new()).await {
+        if let Ok((Reply::Listeners { listeners }, fds)) =
+            link.ask(Request::Listeners, Vec::new()).await
+        {
             for (listener, fd) in listeners.into_iter().zip(fds) {
                 self.take_back(&listener, fd, record);
             }
@@ -117,51 +122,71 @@ impl Edge {
         if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
             self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
         } else {
-            crate::say(&format!("the edge handed back a socket for {} that is not ours: left alone", listener.address));
+            crate::say(&format!(
+                "the edge handed back a socket for {} that is not ours: left alone",
+                listener.address
+            ));
         }
     }
 
     /// What the next control must know.
-    pub fn record(&self) -> EdgeRecord {
-        let cookie = |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
-        EdgeRecord { number: self.number, cookies: self.listeners.iter().map(|(address, held)| (*address, cookie(held))).collect() }
+    pub(crate) fn record(&self) -> EdgeRecord {
+        let cookie =
+            |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
+        EdgeRecord {
+            number: self.number,
+            cookies: self
+                .listeners
+                .iter()
+                .map(|(address, held)| (*address, cookie(held)))
+                .collect(),
+        }
     }
 
     /// Adds a bound socket; it is served from the next [`Self::ensure`] or [`Self::listen`] on.
-    pub fn hold(&mut self, address: SocketAddr, socket: TcpListener, tls: bool) {
+    pub(crate) fn hold(&mut self, address: SocketAddr, socket: TcpListener, tls: bool) {
         self.listeners.insert(address, Held { socket, tls });
     }
 
     /// The addresses held, and whether TLS is spoken there.
-    pub fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
+    pub(crate) fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
         self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
     }
 
     /// Process of the edge, and of the older ones that drain.
-    pub fn pids(&self) -> (Option<u32>, Vec<u32>) {
+    pub(crate) fn pids(&self) -> (Option<u32>, Vec<u32>) {
         let living = |link: &&Link| !link.is_dead();
-        (self.link.as_ref().filter(living).map(|link| link.pid), self.draining.iter().filter(living).map(|link| link.pid).collect())
+        (
+            self.link.as_ref().filter(living).map(|link| link.pid),
+            self.draining.iter().filter(living).map(|link| link.pid).collect(),
+        )
     }
 
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
-    pub async fn ensure(&mut self) -> Result<bool, Fault> {
+    pub(crate) async fn ensure(&mut self) -> Result<bool, Fault> {
         self.draining.retain(|link| !link.is_dead());
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
         let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| edge_fault("a new edge process did not take its configuration", &error))?;
+        self.introduce(&link).await.map_err(|error| {
+            edge_fault("a new edge process did not take its configuration", &error)
+        })?;
         self.link = Some(link);
         Ok(true)
     }
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
-    pub async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
+    pub(crate) async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
         let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| edge_fault("a new edge process did not take its configuration", &error))?;
+        self.introduce(&link).await.map_err(|error| {
+            edge_fault("a new edge process did not take its configuration", &error)
+        })?;
         if let Some(old) = self.link.replace(link) {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| edge_fault("the old edge process did not begin to drain", &error))?;
+            old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
+                edge_fault("the old edge process did not begin to drain", &error)
+            })?;
             self.draining.push(old);
         }
         Ok(())
@@ -175,7 +200,9 @@ impl Edge {
             Link::connect(&socket, GREETING, ended)
         });
         let failed = |cause: String| {
-            Fault::new(Code::EdgeDown, "the edge process could not be started").because(cause).next("seaworthy logs --control")
+            Fault::new(Code::EdgeDown, "the edge process could not be started")
+                .because(cause)
+                .next("seaworthy logs --control")
         };
         match started.await {
             Ok(Ok(link)) => Ok(link),
@@ -205,17 +232,28 @@ impl Edge {
     }
 
     /// Makes the listeners what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
-    pub async fn listen(&mut self, bound: Vec<(SocketAddr, TcpListener, bool)>, wanted: &BTreeMap<SocketAddr, bool>) -> Result<(), Fault> {
+    pub(crate) async fn listen(
+        &mut self,
+        bound: Vec<(SocketAddr, TcpListener, bool)>,
+        wanted: &BTreeMap<SocketAddr, bool>,
+    ) -> Result<(), Fault> {
         let added: Vec<SocketAddr> = bound.iter().map(|(address, ..)| *address).collect();
         for (address, socket, tls) in bound {
             self.hold(address, socket, tls);
         }
-        let gone: Vec<SocketAddr> = self.listeners.keys().filter(|address| !wanted.contains_key(address)).copied().collect();
+        let gone: Vec<SocketAddr> = self
+            .listeners
+            .keys()
+            .filter(|address| !wanted.contains_key(address))
+            .copied()
+            .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             self.give_sockets(&link, &added).await.map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new()).await.map_err(failed)?;
+                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
+                    .await
+                    .map_err(failed)?;
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
@@ -223,7 +261,11 @@ impl Edge {
     }
 
     /// Sends routes and certificates; an edge that refuses keeps what it had, and so do we.
-    pub async fn configure(&mut self, sites: Vec<seaworthy_edge::model::Site>, keys: Vec<seaworthy_edge::model::Certificate>) -> Result<(), Fault> {
+    pub(crate) async fn configure(
+        &mut self,
+        sites: Vec<seaworthy_edge::model::Site>,
+        keys: Vec<seaworthy_edge::model::Certificate>,
+    ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
         let keys = Keys { version: self.next_version(), certificates: keys };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
@@ -236,7 +278,10 @@ impl Edge {
     }
 
     /// Tells every living edge where the instances are, if that changed. Returns whether it did.
-    pub async fn point(&mut self, services: BTreeMap<String, Vec<Endpoint>>) -> Result<bool, LinkError> {
+    pub(crate) async fn point(
+        &mut self,
+        services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<bool, LinkError> {
         if self.endpoints.services == services {
             return Ok(false);
         }
@@ -248,12 +293,16 @@ impl Edge {
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
-    pub async fn status(&self) -> Option<EdgeStatus> {
+    pub(crate) async fn status(&self) -> Option<EdgeStatus> {
         let link = self.link.as_ref().filter(|link| !link.is_dead())?;
-        let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await else { return None };
+        let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await else {
+            return None;
+        };
         let mut status = *status;
         for old in self.draining.iter().filter(|link| !link.is_dead()) {
-            let Ok((Reply::Status(more), _)) = old.ask(Request::Status, Vec::new()).await else { continue };
+            let Ok((Reply::Status(more), _)) = old.ask(Request::Status, Vec::new()).await else {
+                continue;
+            };
             for (instance, load) in more.instances {
                 let entry = status.instances.entry(instance).or_default();
                 entry.in_flight += load.in_flight;
@@ -264,7 +313,7 @@ impl Edge {
     }
 
     /// Ends the edge: what is under way gets `patience`.
-    pub async fn stop(&mut self, patience: Duration) {
+    pub(crate) async fn stop(&mut self, patience: Duration) {
         let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(0);
         for link in self.link.take().into_iter().chain(self.draining.drain(..)) {
             let pid = link.pid;
@@ -288,7 +337,9 @@ impl Edge {
 fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
     let socket = options.layout.edge_socket(number);
     match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LinkError::Gone(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LinkError::Gone(error));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(&socket).map_err(LinkError::Gone)?;
@@ -298,7 +349,12 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
         std::os::unix::fs::chown(&logs, Some(user.uid), Some(user.gid)).map_err(LinkError::Gone)?;
     }
     let mut command = Command::new(&options.program);
-    command.arg("edge").arg("--number").arg(number.to_string()).arg("--threads").arg(options.threads.to_string());
+    command
+        .arg("edge")
+        .arg("--number")
+        .arg(number.to_string())
+        .arg("--threads")
+        .arg(options.threads.to_string());
     command.arg("--log-dir").arg(&logs);
     if let Some(user) = &options.user {
         command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));

@@ -13,49 +13,68 @@ use seaworthy_manifest::site::{self, RouteAction, ServiceKind};
 use seaworthy_runtime::model::{Phase, Status};
 
 /// A site's routes for the edge.
-pub fn site(site: &site::Site, release: ReleaseId, layout: &Layout, https_port: Option<u16>) -> Site {
+pub(crate) fn site(
+    site: &site::Site,
+    release: ReleaseId,
+    layout: &Layout,
+    https_port: Option<u16>,
+) -> Site {
     Site {
         name: site.name.to_string(),
         hosts: hosts(site),
         redirect_hosts: site.redirect_domains.clone(),
         https_port: if site.tls == site::Tls::Off { None } else { https_port },
         trusted_proxies: site.listen.trusted_proxies.clone(),
-        routes: site.routes.iter().filter_map(|route| one_route(site, route, release, layout)).collect(),
+        routes: site
+            .routes
+            .iter()
+            .filter_map(|route| one_route(site, route, release, layout))
+            .collect(),
     }
 }
 
 /// The names a site answers to.
-pub fn hosts(site: &site::Site) -> Vec<String> {
+pub(crate) fn hosts(site: &site::Site) -> Vec<String> {
     site.domains.clone()
 }
 
 /// The names its certificate is for.
-pub fn certificate_hosts(site: &site::Site) -> Vec<String> {
+pub(crate) fn certificate_hosts(site: &site::Site) -> Vec<String> {
     let bare = |name: &String| name.trim_start_matches('[').trim_end_matches(']').to_owned();
     site.domains.iter().chain(&site.redirect_domains).map(bare).collect()
 }
 
-fn one_route(site: &site::Site, route: &site::Route, release: ReleaseId, layout: &Layout) -> Option<Route> {
-    let action = match &route.action {
-        RouteAction::Service { service, port } => {
-            let target = site.services.get(service)?;
-            match &target.kind {
-                ServiceKind::Static { spa, cache_control, .. } => Action::Static {
-                    root: layout.public(&site.name, release).join(service.as_str()),
-                    spa: *spa,
-                    cache_control: cache_control.clone(),
-                },
-                ServiceKind::Process(_) | ServiceKind::Upstreams(_) => {
-                    Action::Proxy(service_key(&site.name.to_string(), service.as_str(), port.as_deref()))
+fn one_route(
+    site: &site::Site,
+    route: &site::Route,
+    release: ReleaseId,
+    layout: &Layout,
+) -> Option<Route> {
+    let action =
+        match &route.action {
+            RouteAction::Service { service, port } => {
+                let target = site.services.get(service)?;
+                match &target.kind {
+                    ServiceKind::Static { spa, cache_control, .. } => Action::Static {
+                        root: layout.public(&site.name, release).join(service.as_str()),
+                        spa: *spa,
+                        cache_control: cache_control.clone(),
+                    },
+                    ServiceKind::Process(_) | ServiceKind::Upstreams(_) => Action::Proxy(
+                        service_key(&site.name.to_string(), service.as_str(), port.as_deref()),
+                    ),
                 }
             }
-        }
-        RouteAction::Block => Action::Block,
-        RouteAction::Redirect { to, status } => Action::Redirect { to: to.clone(), status: *status },
-        RouteAction::Respond { status, body, content_type } => {
-            Action::Respond { status: *status, body: body.clone(), content_type: content_type.clone() }
-        }
-    };
+            RouteAction::Block => Action::Block,
+            RouteAction::Redirect { to, status } => {
+                Action::Redirect { to: to.clone(), status: *status }
+            }
+            RouteAction::Respond { status, body, content_type } => Action::Respond {
+                status: *status,
+                body: body.clone(),
+                content_type: content_type.clone(),
+            },
+        };
     let settings = &route.settings;
     Some(Route {
         path: route.path.clone(),
@@ -76,17 +95,29 @@ fn one_route(site: &site::Site, route: &site::Route, release: ReleaseId, layout:
 }
 
 /// The key of a service's endpoints: `site/service`, or `site/service:port` for a port that is named.
-pub fn service_key(site: &str, service: &str, port: Option<&str>) -> String {
+pub(crate) fn service_key(site: &str, service: &str, port: Option<&str>) -> String {
     port.map_or_else(|| format!("{site}/{service}"), |port| format!("{site}/{service}:{port}"))
 }
 
 fn header_rules(rules: &site::HeaderRules) -> HeaderRules {
-    let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    HeaderRules { remove: rules.remove.clone(), set: pairs(&rules.set), add: pairs(&rules.add), only_missing: rules.only_missing }
+    let pairs = |map: &BTreeMap<String, String>| {
+        map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    HeaderRules {
+        remove: rules.remove.clone(),
+        set: pairs(&rules.set),
+        add: pairs(&rules.add),
+        only_missing: rules.only_missing,
+    }
 }
 
 /// Adds the endpoints of one instance, under its service's key and under each of its named ports.
-pub fn add_instance(all: &mut BTreeMap<String, Vec<Endpoint>>, status: &Status, ports: &[String], draining: bool) {
+pub(crate) fn add_instance(
+    all: &mut BTreeMap<String, Vec<Endpoint>>,
+    status: &Status,
+    ports: &[String],
+    draining: bool,
+) {
     let state = match status.phase {
         _ if draining => EndpointState::Draining,
         Phase::Stopping | Phase::Stopped => EndpointState::Draining,
@@ -99,9 +130,18 @@ pub fn add_instance(all: &mut BTreeMap<String, Vec<Endpoint>>, status: &Status, 
     let address_of = |port: &str| status.listening.get(port).copied();
     let (site, service) = (status.id.site.as_str(), status.id.service.as_str());
     let mut put = |key: String, address: Option<SocketAddr>| {
-        let state = if address.is_none() && state == EndpointState::Ready { EndpointState::Starting } else { state };
+        let state = if address.is_none() && state == EndpointState::Ready {
+            EndpointState::Starting
+        } else {
+            state
+        };
         let address = address.unwrap_or(nowhere);
-        all.entry(key).or_default().push(Endpoint { instance: status.id.to_string(), address, state, host: None });
+        all.entry(key).or_default().push(Endpoint {
+            instance: status.id.to_string(),
+            address,
+            state,
+            host: None,
+        });
     };
     put(service_key(site, service, None), address_of(first).or_else(|| address_of("http")));
     for port in ports {
@@ -110,18 +150,29 @@ pub fn add_instance(all: &mut BTreeMap<String, Vec<Endpoint>>, status: &Status, 
 }
 
 /// Adds servers that somebody else runs. A name that does not resolve now is left out and reported.
-pub fn add_upstreams(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &str, service: &str, urls: &[String]) -> Vec<String> {
+pub(crate) fn add_upstreams(
+    all: &mut BTreeMap<String, Vec<Endpoint>>,
+    site: &str,
+    service: &str,
+    urls: &[String],
+) -> Vec<String> {
     let entry = all.entry(service_key(site, service, None)).or_default();
     let mut unresolved = Vec::new();
     for url in urls {
         let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
-        let with_port = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            authority.to_owned()
-        } else {
-            format!("{authority}:80")
-        };
+        let with_port =
+            if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+                authority.to_owned()
+            } else {
+                format!("{authority}:80")
+            };
         match with_port.to_socket_addrs().ok().and_then(|mut found| found.next()) {
-            Some(address) => entry.push(Endpoint { instance: url.clone(), address, state: EndpointState::Ready, host: None }),
+            Some(address) => entry.push(Endpoint {
+                instance: url.clone(),
+                address,
+                state: EndpointState::Ready,
+                host: None,
+            }),
             None => unresolved.push(url.clone()),
         }
     }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 /// Why the edge did not do what was asked.
 #[derive(Debug, Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// It is gone, or never was there.
     #[error("the edge process does not answer")]
     Gone(#[source] io::Error),
@@ -35,7 +35,7 @@ type Question = (Request, Vec<OwnedFd>, oneshot::Sender<Answer>);
 
 /// A handle to the thread that speaks with one edge.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     questions: mpsc::Sender<Question>,
     dead: Arc<AtomicBool>,
     /// The edge's process.
@@ -46,7 +46,11 @@ pub struct Link {
 
 impl Link {
     /// Connects and greets. Blocking; gives up after `patience`.
-    pub fn connect(socket: &Path, patience: Duration, ended: Arc<Notify>) -> Result<Self, LinkError> {
+    pub(crate) fn connect(
+        socket: &Path,
+        patience: Duration,
+        ended: Arc<Notify>,
+    ) -> Result<Self, LinkError> {
         let stream = UnixStream::connect(socket).map_err(LinkError::Gone)?;
         stream.set_read_timeout(Some(patience)).map_err(LinkError::Gone)?;
         let hello = Request::Hello { proto: PROTOCOL, build: build_id() };
@@ -78,7 +82,11 @@ impl Link {
     }
 
     /// Asks, and waits for the reply.
-    pub async fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
+    pub(crate) async fn ask(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
         let gone = || LinkError::Gone(io::ErrorKind::BrokenPipe.into());
         let (sender, receiver) = oneshot::channel();
         self.questions.send((request, fds, sender)).map_err(|_| gone())?;
@@ -90,7 +98,7 @@ impl Link {
     }
 
     /// Whether the edge ended.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
 }
@@ -101,12 +109,15 @@ pub fn build_id() -> String {
 }
 
 fn exchange(stream: &UnixStream, request: &Request, fds: &[OwnedFd]) -> Answer {
-    let payload = serde_json::to_vec(request).map_err(|error| LinkError::Refused(error.to_string()))?;
+    let payload =
+        serde_json::to_vec(request).map_err(|error| LinkError::Refused(error.to_string()))?;
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     fdpass::send_message(stream, &payload, &borrowed).map_err(LinkError::Gone)?;
     let received = fdpass::receive_message(stream, MAX_MESSAGE).map_err(LinkError::Gone)?;
-    let (payload, fds) = received.ok_or_else(|| LinkError::Gone(io::ErrorKind::UnexpectedEof.into()))?;
-    let reply = serde_json::from_slice(&payload).map_err(|error| LinkError::Gone(io::Error::other(error)))?;
+    let (payload, fds) =
+        received.ok_or_else(|| LinkError::Gone(io::ErrorKind::UnexpectedEof.into()))?;
+    let reply = serde_json::from_slice(&payload)
+        .map_err(|error| LinkError::Gone(io::Error::other(error)))?;
     Ok((reply, fds))
 }
 

@@ -18,18 +18,29 @@ use crate::world::Instance;
 const LINES: usize = 8;
 
 /// Answers one question.
-pub async fn explain(platform: &Arc<Platform>, question: &ExplainRequest) -> Result<Explanation, Fault> {
+pub(crate) async fn explain(
+    platform: &Arc<Platform>,
+    question: &ExplainRequest,
+) -> Result<Explanation, Fault> {
     match question {
         ExplainRequest::Request(id) => {
             let logs = platform.layout.edge_logs();
             let parsed: RequestId = id.parse().map_err(|error: seaworthy_base::ids::IdError| {
-                Fault::new(Code::NoSuchRequest, error.to_string()).next("the id is in the `X-Request-Id` header and on error pages")
+                Fault::new(Code::NoSuchRequest, error.to_string())
+                    .next("the id is in the `X-Request-Id` header and on error pages")
             })?;
-            let found = tokio::task::spawn_blocking(move || find_line(&logs, parsed)).await.ok().flatten();
+            let found =
+                tokio::task::spawn_blocking(move || find_line(&logs, parsed)).await.ok().flatten();
             let line = found.ok_or_else(|| {
-                Fault::new(Code::NoSuchRequest, format!("request `{parsed}` is not in the access logs"))
-                    .because(format!("it would have been served at {}, and logs are kept for a while only", Timestamp(parsed.millis())))
-                    .next("routes with `log = false` write no line")
+                Fault::new(
+                    Code::NoSuchRequest,
+                    format!("request `{parsed}` is not in the access logs"),
+                )
+                .because(format!(
+                    "it would have been served at {}, and logs are kept for a while only",
+                    Timestamp(parsed.millis())
+                ))
+                .next("routes with `log = false` write no line")
             })?;
             Ok(about_request(platform, parsed, &line))
         }
@@ -40,11 +51,17 @@ pub async fn explain(platform: &Arc<Platform>, question: &ExplainRequest) -> Res
 /// The line of a request: newest files first, and a file that ended before the request began is skipped.
 fn find_line(logs: &Path, id: RequestId) -> Option<serde_json::Value> {
     let needle = id.to_string();
-    let mut files: Vec<PathBuf> = fs::read_dir(logs).ok()?.flatten().map(|entry| entry.path()).collect();
-    files.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).and_then(|meta| meta.modified()).ok()));
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(logs).ok()?.flatten().map(|entry| entry.path()).collect();
+    files.sort_by_key(|path| {
+        std::cmp::Reverse(fs::metadata(path).and_then(|meta| meta.modified()).ok())
+    });
     files.iter().filter(|path| path.extension().is_none_or(|end| end != "gz")).find_map(|path| {
         let file = BufReader::new(fs::File::open(path).ok()?);
-        let line = file.split(b'\n').map_while(Result::ok).find(|line| line.windows(needle.len()).any(|part| part == needle.as_bytes()))?;
+        let line = file
+            .split(b'\n')
+            .map_while(Result::ok)
+            .find(|line| line.windows(needle.len()).any(|part| part == needle.as_bytes()))?;
         serde_json::from_slice(&line).ok()
     })
 }
@@ -55,19 +72,50 @@ fn about_request(platform: &Arc<Platform>, id: RequestId, line: &serde_json::Val
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let named = ["time", "site", "client", "method", "host", "path", "status", "proto", "in", "out", "ms", "upstream", "upstream_ms", "retries", "cause"];
-    let facts = named.iter().map(|name| ((*name).to_owned(), text(name))).filter(|(_, value)| !value.is_empty()).collect();
+    let named = [
+        "time",
+        "site",
+        "client",
+        "method",
+        "host",
+        "path",
+        "status",
+        "proto",
+        "in",
+        "out",
+        "ms",
+        "upstream",
+        "upstream_ms",
+        "retries",
+        "cause",
+    ];
+    let facts = named
+        .iter()
+        .map(|name| ((*name).to_owned(), text(name)))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
     let (upstream, cause, status) = (text("upstream"), text("cause"), text("status"));
-    let by = if upstream.is_empty() { "the edge itself".to_owned() } else { format!("`{upstream}`") };
+    let by =
+        if upstream.is_empty() { "the edge itself".to_owned() } else { format!("`{upstream}`") };
     let summary = if cause.is_empty() {
         format!("{} {} was answered with {status} by {by}", text("method"), text("path"))
     } else {
-        format!("{} {} was answered with {status} by the edge: {cause}", text("method"), text("path"))
+        format!(
+            "{} {} was answered with {status} by the edge: {cause}",
+            text("method"),
+            text("path")
+        )
     };
     let instance: Option<InstanceId> = upstream.parse().ok();
-    let evidence = instance.as_ref().map(|instance| lines_around(platform, instance, id.millis())).unwrap_or_default();
+    let evidence = instance
+        .as_ref()
+        .map(|instance| lines_around(platform, instance, id.millis()))
+        .unwrap_or_default();
     let next = match &instance {
-        Some(instance) => vec![format!("seaworthy logs {} --service {} --since 15m", instance.site, instance.service)],
+        Some(instance) => vec![format!(
+            "seaworthy logs {} --service {} --since 15m",
+            instance.site, instance.service
+        )],
         None => vec!["seaworthy status".to_owned()],
     };
     Explanation { v: VERSION, subject: format!("request {id}"), summary, facts, evidence, next }
@@ -75,10 +123,21 @@ fn about_request(platform: &Arc<Platform>, id: RequestId, line: &serde_json::Val
 
 /// What an instance wrote around a moment: from half a second before to ten seconds after.
 fn lines_around(platform: &Arc<Platform>, instance: &InstanceId, millis: u64) -> Vec<String> {
-    let (from, to) = (Timestamp(millis.saturating_sub(500)).to_string(), Timestamp(millis + 10_000).to_string());
-    let Ok(file) = fs::File::open(platform.layout.instance_log(instance)) else { return Vec::new() };
-    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned());
-    lines.filter(|line| line.get(..24).is_some_and(|time| time >= from.as_str() && time <= to.as_str())).take(LINES).collect()
+    let (from, to) =
+        (Timestamp(millis.saturating_sub(500)).to_string(), Timestamp(millis + 10_000).to_string());
+    let Ok(file) = fs::File::open(platform.layout.instance_log(instance)) else {
+        return Vec::new();
+    };
+    let lines = BufReader::new(file)
+        .split(b'\n')
+        .map_while(Result::ok)
+        .map(|line| String::from_utf8_lossy(&line).into_owned());
+    lines
+        .filter(|line| {
+            line.get(..24).is_some_and(|time| time >= from.as_str() && time <= to.as_str())
+        })
+        .take(LINES)
+        .collect()
 }
 
 /// `site`, `site/service`, `site/service/slot` or a whole instance id: the worst of what fits is explained.
@@ -87,29 +146,59 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
     let bare = name.split('@').next().unwrap_or(name);
     let fits = |id: &InstanceId| {
         let full = format!("{}/{}/{}", id.site, id.service, id.slot);
-        id.to_string() == name || (!name.contains('@') && (full == bare || full.starts_with(&format!("{bare}/"))))
+        id.to_string() == name
+            || (!name.contains('@') && (full == bare || full.starts_with(&format!("{bare}/"))))
     };
-    let mut found: Vec<(&InstanceId, &Instance)> = world.instances.iter().filter(|(id, _)| fits(id)).collect();
-    found.sort_by_key(|(id, one)| (one.is_ready() && one.status.as_ref().is_none_or(|status| status.fault.is_none()), std::cmp::Reverse(id.generation)));
+    let mut found: Vec<(&InstanceId, &Instance)> =
+        world.instances.iter().filter(|(id, _)| fits(id)).collect();
+    found.sort_by_key(|(id, one)| {
+        (
+            one.is_ready() && one.status.as_ref().is_none_or(|status| status.fault.is_none()),
+            std::cmp::Reverse(id.generation),
+        )
+    });
     let Some((id, one)) = found.first() else {
         let known: Vec<String> = world.instances.keys().map(ToString::to_string).collect();
-        let fault = Fault::new(Code::NoSuchInstance, format!("nothing that runs is called `{name}`"));
-        let fault = if known.is_empty() { fault } else { fault.because(format!("there are: {}", known.join(", "))) };
+        let fault =
+            Fault::new(Code::NoSuchInstance, format!("nothing that runs is called `{name}`"));
+        let fault = if known.is_empty() {
+            fault
+        } else {
+            fault.because(format!("there are: {}", known.join(", ")))
+        };
         return Err(fault.next("seaworthy status"));
     };
     Ok(tell(platform, id, one))
 }
 
 fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanation {
-    let mut facts = vec![("state".to_owned(), state_word(one).to_owned()), ("release".to_owned(), one.release.to_string())];
-    let mut fact = |name: &str, value: Option<String>| facts.extend(value.map(|value| (name.to_owned(), value)));
+    let mut facts = vec![
+        ("state".to_owned(), state_word(one).to_owned()),
+        ("release".to_owned(), one.release.to_string()),
+    ];
+    let mut fact = |name: &str, value: Option<String>| {
+        facts.extend(value.map(|value| (name.to_owned(), value)))
+    };
     let status = one.status.as_ref();
     fact("pid", status.and_then(|status| status.pid).map(|pid| pid.to_string()));
-    fact("listens on", status.filter(|status| !status.listening.is_empty()).map(|status| status.listening.values().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+    fact(
+        "listens on",
+        status.filter(|status| !status.listening.is_empty()).map(|status| {
+            status.listening.values().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }),
+    );
     fact("started", status.and_then(|status| status.started).map(|at| at.to_string()));
     fact("restarts", status.map(|status| status.restarts.to_string()));
-    fact("last end", status.and_then(|status| status.last_exit.as_ref()).map(|exit| format!("{} ({} after {} ms)", exit_words(exit), exit.at, exit.ran_ms)));
-    fact("memory", status.and_then(|status| status.memory).map(|bytes| format!("{} MiB", bytes >> 20)));
+    fact(
+        "last end",
+        status
+            .and_then(|status| status.last_exit.as_ref())
+            .map(|exit| format!("{} ({} after {} ms)", exit_words(exit), exit.at, exit.ran_ms)),
+    );
+    fact(
+        "memory",
+        status.and_then(|status| status.memory).map(|bytes| format!("{} MiB", bytes >> 20)),
+    );
     let fault = status.and_then(|status| status.fault.clone());
     fact("code", fault.as_ref().map(|fault| fault.code.to_string()));
     let summary = match &fault {

@@ -27,13 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(20);
 
 /// Starts a new generation in a slot and begins to watch it.
-pub async fn launch(platform: &Arc<Platform>, site: &SiteName, service: &ServiceName, slot: u16) -> Result<InstanceId, Fault> {
-    let generation = platform.store().next_generation(site, service).map_err(|error| store_fault(&error))?;
+pub(crate) async fn launch(
+    platform: &Arc<Platform>,
+    site: &SiteName,
+    service: &ServiceName,
+    slot: u16,
+) -> Result<InstanceId, Fault> {
+    let generation =
+        platform.store().next_generation(site, service).map_err(|error| store_fault(&error))?;
     let id = InstanceId { site: site.clone(), service: service.clone(), slot, generation };
     let (spec, release) = {
         let world = platform.world();
-        let state = world.sites.get(site).ok_or_else(|| Fault::new(Code::NoSuchSite, format!("no site `{site}`")))?;
-        let missing = || Fault::new(Code::NoSuchInstance, format!("no service `{service}` in site `{site}`"));
+        let state = world
+            .sites
+            .get(site)
+            .ok_or_else(|| Fault::new(Code::NoSuchSite, format!("no site `{site}`")))?;
+        let missing =
+            || Fault::new(Code::NoSuchInstance, format!("no service `{service}` in site `{site}`"));
         let description = state.applied.site.services.get(service).ok_or_else(missing)?;
         let ServiceKind::Process(process) = &description.kind else { return Err(missing()) };
         let user = match &process.user {
@@ -42,7 +52,10 @@ pub async fn launch(platform: &Arc<Platform>, site: &SiteName, service: &Service
         };
         let place = Place { layout: &platform.layout, site, release: state.applied.release };
         let hash = state.applied.hashes.get(service).cloned().unwrap_or_default();
-        (specs::build(&id, description, process, place, &state.values, user, hash), state.applied.release)
+        (
+            specs::build(&id, description, process, place, &state.values, user, hash),
+            state.applied.release,
+        )
     };
     let record = InstanceRecord {
         id: id.clone(),
@@ -58,9 +71,16 @@ pub async fn launch(platform: &Arc<Platform>, site: &SiteName, service: &Service
     // Recorded first: a shim that we did not live to see started is found by its lock.
     platform.store().put_instance(&record).map_err(|error| store_fault(&error))?;
     let program = platform.program.clone();
-    let launched = tokio::task::spawn_blocking(move || driver::launch(&program, &spec).map_err(|error| error.to_string())).await;
-    let failed = |cause: String| Fault::new(Code::SpawnFailed, format!("could not start a shim for `{id}`")).because(cause);
-    if let Err(cause) = launched.map_err(|error| error.to_string()).and_then(|result| result.map(drop)) {
+    let launched = tokio::task::spawn_blocking(move || {
+        driver::launch(&program, &spec).map_err(|error| error.to_string())
+    })
+    .await;
+    let failed = |cause: String| {
+        Fault::new(Code::SpawnFailed, format!("could not start a shim for `{id}`")).because(cause)
+    };
+    if let Err(cause) =
+        launched.map_err(|error| error.to_string()).and_then(|result| result.map(drop))
+    {
         platform.store().remove_instance(&id).map_err(|error| store_fault(&error))?;
         return Err(failed(cause));
     }
@@ -82,15 +102,18 @@ pub async fn launch(platform: &Arc<Platform>, site: &SiteName, service: &Service
 
 fn prepare_log_dir(log: &Path) -> Result<(), Fault> {
     let Some(dir) = log.parent() else { return Ok(()) };
-    std::fs::create_dir_all(dir).map_err(|error| crate::release::disk_fault(format!("could not make `{}`", dir.display()), &error))
+    std::fs::create_dir_all(dir).map_err(|error| {
+        crate::release::disk_fault(format!("could not make `{}`", dir.display()), &error)
+    })
 }
 
 /// Takes over the instances that an earlier control left; those whose shim is gone are swept.
-pub fn adopt(platform: &Arc<Platform>) -> Result<usize, Fault> {
+pub(crate) fn adopt(platform: &Arc<Platform>) -> Result<usize, Fault> {
     let records = platform.store().instances().map_err(|error| store_fault(&error))?;
     let mut adopted = 0;
     for record in records {
-        let alive = record.boot_id == seaworthy_sys::process::boot_id() && holds_lock(&record.run_dir);
+        let alive =
+            record.boot_id == seaworthy_sys::process::boot_id() && holds_lock(&record.run_dir);
         if !alive {
             sweep(platform, &record.id, &record.run_dir);
             continue;
@@ -165,7 +188,10 @@ fn follow(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
 fn take(platform: &Arc<Platform>, id: &InstanceId, status: Status) {
     let mut news = None;
     if let Some(instance) = platform.world().instances.get_mut(id) {
-        let before = instance.status.as_ref().and_then(|status| status.fault.as_ref().map(|fault| fault.code));
+        let before = instance
+            .status
+            .as_ref()
+            .and_then(|status| status.fault.as_ref().map(|fault| fault.code));
         let now = status.fault.as_ref().map(|fault| fault.code);
         if before != now {
             news.clone_from(&status.fault);
@@ -173,31 +199,46 @@ fn take(platform: &Arc<Platform>, id: &InstanceId, status: Status) {
         instance.status = Some(status);
     }
     if let Some(fault) = news {
-        platform.event(Some(id.site.as_str()), Some(&id.to_string()), "instance-fault", &fault.what, Some(&fault));
+        platform.event(
+            Some(id.site.as_str()),
+            Some(&id.to_string()),
+            "instance-fault",
+            &fault.what,
+            Some(&fault),
+        );
     }
     platform.changed();
 }
 
 /// Tells a shim to end its program and itself; returns at once.
-pub fn stop(platform: &Arc<Platform>, id: &InstanceId) {
+pub(crate) fn stop(platform: &Arc<Platform>, id: &InstanceId) {
     let run_dir = {
         let mut world = platform.world();
         let Some(instance) = world.instances.get_mut(id) else { return };
         instance.stopping = true;
         instance.run_dir.clone()
     };
-    call(platform, id, run_dir, |client| client.stop(true).map(drop).map_err(|error| error.to_string()));
+    call(platform, id, run_dir, |client| {
+        client.stop(true).map(drop).map_err(|error| error.to_string())
+    });
 }
 
 /// Restarts the program of an instance under the same shim; returns at once.
-pub fn restart(platform: &Arc<Platform>, id: &InstanceId) {
+pub(crate) fn restart(platform: &Arc<Platform>, id: &InstanceId) {
     let run_dir = platform.world().instances.get(id).map(|instance| instance.run_dir.clone());
     if let Some(run_dir) = run_dir {
-        call(platform, id, run_dir, |client| client.restart().map(drop).map_err(|error| error.to_string()));
+        call(platform, id, run_dir, |client| {
+            client.restart().map(drop).map_err(|error| error.to_string())
+        });
     }
 }
 
-fn call(platform: &Arc<Platform>, id: &InstanceId, run_dir: std::path::PathBuf, what: impl FnOnce(&mut ShimClient) -> Result<(), String> + Send + 'static) {
+fn call(
+    platform: &Arc<Platform>,
+    id: &InstanceId,
+    run_dir: std::path::PathBuf,
+    what: impl FnOnce(&mut ShimClient) -> Result<(), String> + Send + 'static,
+) {
     let (platform, id) = (Arc::clone(platform), id.clone());
     tokio::task::spawn_blocking(move || {
         let connected = ShimClient::connect(&run_dir, PATIENCE).map_err(|error| error.to_string());
@@ -215,14 +256,20 @@ fn call(platform: &Arc<Platform>, id: &InstanceId, run_dir: std::path::PathBuf, 
 }
 
 /// Cleans up after an instance whose shim is gone, and forgets it.
-pub fn forget(platform: &Arc<Platform>, id: &InstanceId) {
+pub(crate) fn forget(platform: &Arc<Platform>, id: &InstanceId) {
     let removed = platform.world().instances.remove(id);
     if let Some(instance) = removed {
         if let Some(status) = &instance.status {
             processes::reap_raw(status.shim_pid);
         }
         if !instance.stopping {
-            platform.event(Some(id.site.as_str()), Some(&id.to_string()), "shim-lost", "the shim of this instance ended; what it left is ended too", None);
+            platform.event(
+                Some(id.site.as_str()),
+                Some(&id.to_string()),
+                "shim-lost",
+                "the shim of this instance ended; what it left is ended too",
+                None,
+            );
         }
         sweep(platform, id, &instance.run_dir);
     }
@@ -238,7 +285,13 @@ fn sweep(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
 }
 
 /// A failure of the store as people meet it.
-pub fn store_fault(error: &seaworthy_state::StateError) -> Fault {
-    let code = if matches!(error, seaworthy_state::StateError::DiskFull { .. }) { Code::DiskFull } else { Code::StateUnwritable };
-    Fault::new(code, "the state could not be written").because_of(error).next("df -h   (shows which disk is full)")
+pub(crate) fn store_fault(error: &seaworthy_state::StateError) -> Fault {
+    let code = if matches!(error, seaworthy_state::StateError::DiskFull { .. }) {
+        Code::DiskFull
+    } else {
+        Code::StateUnwritable
+    };
+    Fault::new(code, "the state could not be written")
+        .because_of(error)
+        .next("df -h   (shows which disk is full)")
 }

@@ -24,7 +24,9 @@ pub fn main(layout: &Layout, program: &std::path::Path) -> Exit {
         let started = Instant::now();
         let mut command = Command::new(program);
         command.arg("control").arg("--state").arg(&layout.state).stdin(Stdio::null());
-        command.env("SEAWORTHY_RUN", &layout.run).env("SEAWORTHY_KEEPER", std::process::id().to_string());
+        command
+            .env("SEAWORTHY_RUN", &layout.run)
+            .env("SEAWORTHY_KEEPER", std::process::id().to_string());
         match command.status().map(|status| status.code()) {
             Ok(Some(0)) => return Exit::Ok,
             Ok(Some(1)) if started.elapsed() < Duration::from_secs(5) => return Exit::UserFixable,

@@ -50,12 +50,22 @@ pub(crate) fn say(text: &str) {
 /// Makes the folders that control needs, with the modes they need.
 pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
     let refused = |dir: &Path, error: &std::io::Error| {
-        let fault = release::disk_fault(format!("could not make or use `{}`", dir.display()), error);
+        let fault =
+            release::disk_fault(format!("could not make or use `{}`", dir.display()), error);
         fault.next("choose another folder: --state DIR, or SEAWORTHY_STATE=DIR")
     };
-    for dir in [&layout.state, &layout.run, &layout.instances(), &layout.state.join("logs"), &layout.state.join("sites"), &layout.state.join("data"), &layout.state.join("public")] {
+    for dir in [
+        &layout.state,
+        &layout.run,
+        &layout.instances(),
+        &layout.state.join("logs"),
+        &layout.state.join("sites"),
+        &layout.state.join("data"),
+        &layout.state.join("public"),
+    ] {
         std::fs::create_dir_all(dir).map_err(|error| refused(dir, &error))?;
-        std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o711)).map_err(|error| refused(dir, &error))?;
+        std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o711))
+            .map_err(|error| refused(dir, &error))?;
     }
     Ok(())
 }
@@ -74,13 +84,21 @@ pub fn main(layout: Layout, program: PathBuf) -> Exit {
 
 fn start(layout: Layout, program: PathBuf) -> Result<(), Fault> {
     prepare_folders(&layout)?;
-    let lock = Lock::try_acquire(&layout.control_lock())
-        .map_err(|error| release::disk_fault(format!("could not lock `{}`", layout.control_lock().display()), &error))?;
+    let lock = Lock::try_acquire(&layout.control_lock()).map_err(|error| {
+        release::disk_fault(format!("could not lock `{}`", layout.control_lock().display()), &error)
+    })?;
     let Some(_lock) = lock else {
-        return Err(Fault::new(Code::ControlRunning, format!("another control process owns `{}`", layout.state.display())).next("seaworthy status"));
+        return Err(Fault::new(
+            Code::ControlRunning,
+            format!("another control process owns `{}`", layout.state.display()),
+        )
+        .next("seaworthy status"));
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build();
-    let runtime = runtime.map_err(|error| Fault::new(Code::Internal, "could not start the runtime").because(error.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build();
+    let runtime = runtime.map_err(|error| {
+        Fault::new(Code::Internal, "could not start the runtime").because(error.to_string())
+    })?;
     let platform = Arc::new(Platform::open(layout, program)?);
     runtime.block_on(run(platform))
 }
@@ -89,8 +107,9 @@ async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     let socket = platform.layout.control_socket();
     lifecycle::resume(&platform).await?;
     reconcile::pass(&platform).await;
-    let listener = server::bind(&socket)
-        .map_err(|error| release::disk_fault(format!("could not listen on `{}`", socket.display()), &error))?;
+    let listener = server::bind(&socket).map_err(|error| {
+        release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)
+    })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));

@@ -23,7 +23,10 @@ use crate::world::{Applied, SiteState};
 const DOWN_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Stops one site, or all and control itself. Returns the names of what was stopped.
-pub async fn down(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<String>, Fault> {
+pub(crate) async fn down(
+    platform: &Arc<Platform>,
+    site: Option<&str>,
+) -> Result<Vec<String>, Fault> {
     let _no_apply = platform.applying.lock().await;
     let names = chosen(platform, site)?;
     for name in &names {
@@ -36,7 +39,9 @@ pub async fn down(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<St
     platform.changed();
     let begun = Instant::now();
     let mut changes = platform.changes.subscribe();
-    while platform.world().instances.keys().any(|id| names.contains(&id.site)) && begun.elapsed() < DOWN_LIMIT {
+    while platform.world().instances.keys().any(|id| names.contains(&id.site))
+        && begun.elapsed() < DOWN_LIMIT
+    {
         tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
     }
     let idle = !platform.world().sites.values().any(|site| site.running);
@@ -63,17 +68,24 @@ fn chosen(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<SiteName>,
 fn no_such_site<'a>(wanted: &str, known: impl Iterator<Item = &'a SiteName>) -> Fault {
     let names: Vec<&str> = known.map(SiteName::as_str).collect();
     let fault = Fault::new(Code::NoSuchSite, format!("there is no site `{wanted}`"));
-    let fault = if names.is_empty() { fault } else { fault.because(format!("there are: {}", names.join(", "))) };
+    let fault = if names.is_empty() {
+        fault
+    } else {
+        fault.because(format!("there are: {}", names.join(", ")))
+    };
     fault.next("seaworthy status")
 }
 
 /// Restarts a site, a service, an instance (`site[/service[/slot]]`) or the edge.
-pub async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<String>, Fault> {
+pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<String>, Fault> {
     if target == "edge" {
         let mut edge = platform.edge.lock().await;
         edge.replace(Duration::from_secs(60 * 60)).await?;
         let record = serde_json::to_string(&edge.record()).unwrap_or_default();
-        platform.store().put_setting("edge", &record).map_err(|error| instances::store_fault(&error))?;
+        platform
+            .store()
+            .put_setting("edge", &record)
+            .map_err(|error| instances::store_fault(&error))?;
         return Ok(vec!["edge".to_owned()]);
     }
     let mut parts = target.split('/');
@@ -82,14 +94,25 @@ pub async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<Strin
     let fits = |id: &InstanceId| {
         id.site.as_str() == site
             && service.is_none_or(|service| id.service.as_str() == service)
-            && slot.is_none_or(|slot| id.slot.to_string() == slot.split('@').next().unwrap_or_default())
+            && slot.is_none_or(|slot| {
+                id.slot.to_string() == slot.split('@').next().unwrap_or_default()
+            })
     };
     let found: Vec<InstanceId> = {
         let world = platform.world();
-        world.instances.iter().filter(|(id, one)| fits(id) && one.draining.is_none()).map(|(id, _)| id.clone()).collect()
+        world
+            .instances
+            .iter()
+            .filter(|(id, one)| fits(id) && one.draining.is_none())
+            .map(|(id, _)| id.clone())
+            .collect()
     };
     if found.is_empty() {
-        return Err(Fault::new(Code::NoSuchInstance, format!("nothing that runs is called `{target}`")).next("seaworthy status"));
+        return Err(Fault::new(
+            Code::NoSuchInstance,
+            format!("nothing that runs is called `{target}`"),
+        )
+        .next("seaworthy status"));
     }
     for id in &found {
         replace_one(platform, id).await;
@@ -100,7 +123,7 @@ pub async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<Strin
 /// A new generation beside the old one, then the old one drains: a restart drops nothing. An instance
 /// that is not serving anyway is restarted in place.
 async fn replace_one(platform: &Arc<Platform>, id: &InstanceId) {
-    let serving = platform.world().instances.get(id).is_some_and(|one| one.is_ready());
+    let serving = platform.world().instances.get(id).is_some_and(super::world::Instance::is_ready);
     if !serving {
         instances::restart(platform, id);
         return;
@@ -119,33 +142,55 @@ async fn replace_one(platform: &Arc<Platform>, id: &InstanceId) {
         }
         tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
         // An event of the old instance would wipe the mark before the reconciler saw it.
-        if let Some(status) = platform.world().instances.get_mut(id).and_then(|one| one.status.as_mut()) {
+        if let Some(status) =
+            platform.world().instances.get_mut(id).and_then(|one| one.status.as_mut())
+        {
             status.wants_replacement = true;
         }
     }
 }
 
 /// Brings back what was: sites from the store, the edge and the instances by adoption.
-pub async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
+pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
     let records = platform.store().sites().map_err(|error| instances::store_fault(&error))?;
     let mut any = false;
     for record in records {
         let Ok(applied) = serde_json::from_str::<Applied>(&record.site_json) else {
-            crate::say(&format!("the state of site `{}` cannot be read by this build: it is left as it is", record.name));
+            crate::say(&format!(
+                "the state of site `{}` cannot be read by this build: it is left as it is",
+                record.name
+            ));
             continue;
         };
         let running = record.desired == Desired::Running;
         any |= running;
-        let (values, faults) = match apply::resolve_secrets(platform, &record.project, &applied.site) {
-            Ok((values, _)) => (values, Vec::new()),
-            Err(fault) => (specs_values(), vec![fault]),
+        let (values, faults) =
+            match apply::resolve_secrets(platform, &record.project, &applied.site) {
+                Ok((values, _)) => (values, Vec::new()),
+                Err(fault) => (specs_values(), vec![fault]),
+            };
+        let user = platform
+            .root
+            .then(|| users::existing(&users::site_user_name(&record.name)).ok())
+            .flatten();
+        let state = SiteState {
+            id: record.id,
+            project: record.project,
+            applied,
+            running,
+            rejected: BTreeMap::new(),
+            faults,
+            values,
+            user,
         };
-        let user = platform.root.then(|| users::existing(&users::site_user_name(&record.name)).ok()).flatten();
-        let state = SiteState { id: record.id, project: record.project, applied, running, rejected: BTreeMap::new(), faults, values, user };
         platform.world().sites.insert(record.name, state);
     }
-    let edge: Option<EdgeRecord> =
-        platform.store().get_setting("edge").ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
+    let edge: Option<EdgeRecord> = platform
+        .store()
+        .get_setting("edge")
+        .ok()
+        .flatten()
+        .and_then(|text| serde_json::from_str(&text).ok());
     if let Some(edge) = edge {
         platform.edge.lock().await.adopt(&edge).await;
     }
@@ -168,7 +213,9 @@ fn specs_values() -> crate::specs::Values {
 /// Adopted instances must have spoken before the edge is told anything: an empty list would take them out.
 async fn wait_for_statuses(platform: &Arc<Platform>) {
     let (begun, mut changes) = (Instant::now(), platform.changes.subscribe());
-    while platform.world().instances.values().any(|one| one.alive && one.status.is_none()) && begun.elapsed() < Duration::from_secs(5) {
+    while platform.world().instances.values().any(|one| one.alive && one.status.is_none())
+        && begun.elapsed() < Duration::from_secs(5)
+    {
         tokio::time::timeout(Duration::from_millis(50), changes.changed()).await.ok();
     }
 }

@@ -12,22 +12,28 @@ use seaworthy_base::{Code, Fault};
 use seaworthy_manifest::site::{ListenAddress, Site, Tls};
 
 /// A wanted listener: address, and whether TLS is spoken there.
-pub type Listeners = BTreeMap<SocketAddr, bool>;
+pub(crate) type Listeners = BTreeMap<SocketAddr, bool>;
 
 /// Names that never leave this machine (RFC 6761) and loopback addresses.
-pub fn is_local(domain: &str) -> bool {
+pub(crate) fn is_local(domain: &str) -> bool {
     let address = domain.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    domain == "localhost" || domain.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    domain == "localhost"
+        || domain.ends_with(".localhost")
+        || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The union of what the sites ask for. `root` decides between 80/443 and 8080/8443.
-pub fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) -> Listeners {
+pub(crate) fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) -> Listeners {
     let (http, https) = if root { (80, 443) } else { (8080, 8443) };
     let mut all = Listeners::new();
     for site in sites {
         let local = site.domains.iter().all(|domain| is_local(domain));
         let plain = addresses(&site.listen.http, http, local);
-        let secure = if site.tls == Tls::Off { Vec::new() } else { addresses(&site.listen.https, https, local) };
+        let secure = if site.tls == Tls::Off {
+            Vec::new()
+        } else {
+            addresses(&site.listen.https, https, local)
+        };
         all.extend(plain.into_iter().map(|address| (address, false)));
         all.extend(secure.into_iter().map(|address| (address, true)));
     }
@@ -37,7 +43,10 @@ pub fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) -> List
     };
     let keys: Vec<SocketAddr> = all.keys().copied().collect();
     for address in keys {
-        if !address.ip().is_unspecified() && address.port() != 0 && all.contains_key(&wildcard(&address)) {
+        if !address.ip().is_unspecified()
+            && address.port() != 0
+            && all.contains_key(&wildcard(&address))
+        {
             all.remove(&address);
         }
     }
@@ -66,7 +75,7 @@ fn addresses(given: &[ListenAddress], default: u16, local: bool) -> Vec<SocketAd
 }
 
 /// Binds one address; the fault names who holds the port.
-pub fn bind(address: SocketAddr, site_hint: &str) -> Result<TcpListener, Fault> {
+pub(crate) fn bind(address: SocketAddr, site_hint: &str) -> Result<TcpListener, Fault> {
     seaworthy_sys::socket::listen_tcp(address).map_err(|error| {
         let what = format!("the edge could not listen on `{address}`");
         match error.kind() {
@@ -78,20 +87,22 @@ pub fn bind(address: SocketAddr, site_hint: &str) -> Result<TcpListener, Fault> 
                         .next(format!("stop it (`ps -fp {}` shows what it is), or", holder.pid)),
                     None => fault.because("another program listens there"),
                 };
-                fault.next(format!("choose other ports in `[listen]` of {site_hint}: `http = 8080`, `https = 8443`"))
+                fault.next(format!(
+                    "choose other ports in `[listen]` of {site_hint}: `http = 8080`, `https = 8443`"
+                ))
             }
             std::io::ErrorKind::PermissionDenied => Fault::new(Code::PortDenied, what)
                 .because("ports below 1024 are for root")
                 .next("run as root, or choose ports from 1024 in `[listen]`: `https = 8443`"),
-            _ => Fault::new(Code::PortDenied, what)
-                .because(error.to_string())
-                .next("check the address in `[listen]`: it must be one of this machine's (`ip addr`)"),
+            _ => Fault::new(Code::PortDenied, what).because(error.to_string()).next(
+                "check the address in `[listen]`: it must be one of this machine's (`ip addr`)",
+            ),
         }
     })
 }
 
 /// Whether this host can bind IPv6 at all; without it IPv6 defaults are left out, given ones are an error.
-pub fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     seaworthy_sys::socket::listen_tcp(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0)).is_ok()
 }
 
@@ -100,9 +111,13 @@ mod tests {
     use super::*;
 
     fn site(domains: &[&str], http: &[ListenAddress], https: &[ListenAddress]) -> Site {
-        let text = format!("site = \"x\"\ndomains = {domains:?}\n[tls]\nmode = \"internal\"\n[service.web]\nstatic = \".\"\n");
+        let text = format!(
+            "site = \"x\"\ndomains = {domains:?}\n[tls]\nmode = \"internal\"\n[service.web]\nstatic = \".\"\n"
+        );
         let dir = tempfile::tempdir().unwrap();
-        let mut site = seaworthy_manifest::parse(&text, std::path::Path::new("seaworthy.toml"), dir.path()).unwrap();
+        let mut site =
+            seaworthy_manifest::parse(&text, std::path::Path::new("seaworthy.toml"), dir.path())
+                .unwrap();
         site.listen.http = http.to_vec();
         site.listen.https = https.to_vec();
         site
@@ -117,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_public_site_swallows_the_loopback_listeners_of_a_local_one() {
-        let all = wanted([&site(&["a.localhost"], &[], &[]), &site(&["a.example"], &[], &[])], true);
+        let all =
+            wanted([&site(&["a.localhost"], &[], &[]), &site(&["a.example"], &[], &[])], true);
         let texts: Vec<String> = all.keys().map(ToString::to_string).collect();
         assert_eq!(texts, ["0.0.0.0:80", "0.0.0.0:443", "[::]:80", "[::]:443"]);
     }

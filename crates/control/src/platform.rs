@@ -22,7 +22,7 @@ use crate::world::World;
 
 /// The parts of a control process.
 #[derive(Debug)]
-pub struct Platform {
+pub(crate) struct Platform {
     /// Where everything lies.
     pub layout: Layout,
     /// Whether we are root.
@@ -57,7 +57,7 @@ pub struct Platform {
 
 impl Platform {
     /// Opens state, secrets and authority; nothing is started yet.
-    pub fn open(layout: Layout, program: PathBuf) -> Result<Self, Fault> {
+    pub(crate) fn open(layout: Layout, program: PathBuf) -> Result<Self, Fault> {
         let unusable = |what: &str, error: &dyn std::error::Error| {
             Fault::new(Code::StateUnwritable, format!("could not open {what}"))
                 .because_of(error)
@@ -65,10 +65,16 @@ impl Platform {
         };
         let root = seaworthy_sys::process::current_uid() == 0;
         let mut guards = Vec::new();
-        let store = Store::open(&layout.state).map_err(|error| unusable("the state store", &error))?;
+        let store =
+            Store::open(&layout.state).map_err(|error| unusable("the state store", &error))?;
         let vault = Vault::open(&layout.state).map_err(|error| unusable("the secrets", &error))?;
-        let authority = Authority::open(&layout.certs(), &layout.ca()).map_err(|error| unusable("the certificates", &error))?;
-        let user = if root { users::ensure("sw-edge", &layout.edge_logs()) } else { Err(Fault::new(Code::SpawnFailed, "")) };
+        let authority = Authority::open(&layout.certs(), &layout.ca())
+            .map_err(|error| unusable("the certificates", &error))?;
+        let user = if root {
+            users::ensure("sw-edge", &layout.edge_logs())
+        } else {
+            Err(Fault::new(Code::SpawnFailed, ""))
+        };
         let user = match user {
             Ok(user) => Some(user),
             Err(fault) => {
@@ -82,7 +88,8 @@ impl Platform {
         };
         let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
-        let options = EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
+        let options =
+            EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
         let wake = Arc::new(Notify::new());
         Ok(Self {
             root,
@@ -105,23 +112,30 @@ impl Platform {
     }
 
     /// The store; never held across an await.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known; never held across an await.
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something changed: the reconciler looks again, and so does everybody who waits.
-    pub fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
         self.wake.notify_one();
     }
 
     /// Writes an event; a store that cannot take it is said and survived.
-    pub fn event(&self, site: Option<&str>, instance: Option<&str>, kind: &str, text: &str, fault: Option<&Fault>) {
+    pub(crate) fn event(
+        &self,
+        site: Option<&str>,
+        instance: Option<&str>,
+        kind: &str,
+        text: &str,
+        fault: Option<&Fault>,
+    ) {
         let record = EventRecord {
             id: 0,
             at: Timestamp::now(),

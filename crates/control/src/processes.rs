@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 /// Blocks until the process ended; returns at once when there is none.
-pub fn wait_for_end(pid: u32) {
+pub(crate) fn wait_for_end(pid: u32) {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     if let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) {
         loop {
@@ -22,20 +22,20 @@ pub fn wait_for_end(pid: u32) {
 }
 
 /// Takes a zombie away when it was our child.
-pub fn reap(pid: Pid) {
+pub(crate) fn reap(pid: Pid) {
     // ECHILD for a process that is not our child is the usual case after an adoption.
     waitpid(Some(pid), WaitOptions::NOHANG).ok();
 }
 
 /// The same, for a pid as it stands in a message.
-pub fn reap_raw(pid: u32) {
+pub(crate) fn reap_raw(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         reap(pid);
     }
 }
 
 /// Ends a process at once.
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
     }

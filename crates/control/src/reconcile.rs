@@ -21,7 +21,7 @@ const FAST: Duration = Duration::from_millis(50);
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs until control ends.
-pub async fn run(platform: Arc<Platform>) {
+pub(crate) async fn run(platform: Arc<Platform>) {
     loop {
         let draining = platform.world().instances.values().any(|one| one.draining.is_some());
         let pulse = if draining { FAST } else { PULSE };
@@ -31,7 +31,7 @@ pub async fn run(platform: Arc<Platform>) {
 }
 
 /// One look.
-pub async fn pass(platform: &Arc<Platform>) {
+pub(crate) async fn pass(platform: &Arc<Platform>) {
     keep_edge(platform).await;
     // Decisions follow from one another (forget, then launch): until there is nothing left to do.
     for _ in 0..8 {
@@ -85,7 +85,13 @@ async fn perform(platform: &Arc<Platform>, action: Action) -> bool {
         Action::Launch(site, service, slot) => {
             if let Err(fault) = instances::launch(platform, &site, &service, slot).await {
                 crate::say(&fault.to_string());
-                platform.event(Some(site.as_str()), None, "launch-failed", &fault.what, Some(&fault));
+                platform.event(
+                    Some(site.as_str()),
+                    None,
+                    "launch-failed",
+                    &fault.what,
+                    Some(&fault),
+                );
                 if let Some(state) = platform.world().sites.get_mut(&site) {
                     state.faults = vec![fault];
                 }
@@ -128,7 +134,8 @@ async fn tell_edge(platform: &Arc<Platform>) {
         crate::say(&format!("the edge was not told where the instances are: {error}"));
         return;
     }
-    let draining = platform.world().instances.values().any(|one| one.draining.is_some() && !one.drained);
+    let draining =
+        platform.world().instances.values().any(|one| one.draining.is_some() && !one.drained);
     if !draining {
         return;
     }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 /// What a folder holds, by hash: as a whole, and for each service's own folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
+pub(crate) struct Fingerprint {
     /// SHA-256 over all files and the build commands, hex.
     pub whole: String,
     /// The same for the files below each service's `dir`.
@@ -30,13 +30,13 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// The first 32 bits, for the release's id.
-    pub fn short(&self) -> u32 {
+    pub(crate) fn short(&self) -> u32 {
         u32::from_str_radix(self.whole.get(..8).unwrap_or("0"), 16).unwrap_or(0)
     }
 }
 
 /// Reads the project's files (those that `.gitignore` does not leave out) and hashes them.
-pub fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fault> {
+pub(crate) fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fault> {
     let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
         Fault::new(Code::FileMissing, format!("could not read `{}`", path.display()))
             .because(error.to_string())
@@ -51,28 +51,36 @@ pub fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fault> {
         services.entry(service.name.clone()).or_default().update(&commands);
     }
     for file in &files {
-        let digest = hash_file(&project.join(file)).map_err(|error| unreadable(&project.join(file), &error))?;
+        let digest = hash_file(&project.join(file))
+            .map_err(|error| unreadable(&project.join(file), &error))?;
         let entry = [file.as_os_str().as_encoded_bytes(), b"\0", &digest[..]].concat();
         whole.update(&entry);
         for service in site.services.values().filter(|service| below(file, &service.dir)) {
             services.entry(service.name.clone()).or_default().update(&entry);
         }
     }
-    let hex = |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex =
+        |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let services = services.into_iter().map(|(name, hash)| (name, hex(hash))).collect();
     Ok(Fingerprint { whole: hex(whole), services, files })
 }
 
 fn below(file: &Path, dir: &str) -> bool {
-    let dir: PathBuf = Path::new(dir).components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    let dir: PathBuf =
+        Path::new(dir).components().filter(|part| !matches!(part, Component::CurDir)).collect();
     file.starts_with(dir)
 }
 
 fn content_files(project: &Path, site: &Site) -> Result<Vec<PathBuf>, ignore::Error> {
-    let secrets: Vec<&str> =
-        [&site.secrets.file, &site.secrets.dir, &site.secrets.age].into_iter().flatten().map(String::as_str).collect();
+    let secrets: Vec<&str> = [&site.secrets.file, &site.secrets.dir, &site.secrets.age]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
     let mut files = Vec::new();
-    for entry in WalkBuilder::new(project).hidden(false).require_git(false).follow_links(false).build() {
+    for entry in
+        WalkBuilder::new(project).hidden(false).require_git(false).follow_links(false).build()
+    {
         let entry = entry?;
         let relative = entry.path().strip_prefix(project).unwrap_or(entry.path());
         let skip = relative.components().any(|part| part.as_os_str() == ".git")
@@ -106,7 +114,7 @@ fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 /// Copies the files into the release's final place; whatever an interrupted attempt left there goes first.
-pub fn copy(project: &Path, files: &[PathBuf], into: &Path) -> io::Result<()> {
+pub(crate) fn copy(project: &Path, files: &[PathBuf], into: &Path) -> io::Result<()> {
     if into.exists() {
         fs::remove_dir_all(into)?;
     }
@@ -127,7 +135,7 @@ pub fn copy(project: &Path, files: &[PathBuf], into: &Path) -> io::Result<()> {
 
 /// Links every `shared` path of a service to its place in the site's data folder, which starts as a
 /// copy of what the project brings.
-pub fn link_shared(service: &Service, release: &Path, data: &Path) -> io::Result<()> {
+pub(crate) fn link_shared(service: &Service, release: &Path, data: &Path) -> io::Result<()> {
     for shared in &service.shared {
         let inside = release.join(&service.dir).join(shared);
         let outside = data.join("shared").join(&service.dir).join(shared);
@@ -152,7 +160,11 @@ pub fn link_shared(service: &Service, release: &Path, data: &Path) -> io::Result
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
 }
 
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
@@ -172,14 +184,21 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Copies what static services serve to where the edge may read it.
-pub fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), Fault> {
+pub(crate) fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), Fault> {
     for service in site.services.values() {
         let ServiceKind::Static { root, .. } = &service.kind else { continue };
-        let (from, to) = (release.join(&service.dir).join(root), public.join(service.name.as_str()));
+        let (from, to) =
+            (release.join(&service.dir).join(root), public.join(service.name.as_str()));
         if !from.is_dir() {
-            return Err(Fault::new(Code::FileMissing, format!("the folder that service `{}` serves does not exist", service.name))
-                .because(format!("`static = \"{root}\"` names `{}`, and no build command made it", Path::new(&service.dir).join(root).display()))
-                .next("check `static` and `build` of the service in seaworthy.toml"));
+            return Err(Fault::new(
+                Code::FileMissing,
+                format!("the folder that service `{}` serves does not exist", service.name),
+            )
+            .because(format!(
+                "`static = \"{root}\"` names `{}`, and no build command made it",
+                Path::new(&service.dir).join(root).display()
+            ))
+            .next("check `static` and `build` of the service in seaworthy.toml"));
         }
         let result = (|| {
             if to.exists() {
@@ -188,13 +207,20 @@ pub fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), Fault> 
             copy_tree(&from, &to)?;
             set_owner(public, None, 0o755, 0o644)
         })();
-        result.map_err(|error| disk_fault(format!("could not publish the files of `{}`", service.name), &error))?;
+        result.map_err(|error| {
+            disk_fault(format!("could not publish the files of `{}`", service.name), &error)
+        })?;
     }
     Ok(())
 }
 
 /// Gives a tree to a user (or leaves the owner) and sets modes; a file keeps its execute bits.
-pub fn set_owner(tree: &Path, owner: Option<(u32, u32)>, dir_mode: u32, file_mode: u32) -> io::Result<()> {
+pub(crate) fn set_owner(
+    tree: &Path,
+    owner: Option<(u32, u32)>,
+    dir_mode: u32,
+    file_mode: u32,
+) -> io::Result<()> {
     let meta = fs::symlink_metadata(tree)?;
     if let Some((uid, gid)) = owner {
         lchown(tree, Some(uid), Some(gid))?;
@@ -214,7 +240,7 @@ pub fn set_owner(tree: &Path, owner: Option<(u32, u32)>, dir_mode: u32, file_mod
 }
 
 /// A release that is being built belongs to the site's user, a built one to us: the site may read it.
-pub fn hand_over(release: &Path, user: Option<&User>, built: bool) -> io::Result<()> {
+pub(crate) fn hand_over(release: &Path, user: Option<&User>, built: bool) -> io::Result<()> {
     match user {
         Some(user) if built => set_owner(release, Some((0, user.gid)), 0o750, 0o640),
         Some(user) => set_owner(release, Some((user.uid, user.gid)), 0o750, 0o640),
@@ -223,8 +249,12 @@ pub fn hand_over(release: &Path, user: Option<&User>, built: bool) -> io::Result
 }
 
 /// An I/O error on our own folders, told apart from a full disk.
-pub fn disk_fault(what: String, error: &io::Error) -> Fault {
-    let code = if error.kind() == io::ErrorKind::StorageFull { Code::DiskFull } else { Code::StateUnwritable };
+pub(crate) fn disk_fault(what: String, error: &io::Error) -> Fault {
+    let code = if error.kind() == io::ErrorKind::StorageFull {
+        Code::DiskFull
+    } else {
+        Code::StateUnwritable
+    };
     Fault::new(code, what).because(error.to_string()).next("df -h   (shows which disk is full)")
 }
 
@@ -239,7 +269,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        let site = seaworthy_manifest::parse(text, Path::new("seaworthy.toml"), dir.path()).unwrap();
+        let site =
+            seaworthy_manifest::parse(text, Path::new("seaworthy.toml"), dir.path()).unwrap();
         (dir, site)
     }
 
@@ -247,7 +278,17 @@ mod tests {
 
     #[test]
     fn the_manifest_ignored_files_and_secrets_are_no_content() {
-        let (dir, site) = project(TWO, &[("a/1", "x"), ("b/1", "y"), (".gitignore", "skip\n"), ("skip", "1"), (".env", "A=1"), ("seaworthy.toml", TWO)]);
+        let (dir, site) = project(
+            TWO,
+            &[
+                ("a/1", "x"),
+                ("b/1", "y"),
+                (".gitignore", "skip\n"),
+                ("skip", "1"),
+                (".env", "A=1"),
+                ("seaworthy.toml", TWO),
+            ],
+        );
         let before = fingerprint(dir.path(), &site).unwrap();
         assert_eq!(before.files, [".gitignore", "a/1", "b/1"].map(PathBuf::from));
         fs::write(dir.path().join("skip"), "2").unwrap();

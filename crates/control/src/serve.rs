@@ -16,18 +16,28 @@ use crate::listeners::{self, Listeners};
 use crate::platform::Platform;
 
 /// Makes the edge serve every running site.
-pub async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
+pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     let sites: Vec<(Site, std::path::PathBuf, seaworthy_base::ReleaseId)> = {
         let world = platform.world();
         let running = world.sites.values().filter(|site| site.running);
-        running.map(|site| (site.applied.site.clone(), site.project.clone(), site.applied.release)).collect()
+        running
+            .map(|site| (site.applied.site.clone(), site.project.clone(), site.applied.release))
+            .collect()
     };
     let certificates = certificates(platform, &sites)?;
     let mut edge = platform.edge.lock().await;
-    let wanted = resolve_free_ports(platform, listeners::wanted(sites.iter().map(|(site, ..)| site), platform.root), &edge.addresses());
+    let wanted = resolve_free_ports(
+        platform,
+        listeners::wanted(sites.iter().map(|(site, ..)| site), platform.root),
+        &edge.addresses(),
+    );
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
-    let https_port = addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
-    let routed = sites.iter().map(|(site, _, release)| edge_config::site(site, *release, &platform.layout, https_port)).collect();
+    let https_port =
+        addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
+    let routed = sites
+        .iter()
+        .map(|(site, _, release)| edge_config::site(site, *release, &platform.layout, https_port))
+        .collect();
     if !sites.is_empty() {
         edge.ensure().await?;
     }
@@ -38,7 +48,10 @@ pub async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
 
 fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Result<(), Fault> {
     let record = serde_json::to_string(record).unwrap_or_default();
-    platform.store().put_setting("edge", &record).map_err(|error| crate::instances::store_fault(&error))
+    platform
+        .store()
+        .put_setting("edge", &record)
+        .map_err(|error| crate::instances::store_fault(&error))
 }
 
 /// A port 0 stands for the port that is already held, or was held before a cold start; a new one otherwise.
@@ -50,9 +63,16 @@ fn resolve_free_ports(platform: &Arc<Platform>, wanted: Listeners, held: &Listen
             continue;
         }
         let key = free_port_key(&address, tls);
-        let chosen: Option<u16> = platform.store().get_setting(&key).ok().flatten().and_then(|text| text.parse().ok());
-        let again = chosen.map(|port| SocketAddr::new(address.ip(), port)).filter(|again| held.contains_key(again) || free(again));
-        let fresh = || listeners::bind(address, "the manifest").ok().and_then(|socket| socket.local_addr().ok());
+        let chosen: Option<u16> =
+            platform.store().get_setting(&key).ok().flatten().and_then(|text| text.parse().ok());
+        let again = chosen
+            .map(|port| SocketAddr::new(address.ip(), port))
+            .filter(|again| held.contains_key(again) || free(again));
+        let fresh = || {
+            listeners::bind(address, "the manifest")
+                .ok()
+                .and_then(|socket| socket.local_addr().ok())
+        };
         let Some(found) = again.or_else(fresh) else { continue };
         if let Err(error) = platform.store().put_setting(&key, &found.port().to_string()) {
             crate::say(&format!("could not remember a port: {error}"));
@@ -72,8 +92,14 @@ fn free_port_key(address: &SocketAddr, tls: bool) -> String {
 
 type Bound = Vec<(SocketAddr, TcpListener, bool)>;
 
-fn bind_missing(wanted: &Listeners, held: &Listeners, sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)]) -> Result<(Bound, BTreeMap<SocketAddr, bool>), Fault> {
-    let hint = sites.last().map_or_else(String::new, |(_, project, _)| project.join("seaworthy.toml").display().to_string());
+fn bind_missing(
+    wanted: &Listeners,
+    held: &Listeners,
+    sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)],
+) -> Result<(Bound, BTreeMap<SocketAddr, bool>), Fault> {
+    let hint = sites.last().map_or_else(String::new, |(_, project, _)| {
+        project.join("seaworthy.toml").display().to_string()
+    });
     let ipv6 = listeners::has_ipv6();
     let (mut bound, mut addresses) = (Vec::new(), BTreeMap::new());
     for (address, tls) in wanted {
@@ -88,7 +114,10 @@ fn bind_missing(wanted: &Listeners, held: &Listeners, sites: &[(Site, std::path:
     Ok((bound, addresses))
 }
 
-fn certificates(platform: &Arc<Platform>, sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)]) -> Result<Vec<Certificate>, Fault> {
+fn certificates(
+    platform: &Arc<Platform>,
+    sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)],
+) -> Result<Vec<Certificate>, Fault> {
     let mut all = Vec::new();
     for (site, project, _) in sites {
         let hosts = edge_config::certificate_hosts(site);
@@ -96,12 +125,23 @@ fn certificates(platform: &Arc<Platform>, sites: &[(Site, std::path::PathBuf, se
             Tls::Off => {}
             Tls::Internal => {
                 let leaf = platform.authority.leaf(site.name.as_str(), &hosts, Timestamp::now());
-                all.push(leaf.map_err(|error| Fault::new(Code::Internal, format!("could not make a certificate for site `{}`", site.name)).because_of(&error))?);
+                all.push(leaf.map_err(|error| {
+                    Fault::new(
+                        Code::Internal,
+                        format!("could not make a certificate for site `{}`", site.name),
+                    )
+                    .because_of(&error)
+                })?);
             }
             Tls::Files { cert, key } => {
                 let read = |path: &str| {
                     std::fs::read_to_string(project.join(path)).map_err(|error| {
-                        Fault::new(Code::FileMissing, format!("could not read `{path}`, which `[tls]` names")).because(error.to_string()).next(format!("ls -l {}", project.join(path).display()))
+                        Fault::new(
+                            Code::FileMissing,
+                            format!("could not read `{path}`, which `[tls]` names"),
+                        )
+                        .because(error.to_string())
+                        .next(format!("ls -l {}", project.join(path).display()))
                     })
                 };
                 all.push(Certificate { hosts, chain_pem: read(cert)?, key_pem: read(key)? });

@@ -16,7 +16,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
-use seaworthy_api::model::{ApplyRequest, DownRequest, ExplainRequest, Hello, Progress, RestartRequest, VERSION};
+use seaworthy_api::model::{
+    ApplyRequest, DownRequest, ExplainRequest, Hello, Progress, RestartRequest, VERSION,
+};
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::mpsc;
@@ -38,7 +40,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Binds the control socket, replacing the one of a dead control (the lock says that it is dead).
-pub fn bind(socket: &PathBuf) -> io::Result<UnixListener> {
+pub(crate) fn bind(socket: &PathBuf) -> io::Result<UnixListener> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -49,7 +51,7 @@ pub fn bind(socket: &PathBuf) -> io::Result<UnixListener> {
 }
 
 /// Serves until the task is dropped.
-pub async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io::Result<()> {
+pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io::Result<()> {
     let uid = seaworthy_sys::process::current_uid();
     let routes = Router::new()
         .route("/v1/hello", get(hello))
@@ -76,9 +78,16 @@ impl axum::serve::Listener for OwnUsersOnly {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == 0 || peer.uid() == self.uid => return (stream, address),
-                    Ok(peer) => crate::say(&format!("refused a connection of user {} to the control socket", peer.uid())),
-                    Err(error) => crate::say(&format!("refused a connection without credentials: {error}")),
+                    Ok(peer) if peer.uid() == 0 || peer.uid() == self.uid => {
+                        return (stream, address);
+                    }
+                    Ok(peer) => crate::say(&format!(
+                        "refused a connection of user {} to the control socket",
+                        peer.uid()
+                    )),
+                    Err(error) => {
+                        crate::say(&format!("refused a connection without credentials: {error}"))
+                    }
                 },
                 Err(error) => {
                     crate::say(&format!("could not accept on the control socket: {error}"));
@@ -125,17 +134,26 @@ fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(each)).into_response()
 }
 
-async fn down(State(platform): Shared, Json(request): Json<DownRequest>) -> Result<Response, Refusal> {
+async fn down(
+    State(platform): Shared,
+    Json(request): Json<DownRequest>,
+) -> Result<Response, Refusal> {
     let stopped = lifecycle::down(&platform, request.site.as_deref()).await.map_err(Refusal)?;
     Ok(Json(stopped).into_response())
 }
 
-async fn restart(State(platform): Shared, Json(request): Json<RestartRequest>) -> Result<Response, Refusal> {
+async fn restart(
+    State(platform): Shared,
+    Json(request): Json<RestartRequest>,
+) -> Result<Response, Refusal> {
     let restarted = lifecycle::restart(&platform, &request.target).await.map_err(Refusal)?;
     Ok(Json(restarted).into_response())
 }
 
-async fn explain_why(State(platform): Shared, Json(question): Json<ExplainRequest>) -> Result<Response, Refusal> {
+async fn explain_why(
+    State(platform): Shared,
+    Json(question): Json<ExplainRequest>,
+) -> Result<Response, Refusal> {
     let answer = explain::explain(&platform, &question).await.map_err(Refusal)?;
     Ok(Json(answer).into_response())
 }

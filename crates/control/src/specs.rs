@@ -9,7 +9,9 @@ use std::path::Path;
 
 use seaworthy_api::Layout;
 use seaworthy_base::{InstanceId, ReleaseId, SiteName};
-use seaworthy_manifest::site::{self, Command, EnvValue, Instances, PortUse, Process, Service, ServiceKind};
+use seaworthy_manifest::site::{
+    self, Command, EnvValue, Instances, PortUse, Process, Service, ServiceKind,
+};
 use seaworthy_runtime::model::{Limits, Log, Ports, Probe, Restart, Spec, Stop, User};
 use seaworthy_secrets::Secret;
 use sha2::{Digest, Sha256};
@@ -17,10 +19,10 @@ use sha2::{Digest, Sha256};
 use crate::commands;
 
 /// Values of secrets by name.
-pub type Values = BTreeMap<String, Secret<String>>;
+pub(crate) type Values = BTreeMap<String, Secret<String>>;
 
 /// Names of all secrets that a service needs.
-pub fn secret_names(service: &Service) -> Vec<String> {
+pub(crate) fn secret_names(service: &Service) -> Vec<String> {
     let given = service.secrets.iter().map(|used| used.name.clone());
     let in_env = service.env.values().filter_map(|value| match value {
         EnvValue::Secret(name) => Some(name.clone()),
@@ -30,7 +32,7 @@ pub fn secret_names(service: &Service) -> Vec<String> {
 }
 
 /// How many instances a program has on a machine with `cores` cores.
-pub fn count(process: &Process, cores: u16) -> u16 {
+pub(crate) fn count(process: &Process, cores: u16) -> u16 {
     match process.instances {
         Instances::Fixed(count) => count,
         Instances::Cores => cores,
@@ -39,7 +41,7 @@ pub fn count(process: &Process, cores: u16) -> u16 {
 
 /// Where a service of a site stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The map.
     pub layout: &'a Layout,
     /// The site.
@@ -49,7 +51,11 @@ pub struct Place<'a> {
 }
 
 /// The environment of a service's build, migration and start: nothing is inherited but what is named here.
-pub fn environment(service: &Service, place: Place<'_>, values: &Values) -> Vec<(String, String)> {
+pub(crate) fn environment(
+    service: &Service,
+    place: Place<'_>,
+    values: &Values,
+) -> Vec<(String, String)> {
     let data = place.layout.data(place.site).display().to_string();
     let release = place.release.to_string();
     let mut all = BTreeMap::new();
@@ -83,14 +89,16 @@ pub fn environment(service: &Service, place: Place<'_>, values: &Values) -> Vec<
 }
 
 /// The folder a service works in.
-pub fn folder(service: &Service, place: Place<'_>) -> std::path::PathBuf {
+pub(crate) fn folder(service: &Service, place: Place<'_>) -> std::path::PathBuf {
     let release = place.layout.release(place.site, place.release);
-    let dir = Path::new(&service.dir).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
+    let dir = Path::new(&service.dir)
+        .components()
+        .filter(|part| matches!(part, std::path::Component::Normal(_)));
     dir.fold(release, |path, part| path.join(part))
 }
 
 /// The hash of a service's specification.
-pub fn hash(service: &Service, content: &str, values: &Values, key: &str) -> String {
+pub(crate) fn hash(service: &Service, content: &str, values: &Values, key: &str) -> String {
     let mut plain = service.clone();
     if let ServiceKind::Process(process) = &mut plain.kind {
         process.instances = Instances::Fixed(0);
@@ -110,7 +118,7 @@ pub fn hash(service: &Service, content: &str, values: &Values, key: &str) -> Str
 }
 
 /// Puts a specification together.
-pub fn build(
+pub(crate) fn build(
     id: &InstanceId,
     service: &Service,
     process: &Process,
@@ -123,7 +131,9 @@ pub fn build(
     let release = place.release.to_string();
     let names = [("DATA", data.as_str()), ("RELEASE", release.as_str())];
     let files = service.secrets.iter().filter(|used| used.as_file);
-    let secret_files = files.filter_map(|used| Some((used.name.clone(), values.get(&used.name)?.expose().clone()))).collect();
+    let secret_files = files
+        .filter_map(|used| Some((used.name.clone(), values.get(&used.name)?.expose().clone())))
+        .collect();
     Spec {
         id: id.clone(),
         argv: commands::argv(&process.run, &names),
@@ -163,7 +173,7 @@ pub fn build(
 }
 
 /// The words of a command, for people.
-pub fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     match command {
         Command::Argv(words) => words.join(" "),
         Command::Shell(line) => line.clone(),

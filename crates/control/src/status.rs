@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use seaworthy_api::model::{ControlStatus, EdgeView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus, VERSION};
+use seaworthy_api::model::{
+    ControlStatus, EdgeView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus, VERSION,
+};
 use seaworthy_base::{ServiceName, SiteName, Timestamp};
 use seaworthy_edge::model::EdgeStatus;
 use seaworthy_manifest::site::{ServiceKind, Tls};
@@ -14,16 +16,23 @@ use crate::specs;
 use crate::world::{Instance, SiteState, World};
 
 /// How the platform is now; asks the edge.
-pub async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
+pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
     let (edge_status, (pid, draining), addresses) = {
         let edge = platform.edge.lock().await;
         (edge.status().await.unwrap_or_default(), edge.pids(), edge.addresses())
     };
-    let on = |tls: bool| addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect();
+    let on = |tls: bool| {
+        addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
+    };
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
     let world = platform.world();
     let mut guards = platform.guards.clone();
-    for guard in world.instances.values().filter_map(|one| one.status.as_ref()).flat_map(|status| &status.guards) {
+    for guard in world
+        .instances
+        .values()
+        .filter_map(|one| one.status.as_ref())
+        .flat_map(|status| &status.guards)
+    {
         if !guards.contains(guard) {
             guards.push(guard.clone());
         }
@@ -38,7 +47,11 @@ pub async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
             state: platform.layout.state.clone(),
             keeper: std::env::var("SEAWORTHY_KEEPER").ok().and_then(|pid| pid.parse().ok()),
         },
-        sites: world.sites.iter().map(|(name, site)| one_site(platform, &world, name, site, urls(site), &edge_status)).collect(),
+        sites: world
+            .sites
+            .iter()
+            .map(|(name, site)| one_site(platform, &world, name, site, urls(site), &edge_status))
+            .collect(),
         edge: EdgeView {
             pid,
             http,
@@ -55,26 +68,42 @@ pub async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
 }
 
 /// Addresses of one site for people.
-pub async fn urls(platform: &Arc<Platform>, name: &SiteName) -> Vec<String> {
+pub(crate) async fn urls(platform: &Arc<Platform>, name: &SiteName) -> Vec<String> {
     let addresses = platform.edge.lock().await.addresses();
-    let on = |tls: bool| addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect();
+    let on = |tls: bool| {
+        addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
+    };
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
     platform.world().sites.get(name).map(|site| site_urls(site, &http, &https)).unwrap_or_default()
 }
 
-fn site_urls(site: &SiteState, http: &[std::net::SocketAddr], https: &[std::net::SocketAddr]) -> Vec<String> {
+fn site_urls(
+    site: &SiteState,
+    http: &[std::net::SocketAddr],
+    https: &[std::net::SocketAddr],
+) -> Vec<String> {
     let off = site.applied.site.tls == Tls::Off;
-    let (scheme, port, usual) = if off { ("http", http.first(), 80) } else { ("https", https.first(), 443) };
+    let (scheme, port, usual) =
+        if off { ("http", http.first(), 80) } else { ("https", https.first(), 443) };
     let Some(port) = port.map(std::net::SocketAddr::port) else { return Vec::new() };
     let tail = if port == usual { String::new() } else { format!(":{port}") };
     let named = site.applied.site.domains.iter().filter(|domain| !domain.starts_with("*."));
     named.map(|domain| format!("{scheme}://{domain}{tail}")).collect()
 }
 
-fn one_site(platform: &Platform, world: &World, name: &SiteName, site: &SiteState, urls: Vec<String>, edge: &EdgeStatus) -> SiteStatus {
+fn one_site(
+    platform: &Platform,
+    world: &World,
+    name: &SiteName,
+    site: &SiteState,
+    urls: Vec<String>,
+    edge: &EdgeStatus,
+) -> SiteStatus {
     let services = site.applied.site.services.iter().map(|(service, description)| {
         let (kind, wanted) = match &description.kind {
-            ServiceKind::Process(process) => ("process", if site.running { specs::count(process, platform.cores) } else { 0 }),
+            ServiceKind::Process(process) => {
+                ("process", if site.running { specs::count(process, platform.cores) } else { 0 })
+            }
             ServiceKind::Static { .. } => ("static", 0),
             ServiceKind::Upstreams(_) => ("upstreams", 0),
         };
@@ -93,31 +122,42 @@ fn one_site(platform: &Platform, world: &World, name: &SiteName, site: &SiteStat
     }
 }
 
-fn instances_of(world: &World, site: &SiteName, service: &ServiceName, edge: &EdgeStatus) -> Vec<InstanceView> {
-    let of_service = world.instances.iter().filter(|(id, _)| &id.site == site && &id.service == service);
-    of_service.map(|(id, one)| {
-        let status = one.status.as_ref();
-        let load = edge.instances.get(&id.to_string());
-        InstanceView {
-            id: id.to_string(),
-            state: state_word(one).to_owned(),
-            pid: status.and_then(|status| status.pid),
-            shim_pid: status.map(|status| status.shim_pid),
-            listening: status.map(|status| status.listening.clone()).unwrap_or_default(),
-            uptime_ms: status.filter(|status| status.pid.is_some()).and_then(|status| status.started).map(|started| Timestamp::now().since(started).as_millis() as u64),
-            restarts: status.map_or(0, |status| status.restarts),
-            memory: status.and_then(|status| status.memory),
-            cpu_ms: status.and_then(|status| status.cpu_ms),
-            last_exit: status.and_then(|status| status.last_exit.as_ref()).map(exit_words),
-            log_dropped: status.map_or(0, |status| status.log_dropped),
-            in_flight: load.map_or(0, |load| load.in_flight),
-            fault: status.and_then(|status| status.fault.clone()),
-        }
-    }).collect()
+fn instances_of(
+    world: &World,
+    site: &SiteName,
+    service: &ServiceName,
+    edge: &EdgeStatus,
+) -> Vec<InstanceView> {
+    let of_service =
+        world.instances.iter().filter(|(id, _)| &id.site == site && &id.service == service);
+    of_service
+        .map(|(id, one)| {
+            let status = one.status.as_ref();
+            let load = edge.instances.get(&id.to_string());
+            InstanceView {
+                id: id.to_string(),
+                state: state_word(one).to_owned(),
+                pid: status.and_then(|status| status.pid),
+                shim_pid: status.map(|status| status.shim_pid),
+                listening: status.map(|status| status.listening.clone()).unwrap_or_default(),
+                uptime_ms: status
+                    .filter(|status| status.pid.is_some())
+                    .and_then(|status| status.started)
+                    .map(|started| Timestamp::now().since(started).as_millis() as u64),
+                restarts: status.map_or(0, |status| status.restarts),
+                memory: status.and_then(|status| status.memory),
+                cpu_ms: status.and_then(|status| status.cpu_ms),
+                last_exit: status.and_then(|status| status.last_exit.as_ref()).map(exit_words),
+                log_dropped: status.map_or(0, |status| status.log_dropped),
+                in_flight: load.map_or(0, |load| load.in_flight),
+                fault: status.and_then(|status| status.fault.clone()),
+            }
+        })
+        .collect()
 }
 
 /// The one word for the state of an instance.
-pub fn state_word(one: &Instance) -> &'static str {
+pub(crate) fn state_word(one: &Instance) -> &'static str {
     if !one.alive {
         return "lost";
     }
@@ -134,7 +174,7 @@ pub fn state_word(one: &Instance) -> &'static str {
 }
 
 /// How a program ended, in words.
-pub fn exit_words(exit: &ExitRecord) -> String {
+pub(crate) fn exit_words(exit: &ExitRecord) -> String {
     match &exit.reason {
         ExitReason::Code(code) => format!("ended with code {code}"),
         ExitReason::Signal(signal) => format!("ended by {signal}"),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 const MAX_USER: usize = 32;
 
 /// The user of a site: `sw-<site>`, shortened with a hash where it would be too long.
-pub fn site_user_name(site: &SiteName) -> String {
+pub(crate) fn site_user_name(site: &SiteName) -> String {
     let plain = format!("sw-{site}");
     if plain.len() <= MAX_USER {
         return plain;
@@ -26,21 +26,30 @@ pub fn site_user_name(site: &SiteName) -> String {
 }
 
 /// Finds a user that must exist.
-pub fn existing(name: &str) -> Result<User, Fault> {
+pub(crate) fn existing(name: &str) -> Result<User, Fault> {
     let found = lookup_user(name).ok().flatten();
-    found.map(|user| User { name: user.name, uid: user.uid, gid: user.gid, groups: user.groups }).ok_or_else(|| {
-        Fault::new(Code::SpawnFailed, format!("there is no system user `{name}`"))
-            .next(format!("useradd --system --shell /usr/sbin/nologin {name}"))
-    })
+    found
+        .map(|user| User { name: user.name, uid: user.uid, gid: user.gid, groups: user.groups })
+        .ok_or_else(|| {
+            Fault::new(Code::SpawnFailed, format!("there is no system user `{name}`"))
+                .next(format!("useradd --system --shell /usr/sbin/nologin {name}"))
+        })
 }
 
 /// Finds a user of ours, making it when it is missing.
-pub fn ensure(name: &str, home: &Path) -> Result<User, Fault> {
+pub(crate) fn ensure(name: &str, home: &Path) -> Result<User, Fault> {
     if let Ok(user) = existing(name) {
         return Ok(user);
     }
     let made = Command::new("useradd")
-        .args(["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "--home-dir"])
+        .args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--shell",
+            "/usr/sbin/nologin",
+            "--home-dir",
+        ])
         .arg(home)
         .arg(name)
         .stdin(Stdio::null())

@@ -19,7 +19,7 @@ use crate::specs::{self, Values};
 
 /// A manifest that was made true, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// The validated manifest.
     pub site: Site,
     /// The release its services run from.
@@ -32,7 +32,7 @@ pub struct Applied {
 
 /// A site.
 #[derive(Debug)]
-pub struct SiteState {
+pub(crate) struct SiteState {
     /// Never reused.
     pub id: u64,
     /// Its folder.
@@ -53,7 +53,7 @@ pub struct SiteState {
 
 /// An instance.
 #[derive(Debug)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// Hash of what it runs.
     pub hash: String,
     /// Its release.
@@ -76,7 +76,7 @@ pub struct Instance {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub struct World {
+pub(crate) struct World {
     /// Sites by name.
     pub sites: BTreeMap<SiteName, SiteState>,
     /// Instances.
@@ -91,7 +91,7 @@ pub struct World {
 
 impl World {
     /// The process services that should run, in the order of their sites.
-    pub fn wanted(&self, cores: u16) -> Vec<Wanted> {
+    pub(crate) fn wanted(&self, cores: u16) -> Vec<Wanted> {
         let running = self.sites.iter().filter(|(_, site)| site.running && !self.closing);
         let services = running.flat_map(|(name, site)| {
             processes(&site.applied.site).map(move |(service, process)| Wanted {
@@ -108,13 +108,20 @@ impl World {
 
     /// Whether a service serves: a program with a ready instance, or anything that is none.
     fn is_ready(&self, site: &SiteName, service: &ServiceName) -> bool {
-        let kind = self.sites.get(site).and_then(|state| state.applied.site.services.get(service)).map(|service| &service.kind);
+        let kind = self
+            .sites
+            .get(site)
+            .and_then(|state| state.applied.site.services.get(service))
+            .map(|service| &service.kind);
         !matches!(kind, Some(ServiceKind::Process(_)))
-            || self.instances.iter().any(|(id, one)| &id.site == site && &id.service == service && one.is_ready())
+            || self
+                .instances
+                .iter()
+                .any(|(id, one)| &id.site == site && &id.service == service && one.is_ready())
     }
 
     /// The instances as the decision sees them.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         let each = self.instances.iter().map(|(id, one)| Seen {
             id: id.clone(),
             hash: one.hash.clone(),
@@ -130,7 +137,7 @@ impl World {
     }
 
     /// Whether an instance had its time to become ready and did not.
-    pub fn failed_start(&self, id: &InstanceId, one: &Instance) -> bool {
+    pub(crate) fn failed_start(&self, id: &InstanceId, one: &Instance) -> bool {
         let start = self
             .sites
             .get(&id.site)
@@ -140,15 +147,19 @@ impl World {
                 _ => None,
             })
             .unwrap_or_default();
-        let never_ready = one.status.as_ref().is_none_or(|status| !matches!(status.phase, Phase::Ready));
+        let never_ready =
+            one.status.as_ref().is_none_or(|status| !matches!(status.phase, Phase::Ready));
         let hopeless = one.status.as_ref().is_some_and(|status| {
-            status.crash_loop || status.last_exit.as_ref().is_some_and(|exit| matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_)))
+            status.crash_loop
+                || status.last_exit.as_ref().is_some_and(|exit| {
+                    matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_))
+                })
         });
         never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
     }
 
     /// The endpoints for the edge; version 0, to be set by who sends them.
-    pub fn endpoints(&self) -> Endpoints {
+    pub(crate) fn endpoints(&self) -> Endpoints {
         let mut all = BTreeMap::new();
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for (service, description) in &site.applied.site.services {
@@ -157,7 +168,8 @@ impl World {
                         edge_config::add_upstreams(&mut all, name.as_str(), service.as_str(), urls);
                     }
                     ServiceKind::Process(_) => {
-                        all.entry(edge_config::service_key(name.as_str(), service.as_str(), None)).or_default();
+                        all.entry(edge_config::service_key(name.as_str(), service.as_str(), None))
+                            .or_default();
                     }
                     ServiceKind::Static { .. } => {}
                 }
@@ -173,10 +185,13 @@ impl World {
     }
 
     fn port_names(&self, id: &InstanceId) -> Vec<String> {
-        let process = self.sites.get(&id.site).and_then(|site| site.applied.site.services.get(&id.service));
+        let process =
+            self.sites.get(&id.site).and_then(|site| site.applied.site.services.get(&id.service));
         match process.map(|service| &service.kind) {
             Some(ServiceKind::Process(process)) => match &process.port {
-                seaworthy_manifest::site::PortUse::Environment(ports) => ports.iter().map(|(name, _)| name.clone()).collect(),
+                seaworthy_manifest::site::PortUse::Environment(ports) => {
+                    ports.iter().map(|(name, _)| name.clone()).collect()
+                }
                 seaworthy_manifest::site::PortUse::Fixed(_) => vec!["http".to_owned()],
             },
             _ => vec!["http".to_owned()],
@@ -186,13 +201,13 @@ impl World {
 
 impl Instance {
     /// Whether it may serve.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.alive && self.status.as_ref().is_some_and(|status| status.phase == Phase::Ready)
     }
 }
 
 /// The process services of a manifest.
-pub fn processes(site: &Site) -> impl Iterator<Item = (&ServiceName, &Process)> {
+pub(crate) fn processes(site: &Site) -> impl Iterator<Item = (&ServiceName, &Process)> {
     site.services.iter().filter_map(|(name, service)| match &service.kind {
         ServiceKind::Process(process) => Some((name, &**process)),
         ServiceKind::Static { .. } | ServiceKind::Upstreams(_) => None,

@@ -5,10 +5,10 @@
 //! away is closed here only; what waits in it stays with who else holds it.
 
 use std::io;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -75,9 +75,15 @@ pub(crate) fn spawn(shared: Arc<Shared>, workers: Vec<Worker>) -> io::Result<Acc
     Ok(Acceptor { listeners, wake })
 }
 
-fn run(shared: &Shared, workers: &[Worker], listeners: &Mutex<Vec<Arc<Listening>>>, woken: &UnixStream) {
+fn run(
+    shared: &Shared,
+    workers: &[Worker],
+    listeners: &Mutex<Vec<Arc<Listening>>>,
+    woken: &UnixStream,
+) {
     loop {
-        let all: Vec<Arc<Listening>> = listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all: Vec<Arc<Listening>> =
+            listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut fds = vec![PollFd::new(woken, PollFlags::IN)];
         fds.extend(all.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)));
         if poll(&mut fds, None).is_err() {
@@ -87,7 +93,9 @@ fn run(shared: &Shared, workers: &[Worker], listeners: &Mutex<Vec<Arc<Listening>
         drop(fds);
         let mut bytes = [0; 64];
         while matches!((&*woken).read(&mut bytes), Ok(n) if n > 0) {}
-        for one in all.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready).map(|(one, _)| one) {
+        for one in
+            all.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready).map(|(one, _)| one)
+        {
             accept_some(shared, workers, one);
         }
     }
@@ -99,10 +107,16 @@ fn accept_some(shared: &Shared, workers: &[Worker], listening: &Listening) {
         match socket::accept(&listening.socket) {
             Ok((stream, peer)) => {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                let worker = workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+                let worker =
+                    workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
                 let Some(worker) = worker else { return };
                 worker.connections.fetch_add(1, Ordering::Relaxed);
-                worker.send(Job::Connection { stream, peer, port: listening.address.port(), tls: listening.tls });
+                worker.send(Job::Connection {
+                    stream,
+                    peer,
+                    port: listening.address.port(),
+                    tls: listening.tls,
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {

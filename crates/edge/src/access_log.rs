@@ -61,8 +61,15 @@ struct Inner {
 impl AccessLog {
     /// Opens `access.log` in `dir`; where that cannot be written lines are dropped and counted.
     pub(crate) fn new(dir: &Path) -> Self {
-        let rules = LogRules { path: dir.join("access.log"), max_size: 100 << 20, keep: 14, days: None };
-        Self { inner: Arc::new(Mutex::new(Inner { log: RotatingLog::open(rules), gathered: Vec::new(), lines: 0 })) }
+        let rules =
+            LogRules { path: dir.join("access.log"), max_size: 100 << 20, keep: 14, days: None };
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                log: RotatingLog::open(rules),
+                gathered: Vec::new(),
+                lines: 0,
+            })),
+        }
     }
 
     /// Gathers one line. Returns whether it is the first one: the caller then sees to a flush.
@@ -102,7 +109,12 @@ impl Inner {
 fn compress_aside(file: PathBuf) {
     let Ok(program) = std::env::current_exe() else { return };
     let mut command = Command::new(program);
-    command.arg("compress-log").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("compress-log")
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     if let Ok(mut child) = command.spawn() {
         // Waits in a thread of its own, so that no zombie stays.
         std::thread::spawn(move || child.wait());
@@ -117,7 +129,8 @@ pub(crate) fn stamp(id: RequestId) -> (String, String) {
 /// A URL, such as a referer, as it may be written.
 pub(crate) fn url_without_secrets(url: &str) -> String {
     let url = url.split('#').next().unwrap_or_default();
-    url.split_once('?').map_or_else(|| url.to_owned(), |(path, query)| without_secrets(path, Some(query)))
+    url.split_once('?')
+        .map_or_else(|| url.to_owned(), |(path, query)| without_secrets(path, Some(query)))
 }
 
 /// Path and query as they may be written.
@@ -125,12 +138,17 @@ pub(crate) fn without_secrets(path: &str, query: Option<&str>) -> String {
     let Some(query) = query else { return path.to_owned() };
     let hidden = |pair: &str| {
         let (name, _) = pair.split_once('=')?;
-        let lower = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
-        ["token", "key", "passw", "pwd", "secret", "code", "signature", "jwt", "session"].iter().any(|word| lower.contains(word)).then(|| format!("{name}=…"))
+        let lower =
+            percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        ["token", "key", "passw", "pwd", "secret", "code", "signature", "jwt", "session"]
+            .iter()
+            .any(|word| lower.contains(word))
+            .then(|| format!("{name}=…"))
     };
     // `;` separates too, for some applications.
     let shown = |pair: &str| {
-        let (body, end) = pair.strip_suffix(['&', ';']).map_or((pair, ""), |body| (body, &pair[body.len()..]));
+        let (body, end) =
+            pair.strip_suffix(['&', ';']).map_or((pair, ""), |body| (body, &pair[body.len()..]));
         hidden(body).map_or_else(|| pair.to_owned(), |hidden| hidden + end)
     };
     let pairs: String = query.split_inclusive(['&', ';']).map(shown).collect();
@@ -141,8 +159,17 @@ pub(crate) fn without_secrets(path: &str, query: Option<&str>) -> String {
 mod tests {
     #[test]
     fn values_that_look_like_secrets_are_not_written() {
-        assert_eq!(super::without_secrets("/a", Some("x=1&access_token=abc")), "/a?x=1&access_token=…");
-        assert_eq!(super::without_secrets("/a", Some("%74oken=a;password=b&x=1")), "/a?%74oken=…;password=…&x=1");
-        assert_eq!(super::url_without_secrets("https://a/b?code=1&x=2#token=3"), "https://a/b?code=…&x=2");
+        assert_eq!(
+            super::without_secrets("/a", Some("x=1&access_token=abc")),
+            "/a?x=1&access_token=…"
+        );
+        assert_eq!(
+            super::without_secrets("/a", Some("%74oken=a;password=b&x=1")),
+            "/a?%74oken=…;password=…&x=1"
+        );
+        assert_eq!(
+            super::url_without_secrets("https://a/b?code=1&x=2#token=3"),
+            "https://a/b?code=…&x=2"
+        );
     }
 }

@@ -26,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(75);
 #[derive(Debug, Clone, Copy)]
 struct SameThread;
 
-impl<F: std::future::Future + 'static> hyper::rt::Executor<F> for SameThread {
+impl<F: Future + 'static> hyper::rt::Executor<F> for SameThread {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(async move {
             future.await;
@@ -35,7 +35,13 @@ impl<F: std::future::Future + 'static> hyper::rt::Executor<F> for SameThread {
 }
 
 /// Serves a connection to its end. Errors of clients are theirs.
-pub(crate) async fn serve(local: &Rc<Local>, stream: TcpStream, peer: SocketAddr, port: u16, tls: bool) {
+pub(crate) async fn serve(
+    local: &Rc<Local>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    tls: bool,
+) {
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
     stream.set_nodelay(true).ok();
     let client = Client { peer: peer.ip().to_canonical(), port, tls, http2: false };
@@ -43,7 +49,9 @@ pub(crate) async fn serve(local: &Rc<Local>, stream: TcpStream, peer: SocketAddr
         return serve_http1(local, stream, client).await;
     }
     let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&local.shared.tls));
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+        return;
+    };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(local, stream, Client { http2: true, ..client }).await;
     } else {
@@ -51,15 +59,28 @@ pub(crate) async fn serve(local: &Rc<Local>, stream: TcpStream, peer: SocketAddr
     }
 }
 
-async fn serve_http1(local: &Rc<Local>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client) {
+async fn serve_http1(
+    local: &Rc<Local>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+) {
     let of_service = Rc::clone(local);
     let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true).max_buf_size(64 << 10).pipeline_flush(true);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .half_close(true)
+        .max_buf_size(64 << 10)
+        .pipeline_flush(true);
     builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
 }
 
-async fn serve_http2(local: &Rc<Local>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, client: Client) {
+async fn serve_http2(
+    local: &Rc<Local>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: Client,
+) {
     let of_service = Rc::clone(local);
     let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
     let mut builder = http2::Builder::new(SameThread);

@@ -53,7 +53,9 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     }
     process::no_new_privs()?;
     let shared = Arc::new(snapshot::Shared::new(options));
-    let workers = (0..options.threads.max(1)).map(|thread| worker::spawn(thread, Arc::clone(&shared))).collect::<io::Result<Vec<_>>>()?;
+    let workers = (0..options.threads.max(1))
+        .map(|thread| worker::spawn(thread, Arc::clone(&shared)))
+        .collect::<io::Result<Vec<_>>>()?;
     let acceptor = accept::spawn(Arc::clone(&shared), workers.clone())?;
     link::serve(&link, starter, &shared, &workers, &acceptor)
 }

@@ -31,26 +31,42 @@ struct Link {
 }
 
 /// Serves until the edge was drained.
-pub(crate) fn serve(listener: &UnixListener, starter: u32, shared: &Arc<Shared>, workers: &[Worker], acceptor: &Acceptor) -> io::Result<()> {
-    let link = Link { shared: Arc::clone(shared), workers: workers.to_vec(), changing: Mutex::new(()) };
+pub(crate) fn serve(
+    listener: &UnixListener,
+    starter: u32,
+    shared: &Arc<Shared>,
+    workers: &[Worker],
+    acceptor: &Acceptor,
+) -> io::Result<()> {
+    let link =
+        Link { shared: Arc::clone(shared), workers: workers.to_vec(), changing: Mutex::new(()) };
     let drained = Mutex::new(None::<Instant>);
     std::thread::scope(|scope| {
         loop {
             let (stream, _) = listener.accept()?;
-            let allowed = socket::peer(&stream).is_ok_and(|(uid, _)| uid == 0 || uid == starter || uid == process::current_uid());
+            let allowed = socket::peer(&stream)
+                .is_ok_and(|(uid, _)| uid == 0 || uid == starter || uid == process::current_uid());
             if !allowed {
                 continue;
             }
             let (link, drained) = (&link, &drained);
-            std::thread::Builder::new().name("link".to_owned()).stack_size(512 << 10).spawn_scoped(scope, move || {
-                // How a connection ends is control's business.
-                converse(link, &stream, acceptor, drained).ok();
-            })?;
+            std::thread::Builder::new()
+                .name("link".to_owned())
+                .stack_size(512 << 10)
+                .spawn_scoped(scope, move || {
+                    // How a connection ends is control's business.
+                    converse(link, &stream, acceptor, drained).ok();
+                })?;
         }
     })
 }
 
-fn converse(link: &Link, stream: &UnixStream, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) -> io::Result<()> {
+fn converse(
+    link: &Link,
+    stream: &UnixStream,
+    acceptor: &Acceptor,
+    drained: &Mutex<Option<Instant>>,
+) -> io::Result<()> {
     while let Some((payload, fds)) = fdpass::receive_message(stream, MAX_MESSAGE)? {
         let (reply, back) = match serde_json::from_slice::<Request>(&payload) {
             Ok(request) => link.act(request, fds, acceptor, drained),
@@ -67,7 +83,13 @@ fn failed(message: String) -> Reply {
 }
 
 impl Link {
-    fn act(&self, request: Request, fds: Vec<OwnedFd>, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) -> (Reply, Vec<OwnedFd>) {
+    fn act(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        acceptor: &Acceptor,
+        drained: &Mutex<Option<Instant>>,
+    ) -> (Reply, Vec<OwnedFd>) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = match request {
             Request::Hello { .. } => Reply::Hello {
@@ -87,24 +109,36 @@ impl Link {
             }
             Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
                 Ok(()) => {
-                    self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 = keys.version;
+                    self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 =
+                        keys.version;
                     Reply::Done
                 }
                 Err(error) => failed(error.to_string()),
             },
             Request::Listen { listeners } if listeners.len() == fds.len() => {
-                let added = listeners.iter().zip(fds).try_for_each(|(one, fd)| acceptor.add(fd, one.address, one.tls));
+                let added = listeners
+                    .iter()
+                    .zip(fds)
+                    .try_for_each(|(one, fd)| acceptor.add(fd, one.address, one.tls));
                 added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
             }
-            Request::Listen { .. } => failed("as many descriptors as listeners are needed".to_owned()),
+            Request::Listen { .. } => {
+                failed("as many descriptors as listeners are needed".to_owned())
+            }
             Request::Unlisten { addresses } => {
                 addresses.into_iter().for_each(|address| acceptor.remove(Some(address)));
                 Reply::Done
             }
             Request::Listeners => match acceptor.all() {
                 Ok(all) => {
-                    let listeners = all.iter().map(|(address, tls, _)| Listener { address: *address, tls: *tls }).collect();
-                    return (Reply::Listeners { listeners }, all.into_iter().map(|(.., fd)| fd).collect());
+                    let listeners = all
+                        .iter()
+                        .map(|(address, tls, _)| Listener { address: *address, tls: *tls })
+                        .collect();
+                    return (
+                        Reply::Listeners { listeners },
+                        all.into_iter().map(|(.., fd)| fd).collect(),
+                    );
                 }
                 Err(error) => failed(error.to_string()),
             },
@@ -159,7 +193,10 @@ impl Link {
 }
 
 /// Nothing is left to serve: the process ends, threads and all.
-#[expect(clippy::exit, reason = "the other threads serve nobody any more, and none of them holds what must be finished")]
+#[expect(
+    clippy::exit,
+    reason = "the other threads serve nobody any more, and none of them holds what must be finished"
+)]
 fn end(shared: &Shared) -> ! {
     shared.log.flush();
     std::process::exit(0)

@@ -25,11 +25,23 @@ pub(crate) fn empty() -> Body {
 }
 
 /// An error for a client: a page, or JSON when it asks for that.
-pub(crate) fn error(status: StatusCode, id: RequestId, accept: Option<&HeaderValue>) -> Response<Body> {
+pub(crate) fn error(
+    status: StatusCode,
+    id: RequestId,
+    accept: Option<&HeaderValue>,
+) -> Response<Body> {
     let title = status.canonical_reason().unwrap_or("Error");
-    let json = accept.and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("json") && !accept.contains("html"));
+    let json = accept
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("json") && !accept.contains("html"));
     let (kind, body) = if json {
-        ("application/json", format!("{{\"v\":1,\"error\":{{\"status\":{},\"title\":\"{title}\",\"request_id\":\"{id}\"}}}}\n", status.as_u16()))
+        (
+            "application/json",
+            format!(
+                "{{\"v\":1,\"error\":{{\"status\":{},\"title\":\"{title}\",\"request_id\":\"{id}\"}}}}\n",
+                status.as_u16()
+            ),
+        )
     } else {
         ("text/html; charset=utf-8", page(status, title, id))
     };

@@ -28,9 +28,9 @@ use crate::model::Action;
 use crate::respond::{self, Body, BodyError};
 use crate::route::{self, CompiledRoute, CompiledSite, Found};
 use crate::snapshot::Instance;
+use crate::static_files;
 use crate::upstream::{self, InFlight};
 use crate::worker::Local;
-use crate::static_files;
 
 /// Who is at the other end of the connection.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +65,18 @@ struct Record {
 }
 
 /// Answers one request.
-pub(crate) async fn handle(local: Rc<Local>, client: Client, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(crate) async fn handle(
+    local: Rc<Local>,
+    client: Client,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let id = local.next_id();
-    let text = |headers: &HeaderMap, name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default();
+    let text = |headers: &HeaderMap, name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .unwrap_or_default()
+    };
     let mut record = Record {
         id,
         begun: Instant::now(),
@@ -105,12 +114,15 @@ pub(crate) async fn handle(local: Rc<Local>, client: Client, request: Request<In
             response
         }
     };
-    if local.draining.get() && !client.http2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if local.draining.get() && !client.http2 && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.fetch_add(1, Ordering::Relaxed);
     let status = response.status().as_u16();
-    Ok(response.map(|body| -> Body { Box::pin(Logged { body, bytes: 0, status, record: Some(record), local }) }))
+    Ok(response.map(|body| -> Body {
+        Box::pin(Logged { body, bytes: 0, status, record: Some(record), local })
+    }))
 }
 
 type Refusal = (StatusCode, String);
@@ -120,7 +132,11 @@ fn bad(error: route::BadRequest) -> Refusal {
 }
 
 fn length(headers: &HeaderMap) -> u64 {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn id_value(id: RequestId) -> HeaderValue {
@@ -134,20 +150,34 @@ fn host_of(request: &Request<Incoming>) -> Result<String, Refusal> {
     if second.is_some() {
         return Err((StatusCode::BAD_REQUEST, "two Host headers".to_owned()));
     }
-    let header = first.map(|value| route::canonical_host(value.as_bytes())).transpose().map_err(bad)?;
-    let authority = request.uri().authority().map(|authority| route::canonical_host(authority.as_str().as_bytes())).transpose().map_err(bad)?;
+    let header =
+        first.map(|value| route::canonical_host(value.as_bytes())).transpose().map_err(bad)?;
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| route::canonical_host(authority.as_str().as_bytes()))
+        .transpose()
+        .map_err(bad)?;
     match (authority, header) {
-        (Some(authority), Some(header)) if authority != header => Err((StatusCode::BAD_REQUEST, "the target and the Host header differ".to_owned())),
+        (Some(authority), Some(header)) if authority != header => {
+            Err((StatusCode::BAD_REQUEST, "the target and the Host header differ".to_owned()))
+        }
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err((StatusCode::BAD_REQUEST, "no Host header".to_owned())),
     }
 }
 
-async fn answer(local: &Rc<Local>, client: Client, request: Request<Incoming>, record: &mut Record) -> Result<Response<Body>, Refusal> {
+async fn answer(
+    local: &Rc<Local>,
+    client: Client,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<Body>, Refusal> {
     if request.method() == Method::CONNECT {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served".to_owned()));
     }
-    let chunked_1_0 = request.version() == Version::HTTP_10 && request.headers().contains_key(http::header::TRANSFER_ENCODING);
+    let chunked_1_0 = request.version() == Version::HTTP_10
+        && request.headers().contains_key(http::header::TRANSFER_ENCODING);
     if chunked_1_0 {
         return Err((StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0".to_owned()));
     }
@@ -155,7 +185,9 @@ async fn answer(local: &Rc<Local>, client: Client, request: Request<Incoming>, r
     route::check_path(&record.path).map_err(bad)?;
     let snapshot = local.current();
     let (site, found) = match snapshot.table.find(&record.host, request.method(), &record.path) {
-        Found::NoSite => return Err((StatusCode::MISDIRECTED_REQUEST, "no site serves this host".to_owned())),
+        Found::NoSite => {
+            return Err((StatusCode::MISDIRECTED_REQUEST, "no site serves this host".to_owned()));
+        }
         Found::NoRoute(site) => {
             record.site = Some(site);
             return Err((StatusCode::NOT_FOUND, "no route matches".to_owned()));
@@ -164,7 +196,10 @@ async fn answer(local: &Rc<Local>, client: Client, request: Request<Incoming>, r
             let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
             let response = match site.https_port {
                 Some(port) => respond::to_https(&site.canonical, port, target),
-                None => respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("http://{}{target}", site.canonical)),
+                None => respond::redirect(
+                    StatusCode::PERMANENT_REDIRECT,
+                    &format!("http://{}{target}", site.canonical),
+                ),
             };
             record.site = Some(site);
             return Ok(response);
@@ -178,25 +213,53 @@ async fn answer(local: &Rc<Local>, client: Client, request: Request<Incoming>, r
         return Ok(respond::to_https(&record.host, port, target));
     }
     if found.settings.body_limit.is_some_and(|limit| length(request.headers()) > limit) {
-        return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the route's body_limit".to_owned()));
+        return Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than the route's body_limit".to_owned(),
+        ));
     }
     act(local, client, request, record, &found).await
 }
 
-async fn act(local: &Rc<Local>, client: Client, request: Request<Incoming>, record: &mut Record, route: &Arc<CompiledRoute>) -> Result<Response<Body>, Refusal> {
+async fn act(
+    local: &Rc<Local>,
+    client: Client,
+    request: Request<Incoming>,
+    record: &mut Record,
+    route: &Arc<CompiledRoute>,
+) -> Result<Response<Body>, Refusal> {
     let id = id_value(record.id);
     let host = record.host.clone();
-    let way = |upgrade: bool| Way { client: record.client, tls: client.tls, host: &host, port: client.port, id: &id, upgrade };
+    let way = |upgrade: bool| Way {
+        client: record.client,
+        tls: client.tls,
+        host: &host,
+        port: client.port,
+        id: &id,
+        upgrade,
+    };
     let mut response = match &route.action {
         Action::Block => return Err((StatusCode::NOT_FOUND, "the route is blocked".to_owned())),
         Action::Redirect { to, status } => {
             let query = record.query.as_ref().map_or(String::new(), |query| format!("?{query}"));
             let place = to.replace("$path", &record.path).replace("$query", &query);
-            respond::redirect(StatusCode::from_u16(*status).unwrap_or(StatusCode::PERMANENT_REDIRECT), &place)
+            respond::redirect(
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::PERMANENT_REDIRECT),
+                &place,
+            )
         }
-        Action::Respond { status, body, content_type } => respond::fixed(*status, body, content_type),
+        Action::Respond { status, body, content_type } => {
+            respond::fixed(*status, body, content_type)
+        }
         Action::Static { root, spa, cache_control } => {
-            let served = static_files::serve(root, *spa, cache_control, &record.path, request.method(), request.headers());
+            let served = static_files::serve(
+                root,
+                *spa,
+                cache_control,
+                &record.path,
+                request.method(),
+                request.headers(),
+            );
             served.map_err(|status| (status, "no such file".to_owned()))?
         }
         Action::Proxy(service) => {
@@ -206,23 +269,46 @@ async fn act(local: &Rc<Local>, client: Client, request: Request<Incoming>, reco
             return forward(local, &service, request, way, route, record).await;
         }
     };
-    forwarded::finish(response.headers_mut(), &way(false), None, &route.response_rules, &route.cache_control, &record.path);
+    forwarded::finish(
+        response.headers_mut(),
+        &way(false),
+        None,
+        &route.response_rules,
+        &route.cache_control,
+        &record.path,
+    );
     Ok(response)
 }
 
 fn wants_upgrade(request: &Request<Incoming>) -> bool {
-    let connection = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let asked = connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    let protocol = request.headers().get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let connection =
+        request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asked = connection
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let protocol =
+        request.headers().get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // h2c would hide requests from the routes.
-    asked && request.version() == Version::HTTP_11 && !protocol.is_empty() && !protocol.to_ascii_lowercase().contains("h2c")
+    asked
+        && request.version() == Version::HTTP_11
+        && !protocol.is_empty()
+        && !protocol.to_ascii_lowercase().contains("h2c")
 }
 
-async fn forward(local: &Rc<Local>, service: &str, mut request: Request<Incoming>, way: Way<'_>, route: &Arc<CompiledRoute>, record: &mut Record) -> Result<Response<Body>, Refusal> {
+async fn forward(
+    local: &Rc<Local>,
+    service: &str,
+    mut request: Request<Incoming>,
+    way: Way<'_>,
+    route: &Arc<CompiledRoute>,
+    record: &mut Record,
+) -> Result<Response<Body>, Refusal> {
     let client_upgrade = way.upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let replayable = upstream::is_replayable(&parts.method, &body) && !way.upgrade;
-    let host = parts.headers.get(HOST).cloned().or_else(|| parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()));
+    let host = parts.headers.get(HOST).cloned().or_else(|| {
+        parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    });
     if parts.headers.get_all(http::header::COOKIE).iter().count() > 1 {
         join_cookies(&mut parts.headers);
     }
@@ -231,11 +317,26 @@ async fn forward(local: &Rc<Local>, service: &str, mut request: Request<Incoming
         parts.headers.insert(HOST, host);
     }
     parts.version = Version::HTTP_11;
-    parts.uri = parts.uri.path_and_query().and_then(|target| target.as_str().parse().ok()).unwrap_or_default();
+    parts.uri = parts
+        .uri
+        .path_and_query()
+        .and_then(|target| target.as_str().parse().ok())
+        .unwrap_or_default();
     let limit = route.settings.body_limit.unwrap_or(u64::MAX);
-    let body: Body = if body.is_end_stream() { respond::empty() } else { Box::pin(Limited { body, left: limit }) };
+    let body: Body = if body.is_end_stream() {
+        respond::empty()
+    } else {
+        Box::pin(Limited { body, left: limit })
+    };
     let begun = Instant::now();
-    let sent = upstream::send(local, service, &route.settings, Request::from_parts(parts, body), replayable).await;
+    let sent = upstream::send(
+        local,
+        service,
+        &route.settings,
+        Request::from_parts(parts, body),
+        replayable,
+    )
+    .await;
     record.upstream_ms = Some(millis(begun));
     let answer = match sent {
         Ok(answer) => answer,
@@ -248,15 +349,39 @@ async fn forward(local: &Rc<Local>, service: &str, mut request: Request<Incoming
     record.upstream = Some(Arc::clone(&answer.instance.name));
     let upstream::Answer { mut response, instance, guard, sender, .. } = answer;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client_upgrade) = client_upgrade else { return Err((StatusCode::BAD_GATEWAY, "the instance switched protocols unasked".to_owned())) };
+        let Some(client_upgrade) = client_upgrade else {
+            return Err((
+                StatusCode::BAD_GATEWAY,
+                "the instance switched protocols unasked".to_owned(),
+            ));
+        };
         let instance_upgrade = hyper::upgrade::on(&mut response);
         tunnel(local, client_upgrade, instance_upgrade, guard);
-        forwarded::finish(response.headers_mut(), &way, Some(instance.address), &route.response_rules, &[], &record.path);
+        forwarded::finish(
+            response.headers_mut(),
+            &way,
+            Some(instance.address),
+            &route.response_rules,
+            &[],
+            &record.path,
+        );
         return Ok(response.map(|_| respond::empty()));
     }
     let plain = Way { upgrade: false, ..way };
-    forwarded::finish(response.headers_mut(), &plain, Some(instance.address), &route.response_rules, &route.cache_control, &record.path);
-    Ok(response.map(|body| -> Body { Box::pin(FromInstance { body, rest: Some(Rest { sender, instance, local: Rc::clone(local), _guard: guard }) }) }))
+    forwarded::finish(
+        response.headers_mut(),
+        &plain,
+        Some(instance.address),
+        &route.response_rules,
+        &route.cache_control,
+        &record.path,
+    );
+    Ok(response.map(|body| -> Body {
+        Box::pin(FromInstance {
+            body,
+            rest: Some(Rest { sender, instance, local: Rc::clone(local), _guard: guard }),
+        })
+    }))
 }
 
 fn millis(begun: Instant) -> f64 {
@@ -265,14 +390,20 @@ fn millis(begun: Instant) -> f64 {
 
 /// HTTP/2 may split a cookie header; HTTP/1.1 may not (RFC 9113 § 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let all: Vec<&[u8]> = headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all: Vec<&[u8]> =
+        headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(http::header::COOKIE, joined);
     }
 }
 
 /// Copies both ways until one side ends.
-fn tunnel(local: &Rc<Local>, client: hyper::upgrade::OnUpgrade, instance: hyper::upgrade::OnUpgrade, guard: InFlight) {
+fn tunnel(
+    local: &Rc<Local>,
+    client: hyper::upgrade::OnUpgrade,
+    instance: hyper::upgrade::OnUpgrade,
+    guard: InFlight,
+) {
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         let (Ok(client), Ok(instance)) = (client.await, instance.await) else { return };
@@ -295,13 +426,18 @@ impl hyper::body::Body for Limited {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         Poll::Ready(match std::task::ready!(polled) {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if size > self.left {
-                    return Poll::Ready(Some(Err("the body is larger than the route's body_limit".into())));
+                    return Poll::Ready(Some(Err(
+                        "the body is larger than the route's body_limit".into(),
+                    )));
                 }
                 self.left -= size;
                 Some(Ok(frame))
@@ -355,7 +491,10 @@ impl hyper::body::Body for FromInstance {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         if polled.is_none() {
             self.finish();
@@ -385,7 +524,10 @@ impl hyper::body::Body for Logged {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = std::task::ready!(self.body.as_mut().poll_frame(context));
         if let Some(Ok(frame)) = &polled {
             self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

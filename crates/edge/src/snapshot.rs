@@ -115,7 +115,11 @@ impl Shared {
                     EndpointState::Ready => {
                         let load = Arc::clone(loads.entry(place.clone()).or_default());
                         load.retired.store(false, Ordering::Relaxed);
-                        service.ready.push(Arc::new(Instance { name: endpoint.instance.as_str().into(), address: endpoint.address, load }));
+                        service.ready.push(Arc::new(Instance {
+                            name: endpoint.instance.as_str().into(),
+                            address: endpoint.address,
+                            load,
+                        }));
                         living.push(place);
                     }
                     EndpointState::Starting => service.starting = true,
@@ -127,10 +131,15 @@ impl Shared {
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| load.in_flight.load(Ordering::Relaxed) == 0 && load.pooled.load(Ordering::Relaxed) == 0;
+        let idle = |load: &Load| {
+            load.in_flight.load(Ordering::Relaxed) == 0 && load.pooled.load(Ordering::Relaxed) == 0
+        };
         loads.retain(|place, load| living.contains(place) || !idle(load));
         drop(loads);
-        self.replace(Snapshot { table: Arc::clone(&self.current().table), services: Arc::new(services) })
+        self.replace(Snapshot {
+            table: Arc::clone(&self.current().table),
+            services: Arc::new(services),
+        })
     }
 
     pub(crate) fn status(&self) -> EdgeStatus {
@@ -144,7 +153,8 @@ impl Shared {
                 entry.out = Some("it refused a connection".to_owned());
             }
         }
-        let (config, endpoints, keys) = *self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, endpoints, keys) =
+            *self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         EdgeStatus {
             config,
             endpoints,

@@ -13,7 +13,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
@@ -27,7 +30,14 @@ use crate::route::matches;
 const PIECE: usize = 64 << 10;
 
 /// What a request for a file comes to; `Err` is a status for the error page.
-pub(crate) fn serve(root: &Path, spa: bool, cache_control: &[(String, String)], path: &str, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, StatusCode> {
+pub(crate) fn serve(
+    root: &Path,
+    spa: bool,
+    cache_control: &[(String, String)],
+    path: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, StatusCode> {
     if method != Method::GET && method != Method::HEAD {
         let mut response = respond::fixed(405, "", "text/plain");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -35,26 +45,40 @@ pub(crate) fn serve(root: &Path, spa: bool, cache_control: &[(String, String)], 
     }
     let decoded = percent_decode_str(path).decode_utf8().map_err(|_| StatusCode::NOT_FOUND)?;
     let relative = decoded.trim_start_matches('/');
-    if relative.split('/').enumerate().any(|(depth, part)| part.starts_with('.') && !(depth == 0 && part == ".well-known")) || relative.contains('\0') {
+    if relative
+        .split('/')
+        .enumerate()
+        .any(|(depth, part)| part.starts_with('.') && !(depth == 0 && part == ".well-known"))
+        || relative.contains('\0')
+    {
         return Err(StatusCode::NOT_FOUND);
     }
     let base = File::open(root).map_err(|_| StatusCode::NOT_FOUND)?;
-    let wanted = if relative.is_empty() || relative.ends_with('/') { format!("{relative}index.html") } else { relative.to_owned() };
+    let wanted = if relative.is_empty() || relative.ends_with('/') {
+        format!("{relative}index.html")
+    } else {
+        relative.to_owned()
+    };
     let found = match open(&base, &wanted) {
-        Some((_, meta)) if meta.is_dir() => return Ok(respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("{path}/"))),
+        Some((_, meta)) if meta.is_dir() => {
+            return Ok(respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("{path}/")));
+        }
         Some((file, meta)) => Some((file, meta, wanted)),
         None if spa && !relative.rsplit('/').next().is_some_and(|last| last.contains('.')) => {
             open(&base, "index.html").map(|(file, meta)| (file, meta, "index.html".to_owned()))
         }
         None => None,
     };
-    let (file, meta, name) = found.filter(|(_, meta, _)| meta.is_file()).ok_or(StatusCode::NOT_FOUND)?;
+    let (file, meta, name) =
+        found.filter(|(_, meta, _)| meta.is_file()).ok_or(StatusCode::NOT_FOUND)?;
     let mut response = answer(file, &meta, method, headers)?;
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, content_type(&name));
     // By the file that is sent, not by what was asked for: the page of a single-page application must not be
     // kept for a year because `/assets/gone` was asked for.
-    let rule = cache_control.iter().find(|(pattern, _)| matches(pattern.as_bytes(), format!("/{name}").as_bytes()));
+    let rule = cache_control
+        .iter()
+        .find(|(pattern, _)| matches(pattern.as_bytes(), format!("/{name}").as_bytes()));
     if let Some(value) = rule.and_then(|(_, value)| HeaderValue::from_str(value).ok()) {
         out.insert(CACHE_CONTROL, value);
     }
@@ -72,13 +96,30 @@ fn open(base: &File, relative: &str) -> Option<(File, Metadata)> {
 
 fn content_type(name: &str) -> HeaderValue {
     let kind = mime_guess::from_path(name).first_or_octet_stream();
-    let text = kind.type_() == "text" || matches!(kind.essence_str(), "application/javascript" | "application/json" | "image/svg+xml");
-    let value = if text { format!("{}; charset=utf-8", kind.essence_str()) } else { kind.essence_str().to_owned() };
+    let text = kind.type_() == "text"
+        || matches!(
+            kind.essence_str(),
+            "application/javascript" | "application/json" | "image/svg+xml"
+        );
+    let value = if text {
+        format!("{}; charset=utf-8", kind.essence_str())
+    } else {
+        kind.essence_str().to_owned()
+    };
     HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 
-fn answer(mut file: File, meta: &Metadata, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, StatusCode> {
-    let etag = format!("\"{:x}-{:x}\"", meta.mtime().unsigned_abs() * 1_000_000_000 + meta.mtime_nsec().unsigned_abs(), meta.len());
+fn answer(
+    mut file: File,
+    meta: &Metadata,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, StatusCode> {
+    let etag = format!(
+        "\"{:x}-{:x}\"",
+        meta.mtime().unsigned_abs() * 1_000_000_000 + meta.mtime_nsec().unsigned_abs(),
+        meta.len()
+    );
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(meta.mtime().max(0) as u64);
     let mut response = Response::new(respond::empty());
     let out = response.headers_mut();
@@ -95,13 +136,19 @@ fn answer(mut file: File, meta: &Metadata, method: &Method, headers: &HeaderMap)
         Range::Whole => (0, meta.len()),
         Range::Part(from, to) => {
             let value = format!("bytes {from}-{}/{}", to - 1, meta.len());
-            response.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+            response.headers_mut().insert(
+                CONTENT_RANGE,
+                HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
+            );
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             (from, to - from)
         }
         Range::Impossible => {
             let value = format!("bytes */{}", meta.len());
-            response.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+            response.headers_mut().insert(
+                CONTENT_RANGE,
+                HeaderValue::from_str(&value).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
+            );
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             return Ok(response);
         }
@@ -117,9 +164,14 @@ fn answer(mut file: File, meta: &Metadata, method: &Method, headers: &HeaderMap)
 fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        return lines.flat_map(|line| line.split(',')).any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag);
+        return lines
+            .flat_map(|line| line.split(','))
+            .any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag);
     }
-    let since = headers.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()).and_then(|text| httpdate::parse_http_date(text).ok());
+    let since = headers
+        .get(IF_MODIFIED_SINCE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| httpdate::parse_http_date(text).ok());
     since.is_some_and(|since| modified <= since)
 }
 
@@ -132,11 +184,16 @@ enum Range {
 
 /// One range; several are answered with the whole, as RFC 9110 § 14.2 allows.
 fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
-    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Range::Whole };
+    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
+        return Range::Whole;
+    };
     if headers.get(IF_RANGE).is_some_and(|condition| condition != etag) {
         return Range::Whole;
     }
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else { return Range::Whole };
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-'))
+    else {
+        return Range::Whole;
+    };
     let (from, to) = match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(from), Ok(last)) if from <= last => (from, last.saturating_add(1).min(size)),
         (Ok(from), Err(_)) if last.is_empty() => (from, size),
@@ -156,7 +213,10 @@ impl hyper::body::Body for FileBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
@@ -178,10 +238,17 @@ impl hyper::body::Body for FileBody {
 mod tests {
     use super::*;
 
-    fn get(root: &Path, path: &str, headers: &[(&str, &str)]) -> Result<Response<Body>, StatusCode> {
+    fn get(
+        root: &Path,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Body>, StatusCode> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(http::HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+            map.insert(
+                http::HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         serve(root, false, &[], path, &Method::GET, &map)
     }
@@ -207,7 +274,10 @@ mod tests {
         let etag = whole.headers()[ETAG].to_str().unwrap().to_owned();
         assert_eq!(get(dir.path(), "/a.txt", &[("if-none-match", &etag)]).unwrap().status(), 304);
         let part = get(dir.path(), "/a.txt", &[("range", "bytes=2-4")]).unwrap();
-        assert_eq!((part.status().as_u16(), &part.headers()[CONTENT_RANGE]), (206, &HeaderValue::from_static("bytes 2-4/10")));
+        assert_eq!(
+            (part.status().as_u16(), &part.headers()[CONTENT_RANGE]),
+            (206, &HeaderValue::from_static("bytes 2-4/10"))
+        );
         assert_eq!(get(dir.path(), "/a.txt", &[("range", "bytes=10-")]).unwrap().status(), 416);
     }
 }

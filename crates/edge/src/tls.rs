@@ -46,10 +46,13 @@ impl Resolver {
         let mut all = Certificates::default();
         for certificate in &keys.certificates {
             let refuse = |why: String| KeyError { hosts: certificate.hosts.join(", "), why };
-            let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
+                .collect::<Result<Vec<_>, _>>();
             let chain = chain.map_err(|error| refuse(error.to_string()))?;
-            let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|error| refuse(error.to_string()))?;
-            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| refuse(error.to_string()))?;
+            let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes())
+                .map_err(|error| refuse(error.to_string()))?;
+            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+                .map_err(|error| refuse(error.to_string()))?;
             let certified = Arc::new(certified);
             for host in &certificate.hosts {
                 match host.strip_prefix('*') {
@@ -69,7 +72,12 @@ impl ResolvesServerCert for Resolver {
         let all = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let Some(name) = hello.server_name() else { return all.first.clone() };
         let name = name.to_ascii_lowercase();
-        let wild = || all.wildcards.iter().find(|(tail, _)| name.len() > tail.len() && name.ends_with(tail)).map(|(_, key)| Arc::clone(key));
+        let wild = || {
+            all.wildcards
+                .iter()
+                .find(|(tail, _)| name.len() > tail.len() && name.ends_with(tail))
+                .map(|(_, key)| Arc::clone(key))
+        };
         all.by_host.get(&name).map(Arc::clone).or_else(wild).or_else(|| all.first.clone())
     }
 }
@@ -77,8 +85,13 @@ impl ResolvesServerCert for Resolver {
 /// The configuration of all threads: TLS 1.2 and 1.3, post-quantum key exchange first, HTTP/2 and HTTP/1.1.
 pub(crate) fn server_config(resolver: Arc<Resolver>) -> Arc<rustls::ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    #[expect(clippy::expect_used, reason = "the provider's own versions are valid for it; there is no input here")]
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("default versions");
+    #[expect(
+        clippy::expect_used,
+        reason = "the provider's own versions are valid for it; there is no input here"
+    )]
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("default versions");
     let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if let Ok(tickets) = aws_lc_rs::Ticketer::new() {

@@ -101,7 +101,9 @@ impl Pool {
         let mut all = self.idle.borrow_mut();
         let list = all.get_mut(&address)?;
         list.retain(|idle| idle.since.elapsed() < IDLE && !idle.is_closed());
-        let ready = list.iter().rposition(|idle| idle.sender.as_ref().is_some_and(SendRequest::is_ready))?;
+        let ready = list
+            .iter()
+            .rposition(|idle| idle.sender.as_ref().is_some_and(SendRequest::is_ready))?;
         list.swap_remove(ready).sender.take()
     }
 
@@ -114,7 +116,11 @@ impl Pool {
         let list = all.entry(instance.address).or_default();
         if list.len() < MOST_IDLE {
             instance.load.pooled.fetch_add(1, Ordering::Relaxed);
-            list.push(Idle { sender: Some(sender), since: Instant::now(), load: Arc::clone(&instance.load) });
+            list.push(Idle {
+                sender: Some(sender),
+                since: Instant::now(),
+                load: Arc::clone(&instance.load),
+            });
         }
     }
 
@@ -136,7 +142,13 @@ impl Pool {
 }
 
 /// Sends a request to one of a service's instances.
-pub(crate) async fn send(local: &Rc<Local>, service: &str, settings: &Settings, request: Request<Body>, replayable: bool) -> Result<Answer, Failure> {
+pub(crate) async fn send(
+    local: &Rc<Local>,
+    service: &str,
+    settings: &Settings,
+    request: Request<Body>,
+    replayable: bool,
+) -> Result<Answer, Failure> {
     let (parts, body) = request.into_parts();
     let mut body = Some(body);
     let mut tried: Vec<SocketAddr> = Vec::new();
@@ -144,7 +156,11 @@ pub(crate) async fn send(local: &Rc<Local>, service: &str, settings: &Settings, 
     loop {
         let instance = choose(local, service, &tried).await?;
         let guard = InFlight::new(&instance.load);
-        let failed = |status, cause: String| Failure { status, cause, instance: Some(Arc::clone(&instance.name)) };
+        let failed = |status, cause: String| Failure {
+            status,
+            cause,
+            instance: Some(Arc::clone(&instance.name)),
+        };
         let again = retries < RETRIES;
         let (mut sender, reused) = match connection(local, &instance, settings).await {
             Ok(found) => found,
@@ -156,15 +172,22 @@ pub(crate) async fn send(local: &Rc<Local>, service: &str, settings: &Settings, 
             }
             Err(cause) => return Err(failed(http::StatusCode::BAD_GATEWAY, cause)),
         };
-        let outgoing = Request::from_parts(parts.clone(), body.take().unwrap_or_else(crate::respond::empty));
+        let outgoing =
+            Request::from_parts(parts.clone(), body.take().unwrap_or_else(crate::respond::empty));
         let limit = Duration::from_millis(settings.response_ms);
         match tokio::time::timeout(limit, sender.try_send_request(outgoing)).await {
             Ok(Ok(response)) => return Ok(Answer { response, instance, guard, retries, sender }),
-            Err(_) => return Err(failed(http::StatusCode::GATEWAY_TIMEOUT, format!("no answer within {} ms", settings.response_ms))),
+            Err(_) => {
+                return Err(failed(
+                    http::StatusCode::GATEWAY_TIMEOUT,
+                    format!("no answer within {} ms", settings.response_ms),
+                ));
+            }
             Ok(Err(mut error)) => {
                 let unsent = error.take_message();
                 let safe = unsent.is_some() || replayable;
-                let cause = format!("the connection ended before the answer: {}", error.into_error());
+                let cause =
+                    format!("the connection ended before the answer: {}", error.into_error());
                 if !safe || !(again || reused) {
                     return Err(failed(http::StatusCode::BAD_GATEWAY, cause));
                 }
@@ -179,7 +202,11 @@ pub(crate) async fn send(local: &Rc<Local>, service: &str, settings: &Settings, 
 }
 
 /// A pooled connection, or a new one. The flag says which.
-async fn connection(local: &Rc<Local>, instance: &Arc<Instance>, settings: &Settings) -> Result<(SendRequest<Body>, bool), String> {
+async fn connection(
+    local: &Rc<Local>,
+    instance: &Arc<Instance>,
+    settings: &Settings,
+) -> Result<(SendRequest<Body>, bool), String> {
     if let Some(sender) = local.pool.take(instance.address) {
         return Ok((sender, true));
     }
@@ -190,7 +217,12 @@ async fn connection(local: &Rc<Local>, instance: &Arc<Instance>, settings: &Sett
             take_out(local, instance);
             return Err(format!("{} refused a connection: {error}", instance.address));
         }
-        Err(_) => return Err(format!("no connection to {} within {} ms", instance.address, settings.connect_ms)),
+        Err(_) => {
+            return Err(format!(
+                "no connection to {} within {} ms",
+                instance.address, settings.connect_ms
+            ));
+        }
     };
     stream.set_nodelay(true).ok();
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
@@ -211,7 +243,11 @@ fn take_out(local: &Rc<Local>, instance: &Arc<Instance>) {
     tokio::task::spawn_local(async move {
         while !instance.load.retired.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            if matches!(tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(instance.address)).await, Ok(Ok(_))) {
+            if matches!(
+                tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(instance.address))
+                    .await,
+                Ok(Ok(_))
+            ) {
                 break;
             }
         }
@@ -221,15 +257,27 @@ fn take_out(local: &Rc<Local>, instance: &Arc<Instance>) {
 }
 
 /// Two random ready instances, the less busy one; waits while one is being started.
-async fn choose(local: &Rc<Local>, service: &str, tried: &[SocketAddr]) -> Result<Arc<Instance>, Failure> {
+async fn choose(
+    local: &Rc<Local>,
+    service: &str,
+    tried: &[SocketAddr],
+) -> Result<Arc<Instance>, Failure> {
     let begun = Instant::now();
-    let unavailable = |cause: &str| Failure { status: http::StatusCode::SERVICE_UNAVAILABLE, cause: cause.to_owned(), instance: None };
+    let unavailable = |cause: &str| Failure {
+        status: http::StatusCode::SERVICE_UNAVAILABLE,
+        cause: cause.to_owned(),
+        instance: None,
+    };
     let mut waiting: Option<Waiting> = None;
     loop {
         let swapped = local.swapped.notified();
         let snapshot = local.current();
-        let Some(found) = snapshot.services.get(service) else { return Err(unavailable("the service has no instance")) };
-        let usable = |one: &&Arc<Instance>| !one.load.out.load(Ordering::Relaxed) && !tried.contains(&one.address);
+        let Some(found) = snapshot.services.get(service) else {
+            return Err(unavailable("the service has no instance"));
+        };
+        let usable = |one: &&Arc<Instance>| {
+            !one.load.out.load(Ordering::Relaxed) && !tried.contains(&one.address)
+        };
         let candidates: Vec<&Arc<Instance>> = found.ready.iter().filter(usable).collect();
         // The last one that is out is tried all the same when nothing else is left.
         if let Some(instance) = two_choices(&candidates) {
@@ -242,7 +290,10 @@ async fn choose(local: &Rc<Local>, service: &str, tried: &[SocketAddr]) -> Resul
             return Err(unavailable("no instance became ready within 30 s"));
         }
         if waiting.is_none() {
-            waiting = Some(Waiting::enter(local).ok_or_else(|| unavailable("too many requests wait for the service to start"))?);
+            waiting =
+                Some(Waiting::enter(local).ok_or_else(|| {
+                    unavailable("too many requests wait for the service to start")
+                })?);
         }
         tokio::time::timeout(Duration::from_millis(500), swapped).await.ok();
         if !tried.is_empty() && begun.elapsed() > Duration::from_secs(2) && !found.starting {
@@ -283,5 +334,13 @@ impl Drop for Waiting {
 
 /// Whether a request may be sent twice: idempotent (RFC 9110 § 9.2.2) and without a body.
 pub(crate) fn is_replayable(method: &http::Method, body: &Incoming) -> bool {
-    body.is_end_stream() && matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS | http::Method::PUT | http::Method::DELETE)
+    body.is_end_stream()
+        && matches!(
+            *method,
+            http::Method::GET
+                | http::Method::HEAD
+                | http::Method::OPTIONS
+                | http::Method::PUT
+                | http::Method::DELETE
+        )
 }

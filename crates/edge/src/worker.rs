@@ -56,7 +56,10 @@ pub(crate) struct Local {
 impl Local {
     /// A fresh request id.
     pub(crate) fn next_id(&self) -> RequestId {
-        let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let millis = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as u64;
         let sequence = self.sequence.get();
         self.sequence.set(sequence.wrapping_add(1));
         RequestId::new(millis, self.shared.number as u8, self.thread, sequence, self.salt)

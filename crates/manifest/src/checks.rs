@@ -16,9 +16,15 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     for route in &draft.routes {
         check_target(reader, draft, route);
         for host in &route.hosts {
-            let known = draft.domains.iter().chain(&draft.redirect_domains).any(|(_, domain)| domain == host || domain.strip_prefix('*').is_some_and(|tail| host.ends_with(tail)));
+            let known = draft.domains.iter().chain(&draft.redirect_domains).any(|(_, domain)| {
+                domain == host || domain.strip_prefix('*').is_some_and(|tail| host.ends_with(tail))
+            });
             if !known {
-                reader.problem(route.span.clone(), format!("`{}` is none of the site's `domains`", shorten(host)), None);
+                reader.problem(
+                    route.span.clone(),
+                    format!("`{}` is none of the site's `domains`", shorten(host)),
+                    None,
+                );
             }
         }
     }
@@ -26,7 +32,11 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_after(reader, draft);
     if draft.routes.is_empty() && draft.services.len() > 1 {
         let end = reader.text.len();
-        reader.problem(end..end, "there is no `[[route]]`: no request would reach a service", Some("[[route]]  paths = [\"/*\"]  to = \"…\"".to_owned()));
+        reader.problem(
+            end..end,
+            "there is no `[[route]]`: no request would reach a service",
+            Some("[[route]]  paths = [\"/*\"]  to = \"…\"".to_owned()),
+        );
     }
 }
 
@@ -34,7 +44,11 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
     let mut seen: Vec<&str> = Vec::new();
     for (span, domain) in draft.domains.iter().chain(&draft.redirect_domains) {
         if !is_domain(domain) {
-            reader.problem(span.clone(), format!("`{}` is no host name", shorten(domain)), Some("write it like `example.com`, without `https://`, port or path".to_owned()));
+            reader.problem(
+                span.clone(),
+                format!("`{}` is no host name", shorten(domain)),
+                Some("write it like `example.com`, without `https://`, port or path".to_owned()),
+            );
         } else if seen.contains(&domain.as_str()) {
             reader.problem(span.clone(), format!("`{domain}` stands twice"), None);
         }
@@ -43,7 +57,11 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
     let public = draft.domains.iter().find(|(_, domain)| is_domain(domain) && !is_local(domain));
     if let (None, Some((span, domain))) = (&draft.tls, public) {
         let help = "[tls] with mode = \"internal\", cert and key files, or mode = \"off\" behind another terminator";
-        reader.problem(span.clone(), format!("planned: getting a certificate for `{domain}` (ACME) is not built yet"), Some(help.to_owned()));
+        reader.problem(
+            span.clone(),
+            format!("planned: getting a certificate for `{domain}` (ACME) is not built yet"),
+            Some(help.to_owned()),
+        );
     }
     if draft.tls == Some(Tls::Off) && !draft.listen.https.is_empty() {
         let end = reader.text.len();
@@ -52,7 +70,9 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
 }
 
 fn is_local(domain: &str) -> bool {
-    domain == "localhost" || domain.ends_with(".localhost") || domain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    domain == "localhost"
+        || domain.ends_with(".localhost")
+        || domain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 /// A host name (RFC 1123, `_` excluded), `*.` before it allowed, or an address.
@@ -62,10 +82,15 @@ pub(crate) fn is_domain(text: &str) -> bool {
     }
     let name = text.strip_prefix("*.").unwrap_or(text);
     let label = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     let dotted = name.contains('.') || name == "localhost";
-    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let numeric =
+        name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     dotted && !numeric && name.len() <= 253 && name.split('.').all(label)
 }
 
@@ -73,8 +98,15 @@ fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
     let Said::Is(RouteAction::Service { service, port }) = &route.action else { return };
     let Some(target) = draft.services.get(service) else {
         let close = closest(service.as_str(), draft.services.keys().map(ServiceName::as_str));
-        let help = close.map_or_else(|| format!("there are: {}", list(draft.services.keys())), |close| format!("did you mean `{close}`?"));
-        reader.problem(route.span.clone(), format!("this route goes to `{service}`, and there is no such service"), Some(help));
+        let help = close.map_or_else(
+            || format!("there are: {}", list(draft.services.keys())),
+            |close| format!("did you mean `{close}`?"),
+        );
+        reader.problem(
+            route.span.clone(),
+            format!("this route goes to `{service}`, and there is no such service"),
+            Some(help),
+        );
         return;
     };
     let Some(port) = port else { return };
@@ -86,7 +118,11 @@ fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
         _ => Vec::new(),
     };
     if !ports.contains(&port.as_str()) {
-        reader.problem(route.span.clone(), format!("service `{service}` has no port `{}`", shorten(port)), Some(format!("its ports: {}", ports.join(", "))));
+        reader.problem(
+            route.span.clone(),
+            format!("service `{service}` has no port `{}`", shorten(port)),
+            Some(format!("its ports: {}", ports.join(", "))),
+        );
     }
 }
 
@@ -105,8 +141,16 @@ fn check_doubles(reader: &mut Reader<'_>, routes: &[RawRoute]) {
             };
             let key = (path.clone(), sorted(&route.hosts), sorted(&route.methods));
             if let Some(first) = seen.get(&key) {
-                let line = reader.text[..first.start.min(reader.text.len())].matches('\n').count() + 1;
-                reader.problem(route.span.clone(), format!("`{}` has a route already, in line {line}", shorten(path)), Some("put their keys together, or give them different hosts or methods".to_owned()));
+                let line =
+                    reader.text[..first.start.min(reader.text.len())].matches('\n').count() + 1;
+                reader.problem(
+                    route.span.clone(),
+                    format!("`{}` has a route already, in line {line}", shorten(path)),
+                    Some(
+                        "put their keys together, or give them different hosts or methods"
+                            .to_owned(),
+                    ),
+                );
             } else {
                 seen.insert(key, route.span.clone());
             }
@@ -123,21 +167,32 @@ fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
         let place = draft.places.get(name).cloned().unwrap_or(0..0);
         for before in after(name) {
             if !draft.services.contains_key(&before) {
-                reader.problem(place.clone(), format!("`{name}` starts after `{before}`, and there is no such service"), Some(format!("there are: {}", list(draft.services.keys()))));
+                reader.problem(
+                    place.clone(),
+                    format!("`{name}` starts after `{before}`, and there is no such service"),
+                    Some(format!("there are: {}", list(draft.services.keys()))),
+                );
             }
         }
         // A loop is told once, by its first name.
         if let Some(chain) = find_loop(name, &after)
             && chain.iter().min() == Some(name)
         {
-            let words: Vec<&str> = chain.iter().map(ServiceName::as_str).chain(std::iter::once(name.as_str())).collect();
+            let words: Vec<&str> = chain
+                .iter()
+                .map(ServiceName::as_str)
+                .chain(std::iter::once(name.as_str()))
+                .collect();
             reader.problem(place, format!("`after` goes in a circle: {}", words.join(" → ")), None);
         }
     }
 }
 
 /// The way from `start` back to itself, if there is one.
-fn find_loop(start: &ServiceName, after: &dyn Fn(&ServiceName) -> Vec<ServiceName>) -> Option<Vec<ServiceName>> {
+fn find_loop(
+    start: &ServiceName,
+    after: &dyn Fn(&ServiceName) -> Vec<ServiceName>,
+) -> Option<Vec<ServiceName>> {
     let mut ways = vec![vec![start.clone()]];
     let mut visited = Vec::new();
     while let Some(way) = ways.pop() {

@@ -16,7 +16,13 @@ pub fn resolve(routes: &[RawRoute]) -> Vec<Route> {
             let mut wider: Vec<(Rank, &RawRoute)> = routes
                 .iter()
                 .flat_map(|other| other.paths.iter().map(move |pattern| (other, pattern)))
-                .filter(|(other, pattern)| !std::ptr::eq(*other, route) && *pattern != path && covers(pattern, path) && hosts_cover(other, route) && methods_cover(other, route))
+                .filter(|(other, pattern)| {
+                    !std::ptr::eq(*other, route)
+                        && *pattern != path
+                        && covers(pattern, path)
+                        && hosts_cover(other, route)
+                        && methods_cover(other, route)
+                })
                 .map(|(other, pattern)| (rank(other, pattern), other))
                 .collect();
             // The widest first, so that each narrower one writes over it.
@@ -25,7 +31,7 @@ pub fn resolve(routes: &[RawRoute]) -> Vec<Route> {
             all.push((rank(route, path), build(path, route, chain)));
         }
     }
-    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.sort_by_key(|a| a.0);
     all.into_iter().map(|(_, route)| route).collect()
 }
 
@@ -34,7 +40,14 @@ type Rank = (i64, bool, std::cmp::Reverse<usize>, std::cmp::Reverse<usize>, bool
 
 fn rank(route: &RawRoute, path: &str) -> Rank {
     let literal = path.find('*').unwrap_or(path.len());
-    (-route.priority, path.contains('*'), std::cmp::Reverse(literal), std::cmp::Reverse(path.len()), route.hosts.is_empty(), route.methods.is_empty())
+    (
+        -route.priority,
+        path.contains('*'),
+        std::cmp::Reverse(literal),
+        std::cmp::Reverse(path.len()),
+        route.hosts.is_empty(),
+        route.methods.is_empty(),
+    )
 }
 
 /// Whether `wide` matches every path that `narrow` matches. `*` in `narrow` stands for any text, so it
@@ -66,11 +79,14 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 fn hosts_cover(wide: &RawRoute, narrow: &RawRoute) -> bool {
-    wide.hosts.is_empty() || (!narrow.hosts.is_empty() && narrow.hosts.iter().all(|host| wide.hosts.contains(host)))
+    wide.hosts.is_empty()
+        || (!narrow.hosts.is_empty() && narrow.hosts.iter().all(|host| wide.hosts.contains(host)))
 }
 
 fn methods_cover(wide: &RawRoute, narrow: &RawRoute) -> bool {
-    wide.methods.is_empty() || (!narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method)))
+    wide.methods.is_empty()
+        || (!narrow.methods.is_empty()
+            && narrow.methods.iter().all(|method| wide.methods.contains(method)))
 }
 
 fn build<'a>(path: &str, route: &RawRoute, chain: impl Iterator<Item = &'a RawRoute>) -> Route {
@@ -87,7 +103,10 @@ fn build<'a>(path: &str, route: &RawRoute, chain: impl Iterator<Item = &'a RawRo
         }
         match &link.timeout {
             Said::Nothing => {}
-            Said::Cleared => (settings.connect, settings.response, idle) = (default.connect, default.response, default.idle),
+            Said::Cleared => {
+                (settings.connect, settings.response, idle) =
+                    (default.connect, default.response, default.idle)
+            }
             Said::Is(times) => {
                 settings.connect = times.connect.unwrap_or(settings.connect);
                 settings.response = times.response.unwrap_or(settings.response);
@@ -101,7 +120,13 @@ fn build<'a>(path: &str, route: &RawRoute, chain: impl Iterator<Item = &'a RawRo
         take(&link.cache_control, &mut settings.cache_control, Vec::new());
     }
     settings.idle = if settings.stream { None } else { idle };
-    Route { path: path.to_owned(), hosts: route.hosts.clone(), methods: route.methods.clone(), action, settings }
+    Route {
+        path: path.to_owned(),
+        hosts: route.hosts.clone(),
+        methods: route.methods.clone(),
+        action,
+        settings,
+    }
 }
 
 fn take<T: Clone>(said: &Said<T>, into: &mut T, cleared: T) {
@@ -118,7 +143,8 @@ fn take_headers(said: &Said<RawHeaders>, into: &mut HeaderRules) {
         Said::Nothing => {}
         Said::Cleared => *into = HeaderRules::default(),
         Said::Is(rules) => {
-            into.remove.retain(|name| !rules.set.contains_key(name) && !rules.add.contains_key(name));
+            into.remove
+                .retain(|name| !rules.set.contains_key(name) && !rules.add.contains_key(name));
             into.set.retain(|name, _| !rules.remove.contains(name));
             into.add.retain(|name, _| !rules.remove.contains(name));
             into.set.extend(rules.set.clone());

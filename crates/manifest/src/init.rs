@@ -45,35 +45,62 @@ fn read(dir: &Path, file: &str) -> Option<String> {
 fn node(dir: &Path) -> Option<Guess> {
     let package: serde_json::Value = serde_json::from_str(&read(dir, "package.json")?).ok()?;
     let install = if dir.join("package-lock.json").exists() { "npm ci" } else { "npm install" };
-    let depends = |name: &str| !package["dependencies"][name].is_null() || !package["devDependencies"][name].is_null();
+    let depends = |name: &str| {
+        !package["dependencies"][name].is_null() || !package["devDependencies"][name].is_null()
+    };
     let script = |name: &str| package["scripts"][name].is_string();
-    let build = if script("build") { format!("build     = [\"{install}\", \"npm run build\"]\n") } else { format!("build     = [\"{install}\"]\n") };
+    let build = if script("build") {
+        format!("build     = [\"{install}\", \"npm run build\"]\n")
+    } else {
+        format!("build     = [\"{install}\"]\n")
+    };
     if depends("next") {
-        let lines = format!("{build}run       = \"npx next start -H 127.0.0.1 -p $PORT\"\ninstances = 2\nenv       = {{ NODE_ENV = \"production\" }}\n");
+        let lines = format!(
+            "{build}run       = \"npx next start -H 127.0.0.1 -p $PORT\"\ninstances = 2\nenv       = {{ NODE_ENV = \"production\" }}\n"
+        );
         return Some(Guess { lines, found: "a Next.js application (package.json)".to_owned() });
     }
     if depends("vite") && script("build") && !script("start") {
-        return Some(Guess { lines: format!("{build}static    = \"dist\"\nspa       = true                      # unknown paths get index.html\n"), found: "a Vite site (package.json)".to_owned() });
+        return Some(Guess {
+            lines: format!(
+                "{build}static    = \"dist\"\nspa       = true                      # unknown paths get index.html\n"
+            ),
+            found: "a Vite site (package.json)".to_owned(),
+        });
     }
     let run = if script("start") {
         "npm start".to_owned()
     } else {
-        let main = package["main"].as_str().filter(|main| main.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./-_".contains(&byte)));
+        let main = package["main"].as_str().filter(|main| {
+            main.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./-_".contains(&byte))
+        });
         format!("node {}", main.unwrap_or("server.js"))
     };
-    let lines = format!("{build}run       = \"{run}\"                  # must listen on 127.0.0.1:$PORT\nhealth    = \"/\"\nenv       = {{ NODE_ENV = \"production\" }}\n");
+    let lines = format!(
+        "{build}run       = \"{run}\"                  # must listen on 127.0.0.1:$PORT\nhealth    = \"/\"\nenv       = {{ NODE_ENV = \"production\" }}\n"
+    );
     Some(Guess { lines, found: "a Node application (package.json)".to_owned() })
 }
 
 fn python(dir: &Path) -> Option<Guess> {
     let requirements = read(dir, "requirements.txt");
-    let wanted = format!("{}{}", requirements.clone().unwrap_or_default(), read(dir, "pyproject.toml").unwrap_or_default()).to_ascii_lowercase();
-    let script = ["main.py", "app.py", "server.py", "manage.py"].into_iter().find(|file| dir.join(file).is_file());
+    let wanted = format!(
+        "{}{}",
+        requirements.clone().unwrap_or_default(),
+        read(dir, "pyproject.toml").unwrap_or_default()
+    )
+    .to_ascii_lowercase();
+    let script = ["main.py", "app.py", "server.py", "manage.py"]
+        .into_iter()
+        .find(|file| dir.join(file).is_file());
     if wanted.is_empty() && script.is_none() {
         return None;
     }
     let (build, bin) = match requirements {
-        Some(_) => ("build     = [\"python3 -m venv .venv\", \".venv/bin/pip install -r requirements.txt\"]\n", ".venv/bin/"),
+        Some(_) => (
+            "build     = [\"python3 -m venv .venv\", \".venv/bin/pip install -r requirements.txt\"]\n",
+            ".venv/bin/",
+        ),
         None => ("", ""),
     };
     let module = script.unwrap_or("main.py").trim_end_matches(".py");
@@ -86,10 +113,18 @@ fn python(dir: &Path) -> Option<Guess> {
     } else {
         format!("python3 {module}.py")
     };
-    Some(Guess { lines: format!("{build}run       = \"{run}\"\nhealth    = \"/\"\n"), found: format!("a Python application ({module}.py)") })
+    Some(Guess {
+        lines: format!("{build}run       = \"{run}\"\nhealth    = \"/\"\n"),
+        found: format!("a Python application ({module}.py)"),
+    })
 }
 
 fn files(dir: &Path) -> Option<Guess> {
-    let root = ["dist", "public", "build", "."].into_iter().find(|root| dir.join(root).join("index.html").is_file())?;
-    Some(Guess { lines: format!("static    = \"{root}\"\n"), found: format!("static files ({root}/index.html)") })
+    let root = ["dist", "public", "build", "."]
+        .into_iter()
+        .find(|root| dir.join(root).join("index.html").is_file())?;
+    Some(Guess {
+        lines: format!("static    = \"{root}\"\n"),
+        found: format!("static files ({root}/index.html)"),
+    })
 }

@@ -56,12 +56,24 @@ const fn planned(name: &'static str) -> Key {
 
 /// The top of the file.
 pub const SITE: &[Key] = &[
-    key("site", Kind::Text, "name of the site: `[a-z][a-z0-9-]{0,39}`; the folder's name by default"),
-    key("domains", Kind::Texts, "host names served, the canonical one first; `<site>.localhost` by default"),
+    key(
+        "site",
+        Kind::Text,
+        "name of the site: `[a-z][a-z0-9-]{0,39}`; the folder's name by default",
+    ),
+    key(
+        "domains",
+        Kind::Texts,
+        "host names served, the canonical one first; `<site>.localhost` by default",
+    ),
     key("redirect_domains", Kind::Texts, "host names answered with 308 to the first of `domains`"),
     key("tls", Kind::Table(TLS), "certificates"),
     key("listen", Kind::Table(LISTEN), "addresses of the edge"),
-    key("secrets", Kind::Table(SECRETS), "where values of secrets are looked for, after `secrets set`"),
+    key(
+        "secrets",
+        Kind::Table(SECRETS),
+        "where values of secrets are looked for, after `secrets set`",
+    ),
     key("service", Kind::Named(SERVICE), "a program, files, or servers that somebody else runs"),
     key("route", Kind::Tables(ROUTE), "which requests go where, and under which rules"),
     planned("zone"),
@@ -85,7 +97,11 @@ pub const SITE: &[Key] = &[
 
 /// `[tls]`.
 pub const TLS: &[Key] = &[
-    key("mode", Kind::Text, "`internal` (own authority) or `off` (another terminator stands in front); internal for local names"),
+    key(
+        "mode",
+        Kind::Text,
+        "`internal` (own authority) or `off` (another terminator stands in front); internal for local names",
+    ),
     key("cert", Kind::Text, "file with the certificate chain (PEM), leaf first"),
     key("key", Kind::Text, "file with the private key (PEM)"),
     planned("acme"),
@@ -95,7 +111,11 @@ pub const TLS: &[Key] = &[
 
 /// `[listen]`.
 pub const LISTEN: &[Key] = &[
-    key("http", Kind::Any, "port, `\"address:port\"` or a list; 80 as root, 8080 otherwise; loopback only when all domains are local"),
+    key(
+        "http",
+        Kind::Any,
+        "port, `\"address:port\"` or a list; 80 as root, 8080 otherwise; loopback only when all domains are local",
+    ),
     key("https", Kind::Any, "the same; 443 as root, 8443 otherwise"),
     key("trusted_proxies", Kind::Texts, "networks whose `X-Forwarded-*` are believed"),
     planned("http3"),
@@ -107,7 +127,11 @@ pub const SECRETS: &[Key] = &[
     key("file", Kind::Text, "dotenv file; `.env` if there is one"),
     key("dir", Kind::Text, "folder with a file for each secret"),
     key("age", Kind::Text, "dotenv file encrypted with age; may be committed"),
-    key("command", Kind::Command, "command that prints one value; `{name}` stands for the secret's name"),
+    key(
+        "command",
+        Kind::Command,
+        "command that prints one value; `{name}` stands for the secret's name",
+    ),
 ];
 
 /// `[service.X]`.
@@ -121,7 +145,11 @@ pub const SERVICE: &[Key] = &[
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
     key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
-    key("ports", Kind::Map, "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)"),
+    key(
+        "ports",
+        Kind::Map,
+        "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)",
+    ),
     key("health", Kind::Any, "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default"),
     key("after", Kind::Texts, "services that must be ready first"),
     key("env", Kind::Map, "environment; `\"secret:NAME\"` is the value of a secret"),

@@ -35,7 +35,11 @@ const MAX_SIZE: u64 = 1 << 20;
 
 /// Reads the manifest of a project: its folder, or the file itself.
 pub fn load(place: &Path) -> Result<Site, Report> {
-    let file = if place.is_dir() || !place.exists() { place.join("seaworthy.toml") } else { place.to_path_buf() };
+    let file = if place.is_dir() || !place.exists() {
+        place.join("seaworthy.toml")
+    } else {
+        place.to_path_buf()
+    };
     let project = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let text = read_text(&file)?;
     parse(&text, &file, &project)
@@ -44,19 +48,40 @@ pub fn load(place: &Path) -> Result<Site, Report> {
 fn read_text(file: &Path) -> Result<String, Report> {
     let refused = |code, message: String, help: &str| Report::single(code, file, message, help);
     let opened = fs::File::open(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            refused(Code::ManifestMissing, format!("there is no `{}`", file.display()), "seaworthy init   (looks at the folder and writes one)")
-        }
-        _ => refused(Code::ManifestUnreadable, format!("could not read `{}`: {error}", file.display()), "check the file's permissions"),
+        std::io::ErrorKind::NotFound => refused(
+            Code::ManifestMissing,
+            format!("there is no `{}`", file.display()),
+            "seaworthy init   (looks at the folder and writes one)",
+        ),
+        _ => refused(
+            Code::ManifestUnreadable,
+            format!("could not read `{}`: {error}", file.display()),
+            "check the file's permissions",
+        ),
     })?;
     let mut bytes = Vec::new();
     let read = opened.take(MAX_SIZE + 1).read_to_end(&mut bytes);
-    read.map_err(|error| refused(Code::ManifestUnreadable, format!("could not read `{}`: {error}", file.display()), "is it a file?"))?;
+    read.map_err(|error| {
+        refused(
+            Code::ManifestUnreadable,
+            format!("could not read `{}`: {error}", file.display()),
+            "is it a file?",
+        )
+    })?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(refused(Code::ManifestUnreadable, format!("`{}` is larger than 1M: that is no manifest", file.display()), "seaworthy check --manifest DIR   names another folder"));
+        return Err(refused(
+            Code::ManifestUnreadable,
+            format!("`{}` is larger than 1M: that is no manifest", file.display()),
+            "seaworthy check --manifest DIR   names another folder",
+        ));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| refused(Code::ManifestUnreadable, format!("`{}` is not text (UTF-8)", file.display()), "a manifest is TOML text"))
+    String::from_utf8(bytes).map_err(|_| {
+        refused(
+            Code::ManifestUnreadable,
+            format!("`{}` is not text (UTF-8)", file.display()),
+            "a manifest is TOML text",
+        )
+    })
 }
 
 /// Reads a manifest's text. `file` is for the report, `project` the folder that paths are inside of.

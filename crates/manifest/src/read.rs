@@ -28,25 +28,43 @@ impl<'t> Reader<'t> {
         Self { text, problems: Vec::new() }
     }
 
-    pub(crate) fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
+    pub(crate) fn problem(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
         self.problems.push(RawProblem { span, message: message.into(), help });
     }
 
     /// Notes keys that nobody knows and those that are planned; the others are returned by name.
-    pub(crate) fn known<'a>(&mut self, table: &'a DeTable<'a>, keys: &[Key], place: &str) -> BTreeMap<&'a str, (Range<usize>, Value<'a>)> {
+    pub(crate) fn known<'a>(
+        &mut self,
+        table: &'a DeTable<'a>,
+        keys: &[Key],
+        place: &str,
+    ) -> BTreeMap<&'a str, (Range<usize>, Value<'a>)> {
         let mut found = BTreeMap::new();
         for (name, value) in table {
             let text: &str = name.get_ref().as_ref();
             match keys.iter().find(|key| key.name == text) {
                 Some(key) if key.kind == Kind::Planned => {
-                    self.problem(name.span(), format!("planned: `{text}` is not built yet"), Some("leave it out for now".to_owned()));
+                    self.problem(
+                        name.span(),
+                        format!("planned: `{text}` is not built yet"),
+                        Some("leave it out for now".to_owned()),
+                    );
                 }
                 Some(_) => {
                     found.insert(text, (name.span(), value));
                 }
                 None => {
                     let close = closest(text, keys.iter().map(|key| key.name));
-                    self.problem(name.span(), format!("unknown key `{}` in {place}", shorten(text)), close.map(|close| format!("did you mean `{close}`?")));
+                    self.problem(
+                        name.span(),
+                        format!("unknown key `{}` in {place}", shorten(text)),
+                        close.map(|close| format!("did you mean `{close}`?")),
+                    );
                 }
             }
         }
@@ -90,7 +108,11 @@ impl<'t> Reader<'t> {
         switch
     }
 
-    pub(crate) fn number(&mut self, value: Value<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    pub(crate) fn number(
+        &mut self,
+        value: Value<'_>,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<i64> {
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong(value, "a whole number");
             return None;
@@ -98,7 +120,11 @@ impl<'t> Reader<'t> {
         let number = i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok();
         let fits = number.filter(|number| range.contains(number));
         if fits.is_none() {
-            self.problem(value.span(), format!("this number must be from {} to {}", range.start(), range.end()), None);
+            self.problem(
+                value.span(),
+                format!("this number must be from {} to {}", range.start(), range.end()),
+                None,
+            );
         }
         fits
     }
@@ -111,9 +137,15 @@ impl<'t> Reader<'t> {
             _ => None,
         };
         match number {
-            Some(cores) if (0.01..=1024.0).contains(&cores) => Some((cores * 1000.0).round() as u32),
+            Some(cores) if (0.01..=1024.0).contains(&cores) => {
+                Some((cores * 1000.0).round() as u32)
+            }
             _ => {
-                self.problem(value.span(), "this should be a number of cores, such as 0.5 or 2", None);
+                self.problem(
+                    value.span(),
+                    "this should be a number of cores, such as 0.5 or 2",
+                    None,
+                );
                 None
             }
         }
@@ -121,19 +153,27 @@ impl<'t> Reader<'t> {
 
     pub(crate) fn duration(&mut self, value: Value<'_>) -> Option<Duration> {
         let text = self.text(value)?;
-        parse_duration(&text).map_err(|error| self.problem(value.span(), error.to_string(), None)).ok()
+        parse_duration(&text)
+            .map_err(|error| self.problem(value.span(), error.to_string(), None))
+            .ok()
     }
 
     pub(crate) fn size(&mut self, value: Value<'_>) -> Option<ByteSize> {
         let text = self.text(value)?;
-        text.parse().map_err(|error: seaworthy_base::quantity::QuantityError| self.problem(value.span(), error.to_string(), None)).ok()
+        text.parse()
+            .map_err(|error: seaworthy_base::quantity::QuantityError| {
+                self.problem(value.span(), error.to_string(), None)
+            })
+            .ok()
     }
 
     /// Text or a list of texts, each with its place.
     pub(crate) fn texts(&mut self, value: Value<'_>) -> Vec<(Range<usize>, String)> {
         match value.get_ref() {
             DeValue::String(text) => vec![(value.span(), text.to_string())],
-            DeValue::Array(items) => items.iter().filter_map(|item| Some((item.span(), self.text(item)?))).collect(),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| Some((item.span(), self.text(item)?))).collect()
+            }
             _ => {
                 self.wrong(value, "text or a list of texts");
                 Vec::new()
@@ -144,13 +184,20 @@ impl<'t> Reader<'t> {
     /// Names and texts, in the order of the file.
     pub(crate) fn map(&mut self, value: Value<'_>) -> Vec<(Range<usize>, String, String)> {
         let Some(table) = self.table(value) else { return Vec::new() };
-        table.iter().filter_map(|(name, value)| Some((name.span(), name.get_ref().to_string(), self.text(value)?))).collect()
+        table
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((name.span(), name.get_ref().to_string(), self.text(value)?))
+            })
+            .collect()
     }
 
     /// One command, or a list of them.
     pub(crate) fn commands(&mut self, value: Value<'_>, names: &[&str]) -> Vec<Command> {
         match value.get_ref() {
-            DeValue::Array(items) => items.iter().filter_map(|item| self.command(item, names)).collect(),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| self.command(item, names)).collect()
+            }
             _ => self.command(value, names).into_iter().collect(),
         }
     }
@@ -158,13 +205,21 @@ impl<'t> Reader<'t> {
     pub(crate) fn command(&mut self, value: Value<'_>, names: &[&str]) -> Option<Command> {
         if let DeValue::Table(table) = value.get_ref() {
             if table.keys().any(|name| name.get_ref() == "up") {
-                self.problem(value.span(), "planned: `{ up, down, status }` is not built yet", Some("give the command that migrates up".to_owned()));
+                self.problem(
+                    value.span(),
+                    "planned: `{ up, down, status }` is not built yet",
+                    Some("give the command that migrates up".to_owned()),
+                );
                 return None;
             }
             let shell = [Key { name: "shell", kind: Kind::Text, doc: "" }];
             let found = self.known(table, &shell, "a command");
             let Some((_, line)) = found.get("shell") else {
-                self.problem(value.span(), "a command is text, a list, or `{ shell = \"…\" }`", None);
+                self.problem(
+                    value.span(),
+                    "a command is text, a list, or `{ shell = \"…\" }`",
+                    None,
+                );
                 return None;
             };
             return self.text(line).map(Command::Shell);
@@ -183,11 +238,22 @@ impl<'t> Reader<'t> {
         };
         for word in &words {
             if let Some(unknown) = unknown_name(word, names) {
-                let help = format!("only {} are replaced; for a shell's own: {{ shell = \"…\" }}", names.iter().map(|name| format!("`${name}`")).collect::<Vec<_>>().join(", "));
-                self.problem(value.span(), format!("`${unknown}` is not replaced: commands run without a shell"), Some(help));
+                let help = format!(
+                    "only {} are replaced; for a shell's own: {{ shell = \"…\" }}",
+                    names.iter().map(|name| format!("`${name}`")).collect::<Vec<_>>().join(", ")
+                );
+                self.problem(
+                    value.span(),
+                    format!("`${unknown}` is not replaced: commands run without a shell"),
+                    Some(help),
+                );
             }
             if matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<" | "&" | ">>") {
-                self.problem(value.span(), format!("`{word}` means nothing here: commands run without a shell"), Some("use a list of commands, or { shell = \"…\" }".to_owned()));
+                self.problem(
+                    value.span(),
+                    format!("`{word}` means nothing here: commands run without a shell"),
+                    Some("use a list of commands, or { shell = \"…\" }".to_owned()),
+                );
             }
         }
         Some(Command::Argv(words))
@@ -196,14 +262,25 @@ impl<'t> Reader<'t> {
     pub(crate) fn environment(&mut self, value: Value<'_>) -> BTreeMap<String, EnvValue> {
         let mut all = BTreeMap::new();
         for (span, name, text) in self.map(value) {
-            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') || name.as_bytes()[0].is_ascii_digit() {
-                self.problem(span, format!("`{}` is no name of an environment variable", shorten(&name)), None);
+            if name.is_empty()
+                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                || name.as_bytes()[0].is_ascii_digit()
+            {
+                self.problem(
+                    span,
+                    format!("`{}` is no name of an environment variable", shorten(&name)),
+                    None,
+                );
                 continue;
             }
             let value = match text.strip_prefix("secret:") {
                 Some(secret) if is_secret_name(secret) => EnvValue::Secret(secret.to_owned()),
                 Some(_) => {
-                    self.problem(span, "what follows `secret:` is no name of a secret", Some("a name is `A-Z`, `0-9` and `_`".to_owned()));
+                    self.problem(
+                        span,
+                        "what follows `secret:` is no name of a secret",
+                        Some("a name is `A-Z`, `0-9` and `_`".to_owned()),
+                    );
                     continue;
                 }
                 None => EnvValue::Text(text),
@@ -217,7 +294,11 @@ impl<'t> Reader<'t> {
 /// Whether a text can name a secret.
 pub(crate) fn is_secret_name(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    first && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    first
+        && text.len() <= 128
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// The first `$NAME` that is not one of `names`.
@@ -233,7 +314,10 @@ fn unknown_name<'a>(word: &'a str, names: &[&str]) -> Option<&'a str> {
 /// The known word that is nearest, if it is near enough to be what was meant.
 pub(crate) fn closest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.map(|word| (strsim::damerau_levenshtein(&shorten(text), word), word));
-    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, word)| *distance <= 1 + word.len() / 4).map(|(_, word)| word)
+    scored
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, word)| *distance <= 1 + word.len() / 4)
+        .map(|(_, word)| word)
 }
 
 /// Cuts what could be a whole file.

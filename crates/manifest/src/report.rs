@@ -46,11 +46,19 @@ pub struct Report {
 }
 
 /// Words in keys whose values are not shown.
-const SECRETIVE: [&str; 8] = ["secret", "password", "passwd", "token", "key", "dsn", "credential", "_url"];
+const SECRETIVE: [&str; 8] =
+    ["secret", "password", "passwd", "token", "key", "dsn", "credential", "_url"];
 
 impl Report {
     pub(crate) fn single(code: Code, file: &Path, message: String, help: &str) -> Self {
-        let problem = Problem { line: 0, column: 0, length: 0, message, help: Some(help.to_owned()), source: None };
+        let problem = Problem {
+            line: 0,
+            column: 0,
+            length: 0,
+            message,
+            help: Some(help.to_owned()),
+            source: None,
+        };
         Self { code, file: file.to_path_buf(), problems: vec![problem] }
     }
 
@@ -61,20 +69,36 @@ impl Report {
 
     /// The whole report as text for people.
     pub fn render(&self, color: bool) -> String {
-        let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let paint = |code: &str, text: &str| {
+            if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        };
         let mut out = String::new();
         for problem in &self.problems {
             let _infallible = writeln!(out, "{} {}", paint("1;31", "error:"), problem.message);
             if problem.line > 0 {
                 let gutter = problem.line.to_string().len();
-                let _infallible = writeln!(out, "{:gutter$}{} {}:{}:{}", "", paint("34", "-->"), self.file.display(), problem.line, problem.column);
+                let _infallible = writeln!(
+                    out,
+                    "{:gutter$}{} {}:{}:{}",
+                    "",
+                    paint("34", "-->"),
+                    self.file.display(),
+                    problem.line,
+                    problem.column
+                );
             }
             if let Some(source) = &problem.source {
                 let gutter = problem.line.to_string().len();
                 let before = " ".repeat(problem.column.saturating_sub(1) as usize);
                 let carets = "^".repeat(problem.length.max(1) as usize);
                 let _infallible = writeln!(out, "{} {} {source}", problem.line, paint("34", "|"));
-                let _infallible = writeln!(out, "{:gutter$} {} {before}{}", "", paint("34", "|"), paint("1;31", &carets));
+                let _infallible = writeln!(
+                    out,
+                    "{:gutter$} {} {before}{}",
+                    "",
+                    paint("34", "|"),
+                    paint("1;31", &carets)
+                );
             }
             if let Some(help) = &problem.help {
                 let _infallible = writeln!(out, "{} {help}", paint("1;32", "help:"));
@@ -89,7 +113,11 @@ impl Report {
         let count = self.problems.len();
         let what = match &self.problems[..] {
             [only] if only.line == 0 => only.message.clone(),
-            _ => format!("`{}` has {count} problem{}", self.file.display(), if count == 1 { "" } else { "s" }),
+            _ => format!(
+                "`{}` has {count} problem{}",
+                self.file.display(),
+                if count == 1 { "" } else { "s" }
+            ),
         };
         let mut fault = Fault::new(self.code, what);
         if self.code == Code::ManifestInvalid {
@@ -112,9 +140,20 @@ fn place(text: &str, raw: RawProblem) -> Problem {
     let column = text[line_start..start].chars().count() as u32 + 1;
     let length = text[start..end.min(line_end).max(start)].chars().count().max(1) as u32;
     // A line of a thousand characters helps nobody, and may be binary.
-    let source: String = text[line_start..line_end].chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let source: String = text[line_start..line_end]
+        .chars()
+        .take(200)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     let length = length.min((source.chars().count() as u32 + 1).saturating_sub(column).max(1));
-    Problem { line, column, length, message: raw.message, help: raw.help, source: Some(mask(&source)) }
+    Problem {
+        line,
+        column,
+        length,
+        message: raw.message,
+        help: raw.help,
+        source: Some(mask(&source)),
+    }
 }
 
 fn floor(text: &str, mut at: usize) -> usize {

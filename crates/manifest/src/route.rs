@@ -97,47 +97,78 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
     let table = reader.table(value)?;
     let found = reader.known(table, keys::ROUTE, "`[[route]]`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
-    let span = found.get("paths").map_or_else(|| value.span().start..value.span().start + 1, |(_, value)| value.span());
+    let span = found
+        .get("paths")
+        .map_or_else(|| value.span().start..value.span().start + 1, |(_, value)| value.span());
     let mut route = RawRoute { span: span.clone(), ..RawRoute::default() };
     match get("paths") {
         Some(value) => {
             for (span, path) in reader.texts(value) {
-                if !path.starts_with('/') || path.contains(['?', '#']) || path.contains(char::is_whitespace) {
-                    reader.problem(span, format!("`{}` is no path: it begins with `/` and has no `?`", shorten(&path)), None);
+                if !path.starts_with('/')
+                    || path.contains(['?', '#'])
+                    || path.contains(char::is_whitespace)
+                {
+                    reader.problem(
+                        span,
+                        format!(
+                            "`{}` is no path: it begins with `/` and has no `?`",
+                            shorten(&path)
+                        ),
+                        None,
+                    );
                 } else {
                     route.paths.push(path);
                 }
             }
         }
-        None => reader.problem(span, "this route has no `paths`", Some("paths = [\"/*\"]".to_owned())),
+        None => {
+            reader.problem(span, "this route has no `paths`", Some("paths = [\"/*\"]".to_owned()))
+        }
     }
-    route.hosts = get("hosts").map(|value| reader.texts(value)).unwrap_or_default().into_iter().map(|(_, host)| host.to_ascii_lowercase()).collect();
+    route.hosts = get("hosts")
+        .map(|value| reader.texts(value))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(_, host)| host.to_ascii_lowercase())
+        .collect();
     for (span, method) in get("methods").map(|value| reader.texts(value)).unwrap_or_default() {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
             reader.problem(span, "this is no method, such as `GET`", None);
         }
         route.methods.push(method.to_ascii_uppercase());
     }
-    route.priority = get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
+    route.priority =
+        get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
     route.action = read_action(reader, &found);
     route.body_limit = said(get("body_limit"), |value| reader.size(value));
     route.timeout = said(get("timeout"), |value| read_times(reader, value));
-    route.stream = get("stream").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
+    route.stream =
+        get("stream").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
     route.log = get("log").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
     route.response_headers = said(get("response_headers"), |value| read_headers(reader, value));
     route.request_headers = said(get("request_headers"), |value| read_headers(reader, value));
-    route.cache_control = said(get("cache_control"), |value| Some(reader.map(value).into_iter().map(|(_, pattern, value)| (pattern, value)).collect()));
+    route.cache_control = said(get("cache_control"), |value| {
+        Some(reader.map(value).into_iter().map(|(_, pattern, value)| (pattern, value)).collect())
+    });
     Some(route)
 }
 
-fn read_action(reader: &mut Reader<'_>, found: &BTreeMap<&str, (Range<usize>, Value<'_>)>) -> Said<RouteAction> {
-    let given: Vec<&str> = ["to", "block", "redirect", "respond"].into_iter().filter(|key| found.contains_key(key)).collect();
+fn read_action(
+    reader: &mut Reader<'_>,
+    found: &BTreeMap<&str, (Range<usize>, Value<'_>)>,
+) -> Said<RouteAction> {
+    let given: Vec<&str> = ["to", "block", "redirect", "respond"]
+        .into_iter()
+        .filter(|key| found.contains_key(key))
+        .collect();
     if let [_, second, ..] = given[..]
         && let Some((span, _)) = found.get(second)
     {
         reader.problem(span.clone(), format!("{} exclude each other", given.join(" and ")), None);
     }
-    let Some((_, value)) = given.first().and_then(|key| found.get(key)) else { return Said::Nothing };
+    let Some((_, value)) = given.first().and_then(|key| found.get(key)) else {
+        return Said::Nothing;
+    };
     match given[0] {
         "to" => said(Some(value), |value| read_target(reader, value)),
         "block" if value.get_ref().as_table().is_some() => {
@@ -153,24 +184,41 @@ fn read_action(reader: &mut Reader<'_>, found: &BTreeMap<&str, (Range<usize>, Va
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let text = reader.text(value)?;
     if text.starts_with('@') {
-        reader.problem(value.span(), format!("planned: `{}` is not built yet", shorten(&text)), None);
+        reader.problem(
+            value.span(),
+            format!("planned: `{}` is not built yet", shorten(&text)),
+            None,
+        );
         return None;
     }
-    let (service, port) = text.split_once(':').map_or((text.as_str(), None), |(service, port)| (service, Some(port.to_owned())));
-    let service = service.parse().map_err(|error: seaworthy_base::names::NameError| reader.problem(value.span(), error.to_string(), None)).ok()?;
+    let (service, port) = text
+        .split_once(':')
+        .map_or((text.as_str(), None), |(service, port)| (service, Some(port.to_owned())));
+    let service = service
+        .parse()
+        .map_err(|error: seaworthy_base::names::NameError| {
+            reader.problem(value.span(), error.to_string(), None)
+        })
+        .ok()?;
     Some(RouteAction::Service { service, port })
 }
 
 fn read_redirect(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
-    let DeValue::Table(table) = value.get_ref() else { return Some(RouteAction::Redirect { to: reader.text(value)?, status: 308 }) };
-    let keys = [keys::Key { name: "to", kind: keys::Kind::Text, doc: "" }, keys::Key { name: "status", kind: keys::Kind::Integer, doc: "" }];
+    let DeValue::Table(table) = value.get_ref() else {
+        return Some(RouteAction::Redirect { to: reader.text(value)?, status: 308 });
+    };
+    let keys = [
+        keys::Key { name: "to", kind: keys::Kind::Text, doc: "" },
+        keys::Key { name: "status", kind: keys::Kind::Integer, doc: "" },
+    ];
     let found = reader.known(table, &keys, "`redirect`");
     let Some((_, to)) = found.get("to") else {
         reader.problem(value.span(), "a redirect needs `to`", None);
         return None;
     };
     let to = reader.text(to)?;
-    let status = found.get("status").and_then(|(_, value)| reader.number(value, 300..=308)).unwrap_or(308);
+    let status =
+        found.get("status").and_then(|(_, value)| reader.number(value, 300..=308)).unwrap_or(308);
     if ![301, 302, 303, 307, 308].contains(&status) {
         reader.problem(value.span(), "a redirect is 301, 302, 303, 307 or 308", None);
     }
@@ -182,9 +230,12 @@ fn read_respond(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction
     let found = reader.known(table, keys::RESPOND, "`respond`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     Some(RouteAction::Respond {
-        status: get("status").and_then(|value| reader.number(value, 200..=599)).unwrap_or(200) as u16,
+        status: get("status").and_then(|value| reader.number(value, 200..=599)).unwrap_or(200)
+            as u16,
         body: get("body").and_then(|value| reader.text(value)).unwrap_or_default(),
-        content_type: get("content_type").and_then(|value| reader.text(value)).unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
+        content_type: get("content_type")
+            .and_then(|value| reader.text(value))
+            .unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
     })
 }
 
@@ -198,13 +249,25 @@ fn read_times(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawTimes> {
 fn read_headers(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawHeaders> {
     let table = reader.table(value)?;
     let found = reader.known(table, keys::HEADERS, "header rules");
-    let token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let token = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
     let changes = |reader: &mut Reader<'_>, key: &str| -> BTreeMap<String, String> {
         let given = found.get(key).map(|(_, value)| reader.map(value)).unwrap_or_default();
         let mut all = BTreeMap::new();
         for (span, name, text) in given {
             if !token(&name) || text.chars().any(char::is_control) {
-                reader.problem(span, format!("`{}` is no header, or its value holds control characters", shorten(&name)), None);
+                reader.problem(
+                    span,
+                    format!(
+                        "`{}` is no header, or its value holds control characters",
+                        shorten(&name)
+                    ),
+                    None,
+                );
             } else {
                 all.insert(name.to_ascii_lowercase(), text);
             }
@@ -219,5 +282,10 @@ fn read_headers(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawHeaders>
     {
         reader.problem(span.clone(), "`mode` is `missing`", None);
     }
-    Some(RawHeaders { set, add, remove: remove.into_iter().map(|(_, name)| name.to_ascii_lowercase()).collect(), only_missing: mode.is_some() })
+    Some(RawHeaders {
+        set,
+        add,
+        remove: remove.into_iter().map(|(_, name)| name.to_ascii_lowercase()).collect(),
+        only_missing: mode.is_some(),
+    })
 }

@@ -14,7 +14,11 @@ pub fn schema() -> Value {
 }
 
 fn table(keys: &[Key]) -> Value {
-    let properties: Map<String, Value> = keys.iter().filter(|key| key.kind != Kind::Planned).map(|key| (key.name.to_owned(), property(key))).collect();
+    let properties: Map<String, Value> = keys
+        .iter()
+        .filter(|key| key.kind != Kind::Planned)
+        .map(|key| (key.name.to_owned(), property(key)))
+        .collect();
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
@@ -25,9 +29,15 @@ fn property(key: &Key) -> Value {
         Kind::Number => json!({ "type": "number" }),
         Kind::Switch => json!({ "type": "boolean" }),
         Kind::Duration => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d|w|y))+$" }),
-        Kind::Size => json!({ "anyOf": [{ "type": "string", "pattern": "^[0-9]+([KMGT](iB|B)?|B)?$" }, { "const": false }] }),
-        Kind::Command => json!({ "anyOf": [{ "type": "string" }, { "type": "array" }, { "type": "object", "properties": { "shell": { "type": "string" } }, "additionalProperties": false }] }),
-        Kind::Texts => json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }),
+        Kind::Size => {
+            json!({ "anyOf": [{ "type": "string", "pattern": "^[0-9]+([KMGT](iB|B)?|B)?$" }, { "const": false }] })
+        }
+        Kind::Command => {
+            json!({ "anyOf": [{ "type": "string" }, { "type": "array" }, { "type": "object", "properties": { "shell": { "type": "string" } }, "additionalProperties": false }] })
+        }
+        Kind::Texts => {
+            json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+        }
         Kind::Map => json!({ "anyOf": [{ "type": "object" }, { "const": false }] }),
         Kind::Table(keys) => json!({ "anyOf": [table(keys), { "const": false }] }),
         Kind::Named(keys) => json!({ "type": "object", "additionalProperties": table(keys) }),
@@ -40,7 +50,9 @@ fn property(key: &Key) -> Value {
 
 /// All keys as Markdown.
 pub fn reference() -> String {
-    let mut out = String::from("# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n");
+    let mut out = String::from(
+        "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
+    );
     let sections: [(&str, &[Key]); 14] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::TLS),
@@ -62,7 +74,11 @@ pub fn reference() -> String {
         for key in keys.iter().filter(|key| key.kind != Kind::Planned) {
             out.push_str(&format!("| `{}` | {} |\n", key.name, key.doc.replace('|', "\\|")));
         }
-        let planned: Vec<String> = keys.iter().filter(|key| key.kind == Kind::Planned).map(|key| format!("`{}`", key.name)).collect();
+        let planned: Vec<String> = keys
+            .iter()
+            .filter(|key| key.kind == Kind::Planned)
+            .map(|key| format!("`{}`", key.name))
+            .collect();
         if !planned.is_empty() {
             out.push_str(&format!("\nPlanned, and refused until built: {}.\n", planned.join(", ")));
         }

@@ -11,7 +11,8 @@ use crate::keys;
 use crate::read::{Reader, Value, is_secret_name, shorten};
 use crate::route::{RawRoute, read_route};
 use crate::site::{
-    Health, Instances, Listen, ListenAddress, LogRules, PortUse, Probe, Process, Restart, SecretSources, SecretUse, Service, ServiceKind, Site, Stop, Tls,
+    Health, Instances, Listen, ListenAddress, LogRules, PortUse, Probe, Process, Restart,
+    SecretSources, SecretUse, Service, ServiceKind, Site, Stop, Tls,
 };
 
 /// A site before it is checked as a whole.
@@ -59,19 +60,39 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
     let found = reader.known(document, keys::SITE, "the manifest");
     let text_length = reader.text.len();
     if reader.text.trim().is_empty() {
-        reader.problem(0..0, "the manifest is empty", Some("seaworthy init   (looks at the folder and writes one)".to_owned()));
+        reader.problem(
+            0..0,
+            "the manifest is empty",
+            Some("seaworthy init   (looks at the folder and writes one)".to_owned()),
+        );
         return draft;
     }
     draft.name = match found.get("site") {
-        Some((_, value)) => reader.text(value).and_then(|text| text.parse().map_err(|error: seaworthy_base::names::NameError| reader.problem(value.span(), error.to_string(), None)).ok()),
+        Some((_, value)) => reader.text(value).and_then(|text| {
+            text.parse()
+                .map_err(|error: seaworthy_base::names::NameError| {
+                    reader.problem(value.span(), error.to_string(), None)
+                })
+                .ok()
+        }),
         None => folder_name(project),
     };
     if draft.name.is_none() && !found.contains_key("site") {
-        reader.problem(0..0, "the site has no name, and the folder's is none", Some("site = \"my-site\"".to_owned()));
+        reader.problem(
+            0..0,
+            "the site has no name, and the folder's is none",
+            Some("site = \"my-site\"".to_owned()),
+        );
     }
-    for (key, into) in [("domains", &mut draft.domains), ("redirect_domains", &mut draft.redirect_domains)] {
+    for (key, into) in
+        [("domains", &mut draft.domains), ("redirect_domains", &mut draft.redirect_domains)]
+    {
         if let Some((_, value)) = found.get(key) {
-            *into = reader.texts(value).into_iter().map(|(span, name)| (span, name.to_ascii_lowercase())).collect();
+            *into = reader
+                .texts(value)
+                .into_iter()
+                .map(|(span, name)| (span, name.to_ascii_lowercase()))
+                .collect();
         }
     }
     if let Some((span, value)) = found.get("tls") {
@@ -99,12 +120,22 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
                 }
             }
         }
-        None => reader.problem(text_length..text_length, "there is no `[service.X]`: nothing would run", Some("[service.web]\nrun = \"…\"".replace('\n', "  "))),
+        None => reader.problem(
+            text_length..text_length,
+            "there is no `[service.X]`: nothing would run",
+            Some("[service.web]\nrun = \"…\"".replace('\n', "  ")),
+        ),
     }
     if let Some((_, value)) = found.get("route") {
         match value.get_ref() {
-            DeValue::Array(items) => draft.routes.extend(items.iter().filter_map(|item| read_route(reader, item))),
-            _ => reader.problem(value.span(), "routes are a list of tables", Some("write [[route]] with two brackets".to_owned())),
+            DeValue::Array(items) => {
+                draft.routes.extend(items.iter().filter_map(|item| read_route(reader, item)))
+            }
+            _ => reader.problem(
+                value.span(),
+                "routes are a list of tables",
+                Some("write [[route]] with two brackets".to_owned()),
+            ),
         }
     }
     draft
@@ -144,26 +175,39 @@ fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Listen {
     let found = reader.known(table, keys::LISTEN, "`[listen]`");
     let addresses = |reader: &mut Reader<'_>, key: &str| match found.get(key) {
         Some((_, value)) => match value.get_ref() {
-            DeValue::Array(items) => items.iter().filter_map(|item| listen_address(reader, item)).collect(),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| listen_address(reader, item)).collect()
+            }
             _ => listen_address(reader, value).into_iter().collect(),
         },
         None => Vec::new(),
     };
     let (http, https) = (addresses(reader, "http"), addresses(reader, "https"));
     let free = [ListenAddress::Port(0)];
-    let free_address = |one: &ListenAddress| matches!(one, ListenAddress::Address(address) if address.port() == 0);
-    if let (Some(_), Some((span, _))) = (http.iter().find(|one| https.contains(one) && !free.contains(one) && !free_address(one)), found.get("https")) {
+    let free_address =
+        |one: &ListenAddress| matches!(one, ListenAddress::Address(address) if address.port() == 0);
+    if let (Some(_), Some((span, _))) = (
+        http.iter().find(|one| https.contains(one) && !free.contains(one) && !free_address(one)),
+        found.get("https"),
+    ) {
         reader.problem(span.clone(), "`http` and `https` cannot listen on the same port", None);
     }
-    let trusted = found.get("trusted_proxies").map(|(_, value)| reader.texts(value)).unwrap_or_default();
+    let trusted =
+        found.get("trusted_proxies").map(|(_, value)| reader.texts(value)).unwrap_or_default();
     for (span, network) in &trusted {
         let address = network.split('/').next().unwrap_or_default();
-        let bits = network.split_once('/').is_none_or(|(_, bits)| bits.parse::<u8>().is_ok_and(|bits| bits <= 128));
+        let bits = network
+            .split_once('/')
+            .is_none_or(|(_, bits)| bits.parse::<u8>().is_ok_and(|bits| bits <= 128));
         if address.parse::<std::net::IpAddr>().is_err() || !bits {
             reader.problem(span.clone(), "this is no network, such as `10.0.0.0/8`", None);
         }
     }
-    Listen { http, https, trusted_proxies: trusted.into_iter().map(|(_, network)| network).collect() }
+    Listen {
+        http,
+        https,
+        trusted_proxies: trusted.into_iter().map(|(_, network)| network).collect(),
+    }
 }
 
 fn listen_address(reader: &mut Reader<'_>, value: Value<'_>) -> Option<ListenAddress> {
@@ -173,14 +217,20 @@ fn listen_address(reader: &mut Reader<'_>, value: Value<'_>) -> Option<ListenAdd
     let text = reader.text(value)?;
     let parsed = text.parse().map(ListenAddress::Address).ok();
     if parsed.is_none() {
-        reader.problem(value.span(), "this is no address with port, such as `127.0.0.1:8443` or `[::1]:8443`", None);
+        reader.problem(
+            value.span(),
+            "this is no address with port, such as `127.0.0.1:8443` or `[::1]:8443`",
+            None,
+        );
     }
     parsed
 }
 
 fn read_secrets(reader: &mut Reader<'_>, table: &DeTable<'_>, into: &mut SecretSources) {
     let found = reader.known(table, keys::SECRETS, "`[secrets]`");
-    let mut place = |reader: &mut Reader<'_>, key: &str| found.get(key).and_then(|(_, value)| inside(reader, value));
+    let place = |reader: &mut Reader<'_>, key: &str| {
+        found.get(key).and_then(|(_, value)| inside(reader, value))
+    };
     if let Some(file) = place(reader, "file") {
         into.file = Some(file);
     }
@@ -211,7 +261,11 @@ fn check_inside(reader: &mut Reader<'_>, span: Range<usize>, text: &str) -> bool
         depth >= 0
     });
     if !stays || text.is_empty() || text.contains('\0') {
-        reader.problem(span, format!("`{}` leaves the project's folder", shorten(text)), Some("write a path below the folder that holds seaworthy.toml".to_owned()));
+        reader.problem(
+            span,
+            format!("`{}` leaves the project's folder", shorten(text)),
+            Some("write a path below the folder that holds seaworthy.toml".to_owned()),
+        );
         return false;
     }
     true
@@ -228,35 +282,62 @@ fn read_service(reader: &mut Reader<'_>, name: &ServiceName, value: Value<'_>) -
         PortUse::Fixed(_) => vec!["PORT".to_owned()],
     };
     names.extend(variables.iter().map(String::as_str));
-    let kinds: Vec<&str> = ["run", "static", "upstreams"].into_iter().filter(|key| found.contains_key(key)).collect();
+    let kinds: Vec<&str> =
+        ["run", "static", "upstreams"].into_iter().filter(|key| found.contains_key(key)).collect();
     let kind = match kinds[..] {
         ["run"] => {
             let run = get("run").and_then(|value| reader.command(value, &names));
-            read_process(reader, &found, port).and_then(|process| Some(ServiceKind::Process(Box::new(Process { run: run?, ..process }))))
+            read_process(reader, &found, port).and_then(|process| {
+                Some(ServiceKind::Process(Box::new(Process { run: run?, ..process })))
+            })
         }
-        ["static"] => get("static").and_then(|value| inside(reader, value)).map(|root| ServiceKind::Static {
-            root,
-            spa: get("spa").and_then(|value| reader.switch(value)).unwrap_or(false),
-            cache_control: get("cache_control").map(|value| pairs(reader.map(value))).unwrap_or_default(),
-        }),
+        ["static"] => {
+            get("static").and_then(|value| inside(reader, value)).map(|root| ServiceKind::Static {
+                root,
+                spa: get("spa").and_then(|value| reader.switch(value)).unwrap_or(false),
+                cache_control: get("cache_control")
+                    .map(|value| pairs(reader.map(value)))
+                    .unwrap_or_default(),
+            })
+        }
         ["upstreams"] => get("upstreams").map(|value| read_upstreams(reader, value)),
         [] => {
-            reader.problem(value.span().start..value.span().start + 1, format!("service `{name}` has none of `run`, `static`, `upstreams`"), Some("run = \"…\" starts a program".to_owned()));
+            reader.problem(
+                value.span().start..value.span().start + 1,
+                format!("service `{name}` has none of `run`, `static`, `upstreams`"),
+                Some("run = \"…\" starts a program".to_owned()),
+            );
             None
         }
         _ => {
-            reader.problem(value.span().start..value.span().start + 1, format!("service `{name}` has {}: only one of them is possible", kinds.join(" and ")), None);
+            reader.problem(
+                value.span().start..value.span().start + 1,
+                format!(
+                    "service `{name}` has {}: only one of them is possible",
+                    kinds.join(" and ")
+                ),
+                None,
+            );
             None
         }
     };
-    let folder = get("dir").and_then(|value| inside(reader, value)).unwrap_or_else(|| ".".to_owned());
+    let folder =
+        get("dir").and_then(|value| inside(reader, value)).unwrap_or_else(|| ".".to_owned());
     let shared = get("shared").map(|value| reader.texts(value)).unwrap_or_default();
-    let shared = shared.into_iter().filter(|(span, path)| check_inside(reader, span.clone(), path)).map(|(_, path)| path).collect();
+    let shared = shared
+        .into_iter()
+        .filter(|(span, path)| check_inside(reader, span.clone(), path))
+        .map(|(_, path)| path)
+        .collect();
     Some(Service {
         name: name.clone(),
         dir: folder,
-        build: get("build").map(|value| reader.commands(value, &["RELEASE", "DATA"])).unwrap_or_default(),
-        migrate: get("migrate").map(|value| reader.commands(value, &["RELEASE", "DATA"])).unwrap_or_default(),
+        build: get("build")
+            .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
+            .unwrap_or_default(),
+        migrate: get("migrate")
+            .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
+            .unwrap_or_default(),
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
@@ -282,17 +363,31 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
     ServiceKind::Upstreams(urls.into_iter().map(|(_, url)| url).collect())
 }
 
-fn read_port(reader: &mut Reader<'_>, port: Option<Value<'_>>, ports: Option<Value<'_>>) -> PortUse {
+fn read_port(
+    reader: &mut Reader<'_>,
+    port: Option<Value<'_>>,
+    ports: Option<Value<'_>>,
+) -> PortUse {
     let default = PortUse::Environment(vec![("http".to_owned(), "PORT".to_owned())]);
     match (port, ports) {
-        (Some(port), None) => reader.number(port, 1..=65_535).map_or(default, |port| PortUse::Fixed(port as u16)),
+        (Some(port), None) => {
+            reader.number(port, 1..=65_535).map_or(default, |port| PortUse::Fixed(port as u16))
+        }
         (None, Some(ports)) => {
             let mut all: Vec<(String, String)> = Vec::new();
             for (span, name, variable) in reader.map(ports) {
                 if !is_secret_name(&variable) {
-                    reader.problem(span, format!("`{}` is no name of an environment variable", shorten(&variable)), None);
+                    reader.problem(
+                        span,
+                        format!("`{}` is no name of an environment variable", shorten(&variable)),
+                        None,
+                    );
                 } else if all.iter().any(|(_, known)| *known == variable) {
-                    reader.problem(span, format!("two ports in the same variable `{variable}`"), None);
+                    reader.problem(
+                        span,
+                        format!("two ports in the same variable `{variable}`"),
+                        None,
+                    );
                 } else {
                     all.push((name, variable));
                 }
@@ -312,17 +407,26 @@ fn read_secret_uses(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<SecretUse>
         reader.problem(value.span(), "this should be a list of names", None);
         return Vec::new();
     };
-    let file = [keys::Key { name: "name", kind: keys::Kind::Text, doc: "" }, keys::Key { name: "as", kind: keys::Kind::Text, doc: "" }];
+    let file = [
+        keys::Key { name: "name", kind: keys::Kind::Text, doc: "" },
+        keys::Key { name: "as", kind: keys::Kind::Text, doc: "" },
+    ];
     let mut uses = Vec::new();
-    for item in items.iter() {
+    for item in items {
         let (name, as_file) = match item.get_ref() {
             DeValue::Table(table) => {
                 let found = reader.known(table, &file, "a secret");
-                let form = found.get("as").and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
+                let form = found
+                    .get("as")
+                    .and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
                 if let Some((span, form)) = &form
                     && form != "file"
                 {
-                    reader.problem(span.clone(), "a secret is given `as = \"file\"` or in the environment", None);
+                    reader.problem(
+                        span.clone(),
+                        "a secret is given `as = \"file\"` or in the environment",
+                        None,
+                    );
                 }
                 (found.get("name").and_then(|(_, value)| reader.text(value)), form.is_some())
             }
@@ -330,28 +434,42 @@ fn read_secret_uses(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<SecretUse>
         };
         match name {
             Some(name) if is_secret_name(&name) => uses.push(SecretUse { name, as_file }),
-            Some(_) => reader.problem(item.span(), "this is no name of a secret: `A-Z`, `0-9` and `_`", None),
+            Some(_) => reader.problem(
+                item.span(),
+                "this is no name of a secret: `A-Z`, `0-9` and `_`",
+                None,
+            ),
             None => {}
         }
     }
     uses
 }
 
-fn read_process(reader: &mut Reader<'_>, found: &BTreeMap<&str, (Range<usize>, Value<'_>)>, port: PortUse) -> Option<Process> {
+fn read_process(
+    reader: &mut Reader<'_>,
+    found: &BTreeMap<&str, (Range<usize>, Value<'_>)>,
+    port: PortUse,
+) -> Option<Process> {
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
-    let (memory_max, memory_restart) = get("memory").map_or((None, None), |value| read_memory(reader, value));
+    let (memory_max, memory_restart) =
+        get("memory").map_or((None, None), |value| read_memory(reader, value));
     let after = get("after").map(|value| reader.texts(value)).unwrap_or_default();
     let mut after_names = Vec::new();
     for (span, name) in after {
         match name.parse::<ServiceName>() {
             Ok(name) => after_names.push(name),
-            Err(_) if name.contains('.') => reader.problem(span, format!("planned: starting after `{}` is not built yet", shorten(&name)), Some("services of this site can be named".to_owned())),
+            Err(_) if name.contains('.') => reader.problem(
+                span,
+                format!("planned: starting after `{}` is not built yet", shorten(&name)),
+                Some("services of this site can be named".to_owned()),
+            ),
             Err(error) => reader.problem(span, error.to_string(), None),
         }
     }
     Some(Process {
         run: crate::site::Command::Argv(Vec::new()),
-        instances: get("instances").map_or(Instances::Fixed(1), |value| read_instances(reader, value)),
+        instances: get("instances")
+            .map_or(Instances::Fixed(1), |value| read_instances(reader, value)),
         port,
         health: read_health(reader, get("health")),
         after: after_names,
@@ -359,7 +477,9 @@ fn read_process(reader: &mut Reader<'_>, found: &BTreeMap<&str, (Range<usize>, V
         memory_max,
         memory_restart,
         cpu_millis: get("cpu").and_then(|value| reader.cores(value)),
-        nofile: get("nofile").and_then(|value| reader.number(value, 16..=1 << 30)).map(|number| number as u64),
+        nofile: get("nofile")
+            .and_then(|value| reader.number(value, 16..=1 << 30))
+            .map(|number| number as u64),
         restart: get("restart").map(|value| read_restart(reader, value)).unwrap_or_default(),
         stop: get("stop").map(|value| read_stop(reader, value)).unwrap_or_default(),
         logs: get("logs").map(|value| read_logs(reader, value)).unwrap_or_default(),
@@ -370,23 +490,39 @@ fn read_instances(reader: &mut Reader<'_>, value: Value<'_>) -> Instances {
     match value.get_ref() {
         DeValue::String(text) if text == "cores" => Instances::Cores,
         DeValue::Table(_) => {
-            reader.problem(value.span(), "planned: `instances = { min, max }` is not built yet", Some("a number, or \"cores\"".to_owned()));
+            reader.problem(
+                value.span(),
+                "planned: `instances = { min, max }` is not built yet",
+                Some("a number, or \"cores\"".to_owned()),
+            );
             Instances::Fixed(1)
         }
-        _ => reader.number(value, 0..=1000).map_or(Instances::Fixed(1), |count| Instances::Fixed(count as u16)),
+        _ => reader
+            .number(value, 0..=1000)
+            .map_or(Instances::Fixed(1), |count| Instances::Fixed(count as u16)),
     }
 }
 
-fn read_memory(reader: &mut Reader<'_>, value: Value<'_>) -> (Option<seaworthy_base::ByteSize>, Option<seaworthy_base::ByteSize>) {
+fn read_memory(
+    reader: &mut Reader<'_>,
+    value: Value<'_>,
+) -> (Option<seaworthy_base::ByteSize>, Option<seaworthy_base::ByteSize>) {
     let DeValue::Table(table) = value.get_ref() else { return (reader.size(value), None) };
-    let keys = [keys::Key { name: "max", kind: keys::Kind::Size, doc: "" }, keys::Key { name: "restart", kind: keys::Kind::Size, doc: "" }];
+    let keys = [
+        keys::Key { name: "max", kind: keys::Kind::Size, doc: "" },
+        keys::Key { name: "restart", kind: keys::Kind::Size, doc: "" },
+    ];
     let found = reader.known(table, &keys, "`memory`");
     let mut size = |key: &str| found.get(key).and_then(|(_, value)| reader.size(value));
     let (max, restart) = (size("max"), size("restart"));
     if let (Some(max), Some(restart)) = (max, restart)
         && restart >= max
     {
-        reader.problem(value.span(), "`restart` must be smaller than `max`: else the limit ends it first", None);
+        reader.problem(
+            value.span(),
+            "`restart` must be smaller than `max`: else the limit ends it first",
+            None,
+        );
     }
     (max, restart)
 }
@@ -403,7 +539,13 @@ fn read_health(reader: &mut Reader<'_>, value: Option<Value<'_>>) -> Health {
             if let Some((_, value)) = found.get("ready") {
                 health.ready = read_probe(reader, value);
             }
-            health.live = Probe { path: None, status: Vec::new(), json: BTreeMap::new(), headers: BTreeMap::new(), ..health.ready.clone() };
+            health.live = Probe {
+                path: None,
+                status: Vec::new(),
+                json: BTreeMap::new(),
+                headers: BTreeMap::new(),
+                ..health.ready.clone()
+            };
             if let Some((_, value)) = found.get("live") {
                 health.live = read_probe(reader, value);
             }
@@ -432,14 +574,26 @@ fn read_probe(reader: &mut Reader<'_>, value: Value<'_>) -> Probe {
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     probe.path = get("path").and_then(|value| read_path(reader, value));
     if let Some(value) = get("status") {
-        let items: Vec<Value<'_>> = value.get_ref().as_array().map_or_else(|| vec![value], |items| items.iter().collect());
-        probe.status = items.into_iter().filter_map(|item| reader.number(item, 100..=599)).map(|status| status as u16).collect();
+        let items: Vec<Value<'_>> =
+            value.get_ref().as_array().map_or_else(|| vec![value], |items| items.iter().collect());
+        probe.status = items
+            .into_iter()
+            .filter_map(|item| reader.number(item, 100..=599))
+            .map(|status| status as u16)
+            .collect();
     }
     if let Some(table) = get("json").and_then(|value| reader.table(value)) {
-        probe.json = table.iter().filter_map(|(name, value)| Some((name.get_ref().to_string(), to_json(reader, value)?))).collect();
+        probe.json = table
+            .iter()
+            .filter_map(|(name, value)| Some((name.get_ref().to_string(), to_json(reader, value)?)))
+            .collect();
     }
-    probe.headers = get("headers").map(|value| pairs(reader.map(value)).into_iter().collect()).unwrap_or_default();
-    for (key, into) in [("every", &mut probe.every), ("timeout", &mut probe.timeout), ("start", &mut probe.start)] {
+    probe.headers = get("headers")
+        .map(|value| pairs(reader.map(value)).into_iter().collect())
+        .unwrap_or_default();
+    for (key, into) in
+        [("every", &mut probe.every), ("timeout", &mut probe.timeout), ("start", &mut probe.start)]
+    {
         if let Some(duration) = get(key).and_then(|value| reader.duration(value)) {
             *into = duration;
         }
@@ -460,7 +614,11 @@ fn to_json(reader: &mut Reader<'_>, value: Value<'_>) -> Option<serde_json::Valu
         DeValue::Integer(_) => reader.number(value, i64::MIN..=i64::MAX).map(Into::into),
         DeValue::Float(number) => number.as_str().parse::<f64>().ok().map(Into::into),
         _ => {
-            reader.problem(value.span(), "a value to compare is text, a number, true or false", None);
+            reader.problem(
+                value.span(),
+                "a value to compare is text, a number, true or false",
+                None,
+            );
             None
         }
     }
@@ -471,7 +629,11 @@ fn read_restart(reader: &mut Reader<'_>, value: Value<'_>) -> Restart {
     let Some(table) = reader.table(value) else { return restart };
     let found = reader.known(table, keys::RESTART, "`restart`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
-    for (key, into) in [("backoff_min", &mut restart.backoff_min), ("backoff_max", &mut restart.backoff_max), ("within", &mut restart.within)] {
+    for (key, into) in [
+        ("backoff_min", &mut restart.backoff_min),
+        ("backoff_max", &mut restart.backoff_max),
+        ("within", &mut restart.within),
+    ] {
         if let Some(duration) = get(key).and_then(|value| reader.duration(value)) {
             *into = duration;
         }
@@ -490,10 +652,16 @@ fn read_stop(reader: &mut Reader<'_>, value: Value<'_>) -> Stop {
         && let Some(signal) = reader.text(value)
     {
         let signal = signal.trim_start_matches("SIG").to_owned();
-        if ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"].contains(&signal.as_str()) {
+        if ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL"]
+            .contains(&signal.as_str())
+        {
             stop.signal = signal;
         } else {
-            reader.problem(value.span(), "this is no signal to stop by: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, KILL", None);
+            reader.problem(
+                value.span(),
+                "this is no signal to stop by: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, KILL",
+                None,
+            );
         }
     }
     if let Some(grace) = found.get("grace").and_then(|(_, value)| reader.duration(value)) {
@@ -513,6 +681,7 @@ fn read_logs(reader: &mut Reader<'_>, value: Value<'_>) -> LogRules {
     if let Some(keep) = get("keep").and_then(|value| reader.number(value, 0..=10_000)) {
         logs.keep = keep as u32;
     }
-    logs.days = get("days").and_then(|value| reader.number(value, 1..=3650)).map(|days| days as u32);
+    logs.days =
+        get("days").and_then(|value| reader.number(value, 1..=3650)).map(|days| days as u32);
     logs
 }

@@ -9,7 +9,12 @@ fn try_parse(text: &str) -> Result<Site, Report> {
 }
 
 fn messages(text: &str) -> Vec<String> {
-    try_parse(text).unwrap_err().problems.into_iter().map(|problem| format!("{}:{} {}", problem.line, problem.column, problem.message)).collect()
+    try_parse(text)
+        .unwrap_err()
+        .problems
+        .into_iter()
+        .map(|problem| format!("{}:{} {}", problem.line, problem.column, problem.message))
+        .collect()
 }
 
 #[test]
@@ -17,7 +22,9 @@ fn a_small_manifest_is_complete_by_its_defaults() {
     let site = try_parse(GOOD).unwrap();
     assert_eq!(site.domains, ["shop.localhost"]);
     assert_eq!(site.routes.len(), 1);
-    assert!(matches!(&site.routes[0].action, RouteAction::Service { service, port: None } if service.as_str() == "web"));
+    assert!(
+        matches!(&site.routes[0].action, RouteAction::Service { service, port: None } if service.as_str() == "web")
+    );
 }
 
 #[test]
@@ -34,7 +41,10 @@ fn all_problems_are_reported_at_once_with_their_places() {
     );
     let shown = try_parse(text).unwrap_err().render(false);
     assert!(shown.contains("help: did you mean `domains`?"), "{shown}");
-    assert!(shown.contains(" --> seaworthy.toml:2:1\n2 | domain = [\"a.localhost\"]\n  | ^^^^^^\n"), "{shown}");
+    assert!(
+        shown.contains(" --> seaworthy.toml:2:1\n2 | domain = [\"a.localhost\"]\n  | ^^^^^^\n"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -57,7 +67,10 @@ fn names_must_point_at_something() {
 #[test]
 fn paths_stay_inside_and_domains_are_domains() {
     let text = "site = \"shop\"\ndomains = [\"https://x.localhost\", \"-a.localhost\", \"a b\"]\n[service.web]\ndir = \"../x\"\nstatic = \"/etc\"\n";
-    assert_eq!(messages(text).iter().filter(|line| line.contains("leaves the project's folder")).count(), 2);
+    assert_eq!(
+        messages(text).iter().filter(|line| line.contains("leaves the project's folder")).count(),
+        2
+    );
     let text = "site = \"shop\"\ndomains = [\"https://x.localhost\", \"-a.localhost\", \"a b\"]\n[service.web]\nstatic = \".\"\n";
     assert_eq!(messages(text).iter().filter(|line| line.contains("is no host name")).count(), 3);
 }
@@ -66,7 +79,10 @@ fn paths_stay_inside_and_domains_are_domains() {
 fn commands_run_without_a_shell_and_say_so() {
     let found = messages("site = \"shop\"\n[service.web]\nrun = \"echo $HOME && x\"\n");
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(try_parse("site = \"shop\"\n[service.web]\nrun = { shell = \"echo $HOME && x\" }\n").is_ok());
+    assert!(
+        try_parse("site = \"shop\"\n[service.web]\nrun = { shell = \"echo $HOME && x\" }\n")
+            .is_ok()
+    );
 }
 
 #[test]
@@ -74,7 +90,11 @@ fn empty_binary_huge_and_missing_files_are_each_said_in_words() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(load(dir.path()).unwrap_err().code, Code::ManifestMissing);
     let file = dir.path().join("seaworthy.toml");
-    for (bytes, code) in [(vec![0xff; 99], Code::ManifestUnreadable), (vec![b'#'; 10 << 20], Code::ManifestUnreadable), (Vec::new(), Code::ManifestInvalid)] {
+    for (bytes, code) in [
+        (vec![0xff; 99], Code::ManifestUnreadable),
+        (vec![b'#'; 10 << 20], Code::ManifestUnreadable),
+        (Vec::new(), Code::ManifestInvalid),
+    ] {
         fs::write(&file, bytes).unwrap();
         assert_eq!(load(dir.path()).unwrap_err().code, code);
     }
@@ -90,9 +110,20 @@ fn routes_inherit_key_by_key_and_the_narrower_word_wins() {
     let paths: Vec<&str> = site.routes.iter().map(|route| route.path.as_str()).collect();
     assert_eq!(paths, ["/api/upload", "/api/*", "/*"]);
     let upload = &site.routes[0];
-    assert!(matches!(&upload.action, RouteAction::Service { service, .. } if service.as_str() == "api"));
+    assert!(
+        matches!(&upload.action, RouteAction::Service { service, .. } if service.as_str() == "api")
+    );
     assert_eq!((upload.settings.body_limit, upload.settings.idle), (None, None));
-    assert_eq!(upload.settings.response_headers.set.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(), ["x-a=1", "x-b=2"]);
+    assert_eq!(
+        upload
+            .settings
+            .response_headers
+            .set
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>(),
+        ["x-a=1", "x-b=2"]
+    );
     assert_eq!(site.routes[1].settings.body_limit.unwrap().0, 1 << 20);
 }
 
@@ -130,7 +161,9 @@ fn every_key_of_the_five_guides_is_known_or_planned() {
 fn fixed_ports_and_secrets_are_read() {
     let site = try_parse("site = \"shop\"\n[service.web]\nrun = \"x\"\nport = 8000\nsecrets = [\"A\", { name = \"B\", as = \"file\" }]\nenv = { C = \"secret:D\" }\n").unwrap();
     let service = site.services.values().next().unwrap();
-    assert!(matches!(&service.kind, ServiceKind::Process(process) if process.port == site::PortUse::Fixed(8000)));
+    assert!(
+        matches!(&service.kind, ServiceKind::Process(process) if process.port == site::PortUse::Fixed(8000))
+    );
     assert!(service.secrets[1].as_file);
 }
 

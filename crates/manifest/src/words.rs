@@ -33,11 +33,13 @@ pub fn split_words(text: &str) -> Result<Vec<String>, WordsError> {
                 continue;
             }
             '\'' | '"' => loop {
-                let (_, inner) = chars.next().ok_or(WordsError::OpenQuote { quote: c, at: at + 1 })?;
+                let (_, inner) =
+                    chars.next().ok_or(WordsError::OpenQuote { quote: c, at: at + 1 })?;
                 match inner {
                     _ if inner == c => break,
                     '\\' if c == '"' => {
-                        let (_, escaped) = chars.next().ok_or(WordsError::OpenQuote { quote: c, at: at + 1 })?;
+                        let (_, escaped) =
+                            chars.next().ok_or(WordsError::OpenQuote { quote: c, at: at + 1 })?;
                         if !matches!(escaped, '"' | '\\' | '$' | '`') {
                             word.push('\\');
                         }

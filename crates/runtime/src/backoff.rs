@@ -24,7 +24,9 @@ impl Backoff {
         }
         self.ends.push_back(now);
         self.forget(rules, now);
-        let doubled = rules.backoff_min_ms.saturating_mul(1u64.checked_shl(self.in_a_row).unwrap_or(u64::MAX));
+        let doubled = rules
+            .backoff_min_ms
+            .saturating_mul(1u64.checked_shl(self.in_a_row).unwrap_or(u64::MAX));
         self.in_a_row = (self.in_a_row + 1).min(62);
         Duration::from_millis(doubled.min(rules.backoff_max_ms))
     }
@@ -32,12 +34,15 @@ impl Backoff {
     /// Whether it ends again and again.
     pub fn is_loop(&self, rules: &Restart, now: Duration) -> bool {
         let window = Duration::from_millis(rules.within_ms);
-        self.ends.iter().filter(|end| now.saturating_sub(**end) <= window).count() >= rules.crashes as usize
+        self.ends.iter().filter(|end| now.saturating_sub(**end) <= window).count()
+            >= rules.crashes as usize
     }
 
     fn forget(&mut self, rules: &Restart, now: Duration) {
         let window = Duration::from_millis(rules.within_ms);
-        while self.ends.front().is_some_and(|end| now.saturating_sub(*end) > window) || self.ends.len() > 1000 {
+        while self.ends.front().is_some_and(|end| now.saturating_sub(*end) > window)
+            || self.ends.len() > 1000
+        {
             self.ends.pop_front();
         }
     }
@@ -47,14 +52,24 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const RULES: Restart = Restart { backoff_min_ms: 100, backoff_max_ms: 30_000, crashes: 5, within_ms: 60_000 };
+    const RULES: Restart =
+        Restart { backoff_min_ms: 100, backoff_max_ms: 30_000, crashes: 5, within_ms: 60_000 };
 
     #[test]
     fn the_pause_doubles_up_to_its_bound_and_a_long_life_resets_it() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<u64> = (0..11).map(|n| backoff.ended(&RULES, Duration::from_secs(n * 40), Duration::from_secs(1)).as_millis() as u64).collect();
+        let pauses: Vec<u64> = (0..11)
+            .map(|n| {
+                backoff
+                    .ended(&RULES, Duration::from_secs(n * 40), Duration::from_secs(1))
+                    .as_millis() as u64
+            })
+            .collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
-        assert_eq!(backoff.ended(&RULES, Duration::from_secs(900), Duration::from_secs(61)).as_millis(), 100);
+        assert_eq!(
+            backoff.ended(&RULES, Duration::from_secs(900), Duration::from_secs(61)).as_millis(),
+            100
+        );
     }
 
     #[test]

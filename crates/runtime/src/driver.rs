@@ -41,7 +41,12 @@ pub enum DriverError {
 pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
     let failed = |source| DriverError::Launch { id: spec.id.clone(), source };
     create_private_dir(&spec.run_dir, 0o711).map_err(failed)?;
-    let mut child = Command::new(program).arg("shim").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;
+    let mut child = Command::new(program)
+        .arg("shim")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
     let text = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
     let mut pipe = child.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
     pipe.write_all(&text).map_err(failed)?;
@@ -50,7 +55,13 @@ pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
 
 /// The name of an instance's control group: two platforms on one host never share one.
 pub fn cgroup_name(id: &InstanceId, run_dir: &Path) -> String {
-    let tag = run_dir.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let tag = run_dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        });
     format!("{}.{}-{tag:016x}", id.site, id.file_name())
 }
 
@@ -79,7 +90,9 @@ impl ShimClient {
         stream.set_read_timeout(Some(patience)).map_err(DriverError::Silent)?;
         stream.set_write_timeout(Some(patience)).map_err(DriverError::Silent)?;
         let mut client = Self { stream };
-        match client.ask(&Request::Hello { proto: PROTOCOL, build: env!("CARGO_PKG_VERSION").to_owned() })? {
+        match client
+            .ask(&Request::Hello { proto: PROTOCOL, build: env!("CARGO_PKG_VERSION").to_owned() })?
+        {
             Reply::Hello { .. } => Ok(client),
             _ => Err(DriverError::Unexpected),
         }
@@ -121,7 +134,11 @@ impl ShimClient {
     }
 
     /// The newest event after `sequence`; empty when nothing happened within `wait`.
-    pub fn events_since(&mut self, sequence: u64, wait: Duration) -> Result<Vec<Event>, DriverError> {
+    pub fn events_since(
+        &mut self,
+        sequence: u64,
+        wait: Duration,
+    ) -> Result<Vec<Event>, DriverError> {
         match self.ask(&Request::EventsSince { sequence, wait_ms: wait.as_millis() as u64 })? {
             Reply::Events { events } => Ok(events),
             _ => Err(DriverError::Unexpected),

@@ -45,21 +45,45 @@ fn judge_ended(facts: &Facts<'_>) -> Option<Fault> {
     let fault = match &exit.reason {
         ExitReason::Asked => return None,
         ExitReason::CouldNotExec(what) => {
-            let code = if ["the working folder", "the interpreter"].iter().any(|start| what.starts_with(start)) { Code::FileMissing } else { Code::ProgramMissing };
+            let code = if ["the working folder", "the interpreter"]
+                .iter()
+                .any(|start| what.starts_with(start))
+            {
+                Code::FileMissing
+            } else {
+                Code::ProgramMissing
+            };
             Fault::new(code, format!("{name} could not be started")).because(what.clone()).next(format!("check `run` of the service: is `{}` installed, executable and in PATH for its user?", facts.program))
         }
         ExitReason::OutOfMemory => {
-            let limit = facts.memory_max.map_or(String::new(), |bytes| format!(" of {} MiB", bytes >> 20));
-            Fault::new(Code::OutOfMemory, format!("{name} was ended: out of memory")).because(format!("it used more than its limit{limit}")).next("raise `memory` of the service in seaworthy.toml, or find what grows")
+            let limit =
+                facts.memory_max.map_or(String::new(), |bytes| format!(" of {} MiB", bytes >> 20));
+            Fault::new(Code::OutOfMemory, format!("{name} was ended: out of memory"))
+                .because(format!("it used more than its limit{limit}"))
+                .next("raise `memory` of the service in seaworthy.toml, or find what grows")
         }
-        ExitReason::Hung => Fault::new(Code::Hung, format!("{name} was restarted: it was alive but did not answer its liveness check")),
-        ExitReason::Signal(signal) => Fault::new(Code::Killed, format!("{name} was ended by {signal}")).because(format!("it had run for {} ms", exit.ran_ms)),
-        ExitReason::Code(code) => explain_code(Fault::new(Code::Exited, format!("{name} ended with code {code}")), facts, exit),
+        ExitReason::Hung => Fault::new(
+            Code::Hung,
+            format!("{name} was restarted: it was alive but did not answer its liveness check"),
+        ),
+        ExitReason::Signal(signal) => {
+            Fault::new(Code::Killed, format!("{name} was ended by {signal}"))
+                .because(format!("it had run for {} ms", exit.ran_ms))
+        }
+        ExitReason::Code(code) => explain_code(
+            Fault::new(Code::Exited, format!("{name} ended with code {code}")),
+            facts,
+            exit,
+        ),
     };
     if !facts.crash_loop {
         return Some(fault);
     }
-    let mut looped = Fault::new(Code::CrashLoop, format!("{name} is in a crash loop: it has ended {} times", facts.restarts + 1)).because(fault.what);
+    let mut looped = Fault::new(
+        Code::CrashLoop,
+        format!("{name} is in a crash loop: it has ended {} times", facts.restarts + 1),
+    )
+    .because(fault.what);
     looped.causes.extend(fault.causes);
     looped.next = fault.next;
     Some(looped)
@@ -70,33 +94,60 @@ fn explain_code(fault: Fault, facts: &Facts<'_>, exit: &ExitRecord) -> Fault {
     let text = facts.log.join("\n");
     let lower = text.to_ascii_lowercase();
     if let Some(name) = missing_variable(&text) {
-        return fault.because(format!("the environment variable `{name}` is not set")).next(format!("add it: env = {{ {name} = \"…\" }} or secrets = [\"{name}\"] in the service"));
+        return fault.because(format!("the environment variable `{name}` is not set")).next(
+            format!("add it: env = {{ {name} = \"…\" }} or secrets = [\"{name}\"] in the service"),
+        );
     }
     if lower.contains("eaddrinuse") || lower.contains("address already in use") {
-        return fault.because("the port that it wants is taken").next("let it listen on $PORT, or say which port it insists on: port = 8000");
+        return fault
+            .because("the port that it wants is taken")
+            .next("let it listen on $PORT, or say which port it insists on: port = 8000");
     }
-    if exit.listened { fault.because(format!("it had run for {} ms", exit.ran_ms)) } else { fault.because(format!("it had run for {} ms and never listened", exit.ran_ms)) }
+    if exit.listened {
+        fault.because(format!("it had run for {} ms", exit.ran_ms))
+    } else {
+        fault.because(format!("it had run for {} ms and never listened", exit.ran_ms))
+    }
 }
 
 /// The name in a complaint about a missing variable, as the common languages write it.
 fn missing_variable(log: &str) -> Option<String> {
-    let is_name = |text: &str| text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let is_name = |text: &str| {
+        text.len() > 1
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
     let complaint = |line: &&str| {
         let lower = line.to_ascii_lowercase();
-        lower.contains("keyerror") || (["environment variable", "env var", "missing", "not set", "required", "undefined"].iter().any(|word| lower.contains(word)))
+        lower.contains("keyerror")
+            || (["environment variable", "env var", "missing", "not set", "required", "undefined"]
+                .iter()
+                .any(|word| lower.contains(word)))
     };
-    log.lines().rev().filter(complaint).find_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|word| is_name(word) && word.contains('_') || (line.contains("KeyError") && is_name(word))).map(str::to_owned))
+    log.lines().rev().filter(complaint).find_map(|line| {
+        line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .find(|word| {
+                is_name(word) && word.contains('_') || (line.contains("KeyError") && is_name(word))
+            })
+            .map(str::to_owned)
+    })
 }
 
 fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
     let name = format!("`{}`", facts.id);
     let expected = facts.expected;
     let on_port = |address: &&SocketAddr| expected.is_none_or(|port| address.port() == port);
-    if let Some(open) = facts.listening.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
+    if let Some(open) =
+        facts.listening.iter().find(|address| !address.ip().to_canonical().is_loopback())
+    {
         return Some(
-            Fault::new(Code::OtherAddress, format!("{name} listens on `{open}`: it can be reached past the edge"))
-                .seen(format!("it listens on {}", shown(facts.listening)))
-                .next("let it listen on 127.0.0.1 (often an option such as --host 127.0.0.1)"),
+            Fault::new(
+                Code::OtherAddress,
+                format!("{name} listens on `{open}`: it can be reached past the edge"),
+            )
+            .seen(format!("it listens on {}", shown(facts.listening)))
+            .next("let it listen on 127.0.0.1 (often an option such as --host 127.0.0.1)"),
         );
     }
     if facts.ready {
@@ -106,9 +157,12 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
         let wanted = expected.unwrap_or_default();
         let found = facts.listening.first().map_or(0, SocketAddr::port);
         return Some(
-            Fault::new(Code::WrongPort, format!("{name} listens on the wrong port: {found} instead of {wanted}"))
-                .seen(format!("it was given PORT={wanted} and listens on {}", shown(facts.listening)))
-                .next(format!("let it listen on $PORT, or say that it insists: port = {found}")),
+            Fault::new(
+                Code::WrongPort,
+                format!("{name} listens on the wrong port: {found} instead of {wanted}"),
+            )
+            .seen(format!("it was given PORT={wanted} and listens on {}", shown(facts.listening)))
+            .next(format!("let it listen on $PORT, or say that it insists: port = {found}")),
         );
     }
     if facts.listening.is_empty() && facts.past_start {
@@ -119,10 +173,20 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
         return Some(Fault::new(Code::NeverListened, format!("{name} runs but does not listen anywhere")).because(format!("it was given {wanted}")).next("check that `run` starts a server in the foreground that listens on 127.0.0.1:$PORT"));
     }
     if let (Some(exit), true) = (facts.last_exit, facts.crash_loop) {
-        return Some(Fault::new(Code::CrashLoop, format!("{name} is in a crash loop: it has ended {} times", facts.restarts)).because(reason(&exit.reason)));
+        return Some(
+            Fault::new(
+                Code::CrashLoop,
+                format!("{name} is in a crash loop: it has ended {} times", facts.restarts),
+            )
+            .because(reason(&exit.reason)),
+        );
     }
     let error = facts.probe_error.filter(|_| facts.past_start && !facts.listening.is_empty())?;
-    Some(Fault::new(Code::NotReady, format!("{name} is not ready")).because(error.to_owned()).next("check `health` of the service, or what its health check depends on"))
+    Some(
+        Fault::new(Code::NotReady, format!("{name} is not ready"))
+            .because(error.to_owned())
+            .next("check `health` of the service, or what its health check depends on"),
+    )
 }
 
 fn shown(addresses: &[SocketAddr]) -> String {
@@ -147,8 +211,14 @@ mod tests {
 
     #[test]
     fn a_missing_variable_is_named_from_the_log() {
-        assert_eq!(missing_variable("Traceback\nKeyError: 'DATABASE_URL'").as_deref(), Some("DATABASE_URL"));
-        assert_eq!(missing_variable("Error: Missing required environment variable SECRET_KEY").as_deref(), Some("SECRET_KEY"));
+        assert_eq!(
+            missing_variable("Traceback\nKeyError: 'DATABASE_URL'").as_deref(),
+            Some("DATABASE_URL")
+        );
+        assert_eq!(
+            missing_variable("Error: Missing required environment variable SECRET_KEY").as_deref(),
+            Some("SECRET_KEY")
+        );
         assert_eq!(missing_variable("all is well"), None);
     }
 }

@@ -29,8 +29,17 @@ pub(crate) struct InstanceLog {
 
 impl InstanceLog {
     pub(crate) fn open(rules: &Log) -> Self {
-        let rules = LogRules { path: rules.path.clone(), max_size: rules.max_size, keep: rules.keep, days: rules.days };
-        Self { file: RotatingLog::open(rules), streams: [Stream::default(), Stream::default()], recent: VecDeque::new() }
+        let rules = LogRules {
+            path: rules.path.clone(),
+            max_size: rules.max_size,
+            keep: rules.keep,
+            days: rules.days,
+        };
+        Self {
+            file: RotatingLog::open(rules),
+            streams: [Stream::default(), Stream::default()],
+            recent: VecDeque::new(),
+        }
     }
 
     /// Takes what came from standard output (0) or error (1). Returns a rotated file to compress.
@@ -41,7 +50,8 @@ impl InstanceLog {
         let (mut lines, mut out, mut count) = (Vec::new(), Vec::new(), 0);
         let time = Timestamp::now().to_string();
         loop {
-            let end = memchr(&stream.partial).or_else(|| (stream.partial.len() >= MAX_LINE).then_some(MAX_LINE - 1));
+            let end = memchr(&stream.partial)
+                .or_else(|| (stream.partial.len() >= MAX_LINE).then_some(MAX_LINE - 1));
             let Some(end) = end else { break };
             let line: Vec<u8> = stream.partial.drain(..=end).collect();
             lines.push(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
@@ -97,7 +107,12 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
 pub(crate) fn compress_aside(file: &Path) -> Option<u32> {
     let program = std::env::current_exe().ok()?;
     let mut command = std::process::Command::new(program);
-    command.arg("compress-log").arg(file).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+        .arg("compress-log")
+        .arg(file)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     // It is reaped with the other children; a file that stays uncompressed is only larger.
     command.spawn().ok().map(|child| child.id())
 }

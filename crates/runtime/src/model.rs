@@ -54,7 +54,10 @@ pub struct Spec {
 
 impl std::fmt::Debug for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spec").field("id", &self.id).field("argv", &self.argv).finish_non_exhaustive()
+        f.debug_struct("Spec")
+            .field("id", &self.id)
+            .field("argv", &self.argv)
+            .finish_non_exhaustive()
     }
 }
 

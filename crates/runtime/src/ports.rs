@@ -14,5 +14,8 @@ pub(crate) const RANGE: std::ops::Range<u16> = 20_000..30_000;
 /// A port on which nobody listens now.
 pub(crate) fn free_port() -> Option<u16> {
     let mut random = rand::rng();
-    (0..500).map(|_| random.random_range(RANGE)).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok() && TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok())
+    (0..500).map(|_| random.random_range(RANGE)).find(|port| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+            && TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()
+    })
 }

@@ -26,7 +26,10 @@ use clients::Clients;
 use life::Life;
 
 /// The role: reads a specification from standard input, runs the instance, ends when told to.
-#[expect(clippy::print_stderr, reason = "before there is a log, control's log is the place to complain")]
+#[expect(
+    clippy::print_stderr,
+    reason = "before there is a log, control's log is the place to complain"
+)]
 pub fn main() -> Exit {
     process::lower_memory_use();
     match run() {
@@ -49,7 +52,12 @@ fn run() -> io::Result<()> {
     let Some(_lock) = Lock::try_acquire(&spec.run_dir.join("lock"))? else {
         return Err(io::Error::other(format!("another shim owns `{}`", spec.run_dir.display())));
     };
-    let signals = signal_descriptor(&[libc_signals::CHILD, libc_signals::TERM, libc_signals::INT, libc_signals::HUP])?;
+    let signals = signal_descriptor(&[
+        libc_signals::CHILD,
+        libc_signals::TERM,
+        libc_signals::INT,
+        libc_signals::HUP,
+    ])?;
     let socket = spec.run_dir.join("sock");
     std::fs::remove_file(&socket).ok();
     let listener = UnixListener::bind(&socket)?;
@@ -84,13 +92,22 @@ mod libc_signals {
 }
 
 /// Sleeps until something can be done.
-fn wait(life: &Life, clients: &Clients, signals: &impl AsFd, listener: &UnixListener) -> io::Result<()> {
+fn wait(
+    life: &Life,
+    clients: &Clients,
+    signals: &impl AsFd,
+    listener: &UnixListener,
+) -> io::Result<()> {
     let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
-    fds.extend(life.descriptors().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    fds.extend(
+        life.descriptors().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+    );
     fds.extend(clients.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     let until = [life.next_moment(), clients.next_moment()].into_iter().flatten().min();
-    let pause = until.map_or(Duration::from_secs(60), |moment| moment.saturating_duration_since(Instant::now()));
-    let pause = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
+    let pause = until
+        .map_or(Duration::from_secs(60), |moment| moment.saturating_duration_since(Instant::now()));
+    let pause =
+        Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
     match poll(&mut fds, Some(&pause)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

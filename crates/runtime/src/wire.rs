@@ -11,7 +11,10 @@ const MAX: usize = 1 << 20;
 /// Writes one frame.
 pub(crate) fn write(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let payload = serde_json::to_vec(message)?;
-    let mut frame = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?.to_be_bytes().to_vec();
+    let mut frame = u32::try_from(payload.len())
+        .map_err(|_| io::ErrorKind::InvalidInput)?
+        .to_be_bytes()
+        .to_vec();
     frame.extend(payload);
     stream.write_all(&frame)
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use seaworthy_base::Code;
 use seaworthy_runtime::driver::{self, ShimClient};
-use seaworthy_runtime::model::{ExitReason, Limits, Log, Phase, Ports, Probe, Restart, Spec, Status, Stop, User};
+use seaworthy_runtime::model::{
+    ExitReason, Limits, Log, Phase, Ports, Probe, Restart, Spec, Status, Stop, User,
+};
 use tempfile::TempDir;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_shim-under-test");
@@ -39,7 +41,16 @@ impl Instance {
     fn new(argv: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let probe = Probe { path: None, status: vec![], json: [].into(), headers: [].into(), every_ms: 200, timeout_ms: 500, failures: 2, start_ms: 3000 };
+        let probe = Probe {
+            path: None,
+            status: vec![],
+            json: [].into(),
+            headers: [].into(),
+            every_ms: 200,
+            timeout_ms: 500,
+            failures: 2,
+            start_ms: 3000,
+        };
         let spec = Spec {
             id: "shop/web/0@1".parse().unwrap(),
             argv,
@@ -51,9 +62,19 @@ impl Instance {
             ready: probe.clone(),
             live: probe,
             limits: Limits::default(),
-            restart: Restart { backoff_min_ms: 50, backoff_max_ms: 400, crashes: 3, within_ms: 60_000 },
+            restart: Restart {
+                backoff_min_ms: 50,
+                backoff_max_ms: 400,
+                crashes: 3,
+                within_ms: 60_000,
+            },
             stop: Stop { signal: "TERM".to_owned(), grace_ms: 3000 },
-            log: Log { path: dir.path().join("logs/web.log"), max_size: 1 << 20, keep: 3, days: None },
+            log: Log {
+                path: dir.path().join("logs/web.log"),
+                max_size: 1 << 20,
+                keep: 3,
+                days: None,
+            },
             run_dir: dir.path().join("run"),
             hash: "h".to_owned(),
         };
@@ -68,14 +89,21 @@ impl Instance {
     /// The shim itself runs as `nobody`: no control groups, no root.
     fn unprivileged(mut self) -> Self {
         let wrapper = self.dir.path().join("as-nobody");
-        std::fs::write(&wrapper, format!("#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {SHIM} \"$@\"\n")).unwrap();
+        std::fs::write(
+            &wrapper,
+            format!(
+                "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {SHIM} \"$@\"\n"
+            ),
+        )
+        .unwrap();
         std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::create_dir_all(&self.spec.run_dir).unwrap();
         for path in [self.dir.path(), self.spec.run_dir.as_path()] {
             std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
         }
         // pyenv's shims lie below a home that `nobody` may not enter.
-        self.spec.environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())];
+        self.spec.environment =
+            vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())];
         self.program = wrapper;
         self
     }
@@ -102,8 +130,14 @@ impl Instance {
         let begun = Instant::now();
         let mut status = client.status().unwrap();
         while !wanted(&status) {
-            assert!(begun.elapsed() < LONG, "waited for: {what}; status {status:#?}\nlog:\n{}", self.log());
-            if let Some(event) = client.events_since(status.sequence, Duration::from_millis(100)).unwrap().pop() {
+            assert!(
+                begun.elapsed() < LONG,
+                "waited for: {what}; status {status:#?}\nlog:\n{}",
+                self.log()
+            );
+            if let Some(event) =
+                client.events_since(status.sequence, Duration::from_millis(100)).unwrap().pop()
+            {
                 status = event.status;
             } else {
                 status = client.status().unwrap();
@@ -137,7 +171,9 @@ impl Drop for Instance {
             client.signal("KILL").ok();
             client.stop(true).ok();
             let begun = Instant::now();
-            while self.spec.run_dir.join("sock").exists() && begun.elapsed() < Duration::from_secs(6) {
+            while self.spec.run_dir.join("sock").exists()
+                && begun.elapsed() < Duration::from_secs(6)
+            {
                 std::thread::yield_now();
             }
             if let Ok(shim) = shim
@@ -212,7 +248,12 @@ fn two_servers_on_one_fixed_port_run_side_by_side_ipv6() {
 fn two_servers_on_one_fixed_port_run_side_by_side_as_a_user() {
     two_on_8000("'0.0.0.0',8000", |one| {
         one.with(|spec| {
-            spec.user = Some(User { name: "nobody".to_owned(), uid: 65534, gid: 65534, groups: vec![65534] });
+            spec.user = Some(User {
+                name: "nobody".to_owned(),
+                uid: 65534,
+                gid: 65534,
+                groups: vec![65534],
+            });
             spec.environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())];
         })
     });
@@ -226,7 +267,9 @@ fn two_servers_on_one_fixed_port_run_side_by_side_without_root() {
 #[test]
 fn a_program_restarted_on_its_fixed_port_serves_though_old_connections_linger() {
     // Without SO_REUSEADDR a port with lingering connections cannot be bound again for a minute.
-    let one = Instance::new(server("'0.0.0.0',8000", "S.allow_reuse_address=False")).with(|spec| spec.ports = Ports::Fixed(8000)).launch();
+    let one = Instance::new(server("'0.0.0.0',8000", "S.allow_reuse_address=False"))
+        .with(|spec| spec.ports = Ports::Fixed(8000))
+        .launch();
     let before = one.ready();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(before.listening["http"]).unwrap();
@@ -235,7 +278,9 @@ fn a_program_restarted_on_its_fixed_port_serves_though_old_connections_linger() 
         stream.read_to_string(&mut answer).unwrap();
     }
     one.client().restart().unwrap();
-    one.until("ready again", |status| status.phase == Phase::Ready && status.pid.is_some() && status.pid != before.pid);
+    one.until("ready again", |status| {
+        status.phase == Phase::Ready && status.pid.is_some() && status.pid != before.pid
+    });
 }
 
 #[test]
@@ -248,7 +293,9 @@ class R(S):
 S=R
 if os.fork()==0: pass
 ";
-    let one = Instance::new(server("'0.0.0.0',8000", extra)).with(|spec| spec.ports = Ports::Fixed(8000)).launch();
+    let one = Instance::new(server("'0.0.0.0',8000", extra))
+        .with(|spec| spec.ports = Ports::Fixed(8000))
+        .launch();
     let address = one.ready().listening["http"];
     let begun = Instant::now();
     let mut seen = std::collections::BTreeSet::new();
@@ -264,17 +311,30 @@ fn ready_is_known_soon_after_listening() {
     one.ready();
     let at = seaworthy_base::Timestamp::now().0;
     let log = one.until_log("now ");
-    let listened: f64 = log.lines().find_map(|line| line.split_once("now ")?.1.trim().parse().ok()).unwrap();
+    let listened: f64 =
+        log.lines().find_map(|line| line.split_once("now ")?.1.trim().parse().ok()).unwrap();
     let late = at.saturating_sub((listened * 1000.0) as u64);
     assert!(late < 400, "ready was known {late} ms after listening");
 }
 
 #[test]
 fn stdout_and_stderr_are_told_apart_and_timed() {
-    let one = Instance::new(argv(&["sh", "-c", "echo hello; echo oops >&2; printf 'no end'; sleep 60"])).launch();
+    let one =
+        Instance::new(argv(&["sh", "-c", "echo hello; echo oops >&2; printf 'no end'; sleep 60"]))
+            .launch();
     let log = one.until_log("oops");
-    let line = |kind: &str| log.lines().find(|line| line.split(' ').nth(1) == Some(kind)).map(str::to_owned).unwrap_or_default();
-    assert!(line("out").ends_with(" out hello") && line("err").ends_with(" err oops") && line("sys").contains("started"), "{log}");
+    let line = |kind: &str| {
+        log.lines()
+            .find(|line| line.split(' ').nth(1) == Some(kind))
+            .map(str::to_owned)
+            .unwrap_or_default()
+    };
+    assert!(
+        line("out").ends_with(" out hello")
+            && line("err").ends_with(" err oops")
+            && line("sys").contains("started"),
+        "{log}"
+    );
     assert_eq!(line("out").split(' ').next().unwrap().len(), "2026-11-21T02:48:50.123Z".len());
     assert_eq!(std::fs::metadata(&one.spec.log.path).unwrap().permissions().mode() & 0o777, 0o640);
 }
@@ -292,23 +352,31 @@ fn logs_rotate_and_are_compressed_and_stay_bounded() {
         assert!(begun.elapsed() < LONG, "{:?}", names());
         std::thread::yield_now();
     }
-    let total: u64 = std::fs::read_dir(one.spec.log.path.parent().unwrap()).unwrap().filter_map(|entry| Some(entry.unwrap().metadata().ok()?.len())).sum();
+    let total: u64 = std::fs::read_dir(one.spec.log.path.parent().unwrap())
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().metadata().ok()?.len()))
+        .sum();
     assert!(total <= 50_000 * 4, "{total} bytes in {:?}", names());
 }
 
 #[test]
 fn compression_outlives_the_end_of_the_program_that_filled_the_log() {
-    let one = Instance::new(argv(&["sh", "-c", "head -c 3000000 /dev/urandom | od -x; echo finished"])).with(|spec| {
-        spec.log.max_size = 2 << 20;
-        spec.log.keep = 50;
-        spec.restart.backoff_min_ms = 600_000;
-        spec.restart.backoff_max_ms = 600_000;
-    });
+    let one =
+        Instance::new(argv(&["sh", "-c", "head -c 3000000 /dev/urandom | od -x; echo finished"]))
+            .with(|spec| {
+                spec.log.max_size = 2 << 20;
+                spec.log.keep = 50;
+                spec.restart.backoff_min_ms = 600_000;
+                spec.restart.backoff_max_ms = 600_000;
+            });
     let one = one.launch();
     one.until("ended", |status| status.phase == Phase::Backoff);
     let plain = || {
         let entries = std::fs::read_dir(one.spec.log.path.parent().unwrap()).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name.starts_with("web.log.") && !packed(name)).collect::<Vec<_>>()
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("web.log.") && !packed(name))
+            .collect::<Vec<_>>()
     };
     let begun = Instant::now();
     while !plain().is_empty() {
@@ -385,7 +453,10 @@ say('main',os.getpid())
         for who in ["main ", "orphan "] {
             let pid = pids_in(&log, who)[0];
             let times = pids_in(&log, "heard ").iter().filter(|heard| **heard == pid).count();
-            assert_eq!(times, 1, "{who}(unprivileged: {unprivileged}) heard TERM {times} times\n{log}");
+            assert_eq!(
+                times, 1,
+                "{who}(unprivileged: {unprivileged}) heard TERM {times} times\n{log}"
+            );
         }
     }
 }
@@ -410,31 +481,48 @@ fn exec_error(argv: Vec<String>, change: impl FnOnce(&mut Spec, &Path)) -> (Stri
     let dir = one.dir.path().to_owned();
     let one = one.with(|spec| change(spec, &dir)).launch();
     let status = one.until("could not exec", |status| matches!(&status.last_exit, Some(exit) if matches!(exit.reason, ExitReason::CouldNotExec(_))));
-    let Some(ExitReason::CouldNotExec(what)) = status.last_exit.map(|exit| exit.reason) else { panic!() };
+    let Some(ExitReason::CouldNotExec(what)) = status.last_exit.map(|exit| exit.reason) else {
+        panic!()
+    };
     (what, status.fault.unwrap().code)
 }
 
 #[test]
 fn what_is_missing_for_an_exec_is_named() {
     let (what, code) = exec_error(argv(&["no-such-program-here"]), |_, _| {});
-    assert_eq!((what.as_str(), code), ("the program `no-such-program-here` is not in PATH", Code::ProgramMissing));
+    assert_eq!(
+        (what.as_str(), code),
+        ("the program `no-such-program-here` is not in PATH", Code::ProgramMissing)
+    );
     let (what, code) = exec_error(argv(&["no-such-folder-tool"]), |_, _| {});
-    assert_eq!((what.as_str(), code), ("the program `no-such-folder-tool` is not in PATH", Code::ProgramMissing));
-    let (what, code) = exec_error(argv(&["sh", "-c", "true"]), |spec, dir| spec.dir = dir.join("nowhere"));
-    assert!(what.contains("working folder") && what.contains("nowhere") && code == Code::FileMissing, "{what}");
+    assert_eq!(
+        (what.as_str(), code),
+        ("the program `no-such-folder-tool` is not in PATH", Code::ProgramMissing)
+    );
+    let (what, code) =
+        exec_error(argv(&["sh", "-c", "true"]), |spec, dir| spec.dir = dir.join("nowhere"));
+    assert!(
+        what.contains("working folder") && what.contains("nowhere") && code == Code::FileMissing,
+        "{what}"
+    );
     let (what, code) = exec_error(argv(&["./run.sh"]), |_, dir| {
         std::fs::write(dir.join("run.sh"), "#!/no/such/shell\n").unwrap();
-        std::fs::set_permissions(dir.join("run.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(dir.join("run.sh"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
     });
     assert!(what.contains("`/no/such/shell`") && code == Code::FileMissing, "{what}");
-    let (what, code) = exec_error(argv(&["./run.sh"]), |_, dir| std::fs::write(dir.join("run.sh"), "#!/bin/sh\n").unwrap());
+    let (what, code) = exec_error(argv(&["./run.sh"]), |_, dir| {
+        std::fs::write(dir.join("run.sh"), "#!/bin/sh\n").unwrap()
+    });
     assert!(what.contains("may not be executed") && code == Code::ProgramMissing, "{what}");
 }
 
 #[test]
 fn a_missing_variable_is_the_cause_that_is_named() {
-    let one = Instance::new(argv(&["python3", "-c", "import os; os.environ['DATABASE_URL']"])).launch();
-    let status = one.until("a crash loop", |status| status.crash_loop && status.phase == Phase::Backoff);
+    let one =
+        Instance::new(argv(&["python3", "-c", "import os; os.environ['DATABASE_URL']"])).launch();
+    let status =
+        one.until("a crash loop", |status| status.crash_loop && status.phase == Phase::Backoff);
     let fault = status.fault.unwrap();
     assert_eq!(fault.code, Code::CrashLoop);
     assert!(fault.causes.iter().any(|cause| cause.contains("`DATABASE_URL`")), "{fault:?}");
@@ -443,9 +531,14 @@ fn a_missing_variable_is_the_cause_that_is_named() {
 
 fn out_of_memory(one: Instance) {
     let one = one.with(|spec| spec.limits.memory_max = Some(64 << 20)).launch();
-    let status = one.until("out of memory", |status| status.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::OutOfMemory));
+    let status = one.until("out of memory", |status| {
+        status.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::OutOfMemory)
+    });
     let fault = one.until("the fault", |status| status.fault.is_some()).fault.unwrap();
-    assert!(fault.code == Code::OutOfMemory || fault.code == Code::CrashLoop, "{status:?} {fault:?}");
+    assert!(
+        fault.code == Code::OutOfMemory || fault.code == Code::CrashLoop,
+        "{status:?} {fault:?}"
+    );
 }
 
 const EATER: &str = "import time\nl=[]\nwhile True:\n  l.append(b'x'*(4<<20)); time.sleep(.02)";
@@ -468,7 +561,9 @@ fn too_much_memory_is_ended_without_control_groups() {
 
 #[test]
 fn memory_of_orphans_counts_without_control_groups() {
-    let code = format!("import os,time\nif os.fork()==0:\n  os.setsid()\n  if os.fork()==0:\n    exec({EATER:?})\n  os._exit(0)\ntime.sleep(600)");
+    let code = format!(
+        "import os,time\nif os.fork()==0:\n  os.setsid()\n  if os.fork()==0:\n    exec({EATER:?})\n  os._exit(0)\ntime.sleep(600)"
+    );
     out_of_memory(Instance::new(argv(&["python3", "-c", &code])).unprivileged());
 }
 
@@ -482,7 +577,9 @@ fn a_hung_program_is_restarted() {
     let before = one.ready();
     one.client().signal("STOP").ok();
     seaworthy_sys::process::signal_process(before.pid.unwrap(), 19);
-    let after = one.until("another process", |status| status.phase == Phase::Ready && status.pid != before.pid);
+    let after = one.until("another process", |status| {
+        status.phase == Phase::Ready && status.pid != before.pid
+    });
     assert_eq!(after.last_exit.unwrap().reason, ExitReason::Hung);
     gone(before.pid.unwrap());
 }
@@ -507,7 +604,9 @@ H.do_GET=do_GET
     let before = one.until("unready", |status| status.phase == Phase::Unready);
     assert_eq!(before.fault.unwrap().code, Code::NotReady);
     std::fs::write(one.dir.path().join("hang"), "").unwrap();
-    one.until("restarted", |status| status.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::Hung));
+    one.until("restarted", |status| {
+        status.last_exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::Hung)
+    });
 }
 
 #[test]
@@ -539,7 +638,9 @@ fn wrong_port_other_address_and_silence_are_named() {
     // A slow machine may see "never listened" first: the right name must come and stay.
     let named = |one: Instance, code: Code| {
         let one = one.with(|spec| spec.ready.start_ms = 500).launch();
-        one.until(code.as_str(), |status| status.fault.as_ref().is_some_and(|fault| fault.code == code));
+        one.until(code.as_str(), |status| {
+            status.fault.as_ref().is_some_and(|fault| fault.code == code)
+        });
     };
     named(Instance::new(server("'127.0.0.1',0", "")), Code::WrongPort);
     named(Instance::new(argv(&["sleep", "600"])), Code::NeverListened);
@@ -567,7 +668,9 @@ fn a_shim_that_is_told_to_end_stops_its_program_and_frees_its_lock() {
 
 #[test]
 fn a_restart_asked_for_while_it_ends_does_not_revive_it() {
-    let one = Instance::new(server(GIVEN, "signal.signal(signal.SIGTERM,signal.SIG_IGN)")).with(|spec| spec.stop.grace_ms = 500).launch();
+    let one = Instance::new(server(GIVEN, "signal.signal(signal.SIGTERM,signal.SIG_IGN)"))
+        .with(|spec| spec.stop.grace_ms = 500)
+        .launch();
     let status = one.ready();
     one.client().stop(true).unwrap();
     one.client().restart().ok();
@@ -581,14 +684,19 @@ fn secrets_reach_the_program_as_they_are_and_no_argv() {
     });
     let one = one.launch();
     let log = one.until_log("arg ");
-    assert!(log.contains("s3cret$PORT") && log.contains("mode 400") && !log.contains("arg $PORT"), "{log}");
+    assert!(
+        log.contains("s3cret$PORT") && log.contains("mode 400") && !log.contains("arg $PORT"),
+        "{log}"
+    );
 }
 
 #[test]
 fn more_open_files_than_the_host_allows_are_a_weaker_guard_and_no_failed_start() {
     for unprivileged in [false, true] {
         let one = Instance::new(server(GIVEN, ""));
-        let one = if unprivileged { one.unprivileged() } else { one }.with(|spec| spec.limits.nofile = Some(1 << 40)).launch();
+        let one = if unprivileged { one.unprivileged() } else { one }
+            .with(|spec| spec.limits.nofile = Some(1 << 40))
+            .launch();
         let guards = one.ready().guards;
         assert!(guards.iter().any(|guard| guard.contains("`nofile`")), "{guards:?}");
     }
@@ -599,7 +707,12 @@ fn a_shim_is_small() {
     let one = Instance::new(server(GIVEN, "")).launch();
     let status = one.ready();
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", status.shim_pid)).unwrap();
-    let dirty: u64 = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")?.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap();
+    let dirty: u64 = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Private_Dirty:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
+        })
+        .unwrap();
     assert!(dirty <= 1024, "{dirty} KiB of private dirty memory");
     println!("{dirty} KiB");
 }
@@ -609,9 +722,13 @@ fn nonsense_on_the_socket_ends_that_connection_only() {
     let one = Instance::new(server(GIVEN, "")).launch();
     one.ready();
     for bytes in [&[0xff; 64][..], &[0, 0, 0, 2, b'{', b'}'], &[0, 0, 0, 9, 1]] {
-        let mut stream = std::os::unix::net::UnixStream::connect(one.spec.run_dir.join("sock")).unwrap();
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(one.spec.run_dir.join("sock")).unwrap();
         stream.write_all(bytes).unwrap();
     }
     assert_eq!(one.client().status().unwrap().phase, Phase::Ready);
-    assert_eq!(std::fs::metadata(one.spec.run_dir.join("sock")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(one.spec.run_dir.join("sock")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }

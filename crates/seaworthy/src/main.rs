@@ -39,7 +39,9 @@ fn control(arguments: &[String]) -> Exit {
 
 fn edge(arguments: &[String]) -> Exit {
     let number = |name: &str| option(arguments, name).and_then(|text| text.parse().ok());
-    let user = option(arguments, "--user").and_then(|text| text.split_once(':')).and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    let user = option(arguments, "--user")
+        .and_then(|text| text.split_once(':'))
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     let options = seaworthy_edge::EdgeOptions {
         number: number("--number").unwrap_or(0),
         threads: number("--threads").unwrap_or(1) as u16,
@@ -60,7 +62,10 @@ fn compress(arguments: &[String]) -> Exit {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a role without a log of its own complains where its parent listens")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a role without a log of its own complains where its parent listens"
+)]
 fn complain(role: &str, error: &std::io::Error) -> Exit {
     eprintln!("{role}: {error}");
     Exit::Internal

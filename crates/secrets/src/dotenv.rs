@@ -34,9 +34,11 @@ pub fn parse_dotenv(text: &str) -> Result<Vec<(String, Secret<String>)>, DotenvE
         }
         let number = index + 1;
         let assignment = line.strip_prefix("export ").unwrap_or(line);
-        let (name, value) = assignment.split_once('=').ok_or(DotenvError::NoAssignment { line: number })?;
+        let (name, value) =
+            assignment.split_once('=').ok_or(DotenvError::NoAssignment { line: number })?;
         let name = name.trim();
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
             return Err(DotenvError::NoAssignment { line: number });
         }
         let value = value.trim_start();
@@ -95,15 +97,23 @@ mod tests {
 
     #[test]
     fn files_as_people_write_them_are_read() {
-        let text = "# comment\nA=1\nexport B = two words # note\nC=\"x # \\\"y\\\"\\n\"\nD='a\nb'\nE=\n";
+        let text =
+            "# comment\nA=1\nexport B = two words # note\nC=\"x # \\\"y\\\"\\n\"\nD='a\nb'\nE=\n";
         let found = parse_dotenv(text).unwrap();
-        let plain: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
-        assert_eq!(plain, [("A", "1"), ("B", "two words"), ("C", "x # \"y\"\n"), ("D", "a\nb"), ("E", "")]);
+        let plain: Vec<_> =
+            found.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
+        assert_eq!(
+            plain,
+            [("A", "1"), ("B", "two words"), ("C", "x # \"y\"\n"), ("D", "a\nb"), ("E", "")]
+        );
     }
 
     #[test]
     fn errors_name_the_line_and_nothing_of_it() {
-        assert_eq!(parse_dotenv("A=1\nhunter2").unwrap_err().to_string(), "line 2 is not `NAME=value`");
+        assert_eq!(
+            parse_dotenv("A=1\nhunter2").unwrap_err().to_string(),
+            "line 2 is not `NAME=value`"
+        );
         assert_eq!(parse_dotenv("A=\"hunter2").unwrap_err(), DotenvError::OpenQuote { line: 1 });
     }
 }

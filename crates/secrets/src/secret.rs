@@ -65,9 +65,16 @@ impl SecretName {
 impl FromStr for SecretName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
-        let rest = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
-        if first && rest && text.len() <= 128 { Ok(Self(text.to_owned())) } else { Err(NameError { given: text.chars().take(60).collect() }) }
+        let first =
+            text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let rest = text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        if first && rest && text.len() <= 128 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError { given: text.chars().take(60).collect() })
+        }
     }
 }
 
@@ -88,7 +95,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_environment_variables() {
-        assert!("DATABASE_URL".parse::<SecretName>().is_ok() && "_X1".parse::<SecretName>().is_ok());
+        assert!(
+            "DATABASE_URL".parse::<SecretName>().is_ok() && "_X1".parse::<SecretName>().is_ok()
+        );
         for bad in ["", "1A", "a", "A-B", "A/B", "..", "A B"] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }

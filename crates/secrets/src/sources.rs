@@ -59,12 +59,19 @@ struct Place {
 /// Finds all of `names`, or says in faults what is missing or unreadable.
 ///
 /// When the vault, which goes before all others, has every name, the other places are not opened at all.
-pub fn resolve(names: &[SecretName], project: &Path, sources: &Sources, vault: Option<(&Vault, &SiteName)>) -> Result<Resolved, Vec<Fault>> {
+pub fn resolve(
+    names: &[SecretName],
+    project: &Path,
+    sources: &Sources,
+    vault: Option<(&Vault, &SiteName)>,
+) -> Result<Resolved, Vec<Fault>> {
     let (mut resolved, mut faults, mut missing) = (Resolved::default(), Vec::new(), Vec::new());
     let mut rest = Vec::new();
     for name in names {
         match in_vault(name, vault) {
-            Ok(Some(value)) => take(&mut resolved, &mut missing, name, value, "the vault".to_owned()),
+            Ok(Some(value)) => {
+                take(&mut resolved, &mut missing, name, value, "the vault".to_owned())
+            }
             Ok(None) => rest.push(name),
             Err(fault) => faults.push(fault),
         }
@@ -72,11 +79,18 @@ pub fn resolve(names: &[SecretName], project: &Path, sources: &Sources, vault: O
     if let Some(file) = sources.file.as_ref().filter(|_| !names.is_empty()) {
         resolved.warnings.extend(exposure(project, file));
     }
-    let mut lookup = if rest.is_empty() { Lookup::default() } else { Lookup::open(project, sources, &mut faults) };
+    let mut lookup = if rest.is_empty() {
+        Lookup::default()
+    } else {
+        Lookup::open(project, sources, &mut faults)
+    };
     for name in rest {
         match lookup.find(name, project, sources, &mut resolved.warnings) {
             Ok(Some((value, origin))) => take(&mut resolved, &mut missing, name, value, origin),
-            Ok(None) => missing.push((name, format!("{name}: not in {}", looked_in(project, sources, vault.is_some())))),
+            Ok(None) => missing.push((
+                name,
+                format!("{name}: not in {}", looked_in(project, sources, vault.is_some())),
+            )),
             Err(fault) => faults.push(fault),
         }
     }
@@ -87,7 +101,13 @@ pub fn resolve(names: &[SecretName], project: &Path, sources: &Sources, vault: O
 }
 
 /// Keeps a value, or notes its name as missing when nobody filled it in.
-fn take<'n>(resolved: &mut Resolved, missing: &mut Vec<(&'n SecretName, String)>, name: &'n SecretName, value: Secret<String>, origin: String) {
+fn take<'n>(
+    resolved: &mut Resolved,
+    missing: &mut Vec<(&'n SecretName, String)>,
+    name: &'n SecretName,
+    value: Secret<String>,
+    origin: String,
+) {
     if is_placeholder(value.expose()) {
         missing.push((name, format!("{name}: in {origin} stands a placeholder")));
     } else {
@@ -97,15 +117,27 @@ fn take<'n>(resolved: &mut Resolved, missing: &mut Vec<(&'n SecretName, String)>
 }
 
 fn missing_fault(missing: &[(&SecretName, String)], site: Option<&SiteName>) -> Fault {
-    let what = if missing.len() == 1 { "a secret has no value".to_owned() } else { format!("{} secrets have no value", missing.len()) };
+    let what = if missing.len() == 1 {
+        "a secret has no value".to_owned()
+    } else {
+        format!("{} secrets have no value", missing.len())
+    };
     let site = site.map_or(String::new(), |site| format!(" --site {site}"));
     let fault = Fault::new(Code::SecretMissing, what);
-    missing.iter().fold(fault, |fault, (name, seen)| fault.seen(seen).next(format!("seaworthy secrets set {name}{site}")))
+    missing.iter().fold(fault, |fault, (name, seen)| {
+        fault.seen(seen).next(format!("seaworthy secrets set {name}{site}"))
+    })
 }
 
-fn in_vault(name: &SecretName, vault: Option<(&Vault, &SiteName)>) -> Result<Option<Secret<String>>, Fault> {
+fn in_vault(
+    name: &SecretName,
+    vault: Option<(&Vault, &SiteName)>,
+) -> Result<Option<Secret<String>>, Fault> {
     let Some((vault, site)) = vault else { return Ok(None) };
-    vault.get(site, name).map_err(|error| Fault::new(Code::SecretSource, format!("could not read `{name}` from the vault")).because_of(&error))
+    vault.get(site, name).map_err(|error| {
+        Fault::new(Code::SecretSource, format!("could not read `{name}` from the vault"))
+            .because_of(&error)
+    })
 }
 
 /// The files that are read once for all names.
@@ -126,7 +158,13 @@ impl Lookup {
     }
 
     /// The order of the places after the vault: dotenv file, folder, age file, command.
-    fn find(&mut self, name: &SecretName, project: &Path, sources: &Sources, warnings: &mut Vec<Fault>) -> Result<Found, Fault> {
+    fn find(
+        &mut self,
+        name: &SecretName,
+        project: &Path,
+        sources: &Sources,
+        warnings: &mut Vec<Fault>,
+    ) -> Result<Found, Fault> {
         let stands_in = |place: &Option<Place>| {
             let place = place.as_ref()?;
             Some((place.values.get(name.as_str())?.clone(), place.called.clone()))
@@ -167,21 +205,49 @@ fn looked_in(project: &Path, sources: &Sources, vault: bool) -> String {
         let absent = if project.join(place).exists() { "" } else { " (does not exist)" };
         places.push(format!("`{place}`{absent}"));
     }
-    places.extend(sources.command.iter().filter_map(|command| command.first()).map(|program| format!("what `{program}` prints")));
-    if places.is_empty() { "any place: the manifest names none".to_owned() } else { places.join(", ") }
+    places.extend(
+        sources
+            .command
+            .iter()
+            .filter_map(|command| command.first())
+            .map(|program| format!("what `{program}` prints")),
+    );
+    if places.is_empty() {
+        "any place: the manifest names none".to_owned()
+    } else {
+        places.join(", ")
+    }
 }
 
 /// What people leave in a file to be filled in later.
 pub fn is_placeholder(value: &str) -> bool {
     let plain = value.trim().to_ascii_lowercase();
-    let stock = ["changeme", "change-me", "change_me", "todo", "replace_me", "replace-me", "replaceme", "placeholder"];
-    let crossed_out = plain.bytes().all(|byte| byte == b'x') && plain.len() != 1 && plain.len() != 2;
-    crossed_out || stock.contains(&plain.as_str()) || plain.starts_with("your-") || plain.starts_with("your_") || (plain.starts_with('<') && plain.ends_with('>'))
+    let stock = [
+        "changeme",
+        "change-me",
+        "change_me",
+        "todo",
+        "replace_me",
+        "replace-me",
+        "replaceme",
+        "placeholder",
+    ];
+    let crossed_out =
+        plain.bytes().all(|byte| byte == b'x') && plain.len() != 1 && plain.len() != 2;
+    crossed_out
+        || stock.contains(&plain.as_str())
+        || plain.starts_with("your-")
+        || plain.starts_with("your_")
+        || (plain.starts_with('<') && plain.ends_with('>'))
 }
 
 /// A file's text; `None` when there is no such file.
 fn read_text(path: &Path) -> Result<Option<Secret<String>>, Fault> {
-    let refused = |cause: String| Fault::new(Code::SecretSource, format!("could not read `{}`", path.display())).because(cause).next(format!("ls -l {}", path.display()));
+    let refused = |cause: String| {
+        Fault::new(Code::SecretSource, format!("could not read `{}`", path.display()))
+            .because(cause)
+            .next(format!("ls -l {}", path.display()))
+    };
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| refused(error.to_string()))?,
@@ -207,31 +273,60 @@ fn read_dotenv(path: &Path) -> Result<Values, Fault> {
 
 fn parsed(path: &Path, text: &Secret<String>) -> Result<Values, Fault> {
     let found = parse_dotenv(text.expose());
-    found.map(|all| all.into_iter().collect()).map_err(|error| Fault::new(Code::SecretSource, format!("could not read `{}`", path.display())).because(error.to_string()))
+    found.map(|all| all.into_iter().collect()).map_err(|error| {
+        Fault::new(Code::SecretSource, format!("could not read `{}`", path.display()))
+            .because(error.to_string())
+    })
 }
 
 /// An encrypted dotenv file, armored or not.
 fn read_age(path: &Path) -> Result<Values, Fault> {
-    let refused = |cause: &str| Fault::new(Code::SecretSource, format!("could not open `{}`", path.display())).because(cause).next("SEAWORTHY_AGE_IDENTITY=FILE names the file with the age identity");
+    let refused = |cause: &str| {
+        Fault::new(Code::SecretSource, format!("could not open `{}`", path.display()))
+            .because(cause)
+            .next("SEAWORTHY_AGE_IDENTITY=FILE names the file with the age identity")
+    };
     let sealed = match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Values::new()),
         other => other.map_err(|error| refused(&error.to_string()))?,
     };
-    let place = std::env::var_os("SEAWORTHY_AGE_IDENTITY").map(PathBuf::from).ok_or_else(|| refused("no identity is named"))?;
-    let text = Secret::new(fs::read_to_string(&place).map_err(|error| refused(&format!("`{}`: {error}", place.display())))?);
-    let line = text.expose().lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).ok_or_else(|| refused("the identity file holds no identity"))?;
-    let identity: age::x25519::Identity = line.trim().parse().map_err(|_| refused("the identity file holds no identity"))?;
+    let place = std::env::var_os("SEAWORTHY_AGE_IDENTITY")
+        .map(PathBuf::from)
+        .ok_or_else(|| refused("no identity is named"))?;
+    let text = Secret::new(
+        fs::read_to_string(&place)
+            .map_err(|error| refused(&format!("`{}`: {error}", place.display())))?,
+    );
+    let line = text
+        .expose()
+        .lines()
+        .find(|line| line.starts_with("AGE-SECRET-KEY-"))
+        .ok_or_else(|| refused("the identity file holds no identity"))?;
+    let identity: age::x25519::Identity =
+        line.trim().parse().map_err(|_| refused("the identity file holds no identity"))?;
     let reader = age::armor::ArmoredReader::new(&sealed[..]);
-    let decryptor = age::Decryptor::new_buffered(reader).map_err(|_| refused("it is no age file"))?;
-    let stream = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).map_err(|_| refused("the identity does not fit"))?;
-    let plain = read_limited(stream, MAX_FILE).map_err(|_| refused("it is damaged, too long or not text"))?;
+    let decryptor =
+        age::Decryptor::new_buffered(reader).map_err(|_| refused("it is no age file"))?;
+    let stream = decryptor
+        .decrypt(std::iter::once(&identity as &dyn age::Identity))
+        .map_err(|_| refused("the identity does not fit"))?;
+    let plain = read_limited(stream, MAX_FILE)
+        .map_err(|_| refused("it is damaged, too long or not text"))?;
     parsed(path, &plain)
 }
 
-fn run(command: &[String], name: &SecretName, project: &Path) -> Result<Option<Secret<String>>, Fault> {
-    let words: Vec<String> = command.iter().map(|word| word.replace("{name}", name.as_str())).collect();
+fn run(
+    command: &[String],
+    name: &SecretName,
+    project: &Path,
+) -> Result<Option<Secret<String>>, Fault> {
+    let words: Vec<String> =
+        command.iter().map(|word| word.replace("{name}", name.as_str())).collect();
     let Some((program, arguments)) = words.split_first() else { return Ok(None) };
-    let refused = |cause: String| Fault::new(Code::SecretSource, format!("`{program}` gave no value for `{name}`")).because(cause);
+    let refused = |cause: String| {
+        Fault::new(Code::SecretSource, format!("`{program}` gave no value for `{name}`"))
+            .because(cause)
+    };
     let mut child = Command::new(program)
         .args(arguments)
         .current_dir(project)
@@ -243,7 +338,9 @@ fn run(command: &[String], name: &SecretName, project: &Path) -> Result<Option<S
     let output = child.stdout.take();
     // A channel, not a join: what the command left running may hold the pipe open for ever.
     let (sender, receiver) = mpsc::sync_channel(1);
-    std::thread::spawn(move || output.map(|output| sender.send(read_limited(output, MAX_VALUE)).ok()));
+    std::thread::spawn(move || {
+        output.map(|output| sender.send(read_limited(output, MAX_VALUE)).ok())
+    });
     let end = Instant::now() + COMMAND_LIMIT;
     let late = || refused(format!("it did not end within {} seconds", COMMAND_LIMIT.as_secs()));
     let status = loop {
@@ -257,9 +354,11 @@ fn run(command: &[String], name: &SecretName, project: &Path) -> Result<Option<S
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let printed = receiver.recv_timeout(end.saturating_duration_since(Instant::now())).map_err(|_| late())?;
+    let printed =
+        receiver.recv_timeout(end.saturating_duration_since(Instant::now())).map_err(|_| late())?;
     // Too much output ends most commands by SIGPIPE; that it was too much is the better reason to give.
-    let text = printed.map_err(|error| refused(format!("could not use what it printed: {error}")))?;
+    let text =
+        printed.map_err(|error| refused(format!("could not use what it printed: {error}")))?;
     if !status.success() {
         return Err(refused(format!("it ended with {status}")));
     }
@@ -273,12 +372,28 @@ fn exposure(project: &Path, file: &str) -> Vec<Fault> {
     let Ok(meta) = fs::metadata(&path) else { return faults };
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        faults.push(Fault::new(Code::SecretExposed, format!("`{file}` can be read by others (mode {mode:o})")).next(format!("chmod 600 {}", path.display())));
+        faults.push(
+            Fault::new(
+                Code::SecretExposed,
+                format!("`{file}` can be read by others (mode {mode:o})"),
+            )
+            .next(format!("chmod 600 {}", path.display())),
+        );
     }
-    let ignored = Command::new("git").arg("-C").arg(project).args(["check-ignore", "-q", file]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let ignored = Command::new("git")
+        .arg("-C")
+        .arg(project)
+        .args(["check-ignore", "-q", file])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     // 0: ignored, 1: not ignored, 128: no repository.
     if ignored.is_ok_and(|status| status.code() == Some(1)) {
-        faults.push(Fault::new(Code::SecretExposed, format!("git does not ignore `{file}`")).next(format!("echo {file} >> {}", project.join(".gitignore").display())));
+        faults.push(
+            Fault::new(Code::SecretExposed, format!("git does not ignore `{file}`"))
+                .next(format!("echo {file} >> {}", project.join(".gitignore").display())),
+        );
     }
     faults
 }
@@ -319,11 +434,13 @@ mod tests {
         fs::create_dir(dir.path().join("s")).unwrap();
         fs::write(dir.path().join("s/A"), "from-dir\n").unwrap();
         let command = ["sh", "-c", "echo made-$0", "{name}"].map(str::to_owned).to_vec();
-        let sources = Sources { dir: Some("s".to_owned()), command: Some(command), ..Sources::default() };
+        let sources =
+            Sources { dir: Some("s".to_owned()), command: Some(command), ..Sources::default() };
         let vault = Vault::open(dir.path()).unwrap();
         let site: SiteName = "x".parse().unwrap();
         vault.set(&site, &"C".parse().unwrap(), &Secret::new("from-vault".to_owned())).unwrap();
-        let found = resolve(&names(&["A", "B", "C"]), dir.path(), &sources, Some((&vault, &site))).unwrap();
+        let found =
+            resolve(&names(&["A", "B", "C"]), dir.path(), &sources, Some((&vault, &site))).unwrap();
         let value = |name: &str| found.values[name].expose().clone();
         assert_eq!([value("A"), value("B"), value("C")], ["from-dir", "made-B", "from-vault"]);
     }
@@ -331,16 +448,28 @@ mod tests {
     #[test]
     fn an_absent_file_is_a_place_that_was_looked_in_and_does_not_matter_when_the_vault_has_all() {
         let dir = tempfile::tempdir().unwrap();
-        let sources = Sources { file: Some(".env".to_owned()), age: Some("s.age".to_owned()), ..Sources::default() };
+        let sources = Sources {
+            file: Some(".env".to_owned()),
+            age: Some("s.age".to_owned()),
+            ..Sources::default()
+        };
         let vault = Vault::open(&dir.path().join("state")).unwrap();
         let site: SiteName = "x".parse().unwrap();
         let wanted = names(&["A"]);
         let faults = resolve(&wanted, dir.path(), &sources, Some((&vault, &site))).unwrap_err();
         assert_eq!(faults.len(), 1);
-        assert_eq!(faults[0].evidence, ["A: not in the vault, `.env` (does not exist), `s.age` (does not exist)"]);
+        assert_eq!(
+            faults[0].evidence,
+            ["A: not in the vault, `.env` (does not exist), `s.age` (does not exist)"]
+        );
         assert_eq!(faults[0].next, ["seaworthy secrets set A --site x"]);
         vault.set(&site, &wanted[0], &Secret::new("1".to_owned())).unwrap();
-        assert!(resolve(&wanted, dir.path(), &sources, Some((&vault, &site))).unwrap().warnings.is_empty());
+        assert!(
+            resolve(&wanted, dir.path(), &sources, Some((&vault, &site)))
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
     }
 
     #[test]
@@ -351,7 +480,12 @@ mod tests {
         fs::write(dir.path().join("s/A"), "dir").unwrap();
         fs::write(dir.path().join("s/B"), "dir").unwrap();
         let command = ["echo", "command"].map(str::to_owned).to_vec();
-        let sources = Sources { file: Some(".env".to_owned()), dir: Some("s".to_owned()), command: Some(command), ..Sources::default() };
+        let sources = Sources {
+            file: Some(".env".to_owned()),
+            dir: Some("s".to_owned()),
+            command: Some(command),
+            ..Sources::default()
+        };
         let found = resolve(&names(&["A", "B", "C"]), dir.path(), &sources, None).unwrap();
         let value = |name: &str| found.values[name].expose().clone();
         assert_eq!([value("A"), value("B"), value("C")], ["file", "dir", "command"]);
@@ -360,7 +494,10 @@ mod tests {
     #[test]
     fn a_command_that_prints_too_much_or_fails_gives_no_value() {
         let dir = tempfile::tempdir().unwrap();
-        for (script, cause) in [("yes | head -c 70000", "longer than 64 KiB"), ("echo hunter2; exit 3", "exit status: 3")] {
+        for (script, cause) in [
+            ("yes | head -c 70000", "longer than 64 KiB"),
+            ("echo hunter2; exit 3", "exit status: 3"),
+        ] {
             let command = ["sh", "-c", script].map(str::to_owned).to_vec();
             let sources = Sources { command: Some(command), ..Sources::default() };
             let faults = resolve(&names(&["A"]), dir.path(), &sources, None).unwrap_err();
@@ -389,7 +526,9 @@ mod tests {
 
     #[test]
     fn what_was_never_filled_in_is_a_placeholder() {
-        for text in ["", " ", "changeme", "your-api-key", "<token>", "xxx", "XXXX", "TODO", "replace_me"] {
+        for text in
+            ["", " ", "changeme", "your-api-key", "<token>", "xxx", "XXXX", "TODO", "replace_me"]
+        {
             assert!(is_placeholder(text), "{text}");
         }
         for text in ["x", "s3cret", "todo-list", "a<b>"] {

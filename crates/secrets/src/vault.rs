@@ -125,7 +125,12 @@ impl Vault {
     }
 
     /// Sets a value.
-    pub fn set(&self, site: &SiteName, name: &SecretName, value: &Secret<String>) -> Result<(), VaultError> {
+    pub fn set(
+        &self,
+        site: &SiteName,
+        name: &SecretName,
+        value: &Secret<String>,
+    ) -> Result<(), VaultError> {
         let path = self.file(site, name);
         let folder = self.dir.join(site.as_str());
         create_private_dir(&folder, 0o700).map_err(at(&folder))?;
@@ -135,20 +140,31 @@ impl Vault {
         write_atomically(&path, &sealed, 0o600).map_err(at(&path))?;
         let now = Timestamp::now();
         self.change_index(site, |index| {
-            let fresh = Entry { name: name.to_string(), created: now, changed: now, version: 0, used_since: None };
+            let fresh = Entry {
+                name: name.to_string(),
+                created: now,
+                changed: now,
+                version: 0,
+                used_since: None,
+            };
             let entry = index.entry(name.to_string()).or_insert(fresh);
             (entry.changed, entry.version, entry.used_since) = (now, entry.version + 1, None);
         })
     }
 
     /// A value, if it was set here.
-    pub fn get(&self, site: &SiteName, name: &SecretName) -> Result<Option<Secret<String>>, VaultError> {
+    pub fn get(
+        &self,
+        site: &SiteName,
+        name: &SecretName,
+    ) -> Result<Option<Secret<String>>, VaultError> {
         let path = self.file(site, name);
         let sealed = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(at(&path))?,
         };
-        let opened = age::decrypt(&self.identity, &sealed).map_err(|_| VaultError::Key { path: path.clone() })?;
+        let opened = age::decrypt(&self.identity, &sealed)
+            .map_err(|_| VaultError::Key { path: path.clone() })?;
         let text = String::from_utf8(opened).map_err(|_| VaultError::Key { path })?;
         Ok(Some(Secret::new(text)))
     }
@@ -172,7 +188,8 @@ impl Vault {
 
     /// Notes that a service uses the current value from now on.
     pub fn mark_used(&self, site: &SiteName, name: &SecretName) -> Result<(), VaultError> {
-        let unused = self.index(site)?.get(name.as_str()).is_some_and(|entry| entry.used_since.is_none());
+        let unused =
+            self.index(site)?.get(name.as_str()).is_some_and(|entry| entry.used_since.is_none());
         if !unused {
             return Ok(());
         }
@@ -185,14 +202,21 @@ impl Vault {
     }
 
     /// Sets a new random value of `length` letters and digits.
-    pub fn generate(&self, site: &SiteName, name: &SecretName, length: usize) -> Result<(), VaultError> {
+    pub fn generate(
+        &self,
+        site: &SiteName,
+        name: &SecretName,
+        length: usize,
+    ) -> Result<(), VaultError> {
         let value = Secret::new(Alphanumeric.sample_string(&mut rand::rng(), length));
         self.set(site, name, &value)
     }
 
     /// Replaces a value by a new random one of the same length.
     pub fn rotate(&self, site: &SiteName, name: &SecretName) -> Result<(), VaultError> {
-        let old = self.get(site, name)?.ok_or_else(|| VaultError::Missing { site: site.clone(), name: name.clone() })?;
+        let old = self
+            .get(site, name)?
+            .ok_or_else(|| VaultError::Missing { site: site.clone(), name: name.clone() })?;
         self.generate(site, name, old.expose().chars().count().max(16))
     }
 
@@ -208,13 +232,22 @@ impl Vault {
     /// Held while a value and the index change; let go when the file is dropped.
     fn lock(&self) -> Result<fs::File, VaultError> {
         let path = self.dir.join("lock");
-        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(at(&path))?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at(&path))?;
         file.lock().map_err(at(&path))?;
         Ok(file)
     }
 
     /// Changes the index; the caller holds the lock.
-    fn change_index(&self, site: &SiteName, change: impl FnOnce(&mut BTreeMap<String, Entry>)) -> Result<(), VaultError> {
+    fn change_index(
+        &self,
+        site: &SiteName,
+        change: impl FnOnce(&mut BTreeMap<String, Entry>),
+    ) -> Result<(), VaultError> {
         let path = self.dir.join(site.as_str()).join("index.json");
         let mut index = self.index(site)?;
         change(&mut index);
@@ -252,7 +285,10 @@ mod tests {
                 let site = &site;
                 scope.spawn(move || {
                     let name = format!("S{number}").parse().unwrap();
-                    Vault::open(path).unwrap().set(site, &name, &Secret::new(number.to_string())).unwrap();
+                    Vault::open(path)
+                        .unwrap()
+                        .set(site, &name, &Secret::new(number.to_string()))
+                        .unwrap();
                 });
             }
         });
@@ -279,8 +315,16 @@ mod tests {
         assert!(vault.list(&site).unwrap()[0].used_since.is_some());
         vault.rotate(&site, &name).unwrap();
         assert!(vault.list(&site).unwrap()[0].used_since.is_none());
-        for (path, wanted) in [("", 0o700), ("key.txt", 0o600), ("shop", 0o700), ("shop/A.age", 0o600), ("shop/index.json", 0o600)] {
-            let mode = fs::metadata(dir.path().join("secrets").join(path)).unwrap().permissions().mode() & 0o777;
+        for (path, wanted) in [
+            ("", 0o700),
+            ("key.txt", 0o600),
+            ("shop", 0o700),
+            ("shop/A.age", 0o600),
+            ("shop/index.json", 0o600),
+        ] {
+            let mode =
+                fs::metadata(dir.path().join("secrets").join(path)).unwrap().permissions().mode()
+                    & 0o777;
             assert_eq!(mode, wanted, "{path}");
         }
     }
@@ -291,6 +335,9 @@ mod tests {
         Vault::open(dir.path()).unwrap();
         let key = dir.path().join("secrets/key.txt");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Vault::open(dir.path()).unwrap_err(), VaultError::Exposed { mode: 0o644, .. }));
+        assert!(matches!(
+            Vault::open(dir.path()).unwrap_err(),
+            VaultError::Exposed { mode: 0o644, .. }
+        ));
     }
 }

@@ -9,5 +9,7 @@
 mod model;
 mod store;
 
-pub use model::{Desired, EventRecord, InstanceRecord, InstanceState, ReleaseRecord, ReleaseState, SiteRecord};
+pub use model::{
+    Desired, EventRecord, InstanceRecord, InstanceState, ReleaseRecord, ReleaseState, SiteRecord,
+};
 pub use store::{StateError, Store};

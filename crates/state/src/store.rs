@@ -9,7 +9,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Params, Transaction, TransactionBehavior, params,
+};
 use seaworthy_base::{InstanceId, ServiceName, SiteName};
 use seaworthy_sys::files::write_atomically;
 use serde::Serialize;
@@ -103,7 +105,12 @@ impl Store {
         check_layout(dir)?;
         let file = dir.join("state.db");
         // Made before SQLite would make it with the umask's mode; its journals take over the mode.
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&file).map_err(unwritable)?;
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(unwritable)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(unwritable)?;
         let connection = Connection::open(&file).map_err(|source| sort_error(source, dir))?;
         let store = Self { connection, dir: dir.to_path_buf() };
@@ -121,7 +128,8 @@ impl Store {
         if found > known {
             return Err(StateError::TooNew { file: file.to_path_buf(), found, known });
         }
-        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+        let pragmas =
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
         self.connection.execute_batch(pragmas).map_err(refused)?;
         let verdict: String = self.one("PRAGMA quick_check(1)", [])?.unwrap_or_default();
         if verdict != "ok" {
@@ -141,7 +149,9 @@ impl Store {
         json("sites", site)?;
         self.transaction(|connection| {
             let name = site.name.as_str();
-            let known = connection.query_row("SELECT id FROM sites WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+            let known = connection
+                .query_row("SELECT id FROM sites WHERE name = ?1", [name], |row| row.get(0))
+                .optional()?;
             let id: i64 = if let Some(id) = known {
                 id
             } else {
@@ -149,7 +159,8 @@ impl Store {
                 connection.last_insert_rowid()
             };
             let record = SiteRecord { id: id as u64, ..site.clone() };
-            let text = serde_json::to_string(&record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            let text = serde_json::to_string(&record)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
             connection.execute("UPDATE sites SET record = ?2 WHERE id = ?1", params![id, text])?;
             Ok(id as u64)
         })
@@ -179,7 +190,10 @@ impl Store {
     /// Adds or replaces an instance.
     pub fn put_instance(&self, instance: &InstanceRecord) -> Result<()> {
         let text = json("instances", instance)?;
-        self.write("INSERT OR REPLACE INTO instances (id, record) VALUES (?1, ?2)", params![instance.id.to_string(), text])
+        self.write(
+            "INSERT OR REPLACE INTO instances (id, record) VALUES (?1, ?2)",
+            params![instance.id.to_string(), text],
+        )
     }
 
     /// All instances.
@@ -190,7 +204,10 @@ impl Store {
     /// Changes what is decided about an instance; nothing happens when it is not there.
     pub fn set_instance_state(&self, id: &InstanceId, state: InstanceState) -> Result<()> {
         let text = json("instances", &state)?;
-        self.write("UPDATE instances SET record = json_set(record, '$.state', json(?2)) WHERE id = ?1", params![id.to_string(), text])
+        self.write(
+            "UPDATE instances SET record = json_set(record, '$.state', json(?2)) WHERE id = ?1",
+            params![id.to_string(), text],
+        )
     }
 
     /// Forgets an instance.
@@ -212,7 +229,11 @@ impl Store {
 
     /// Releases of a site, oldest first.
     pub fn releases(&self, site: &SiteName) -> Result<Vec<ReleaseRecord>> {
-        self.all("releases", "SELECT record FROM releases WHERE site = ?1 ORDER BY number", [site.as_str()])
+        self.all(
+            "releases",
+            "SELECT record FROM releases WHERE site = ?1 ORDER BY number",
+            [site.as_str()],
+        )
     }
 
     /// A setting.
@@ -232,7 +253,10 @@ impl Store {
             let add = "INSERT INTO events (site, record) VALUES (?1, ?2)";
             connection.prepare_cached(add)?.execute(params![event.site, text])?;
             let oldest = connection.last_insert_rowid() - EVENTS;
-            connection.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute([oldest]).map(drop)
+            connection
+                .prepare_cached("DELETE FROM events WHERE id <= ?1")?
+                .execute([oldest])
+                .map(drop)
         })
     }
 
@@ -248,12 +272,21 @@ impl Store {
         self.transaction(|connection| connection.query_row(sql, [name], |row| row.get(0)))
     }
 
-    fn one<T: rusqlite::types::FromSql>(&self, sql: &str, params: impl Params) -> Result<Option<T>> {
+    fn one<T: rusqlite::types::FromSql>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Option<T>> {
         let row = self.connection.query_row(sql, params, |row| row.get(0)).optional();
         row.map_err(|source| sort_error(source, &self.dir))
     }
 
-    fn all<T: DeserializeOwned>(&self, table: &'static str, sql: &str, params: impl Params) -> Result<Vec<T>> {
+    fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Vec<T>> {
         let failed = |source| sort_error(source, &self.dir);
         let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
         let rows = statement.query_map(params, |row| row.get::<_, String>(0)).map_err(failed)?;
@@ -264,20 +297,31 @@ impl Store {
         .collect()
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "callers write `params![..]`, which is a temporary")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write `params![..]`, which is a temporary"
+    )]
     fn write(&self, sql: &str, params: impl Params + Clone) -> Result<()> {
-        self.transaction(|connection| connection.prepare_cached(sql)?.execute(params.clone()).map(drop))
+        self.transaction(|connection| {
+            connection.prepare_cached(sql)?.execute(params.clone()).map(drop)
+        })
     }
 
     /// All of `work` or nothing of it; on a full disk the ballast is thrown out and it is tried once more.
     fn transaction<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let run = || {
-            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            let transaction =
+                Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let done = work(&transaction)?;
             transaction.commit().map(|()| done)
         };
         let done = match run() {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) && self.release_ballast() => run(),
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+                    && self.release_ballast() =>
+            {
+                run()
+            }
             other => other,
         };
         done.map_err(|source| sort_error(source, &self.dir))
@@ -302,7 +346,8 @@ fn check_layout(dir: &Path) -> Result<()> {
     let unwritable = |source| StateError::Unwritable { dir: dir.to_path_buf(), source };
     let text = match fs::read_to_string(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return write_atomically(&file, LAYOUT.to_string().as_bytes(), 0o644).map_err(unwritable);
+            return write_atomically(&file, LAYOUT.to_string().as_bytes(), 0o644)
+                .map_err(unwritable);
         }
         other => other.map_err(unwritable)?,
     };
@@ -321,7 +366,9 @@ fn json(table: &'static str, record: &impl Serialize) -> Result<String> {
 fn sort_error(source: rusqlite::Error, dir: &Path) -> StateError {
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StateError::DiskFull { source },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StateError::Corrupt { file: dir.join("state.db"), reason: source.to_string() },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StateError::Corrupt { file: dir.join("state.db"), reason: source.to_string() }
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             StateError::Unwritable { dir: dir.to_path_buf(), source: io::Error::other(source) }
         }
@@ -359,7 +406,10 @@ mod tests {
         assert_eq!(store.put_site(&site("a")).unwrap(), id);
         assert_ne!(store.put_site(&site("b")).unwrap(), id);
         let name = "a".parse().unwrap();
-        assert_eq!([store.next_release_number(&name).unwrap(), store.next_release_number(&name).unwrap()], [1, 2]);
+        assert_eq!(
+            [store.next_release_number(&name).unwrap(), store.next_release_number(&name).unwrap()],
+            [1, 2]
+        );
         drop(store);
         assert_eq!(Store::open(dir.path()).unwrap().next_release_number(&name).unwrap(), 3);
     }
@@ -367,8 +417,15 @@ mod tests {
     #[test]
     fn a_later_or_damaged_state_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
-        Store::open(dir.path()).unwrap().connection.execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::TooNew { found: 99, .. }));
+        Store::open(dir.path())
+            .unwrap()
+            .connection
+            .execute_batch("PRAGMA user_version = 99")
+            .unwrap();
+        assert!(matches!(
+            Store::open(dir.path()).unwrap_err(),
+            StateError::TooNew { found: 99, .. }
+        ));
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("state.db"), vec![7; 9000]).unwrap();
         assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::Corrupt { .. }));
@@ -403,7 +460,10 @@ mod tests {
         };
         store.put_instance(&wanted).unwrap();
         store.set_instance_state(&wanted.id, InstanceState::Draining).unwrap();
-        assert_eq!(store.instances().unwrap(), [InstanceRecord { state: InstanceState::Draining, ..wanted.clone() }]);
+        assert_eq!(
+            store.instances().unwrap(),
+            [InstanceRecord { state: InstanceState::Draining, ..wanted.clone() }]
+        );
         store.remove_instance(&wanted.id).unwrap();
         assert_eq!(store.instances().unwrap(), []);
     }
@@ -424,7 +484,10 @@ mod tests {
         for id in ["r10-00000001", "r9-00000002"] {
             store.put_release(&release(id)).unwrap();
         }
-        assert_eq!(store.releases(&"a".parse().unwrap()).unwrap(), [release("r9-00000002"), release("r10-00000001")]);
+        assert_eq!(
+            store.releases(&"a".parse().unwrap()).unwrap(),
+            [release("r9-00000002"), release("r10-00000001")]
+        );
     }
 
     #[test]
@@ -445,7 +508,8 @@ mod tests {
         for _ in 0..EVENTS {
             store.append_event(&event("a")).unwrap();
         }
-        let newest: Vec<u64> = store.recent_events(Some("a"), 2).unwrap().iter().map(|event| event.id).collect();
+        let newest: Vec<u64> =
+            store.recent_events(Some("a"), 2).unwrap().iter().map(|event| event.id).collect();
         assert_eq!(newest, [EVENTS as u64 + 1, EVENTS as u64]);
         assert_eq!(store.recent_events(Some("first"), 9).unwrap(), []);
         assert_eq!(store.recent_events(None, u32::MAX).unwrap().len(), EVENTS as usize);
@@ -460,7 +524,10 @@ mod tests {
         store.put_setting("kept", "1").unwrap();
         // SQLite's own limit gives the same answer as a full disk does.
         store.connection.execute_batch("PRAGMA max_page_count = 1").unwrap();
-        assert!(matches!(store.put_setting("big", &"x".repeat(1 << 16)).unwrap_err(), StateError::DiskFull { .. }));
+        assert!(matches!(
+            store.put_setting("big", &"x".repeat(1 << 16)).unwrap_err(),
+            StateError::DiskFull { .. }
+        ));
         assert!(!ballast.exists());
         drop(store);
         let store = Store::open(dir.path()).unwrap();
@@ -473,7 +540,12 @@ mod tests {
     fn a_full_disk_is_survived_by_a_second_try_without_the_ballast() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let full = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let full = || {
+            rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                None,
+            )
+        };
         let ballast = dir.path().join("ballast");
         let written = store.transaction(|connection| {
             connection.execute("INSERT INTO settings (name, value) VALUES ('a', '1')", [])?;
@@ -489,7 +561,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let odd = SiteRecord { project: std::ffi::OsStr::from_bytes(b"/\xff").into(), ..site("a") };
-        assert!(matches!(store.put_site(&odd).unwrap_err(), StateError::Record { table: "sites", .. }));
+        assert!(matches!(
+            store.put_site(&odd).unwrap_err(),
+            StateError::Record { table: "sites", .. }
+        ));
         assert_eq!(store.sites().unwrap(), []);
     }
 
@@ -499,7 +574,11 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         store.put_setting("a", "1").unwrap();
         for file in ["state.db", "state.db-wal", "ballast"] {
-            assert_eq!(fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+            assert_eq!(
+                fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{file}"
+            );
         }
         assert_eq!(fs::read_to_string(dir.path().join("LAYOUT")).unwrap(), "1");
     }
@@ -508,7 +587,10 @@ mod tests {
     fn a_layout_of_a_later_build_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("LAYOUT"), "2\n").unwrap();
-        assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::TooNew { found: 2, known: 1, .. }));
+        assert!(matches!(
+            Store::open(dir.path()).unwrap_err(),
+            StateError::TooNew { found: 2, known: 1, .. }
+        ));
         assert!(!dir.path().join("state.db").exists());
         fs::write(dir.path().join("LAYOUT"), "what").unwrap();
         assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::Corrupt { .. }));
@@ -538,7 +620,12 @@ mod tests {
             let mut seen: Option<u64> = None;
             let output = BufReader::new(child.stdout.take().unwrap());
             let numbers = output.lines().map_while(std::result::Result::ok);
-            for number in numbers.filter_map(|line| line.strip_prefix("acknowledged ").and_then(|text| text.parse().ok())).take(lines) {
+            for number in numbers
+                .filter_map(|line| {
+                    line.strip_prefix("acknowledged ").and_then(|text| text.parse().ok())
+                })
+                .take(lines)
+            {
                 seen = Some(number);
             }
             child.kill().unwrap();

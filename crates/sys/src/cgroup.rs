@@ -35,9 +35,12 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the group `name` (one path component) with these limits. `Err` says in words what is missing.
     pub fn create(name: &str, limits: Limits) -> Result<Self, String> {
-        let group = Self::find(name).ok_or_else(|| "no control group of ours can be written".to_owned())?;
+        let group =
+            Self::find(name).ok_or_else(|| "no control group of ours can be written".to_owned())?;
         for dir in group.dirs() {
-            fs::create_dir_all(dir).map_err(|error| format!("the control group `{}` cannot be made: {error}", dir.display()))?;
+            fs::create_dir_all(dir).map_err(|error| {
+                format!("the control group `{}` cannot be made: {error}", dir.display())
+            })?;
         }
         group.set(limits)?;
         Ok(group)
@@ -75,8 +78,12 @@ impl Cgroup {
 
     fn set(&self, limits: Limits) -> Result<(), String> {
         let write = |dir: &Option<PathBuf>, file: &str, value: String| {
-            let path = dir.as_ref().ok_or_else(|| format!("this host has no control group controller for `{file}`"))?.join(file);
-            fs::write(&path, value).map_err(|error| format!("`{}` cannot be set: {error}", path.display()))
+            let path = dir
+                .as_ref()
+                .ok_or_else(|| format!("this host has no control group controller for `{file}`"))?
+                .join(file);
+            fs::write(&path, value)
+                .map_err(|error| format!("`{}` cannot be set: {error}", path.display()))
         };
         if let Some(bytes) = limits.memory {
             let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
@@ -99,7 +106,10 @@ impl Cgroup {
 
     /// The files by which a starting program joins (it writes `0`).
     pub fn procs(&self) -> io::Result<Vec<File>> {
-        self.dirs().into_iter().map(|dir| OpenOptions::new().write(true).open(dir.join("cgroup.procs"))).collect()
+        self.dirs()
+            .into_iter()
+            .map(|dir| OpenOptions::new().write(true).open(dir.join("cgroup.procs")))
+            .collect()
     }
 
     /// Bytes of memory in use, without the page cache of version 1.
@@ -119,8 +129,13 @@ impl Cgroup {
 
     /// Everybody in the group.
     pub fn pids(&self) -> Vec<u32> {
-        let texts = self.dirs().into_iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
-        let mut pids: Vec<u32> = texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect();
+        let texts = self
+            .dirs()
+            .into_iter()
+            .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+        let mut pids: Vec<u32> = texts
+            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
+            .collect();
         pids.sort_unstable();
         pids.dedup();
         pids

@@ -10,7 +10,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// The most descriptors in one message.
@@ -36,12 +37,20 @@ pub fn send_message(stream: &UnixStream, payload: &[u8], fds: &[BorrowedFd<'_>])
 }
 
 /// Receives one message; `None` when the peer closed between messages. Blocking.
-pub fn receive_message(stream: &UnixStream, max: usize) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+pub fn receive_message(
+    stream: &UnixStream,
+    max: usize,
+) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut length = [0u8; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        match recvmsg(stream, &mut [IoSliceMut::new(&mut length)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(
+            stream,
+            &mut [IoSliceMut::new(&mut length)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        ) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other?.bytes,
         }
@@ -59,7 +68,10 @@ pub fn receive_message(stream: &UnixStream, max: usize) -> io::Result<Option<(Ve
     reader.read_exact(&mut length[got..])?;
     let length = u32::from_be_bytes(length) as usize;
     if length > max {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes is announced, at most {max} are taken")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {length} bytes is announced, at most {max} are taken"),
+        ));
     }
     let mut payload = Vec::new();
     stream.take(length as u64).read_to_end(&mut payload)?;

@@ -38,7 +38,8 @@ pub struct RotatingLog {
 impl RotatingLog {
     /// Opens or makes the file (0640). A file that cannot be opened now is tried again at each write.
     pub fn open(rules: LogRules) -> Self {
-        let mut log = Self { rules, file: None, size: 0, day: today(), dropped: 0, dropped_since: 0 };
+        let mut log =
+            Self { rules, file: None, size: 0, day: today(), dropped: 0, dropped_since: 0 };
         log.reopen().ok();
         log
     }
@@ -47,7 +48,8 @@ impl RotatingLog {
         if let Some(dir) = self.rules.path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.rules.path)?;
+        let file =
+            OpenOptions::new().create(true).append(true).mode(0o640).open(&self.rules.path)?;
         let meta = file.metadata()?;
         self.size = meta.len();
         self.day = if self.size == 0 { today() } else { meta.mtime().max(0) as u64 / 86_400 };
@@ -63,9 +65,14 @@ impl RotatingLog {
     /// Writes whole lines (`count` of them). Returns the file that was rotated away, to be compressed.
     pub fn write(&mut self, lines: &[u8], count: u64) -> Option<PathBuf> {
         let full = self.size > 0 && self.size + lines.len() as u64 > self.rules.max_size;
-        let rotated = if full || (self.size > 0 && today() != self.day) { self.rotate() } else { None };
+        let rotated =
+            if full || (self.size > 0 && today() != self.day) { self.rotate() } else { None };
         if self.dropped_since > 0 {
-            let note = format!("{} sys {} log lines were dropped: they could not be written\n", crate_time(), self.dropped_since);
+            let note = format!(
+                "{} sys {} log lines were dropped: they could not be written\n",
+                crate_time(),
+                self.dropped_since
+            );
             if self.append(note.as_bytes()).is_ok() {
                 self.dropped_since = 0;
             }
@@ -94,9 +101,10 @@ impl RotatingLog {
     fn rotate(&mut self) -> Option<PathBuf> {
         let stamp = day_stamp(self.day);
         let name = self.rules.path.to_string_lossy().into_owned();
-        let target = (1..10_000).map(|number| PathBuf::from(format!("{name}.{stamp}-{number}"))).find(|path| {
-            !path.exists() && !PathBuf::from(format!("{}.gz", path.display())).exists()
-        })?;
+        let target =
+            (1..10_000).map(|number| PathBuf::from(format!("{name}.{stamp}-{number}"))).find(
+                |path| !path.exists() && !PathBuf::from(format!("{}.gz", path.display())).exists(),
+            )?;
         fs::rename(&self.rules.path, &target).ok()?;
         self.file = None;
         self.size = 0;
@@ -108,7 +116,11 @@ impl RotatingLog {
 
 /// Removes rotated files beyond the number and age kept.
 pub fn prune(rules: &LogRules) {
-    let (Some(dir), Some(name)) = (rules.path.parent(), rules.path.file_name().and_then(|name| name.to_str())) else { return };
+    let (Some(dir), Some(name)) =
+        (rules.path.parent(), rules.path.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
     let prefix = format!("{name}.");
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut rotated: Vec<(SystemTime, PathBuf)> = entries
@@ -129,7 +141,8 @@ pub fn prune(rules: &LogRules) {
 /// Compresses a rotated file to `FILE.gz` and removes it; a half-written result of a crash is overwritten.
 pub fn compress(path: &Path) -> io::Result<()> {
     let temporary = PathBuf::from(format!("{}.gz.tmp", path.display()));
-    let target = OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&temporary)?;
+    let target =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&temporary)?;
     let mut encoder = flate2::write::GzEncoder::new(target, flate2::Compression::new(6));
     io::copy(&mut File::open(path)?, &mut encoder)?;
     encoder.finish()?.sync_all()?;
@@ -179,12 +192,17 @@ mod tests {
                 compress(&rotated).unwrap();
             }
         }
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         assert!(names.len() <= 5, "{names:?}");
         assert!(fs::read_to_string(dir.path().join("a.log")).unwrap().contains("0199"));
         let packed = names.iter().find(|name| name.contains(".gz")).unwrap();
         let mut text = String::new();
-        flate2::read::GzDecoder::new(File::open(dir.path().join(packed)).unwrap()).read_to_string(&mut text).unwrap();
+        flate2::read::GzDecoder::new(File::open(dir.path().join(packed)).unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
         assert!(text.starts_with("line number"));
     }
 
@@ -193,7 +211,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("logs");
         fs::write(&place, "in the way").unwrap();
-        let mut log = RotatingLog::open(LogRules { path: place.join("a.log"), ..rules(dir.path()) });
+        let mut log =
+            RotatingLog::open(LogRules { path: place.join("a.log"), ..rules(dir.path()) });
         log.write(b"lost\n", 1);
         assert_eq!(log.dropped(), 1);
         fs::remove_file(&place).unwrap();

@@ -46,7 +46,11 @@ fn parse_line(line: &str) -> Option<ListeningSocket> {
         16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
         _ => return None,
     };
-    Some(ListeningSocket { address: SocketAddr::new(ip, port), uid: fields.get(7)?.parse().ok()?, inode: fields.get(9)?.parse().ok()? })
+    Some(ListeningSocket {
+        address: SocketAddr::new(ip, port),
+        uid: fields.get(7)?.parse().ok()?,
+        inode: fields.get(9)?.parse().ok()?,
+    })
 }
 
 /// Every process id there is.
@@ -106,13 +110,19 @@ pub fn usage(pids: &[u32]) -> (u64, u64) {
     let mut total = (0, 0);
     for pid in pids {
         let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-        let mut fields = statm.split_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
+        let mut fields =
+            statm.split_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
         // Resident less shared: libraries that many processes map are counted for none.
         let (resident, shared) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
         total.0 += resident.saturating_sub(shared) * page;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let cpu: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let cpu: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         total.1 += cpu * 1000 / ticks;
     }
     total
@@ -125,7 +135,11 @@ pub fn listening(pids: &[u32]) -> Vec<SocketAddr> {
         return Vec::new();
     }
     let inodes: HashSet<u64> = pids.iter().flat_map(|pid| socket_inodes(*pid)).collect();
-    let mut found: Vec<SocketAddr> = sockets.into_iter().filter(|one| inodes.contains(&one.inode)).map(|one| one.address).collect();
+    let mut found: Vec<SocketAddr> = sockets
+        .into_iter()
+        .filter(|one| inodes.contains(&one.inode))
+        .map(|one| one.address)
+        .collect();
     found.sort();
     found.dedup();
     found
@@ -149,7 +163,10 @@ mod tests {
     fn lines_of_the_kernel_are_read_and_garbage_is_left_out() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4242 1 x";
         let socket = parse_line(line).unwrap();
-        assert_eq!((socket.address, socket.inode, socket.uid), ("127.0.0.1:8080".parse().unwrap(), 4242, 1000));
+        assert_eq!(
+            (socket.address, socket.inode, socket.uid),
+            ("127.0.0.1:8080".parse().unwrap(), 4242, 1000)
+        );
         assert!(parse_line("").is_none() && parse_line("0: zz:1 x 0A").is_none());
     }
 }

@@ -128,7 +128,8 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock; `None` when somebody else holds it.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -171,7 +172,15 @@ pub fn lookup_user(name: &str) -> io::Result<Option<UserEntry>> {
     let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
     let mut found = std::ptr::null_mut();
     // SAFETY: every pointer is valid for the call, and the buffer's length is passed with it.
-    let code = unsafe { libc::getpwnam_r(c_name.as_ptr(), &raw mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) };
+    let code = unsafe {
+        libc::getpwnam_r(
+            c_name.as_ptr(),
+            &raw mut entry,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code));
     }
@@ -181,14 +190,17 @@ pub fn lookup_user(name: &str) -> io::Result<Option<UserEntry>> {
     let mut groups = vec![0 as libc::gid_t; 256];
     let mut count = groups.len() as libc::c_int;
     // SAFETY: `groups` has room for `count` entries, which the call respects and updates.
-    let code = unsafe { libc::getgrouplist(c_name.as_ptr(), entry.pw_gid, groups.as_mut_ptr(), &raw mut count) };
+    let code = unsafe {
+        libc::getgrouplist(c_name.as_ptr(), entry.pw_gid, groups.as_mut_ptr(), &raw mut count)
+    };
     groups.truncate(if code < 0 { 0 } else { count as usize });
     Ok(Some(UserEntry { name: name.to_owned(), uid: entry.pw_uid, gid: entry.pw_gid, groups }))
 }
 
 /// Gives up our user for another one, for good: groups first, since they need the privilege.
 pub fn drop_to_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    let check = |code: libc::c_int| if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let check =
+        |code: libc::c_int| if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     // SAFETY: the pointer and length describe `groups`; glibc applies the call to every thread.
     check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
     // SAFETY: takes numbers only; glibc applies the call to every thread.
@@ -221,7 +233,9 @@ pub fn most_open_files() -> u64 {
 fn may_raise_limits() -> bool {
     const SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     effective.is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 

@@ -36,7 +36,8 @@ const IOCTL_ID_VALID: libc::Ioctl = 0x4008_2102_u32 as libc::Ioctl;
 /// Puts the filter on the calling thread and returns the descriptor on which notifications come.
 /// Needs `no_new_privs` or root. Safe between fork and exec: allocates nothing.
 pub fn stop_at_bind() -> io::Result<RawFd> {
-    let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let statement =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut filter = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 4),
         statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, ARCH),
@@ -49,7 +50,12 @@ pub fn stop_at_bind() -> io::Result<RawFd> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: `program` and the filter it points to live through the call; the kernel copies them.
     let fd = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
     };
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as RawFd) }
 }
@@ -116,9 +122,13 @@ impl BindAnswerer {
     fn decide(&mut self, request: &libc::seccomp_notif) -> io::Result<Option<BindEvent>> {
         let Some(process) = thread_group(request.pid) else { return Ok(None) };
         let [number, pointer, length, ..] = request.data.args;
-        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         // Opened before the check: if the caller is alive after it, this names the caller and no later process.
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
         let Some(asked) = read_address(process, pointer, length) else { return Ok(None) };
         // SAFETY: the id is passed by pointer and only read.
         if unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ID_VALID, &raw const request.id) } < 0 {
@@ -127,7 +137,8 @@ impl BindAnswerer {
         if asked.port() != self.port {
             return Ok(Some(BindEvent::Passed(asked)));
         }
-        let socket = rustix::process::pidfd_getfd(&pidfd, number as RawFd, PidfdGetfdFlags::empty())?;
+        let socket =
+            rustix::process::pidfd_getfd(&pidfd, number as RawFd, PidfdGetfdFlags::empty())?;
         let bound = self.bind(&socket, asked)?;
         Ok(Some(BindEvent::Substituted { asked, bound }))
     }
@@ -138,11 +149,16 @@ impl BindAnswerer {
         let ip: IpAddr = match asked.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => mapped.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() && !sockopt::ipv6_v6only(socket).unwrap_or(true) => mapped.into(),
+            IpAddr::V6(ip)
+                if ip.is_unspecified() && !sockopt::ipv6_v6only(socket).unwrap_or(true) =>
+            {
+                mapped.into()
+            }
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         self.bind_free(socket, ip)?;
-        let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(match bound.ip() {
             IpAddr::V6(ip) => SocketAddr::new(ip.to_canonical(), bound.port()),
             IpAddr::V4(_) => bound,
@@ -193,7 +209,9 @@ fn read_address(process: u32, pointer: u64, length: u64) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes([raw[0], raw[1]]);
     let port = u16::from_be_bytes([raw[2], raw[3]]);
     match i32::from(family) {
-        libc::AF_INET if wanted >= 16 => Some(SocketAddr::new(Ipv4Addr::new(raw[4], raw[5], raw[6], raw[7]).into(), port)),
+        libc::AF_INET if wanted >= 16 => {
+            Some(SocketAddr::new(Ipv4Addr::new(raw[4], raw[5], raw[6], raw[7]).into(), port))
+        }
         libc::AF_INET6 if wanted >= 24 => {
             let ip: [u8; 16] = raw[8..24].try_into().ok()?;
             Some(SocketAddrV6::new(ip.into(), port, 0, 0).into())

@@ -43,9 +43,11 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, i32)> {
 
 /// Accepts one connection, non-blocking and close-on-exec. The listener should be non-blocking.
 pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let (fd, address) = rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let (fd, address) =
+        rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-    let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a peer without an address"))?;
+    let address = address
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a peer without an address"))?;
     Ok((TcpStream::from(fd), address))
 }
 
@@ -61,7 +63,12 @@ pub struct Holder {
 /// Finds who listens on `address` (or on a wildcard of its port); `None` when it cannot be seen.
 pub fn port_holder(address: SocketAddr) -> Option<Holder> {
     let sockets = proc_tree::listening_sockets();
-    let found = sockets.iter().find(|one| one.address.port() == address.port() && (one.address.ip() == address.ip() || one.address.ip().is_unspecified() || address.ip().is_unspecified()))?;
+    let found = sockets.iter().find(|one| {
+        one.address.port() == address.port()
+            && (one.address.ip() == address.ip()
+                || one.address.ip().is_unspecified()
+                || address.ip().is_unspecified())
+    })?;
     let pid = proc_tree::owner_of(found.inode)?;
     Some(Holder { pid, program: proc_tree::program_of(pid) })
 }

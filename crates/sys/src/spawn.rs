@@ -44,9 +44,20 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
     let (program, arguments) = start.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(start.dir).env_clear().envs(start.environment.iter().map(|(name, value)| (name, value)));
-    command.stdin(Stdio::null()).stdout(Stdio::from(start.output.0)).stderr(Stdio::from(start.output.1));
-    let cgroups: Vec<OwnedFd> = start.cgroups.iter().map(|file| file.as_fd().try_clone_to_owned()).collect::<io::Result<_>>()?;
+    command
+        .args(arguments)
+        .current_dir(start.dir)
+        .env_clear()
+        .envs(start.environment.iter().map(|(name, value)| (name, value)));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(start.output.0))
+        .stderr(Stdio::from(start.output.1));
+    let cgroups: Vec<OwnedFd> = start
+        .cgroups
+        .iter()
+        .map(|file| file.as_fd().try_clone_to_owned())
+        .collect::<io::Result<_>>()?;
     let user = start.user.map(|(uid, gid, groups)| (uid, gid, groups.to_vec()));
     let (nofile, answer_binds) = (start.nofile, start.answer_binds);
     let rules = move || {

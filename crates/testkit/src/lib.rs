@@ -2,7 +2,11 @@
 //!
 //! Invariants: loopback only; two test runs side by side never meet; only processes of the own state
 //! folder are ended (`down --all`). Not here: tests.
-#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness fails the test it serves")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a harness fails the test it serves"
+)]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -53,7 +57,7 @@ impl Platform {
     /// Writes the manifest anew.
     pub fn manifest(&self, text: &str) {
         let listen = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n";
-        let at = text.find('[').unwrap_or(text.len());
+        let at = text.find("\n[").map_or(text.len(), |at| at + 1);
         self.file("seaworthy.toml", &format!("{}{listen}{}", &text[..at], &text[at..]));
     }
 
@@ -67,7 +71,10 @@ impl Platform {
     /// The command, ready to be given a verb.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
-        command.env("NO_COLOR", "1").env("SEAWORTHY_STATE", self.root.path().join("state")).env("SEAWORTHY_RUN", self.root.path().join("run"));
+        command
+            .env("NO_COLOR", "1")
+            .env("SEAWORTHY_STATE", self.root.path().join("state"))
+            .env("SEAWORTHY_RUN", self.root.path().join("run"));
         command.current_dir(self.root.path());
         command
     }
@@ -116,7 +123,10 @@ impl Platform {
 
     /// One GET over plain HTTP on a fresh connection.
     pub fn get(&self, address: &str, host: &str, path: &str) -> Answer {
-        raw(address, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+        raw(
+            address,
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
     }
 }
 

@@ -14,7 +14,12 @@ fn wanted(count: u16, hash: &str) -> Wanted {
 
 fn seen(slot: u16, generation: u32, hash: &str, ready: bool) -> Seen {
     Seen {
-        id: InstanceId { site: "s".parse().unwrap(), service: "web".parse().unwrap(), slot, generation },
+        id: InstanceId {
+            site: "s".parse().unwrap(),
+            service: "web".parse().unwrap(),
+            slot,
+            generation,
+        },
         hash: hash.to_owned(),
         alive: true,
         ready,
@@ -42,7 +47,10 @@ fn nothing_starts_before_what_it_starts_after() {
 fn one_instance_at_a_time_is_replaced_and_the_old_one_waits_for_the_new() {
     let service = wanted(2, "b");
     let mut all = vec![seen(0, 1, "a", true), seen(1, 2, "a", true)];
-    assert_eq!(decide(std::slice::from_ref(&service), &all), [Action::Launch(service.site.clone(), service.service.clone(), 0)]);
+    assert_eq!(
+        decide(std::slice::from_ref(&service), &all),
+        [Action::Launch(service.site.clone(), service.service.clone(), 0)]
+    );
     all.push(seen(0, 3, "b", false));
     assert_eq!(decide(std::slice::from_ref(&service), &all), []);
     all[2].ready = true;
@@ -65,7 +73,10 @@ fn a_lost_instance_is_forgotten_and_launched_again() {
     let service = wanted(1, "a");
     let lost = Seen { alive: false, ..seen(0, 1, "a", true) };
     let actions = decide(std::slice::from_ref(&service), std::slice::from_ref(&lost));
-    assert_eq!(actions, [Action::Forget(lost.id), Action::Launch(service.site.clone(), service.service.clone(), 0)]);
+    assert_eq!(
+        actions,
+        [Action::Forget(lost.id), Action::Launch(service.site.clone(), service.service.clone(), 0)]
+    );
 }
 
 #[test]
@@ -81,7 +92,12 @@ fn what_nobody_wants_is_drained_and_stopped_only_when_drained() {
 /// A world of one service that performs what is decided, in which replacements become ready or fail at random.
 fn play(count: u16, old_ready: &[bool], fates: &[bool]) {
     let mut service = wanted(count, "new");
-    let mut world: Vec<Seen> = old_ready.iter().take(count as usize).enumerate().map(|(slot, ready)| seen(slot as u16, slot as u32, "old", *ready)).collect();
+    let mut world: Vec<Seen> = old_ready
+        .iter()
+        .take(count as usize)
+        .enumerate()
+        .map(|(slot, ready)| seen(slot as u16, slot as u32, "old", *ready))
+        .collect();
     let ready_before = world.iter().filter(|one| one.ready).count();
     let mut generation = 100;
     let mut fates = fates.iter().cycle();
@@ -94,7 +110,9 @@ fn play(count: u16, old_ready: &[bool], fates: &[bool]) {
                     one.failed_start = !*fates.next().unwrap();
                     world.push(one);
                 }
-                Action::Drain(id) => world.iter_mut().filter(|one| one.id == id).for_each(|one| one.draining = true),
+                Action::Drain(id) => {
+                    world.iter_mut().filter(|one| one.id == id).for_each(|one| one.draining = true)
+                }
                 Action::Stop(id) | Action::Forget(id) => world.retain(|one| one.id != id),
                 Action::Reject(id) => {
                     world.retain(|one| one.id != id);

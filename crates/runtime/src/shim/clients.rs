@@ -44,8 +44,12 @@ impl Clients {
     /// Accepts, reads, answers.
     pub(super) fn serve(&mut self, listener: &UnixListener, life: &mut Life) {
         while let Ok((stream, _)) = listener.accept() {
-            let ours = socket::peer(&stream).is_ok_and(|(uid, _)| uid == 0 || uid == process::current_uid());
-            let ready = stream.set_nonblocking(true).and_then(|()| stream.set_write_timeout(Some(Duration::from_secs(1)))).is_ok();
+            let ours = socket::peer(&stream)
+                .is_ok_and(|(uid, _)| uid == 0 || uid == process::current_uid());
+            let ready = stream
+                .set_nonblocking(true)
+                .and_then(|()| stream.set_write_timeout(Some(Duration::from_secs(1))))
+                .is_ok();
             if ours && ready && self.all.len() < MOST {
                 self.all.push(Client { stream, incoming: Vec::new(), waiting: None });
             }
@@ -96,7 +100,9 @@ impl Client {
             let newer = life.sequence() > sequence;
             if newer || Instant::now() >= until {
                 self.waiting = None;
-                return self.answer(&Reply::Events { events: if newer { vec![news(life)] } else { Vec::new() } });
+                return self.answer(&Reply::Events {
+                    events: if newer { vec![news(life)] } else { Vec::new() },
+                });
             }
         }
         true
@@ -119,11 +125,16 @@ impl Client {
             Request::Restart => life.restart(),
             Request::Signal { name } => {
                 if !life.signal(name) {
-                    return Some(Reply::Failed { message: format!("no such signal, or nothing runs: `{name}`") });
+                    return Some(Reply::Failed {
+                        message: format!("no such signal, or nothing runs: `{name}`"),
+                    });
                 }
             }
             Request::EventsSince { sequence, wait_ms } => {
-                self.waiting = Some((*sequence, Instant::now() + Duration::from_millis((*wait_ms).min(600_000))));
+                self.waiting = Some((
+                    *sequence,
+                    Instant::now() + Duration::from_millis((*wait_ms).min(600_000)),
+                ));
                 return None;
             }
         }

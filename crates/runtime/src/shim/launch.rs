@@ -29,11 +29,17 @@ pub(super) struct Started {
 /// Starts the program; the error says in words what is missing.
 pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, String> {
     let plain = |error: io::Error| error.to_string();
-    let ports = assign(&spec.ports).ok_or_else(|| "there is no free port between 20000 and 29999".to_owned())?;
+    let ports = assign(&spec.ports)
+        .ok_or_else(|| "there is no free port between 20000 and 29999".to_owned())?;
     let mut environment = spec.environment.clone();
     let mut names = vec![("INSTANCE".to_owned(), spec.id.to_string())];
     match &spec.ports {
-        Ports::Environment(variables) => names.extend(variables.iter().zip(&ports).map(|((_, variable), (_, port))| (variable.clone(), port.to_string()))),
+        Ports::Environment(variables) => names.extend(
+            variables
+                .iter()
+                .zip(&ports)
+                .map(|((_, variable), (_, port))| (variable.clone(), port.to_string())),
+        ),
         Ports::Fixed(port) => names.push(("PORT".to_owned(), port.to_string())),
     }
     for (_, value) in &mut environment {
@@ -63,7 +69,9 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
             answer_binds,
         });
         match started {
-            Ok((child, binds)) => return Ok(Started { child, outputs: [out, err], binds, ports, guards }),
+            Ok((child, binds)) => {
+                return Ok(Started { child, outputs: [out, err], binds, ports, guards });
+            }
             // Kernels and sandboxes without seccomp notification.
             Err(error) if answer_binds && matches!(error.raw_os_error(), Some(22 | 38 | 16)) => {
                 answer_binds = false;
@@ -80,7 +88,9 @@ fn assign(ports: &Ports) -> Option<Vec<(String, u16)>> {
         Ports::Environment(variables) => {
             let mut taken: Vec<(String, u16)> = Vec::new();
             for (name, _) in variables {
-                let port = (0..20).find_map(|_| free_port().filter(|port| taken.iter().all(|(_, other)| other != port)))?;
+                let port = (0..20).find_map(|_| {
+                    free_port().filter(|port| taken.iter().all(|(_, other)| other != port))
+                })?;
                 taken.push((name.clone(), port));
             }
             Some(taken)
@@ -118,7 +128,8 @@ fn write_secrets(spec: &Spec) -> io::Result<Vec<(String, String)>> {
     for (name, value) in &spec.secret_files {
         let path = dir.join(name);
         fs::remove_file(&path).ok();
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
         if let Some(user) = &spec.user {
             std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
         }
@@ -138,10 +149,16 @@ fn explain(argv: &[String], spec: &Spec, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => match path.filter(|path| path.exists()) {
             Some(path) => match interpreter(&path) {
-                Some(interpreter) => format!("the interpreter `{interpreter}` that `{program}` names in its first line does not exist"),
-                None => format!("`{program}` is there, but the loader or library that it needs does not exist"),
+                Some(interpreter) => format!(
+                    "the interpreter `{interpreter}` that `{program}` names in its first line does not exist"
+                ),
+                None => format!(
+                    "`{program}` is there, but the loader or library that it needs does not exist"
+                ),
             },
-            None if program.contains('/') => format!("the program `{program}` does not exist in `{}`", spec.dir.display()),
+            None if program.contains('/') => {
+                format!("the program `{program}` does not exist in `{}`", spec.dir.display())
+            }
             None => format!("the program `{program}` is not in PATH"),
         },
         io::ErrorKind::PermissionDenied => {

@@ -27,8 +27,8 @@ use crate::backoff::Backoff;
 use crate::driver::cgroup_name;
 use crate::faults::{self, Facts};
 use crate::logs::{InstanceLog, compress_aside};
-use crate::ports::free_port;
 use crate::model::{ExitReason, ExitRecord, Phase, Ports, Spec, Status};
+use crate::ports::free_port;
 
 /// While it starts, the tree is looked at this often.
 const LOOK_FAST: Duration = Duration::from_millis(50);
@@ -99,17 +99,23 @@ struct Run {
 enum Stop {
     No,
     /// Stop until then by signal, then by KILL; `again` starts it afterwards, `end` ends the shim.
-    Until { deadline: Instant, again: bool, end: bool },
+    Until {
+        deadline: Instant,
+        again: bool,
+        end: bool,
+    },
 }
 
 impl Life {
     pub(super) fn new(spec: Spec) -> io::Result<Self> {
         let mut guards = Vec::new();
-        let limits = GroupLimits { memory: spec.limits.memory_max, cpu_millis: spec.limits.cpu_millis };
+        let limits =
+            GroupLimits { memory: spec.limits.memory_max, cpu_millis: spec.limits.cpu_millis };
         let cgroup = match Cgroup::create(&cgroup_name(&spec.id, &spec.run_dir), limits) {
             Ok(group) => Some(group),
             Err(why) => {
-                guards.push(format!("memory is watched once a second and CPU is not limited: {why}"));
+                guards
+                    .push(format!("memory is watched once a second and CPU is not limited: {why}"));
                 None
             }
         };
@@ -163,7 +169,10 @@ impl Life {
     /// When to look again, whatever happens.
     pub(super) fn next_moment(&self) -> Option<Instant> {
         let stop = if let Stop::Until { deadline, .. } = self.stop { Some(deadline) } else { None };
-        [self.next_start, self.run.as_ref().map(|run| run.next_look), stop].into_iter().flatten().min()
+        [self.next_start, self.run.as_ref().map(|run| run.next_look), stop]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn say(&mut self, text: &str) {
@@ -190,7 +199,9 @@ impl Life {
 
     fn begin(&mut self, started: Started, oom_before: u64) {
         let Started { child, outputs: [out, err], binds, ports, guards } = started;
-        self.guards.extend(guards.into_iter().filter(|guard| !self.guards.contains(guard)).collect::<Vec<_>>());
+        self.guards.extend(
+            guards.into_iter().filter(|guard| !self.guards.contains(guard)).collect::<Vec<_>>(),
+        );
         let binds = match (&self.spec.ports, binds) {
             (Ports::Fixed(port), Some(fd)) => Some(BindAnswerer::new(fd, *port, free_port)),
             _ => None,
@@ -267,16 +278,24 @@ impl Life {
         for which in [0, 1] {
             // Bounded, so that a program that writes without end does not keep us from everything else.
             for _ in 0..16 {
-                let Some(file) = self.run.as_mut().and_then(|run| run.outputs.get_mut(which)?.as_mut()) else { break };
+                let Some(file) =
+                    self.run.as_mut().and_then(|run| run.outputs.get_mut(which)?.as_mut())
+                else {
+                    break;
+                };
                 match file.read(&mut piece) {
                     Ok(0) => {
-                        if let Some(slot) = self.run.as_mut().and_then(|run| run.outputs.get_mut(which)) {
+                        if let Some(slot) =
+                            self.run.as_mut().and_then(|run| run.outputs.get_mut(which))
+                        {
                             *slot = None;
                         }
                         break;
                     }
                     Ok(n) => {
-                        if let Some(rotated) = self.log.take(which, piece.get(..n).unwrap_or_default()) {
+                        if let Some(rotated) =
+                            self.log.take(which, piece.get(..n).unwrap_or_default())
+                        {
                             self.compressors.extend(compress_aside(&rotated));
                         }
                     }
@@ -291,7 +310,11 @@ impl Life {
             let (ready_rule, live_rule) = (self.spec.ready.failures, self.spec.live.failures);
             let start_time = Duration::from_millis(self.spec.ready.start_ms);
             let live_start = Duration::from_millis(self.spec.live.start_ms);
-            let Some(run) = self.run.as_mut().filter(|_| finding.start == self.starts && self.stop == Stop::No) else { continue };
+            let Some(run) =
+                self.run.as_mut().filter(|_| finding.start == self.starts && self.stop == Stop::No)
+            else {
+                continue;
+            };
             match finding.ready {
                 Some(Ok(())) => {
                     run.ready_failures = 0;
@@ -302,7 +325,9 @@ impl Life {
                 Some(Err(error)) => {
                     run.ready_failures += 1;
                     run.probe_error = Some(error);
-                    if run.ready_failures >= ready_rule && (self.phase == Phase::Ready || run.began.elapsed() > start_time) {
+                    if run.ready_failures >= ready_rule
+                        && (self.phase == Phase::Ready || run.began.elapsed() > start_time)
+                    {
                         self.phase = Phase::Unready;
                     }
                 }
@@ -366,7 +391,8 @@ impl Life {
         let (memory, cpu) = proc_tree::usage(&pids);
         let memory = self.cgroup.as_ref().and_then(Cgroup::memory).unwrap_or(memory);
         self.usage = (Some(memory), Some(cpu));
-        let too_much = self.cgroup.is_none() && self.spec.limits.memory_max.is_some_and(|max| memory > max);
+        let too_much =
+            self.cgroup.is_none() && self.spec.limits.memory_max.is_some_and(|max| memory > max);
         if too_much {
             if let Some(run) = &mut self.run {
                 run.reason = Some(ExitReason::OutOfMemory);
@@ -380,7 +406,12 @@ impl Life {
             run.listening = proc_tree::listening(&pids);
             run.next_sockets = now + LOOK_SOCKETS;
         }
-        run.next_look = now + if run.was_ready || run.began.elapsed() > Duration::from_secs(60) { LOOK } else { LOOK_FAST };
+        run.next_look = now
+            + if run.was_ready || run.began.elapsed() > Duration::from_secs(60) {
+                LOOK
+            } else {
+                LOOK_FAST
+            };
         run.address = run.address_of(0, &self.spec.ports).or(run.address);
         let address = run.address;
         run.listened |= address.is_some();
@@ -393,7 +424,11 @@ impl Life {
         let mut ended = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             self.compressors.retain(|one| i64::from(*one) != i64::from(pid.as_raw_nonzero().get()));
-            if self.run.as_ref().is_some_and(|run| run.child.id() == pid.as_raw_nonzero().get() as u32) {
+            if self
+                .run
+                .as_ref()
+                .is_some_and(|run| run.child.id() == pid.as_raw_nonzero().get() as u32)
+            {
                 ended = Some(ExitStatus::from_raw(status.as_raw()));
             }
         }
@@ -424,7 +459,12 @@ impl Life {
     }
 
     fn ended(&mut self, reason: ExitReason, ran: Duration, listened: bool) {
-        self.last_exit = Some(ExitRecord { at: Timestamp::now(), reason, ran_ms: ran.as_millis() as u64, listened });
+        self.last_exit = Some(ExitRecord {
+            at: Timestamp::now(),
+            reason,
+            ran_ms: ran.as_millis() as u64,
+            listened,
+        });
         match std::mem::replace(&mut self.stop, Stop::No) {
             Stop::Until { again: true, .. } => self.next_start = Some(Instant::now()),
             Stop::Until { end, .. } => {
@@ -525,7 +565,8 @@ impl Life {
             && self.run.is_some()
         {
             self.say(&format!("did not stop within {} ms: KILL", self.spec.stop.grace_ms));
-            self.stop = Stop::Until { deadline: Instant::now() + Duration::from_secs(1), again, end };
+            self.stop =
+                Stop::Until { deadline: Instant::now() + Duration::from_secs(1), again, end };
             self.kill_tree();
             if let Some(run) = &self.run {
                 signal_group(run.child.id(), 9);
@@ -552,7 +593,10 @@ impl Life {
     fn notice(&mut self) {
         let status = self.status();
         let fault = status.fault.as_ref().map(|fault| (fault.code, fault.causes.clone()));
-        let seen = format!("{:?} {:?} {:?} {:?} {:?}", status.phase, status.pid, status.listening, fault, status.wants_replacement);
+        let seen = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            status.phase, status.pid, status.listening, fault, status.wants_replacement
+        );
         if self.told.as_ref() != Some(&seen) {
             self.told = Some(seen);
             self.bump();
@@ -566,7 +610,9 @@ impl Life {
         let mut listening = BTreeMap::new();
         if let Some(run) = run {
             let names: Vec<String> = match &self.spec.ports {
-                Ports::Environment(variables) => variables.iter().map(|(name, _)| name.clone()).collect(),
+                Ports::Environment(variables) => {
+                    variables.iter().map(|(name, _)| name.clone()).collect()
+                }
                 Ports::Fixed(_) => vec!["http".to_owned()],
             };
             for (index, name) in names.into_iter().enumerate() {
@@ -587,12 +633,18 @@ impl Life {
             expected: run.and_then(|run| run.expected(&self.spec.ports)),
             ports: &self.spec.ports,
             ready: self.phase == Phase::Ready,
-            past_start: run.is_some_and(|run| run.began.elapsed() > Duration::from_millis(self.spec.ready.start_ms)),
+            past_start: run.is_some_and(|run| {
+                run.began.elapsed() > Duration::from_millis(self.spec.ready.start_ms)
+            }),
             probe_error: run.and_then(|run| run.probe_error.as_deref()),
             memory_max: self.spec.limits.memory_max,
             log: self.log.last(EVIDENCE),
         };
-        let fault = if matches!(self.phase, Phase::Stopping | Phase::Stopped) { None } else { faults::judge(&facts) };
+        let fault = if matches!(self.phase, Phase::Stopping | Phase::Stopped) {
+            None
+        } else {
+            faults::judge(&facts)
+        };
         backoff_view &= self.phase != Phase::Ready;
         Status {
             id: self.spec.id.clone(),
@@ -609,7 +661,12 @@ impl Life {
             cpu_ms: self.usage.1.filter(|_| run.is_some()),
             log_dropped: self.log.dropped(),
             guards: self.guards.clone(),
-            wants_replacement: run.is_some() && self.spec.limits.memory_restart.is_some_and(|bound| self.usage.0.is_some_and(|used| used > bound)),
+            wants_replacement: run.is_some()
+                && self
+                    .spec
+                    .limits
+                    .memory_restart
+                    .is_some_and(|bound| self.usage.0.is_some_and(|used| used > bound)),
             hash: self.spec.hash.clone(),
             sequence: self.sequence,
         }
@@ -625,7 +682,9 @@ impl Run {
     fn expected(&self, ports: &Ports) -> Option<u16> {
         match ports {
             Ports::Environment(_) => self.ports.first().map(|(_, port)| *port),
-            Ports::Fixed(port) => Some(self.binds.as_ref().map_or(*port, |binds| binds.substitute().unwrap_or(*port))),
+            Ports::Fixed(port) => {
+                Some(self.binds.as_ref().map_or(*port, |binds| binds.substitute().unwrap_or(*port)))
+            }
         }
     }
 
@@ -635,7 +694,11 @@ impl Run {
             Ports::Environment(_) => self.ports.get(index)?.1,
             Ports::Fixed(_) => self.expected(ports)?,
         };
-        let found = self.listening.iter().filter(|address| address.port() == port).min_by_key(|address| address.is_ipv6())?;
+        let found = self
+            .listening
+            .iter()
+            .filter(|address| address.port() == port)
+            .min_by_key(|address| address.is_ipv6())?;
         let ip: IpAddr = match found.ip().to_canonical() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             // A wildcard IPv6 socket takes IPv4 too unless it was told not to; ::1 is right for both.
@@ -656,7 +719,8 @@ fn readable(fd: &impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0) && fds[0].revents().contains(PollFlags::IN)
+    poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+        && fds[0].revents().contains(PollFlags::IN)
 }
 
 fn is_zombie(pid: u32) -> bool {

@@ -61,26 +61,39 @@ impl Prober {
     }
 }
 
-fn run(shared: &(Mutex<Target>, Condvar), ready: &Probe, live: &Probe, sender: &mpsc::Sender<Finding>, mut wake: UnixStream) {
+fn run(
+    shared: &(Mutex<Target>, Condvar),
+    ready: &Probe,
+    live: &Probe,
+    sender: &mpsc::Sender<Finding>,
+    mut wake: UnixStream,
+) {
     let mut last_start = 0;
-    let (mut pause, mut next_ready, mut next_live) = (Duration::ZERO, Instant::now(), Instant::now());
+    let (mut pause, mut next_ready, mut next_live) =
+        (Duration::ZERO, Instant::now(), Instant::now());
     loop {
         let target = {
             let mut target = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
             loop {
-                let due = if target.start != last_start || target.address.is_none() { Instant::now() } else { next_ready.min(next_live) };
+                let due = if target.start != last_start || target.address.is_none() {
+                    Instant::now()
+                } else {
+                    next_ready.min(next_live)
+                };
                 let left = due.saturating_duration_since(Instant::now());
                 if target.address.is_some() && left.is_zero() {
                     break target.clone();
                 }
                 let left = if target.address.is_none() { Duration::from_secs(3600) } else { left };
-                target = shared.1.wait_timeout(target, left).unwrap_or_else(PoisonError::into_inner).0;
+                target =
+                    shared.1.wait_timeout(target, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         };
         let Some(address) = target.address else { continue };
         if target.start != last_start {
             (last_start, pause) = (target.start, Duration::from_millis(25));
-            (next_ready, next_live) = (Instant::now(), Instant::now() + Duration::from_millis(live.every_ms));
+            (next_ready, next_live) =
+                (Instant::now(), Instant::now() + Duration::from_millis(live.every_ms));
         }
         let mut finding = Finding { start: target.start, ready: None, live: None };
         if Instant::now() >= next_ready {

@@ -15,12 +15,18 @@ fn says(platform: &Platform, words: &[&str]) {
 
 #[test]
 fn a_wrong_port_is_named() {
-    says(&super::site("env = { WANT = \"29997\" }"), &["SW-RUN-007", "29997 instead of", "let it listen on $PORT"]);
+    says(
+        &super::site("env = { WANT = \"29997\" }"),
+        &["SW-RUN-007", "29997 instead of", "let it listen on $PORT"],
+    );
 }
 
 #[test]
 fn another_address_is_named() {
-    says(&super::site("env = { BIND = \"0.0.0.0\" }"), &["SW-RUN-008", "it can be reached past the edge"]);
+    says(
+        &super::site("env = { BIND = \"0.0.0.0\" }"),
+        &["SW-RUN-008", "it can be reached past the edge"],
+    );
 }
 
 #[test]
@@ -52,7 +58,13 @@ fn a_missing_secret_stops_the_start_with_a_list() {
     let output = platform.try_up();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("SW-SEC-001") && said.contains("DATABASE_URL") && said.contains("API_KEY") && said.contains("seaworthy secrets set"), "{said}");
+    assert!(
+        said.contains("SW-SEC-001")
+            && said.contains("DATABASE_URL")
+            && said.contains("API_KEY")
+            && said.contains("seaworthy secrets set"),
+        "{said}"
+    );
 }
 
 #[test]

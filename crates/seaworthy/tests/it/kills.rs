@@ -15,7 +15,14 @@ fn control_dies_and_the_next_one_adopts_what_runs() {
     let after = platform.status();
     assert_ne!(after["control"]["pid"], before["control"]["pid"]);
     assert_eq!(after["edge"]["pid"], before["edge"]["pid"]);
-    let pids = |status: &serde_json::Value| status["sites"][0]["services"][0]["instances"].as_array().unwrap().iter().map(|one| one["pid"].clone()).collect::<Vec<_>>();
+    let pids = |status: &serde_json::Value| {
+        status["sites"][0]["services"][0]["instances"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["pid"].clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(pids(&after), pids(&before));
 }
 
@@ -40,7 +47,9 @@ fn an_instance_dies_and_is_back_by_itself() {
     for _ in 0..50 {
         assert_eq!(platform.get(&address, "shop.localhost", "/").status, 200);
     }
-    eventually("the instance is ready again", || platform.instance()["state"] == "ready" && platform.instance()["pid"] != before["pid"]);
+    eventually("the instance is ready again", || {
+        platform.instance()["state"] == "ready" && platform.instance()["pid"] != before["pid"]
+    });
 }
 
 #[test]
