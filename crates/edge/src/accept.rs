@@ -37,7 +37,7 @@ impl Acceptor {
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Listening>>)) {
         change(&mut self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
         // Only a full buffer can refuse the byte, and then the thread is about to look anyway.
-        (&self.wake).write(&[1]).ok();
+        (&self.wake).write_all(&[1]).ok();
     }
 
     /// Listens on one more socket.
