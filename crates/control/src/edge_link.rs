@@ -40,8 +40,6 @@ pub(crate) struct Link {
     dead: Arc<AtomicBool>,
     /// The edge's process.
     pub pid: u32,
-    /// Its build.
-    pub build: String,
 }
 
 impl Link {
@@ -54,8 +52,8 @@ impl Link {
         let stream = UnixStream::connect(socket).map_err(LinkError::Gone)?;
         stream.set_read_timeout(Some(patience)).map_err(LinkError::Gone)?;
         let hello = Request::Hello { proto: PROTOCOL, build: build_id() };
-        let (pid, build) = match exchange(&stream, &hello, &[])? {
-            (Reply::Hello { pid, build, .. }, _) => (pid, build),
+        let pid = match exchange(&stream, &hello, &[])? {
+            (Reply::Hello { pid, .. }, _) => pid,
             (Reply::Failed { message }, _) => return Err(LinkError::Refused(message)),
             _ => return Err(LinkError::Refused("it greeted with something else".to_owned())),
         };
@@ -78,7 +76,7 @@ impl Link {
             }
         });
         spawned.map_err(LinkError::Gone)?;
-        Ok(Self { questions, dead, pid, build })
+        Ok(Self { questions, dead, pid })
     }
 
     /// Asks, and waits for the reply.

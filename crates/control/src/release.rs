@@ -59,10 +59,14 @@ pub(crate) fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fa
             services.entry(service.name.clone()).or_default().update(&entry);
         }
     }
-    let hex =
-        |hash: Sha256| hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let services = services.into_iter().map(|(name, hash)| (name, hex(hash))).collect();
-    Ok(Fingerprint { whole: hex(whole), services, files })
+    let services = services.into_iter().map(|(name, hash)| (name, hex(&hash.finalize()))).collect();
+    Ok(Fingerprint { whole: hex(&whole.finalize()), services, files })
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn below(file: &Path, dir: &str) -> bool {

@@ -17,6 +17,7 @@ use seaworthy_secrets::Secret;
 use sha2::{Digest, Sha256};
 
 use crate::commands;
+use crate::release;
 
 /// Values of secrets by name.
 pub(crate) type Values = BTreeMap<String, Secret<String>>;
@@ -57,7 +58,7 @@ pub(crate) fn environment(
     values: &Values,
 ) -> Vec<(String, String)> {
     let data = place.layout.data(place.site).display().to_string();
-    let release = place.release.to_string();
+    let release_id = place.release.to_string();
     let mut all = BTreeMap::new();
     let fallback = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     all.insert("PATH".to_owned(), std::env::var("PATH").unwrap_or_else(|_| fallback.to_owned()));
@@ -68,8 +69,8 @@ pub(crate) fn environment(
     }
     all.insert("HOME".to_owned(), data.clone());
     all.insert("DATA".to_owned(), data.clone());
-    all.insert("RELEASE".to_owned(), release.clone());
-    let names = [("DATA", data.as_str()), ("RELEASE", release.as_str())];
+    all.insert("RELEASE".to_owned(), release_id.clone());
+    let names = [("DATA", data.as_str()), ("RELEASE", release_id.as_str())];
     for (name, value) in &service.env {
         match value {
             EnvValue::Text(text) => drop(all.insert(name.clone(), commands::replace(text, &names))),
@@ -114,10 +115,14 @@ pub(crate) fn hash(service: &Service, content: &str, values: &Values, key: &str)
         hash.update(values.get(&name).map_or("", |value| value.expose().as_str()).as_bytes());
         hash.update([0]);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    release::hex(&hash.finalize()[..16])
 }
 
-/// Puts a specification together.
+/// Puts a specification together. Every part comes from another place, hence the arguments.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a struct of the same seven would only be taken apart again"
+)]
 pub(crate) fn build(
     id: &InstanceId,
     service: &Service,
@@ -128,8 +133,8 @@ pub(crate) fn build(
     hash: String,
 ) -> Spec {
     let data = place.layout.data(place.site).display().to_string();
-    let release = place.release.to_string();
-    let names = [("DATA", data.as_str()), ("RELEASE", release.as_str())];
+    let release_id = place.release.to_string();
+    let names = [("DATA", data.as_str()), ("RELEASE", release_id.as_str())];
     let files = service.secrets.iter().filter(|used| used.as_file);
     let secret_files = files
         .filter_map(|used| Some((used.name.clone(), values.get(&used.name)?.expose().clone())))

@@ -310,7 +310,7 @@ mod tests {
         let said = |lines: &[&'static str], peer: &str| {
             let mut headers = HeaderMap::new();
             lines.iter().for_each(|line| {
-                drop(headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line)))
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line));
             });
             client_ip(peer.parse().unwrap(), &headers, trusts).to_string()
         };

@@ -26,7 +26,7 @@ pub fn resolve(routes: &[RawRoute]) -> Vec<Route> {
                 .map(|(other, pattern)| (rank(other, pattern), other))
                 .collect();
             // The widest first, so that each narrower one writes over it.
-            wider.sort_by(|a, b| b.0.cmp(&a.0));
+            wider.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
             let chain = wider.into_iter().map(|(_, other)| other).chain(std::iter::once(route));
             all.push((rank(route, path), build(path, route, chain)));
         }

@@ -35,9 +35,7 @@ fn site(extra: &str) -> Platform {
         "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[service.web]\nrun = \"python3 server.py\"\n\
          health = {{ ready = {{ path = \"/\", every = \"200ms\", timeout = \"1s\", failures = 2, start = \"3s\" }} }}\nstop = {{ grace = \"2s\" }}\n{extra}\n[tls]\nmode = \"off\"\n"
     );
-    let manifest = manifest.replace("[service.web]", "[service.web]");
-    let platform =
-        Platform::new(env!("CARGO_BIN_EXE_seaworthy"), &manifest.replace("[listen]", ""));
+    let platform = Platform::new(env!("CARGO_BIN_EXE_seaworthy"), &manifest);
     // HTTPS is off: the free HTTPS port would be refused.
     let file = platform.project().join("seaworthy.toml");
     let text = std::fs::read_to_string(&file).unwrap().replace("https = \"127.0.0.1:0\"\n", "");
