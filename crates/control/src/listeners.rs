@@ -5,7 +5,7 @@
 //! taken is named with who holds it. Sockets are bound here because control may be privileged and the
 //! edge is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use seaworthy_base::{Code, Fault};
@@ -22,10 +22,13 @@ pub(crate) fn is_local(domain: &str) -> bool {
         || address.is_ok_and(|address| address.is_loopback())
 }
 
+/// What the sites ask for. Not yet by address: free ports are asked for with port 0, several times.
+pub(crate) type Wanted = BTreeSet<(SocketAddr, bool)>;
+
 /// The union of what the sites ask for. `root` decides between 80/443 and 8080/8443.
-pub(crate) fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) -> Listeners {
+pub(crate) fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) -> Wanted {
     let (http, https) = if root { (80, 443) } else { (8080, 8443) };
-    let mut all = Listeners::new();
+    let mut all = Wanted::new();
     for site in sites {
         let local = site.domains.iter().all(|domain| is_local(domain));
         let plain = addresses(&site.listen.http, http, local);
@@ -41,16 +44,12 @@ pub(crate) fn wanted<'a>(sites: impl IntoIterator<Item = &'a Site>, root: bool) 
         IpAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
         IpAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()),
     };
-    let keys: Vec<SocketAddr> = all.keys().copied().collect();
-    for address in keys {
-        if !address.ip().is_unspecified()
+    let swallowed = |address: &SocketAddr, tls: bool| {
+        !address.ip().is_unspecified()
             && address.port() != 0
-            && all.contains_key(&wildcard(&address))
-        {
-            all.remove(&address);
-        }
-    }
-    all
+            && all.contains(&(wildcard(address), tls))
+    };
+    all.iter().filter(|(address, tls)| !swallowed(address, *tls)).copied().collect()
 }
 
 fn addresses(given: &[ListenAddress], default: u16, local: bool) -> Vec<SocketAddr> {
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn local_names_listen_on_loopback_only() {
         let all = wanted([&site(&["a.localhost"], &[], &[])], false);
-        let texts: Vec<String> = all.keys().map(ToString::to_string).collect();
+        let texts: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
         assert_eq!(texts, ["127.0.0.1:8080", "127.0.0.1:8443", "[::1]:8080", "[::1]:8443"]);
     }
 
@@ -134,7 +133,7 @@ mod tests {
     fn a_public_site_swallows_the_loopback_listeners_of_a_local_one() {
         let all =
             wanted([&site(&["a.localhost"], &[], &[]), &site(&["a.example"], &[], &[])], true);
-        let texts: Vec<String> = all.keys().map(ToString::to_string).collect();
+        let texts: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
         assert_eq!(texts, ["0.0.0.0:80", "0.0.0.0:443", "[::]:80", "[::]:443"]);
     }
 

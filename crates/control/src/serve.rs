@@ -12,7 +12,7 @@ use seaworthy_edge::model::Certificate;
 use seaworthy_manifest::site::{Site, Tls};
 
 use crate::edge_config;
-use crate::listeners::{self, Listeners};
+use crate::listeners::{self, Listeners, Wanted};
 use crate::platform::Platform;
 
 /// Makes the edge serve every running site.
@@ -55,7 +55,7 @@ fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Resul
 }
 
 /// A port 0 stands for the port that is already held, or was held before a cold start; a new one otherwise.
-fn resolve_free_ports(platform: &Arc<Platform>, wanted: Listeners, held: &Listeners) -> Listeners {
+fn resolve_free_ports(platform: &Arc<Platform>, wanted: Wanted, held: &Listeners) -> Listeners {
     let mut resolved = Listeners::new();
     for (address, tls) in wanted {
         if address.port() != 0 {

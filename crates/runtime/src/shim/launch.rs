@@ -147,8 +147,8 @@ fn explain(argv: &[String], spec: &Spec, error: &io::Error) -> String {
     }
     let path = if program.contains('/') { Some(spec.dir.join(program)) } else { None };
     match error.kind() {
-        io::ErrorKind::NotFound => match path.filter(|path| path.exists()) {
-            Some(path) => match interpreter(&path) {
+        io::ErrorKind::NotFound => match path.as_ref().filter(|path| path.exists()) {
+            Some(path) => match interpreter(path) {
                 Some(interpreter) => format!(
                     "the interpreter `{interpreter}` that `{program}` names in its first line does not exist"
                 ),
@@ -161,12 +161,25 @@ fn explain(argv: &[String], spec: &Spec, error: &io::Error) -> String {
             }
             None => format!("the program `{program}` is not in PATH"),
         },
+        // A folder of PATH that may not be entered says so even when the program is nowhere.
+        io::ErrorKind::PermissionDenied if path.is_none() && !is_in_path(program, spec) => {
+            format!("the program `{program}` is not in PATH")
+        }
         io::ErrorKind::PermissionDenied => {
             let user = spec.user.as_ref().map_or("this user", |user| user.name.as_str());
             format!("the program `{program}` may not be executed by {user}")
         }
         _ => format!("the program `{program}` could not be executed: {error}"),
     }
+}
+
+fn is_in_path(program: &str, spec: &Spec) -> bool {
+    let path = spec
+        .environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or("", |(_, value)| value.as_str());
+    std::env::split_paths(path).any(|dir| dir.join(program).is_file())
 }
 
 fn interpreter(path: &Path) -> Option<String> {
