@@ -527,7 +527,7 @@ mod tests {
     #[test]
     fn what_was_never_filled_in_is_a_placeholder() {
         for text in
-            ["", " ", "changeme", "your-api-key", "<token>", "xxx", "XXXX", "TODO", "replace_me"]
+            ["", " ", "changeme", "your-api-key", "<token>", "xxx", "XXXX", "todo", "replace_me"]
         {
             assert!(is_placeholder(text), "{text}");
         }
