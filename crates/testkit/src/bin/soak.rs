@@ -1,0 +1,2 @@
+//! The long test; written further below.
+fn main() {}
