@@ -197,6 +197,21 @@ impl Sandbox {
         );
     }
 
+    /// `kill -9` to everything that runs here, until nothing does: what a power cut leaves.
+    #[track_caller]
+    pub fn cut_the_power(&self) {
+        eventually("the sandbox is empty", Duration::from_secs(20), || self.sweep());
+    }
+
+    /// Kills what runs here; says whether nothing did.
+    fn sweep(&self) -> bool {
+        let left = self.processes();
+        for one in &left {
+            process::signal(one.pid, &self.folder, Signal::KILL);
+        }
+        left.is_empty()
+    }
+
     /// What runs in this sandbox.
     pub fn processes(&self) -> Vec<process::Process> {
         process::inside(&self.folder)
@@ -225,17 +240,10 @@ impl Sandbox {
             std::thread::sleep(Duration::from_millis(20));
         }
         drop(down);
-        let sweep = || {
-            let left = self.processes();
-            for one in &left {
-                process::signal(one.pid, &self.folder, Signal::KILL);
-            }
-            left.is_empty()
-        };
         if std::thread::panicking() {
-            sweep();
+            self.sweep();
         } else {
-            eventually("the sandbox is empty", Duration::from_secs(20), sweep);
+            self.cut_the_power();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The parts of the harness against each other: the fake application as it is built, the client and
 //! the load. What they say about a server can only be believed if they are right about this one.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

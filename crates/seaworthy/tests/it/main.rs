@@ -1,0 +1,35 @@
+//! The real binary, end to end: what the README promises, one file for each verb or promise.
+//!
+//! Each test has a platform of its own (see `seaworthy-testkit`), so they run side by side. The long
+//! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+mod change;
+mod check;
+mod control;
+mod down;
+mod explain;
+mod kill;
+mod logs;
+mod offline;
+mod restart;
+mod secrets;
+mod status;
+mod up;
+
+use std::time::Duration;
+
+use seaworthy_testkit::{FakeApp, Sandbox, Site};
+
+/// Long enough for a busy machine; nothing waits that long when all is well.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A platform of its own.
+fn sandbox() -> Sandbox {
+    Sandbox::new(env!("CARGO_BIN_EXE_seaworthy"))
+}
+
+/// A site with one application that behaves.
+fn shop() -> Site {
+    Site::new("shop").app("web", FakeApp::new())
+}
