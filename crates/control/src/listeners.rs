@@ -73,6 +73,19 @@ fn addresses(given: &[ListenAddress], default: u16, local: bool) -> Vec<SocketAd
     each.collect()
 }
 
+/// Held addresses that a wanted wildcard of the same family and port cannot be bound beside.
+pub(crate) fn in_the_way(wanted: &Listeners, held: &Listeners) -> Vec<SocketAddr> {
+    let blocks = |narrow: &SocketAddr| {
+        wanted.keys().any(|wide| {
+            wide.ip().is_unspecified()
+                && !held.contains_key(wide)
+                && wide.port() == narrow.port()
+                && wide.is_ipv4() == narrow.is_ipv4()
+        })
+    };
+    held.keys().filter(|narrow| blocks(narrow)).copied().collect()
+}
+
 /// Binds one address; the fault names who holds the port.
 pub(crate) fn bind(address: SocketAddr, site_hint: &str) -> Result<TcpListener, Fault> {
     seaworthy_sys::socket::listen_tcp(address).map_err(|error| {
@@ -135,6 +148,19 @@ mod tests {
             wanted([&site(&["a.localhost"], &[], &[]), &site(&["a.example"], &[], &[])], true);
         let texts: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
         assert_eq!(texts, ["0.0.0.0:80", "0.0.0.0:443", "[::]:80", "[::]:443"]);
+    }
+
+    #[test]
+    fn a_narrow_listener_makes_way_for_a_wildcard_of_its_port_only() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let held = Listeners::from([
+            (address("127.0.0.1:443"), true),
+            (address("[::1]:443"), true),
+            (address("127.0.0.1:80"), false),
+        ]);
+        let wanted = Listeners::from([(address("0.0.0.0:443"), true)]);
+        assert_eq!(in_the_way(&wanted, &held), [address("127.0.0.1:443")]);
+        assert_eq!(in_the_way(&held, &held), []);
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         listeners::wanted(sites.iter().map(|(site, ..)| site), platform.root),
         &edge.addresses(),
     );
+    let in_the_way = listeners::in_the_way(&wanted, &edge.addresses());
+    if !in_the_way.is_empty() {
+        // A wildcard cannot be bound while one address of its port is: the narrow one goes first.
+        let left = edge.addresses().into_iter().filter(|(held, _)| !in_the_way.contains(held));
+        edge.listen(Vec::new(), &left.collect()).await?;
+    }
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
     let https_port =
         addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
@@ -41,8 +47,9 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     if !sites.is_empty() {
         edge.ensure().await?;
     }
-    edge.listen(bound, &addresses).await?;
+    // Routes first: whoever connects to a new address finds its site.
     edge.configure(routed, certificates).await?;
+    edge.listen(bound, &addresses).await?;
     remember(platform, &edge.record())
 }
 
