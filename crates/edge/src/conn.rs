@@ -1,19 +1,24 @@
 //! One client connection: TLS where it is spoken, then HTTP/1.1 or HTTP/2.
 //!
 //! Draining: HTTP/1.1 connections are never closed while idle; the next answer carries `Connection:
-//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by hyper's header timeout and the handshake's bound.
+//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. HTTP/1.1 reaches
+//! hyper only through [`Guard`].
 
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::h1::{Guard, Refused};
 use crate::serve::{self, Client};
 use crate::worker::Local;
 
@@ -48,7 +53,7 @@ pub(crate) async fn serve(
     if !tls {
         return serve_http1(local, stream, client).await;
     }
-    let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&local.shared.tls));
+    let acceptor = TlsAcceptor::from(Arc::clone(&local.shared.tls));
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
         return;
     };
@@ -65,14 +70,31 @@ async fn serve_http1(
     client: Client,
 ) {
     let of_service = Rc::clone(local);
-    let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
+    let switched = Arc::new(AtomicBool::new(false));
+    let of_guard = Arc::clone(&switched);
+    let service = service_fn(move |request| {
+        let (answer, switched) =
+            (serve::handle(Rc::clone(&of_service), client, request), Arc::clone(&switched));
+        async move {
+            let answer = answer.await;
+            if answer
+                .as_ref()
+                .is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS)
+            {
+                switched.store(true, Ordering::Release);
+            }
+            answer
+        }
+    });
+    let refused =
+        Refused { shared: Arc::clone(&local.shared), ids: Arc::clone(&local.ids), client };
+    let stream = Guard::new(stream, refused, of_guard);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .half_close(true)
-        .max_buf_size(64 << 10)
-        .pipeline_flush(true);
+        .max_buf_size(64 << 10);
     builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
 }
 

@@ -18,6 +18,7 @@ mod accept;
 mod access_log;
 mod conn;
 mod forwarded;
+mod h1;
 mod link;
 pub mod model;
 mod respond;
@@ -25,6 +26,8 @@ pub mod route;
 mod serve;
 mod snapshot;
 mod static_files;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upstream;
 mod worker;

@@ -30,21 +30,10 @@ pub(crate) fn error(
     id: RequestId,
     accept: Option<&HeaderValue>,
 ) -> Response<Body> {
-    let title = status.canonical_reason().unwrap_or("Error");
     let json = accept
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("json") && !accept.contains("html"));
-    let (kind, body) = if json {
-        (
-            "application/json",
-            format!(
-                "{{\"v\":1,\"error\":{{\"status\":{},\"title\":\"{title}\",\"request_id\":\"{id}\"}}}}\n",
-                status.as_u16()
-            ),
-        )
-    } else {
-        ("text/html; charset=utf-8", page(status, title, id))
-    };
+    let (kind, body) = error_text(status, id, json);
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -54,6 +43,30 @@ pub(crate) fn error(
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     response
+}
+
+/// Its type and text.
+fn error_text(status: StatusCode, id: RequestId, json: bool) -> (&'static str, String) {
+    let title = status.canonical_reason().unwrap_or("Error");
+    if json {
+        let text = format!(
+            "{{\"v\":1,\"error\":{{\"status\":{},\"title\":\"{title}\",\"request_id\":\"{id}\"}}}}\n",
+            status.as_u16()
+        );
+        return ("application/json", text);
+    }
+    ("text/html; charset=utf-8", page(status, title, id))
+}
+
+/// The last answer on a connection, as bytes: to what was refused before it became a request.
+pub(crate) fn refusal(status: StatusCode, id: RequestId) -> String {
+    let (kind, body) = error_text(status, id, false);
+    let title = status.canonical_reason().unwrap_or("Error");
+    format!(
+        "HTTP/1.1 {} {title}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\nconnection: close\r\n\r\n{body}",
+        status.as_u16(),
+        body.len()
+    )
 }
 
 fn page(status: StatusCode, title: &str, id: RequestId) -> String {

@@ -4,6 +4,7 @@
 //! path that goes upstream; an upgrade is passed on only after the instance agreed (101), and its
 //! connection is never used for anything else.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -26,7 +27,7 @@ use crate::forwarded::{self, Context as Way};
 use crate::model::Action;
 use crate::respond::{self, Body, BodyError};
 use crate::route::{self, CompiledRoute, CompiledSite, Found};
-use crate::snapshot::Instance;
+use crate::snapshot::{Instance, Shared};
 use crate::static_files;
 use crate::upstream::{self, InFlight};
 use crate::worker::Local;
@@ -107,7 +108,13 @@ pub(crate) async fn handle(
             let mut response = respond::error(status, id, accept.as_ref());
             response.headers_mut().insert("x-request-id", id_value(id));
             // After a request that is not understood nothing on the connection can be trusted.
-            if status == StatusCode::BAD_REQUEST && !client.http2 {
+            if matches!(
+                status,
+                StatusCode::BAD_REQUEST
+                    | StatusCode::PAYLOAD_TOO_LARGE
+                    | StatusCode::METHOD_NOT_ALLOWED
+            ) && !client.http2
+            {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response
@@ -122,6 +129,40 @@ pub(crate) async fn handle(
     Ok(response.map(|body| -> Body {
         Box::pin(Logged { body, bytes: 0, status, record: Some(record), local })
     }))
+}
+
+/// Logs what was refused before it became a request, and says what the client is told.
+pub(crate) fn refused(
+    shared: &Shared,
+    id: RequestId,
+    client: Client,
+    status: StatusCode,
+    cause: &str,
+) -> String {
+    let answer = respond::refusal(status, id);
+    let (time, text) = access_log::stamp(id);
+    shared.log.write(&Entry {
+        time,
+        id: text,
+        site: "",
+        client: client.peer.to_string(),
+        method: "",
+        host: "",
+        path: String::new(),
+        status: status.as_u16(),
+        bytes_in: 0,
+        bytes_out: answer.len() as u64,
+        ms: 0.0,
+        upstream: None,
+        upstream_ms: None,
+        proto: "HTTP/1.1",
+        tls: client.tls,
+        retries: 0,
+        cause: Some(cause),
+        agent: "",
+        referer: "",
+    });
+    answer
 }
 
 type Refusal = (StatusCode, String);
@@ -322,10 +363,11 @@ async fn forward(
         .and_then(|target| target.as_str().parse().ok())
         .unwrap_or_default();
     let limit = route.settings.body_limit.unwrap_or(u64::MAX);
+    let fault: Rc<Cell<Option<(StatusCode, &'static str)>>> = Rc::default();
     let body: Body = if body.is_end_stream() {
         respond::empty()
     } else {
-        Box::pin(Limited { body, left: limit })
+        Box::pin(Limited { body, left: limit, fault: Rc::clone(&fault) })
     };
     let begun = Instant::now();
     let sent = upstream::send(
@@ -341,6 +383,10 @@ async fn forward(
         Ok(answer) => answer,
         Err(failure) => {
             record.upstream = failure.instance;
+            // What the client sent was wrong, whatever the instance made of the part that it got.
+            if let Some((status, cause)) = fault.get() {
+                return Err((status, cause.to_owned()));
+            }
             return Err((failure.status, failure.cause));
         }
     };
@@ -419,6 +465,8 @@ fn tunnel(
 struct Limited {
     body: Incoming,
     left: u64,
+    /// Why the request cannot be finished.
+    fault: Rc<Cell<Option<(StatusCode, &'static str)>>>,
 }
 
 impl hyper::body::Body for Limited {
@@ -434,6 +482,10 @@ impl hyper::body::Body for Limited {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if size > self.left {
+                    self.fault.set(Some((
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "the body is larger than the route's body_limit",
+                    )));
                     return Poll::Ready(Some(Err(
                         "the body is larger than the route's body_limit".into(),
                     )));
@@ -441,7 +493,13 @@ impl hyper::body::Body for Limited {
                 self.left -= size;
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => {
+                self.fault.set(Some((
+                    StatusCode::BAD_REQUEST,
+                    "the body was cut off, or its chunks are not in order",
+                )));
+                Some(Err(error.into()))
+            }
             None => None,
         })
     }

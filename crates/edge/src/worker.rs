@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use seaworthy_base::RequestId;
@@ -38,6 +38,36 @@ impl Worker {
     }
 }
 
+/// Where a thread's request ids come from. Shared with its connections, which may not hold [`Local`].
+#[derive(Debug)]
+pub(crate) struct Ids {
+    edge: u8,
+    thread: u8,
+    sequence: AtomicU32,
+    salt: u32,
+}
+
+impl Ids {
+    pub(crate) fn new(edge: u8, thread: u8) -> Self {
+        Self { edge, thread, sequence: AtomicU32::new(0), salt: rand::random() }
+    }
+
+    /// A fresh request id.
+    pub(crate) fn next(&self) -> RequestId {
+        let millis = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as u64;
+        RequestId::new(
+            millis,
+            self.edge,
+            self.thread,
+            self.sequence.fetch_add(1, Ordering::Relaxed),
+            self.salt,
+        )
+    }
+}
+
 /// What belongs to one thread.
 #[derive(Debug)]
 pub(crate) struct Local {
@@ -48,21 +78,13 @@ pub(crate) struct Local {
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
-    thread: u8,
-    sequence: Cell<u32>,
-    salt: u32,
+    pub(crate) ids: Arc<Ids>,
 }
 
 impl Local {
     /// A fresh request id.
     pub(crate) fn next_id(&self) -> RequestId {
-        let millis = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
-        let sequence = self.sequence.get();
-        self.sequence.set(sequence.wrapping_add(1));
-        RequestId::new(millis, self.shared.number as u8, self.thread, sequence, self.salt)
+        self.ids.next()
     }
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {
@@ -77,6 +99,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let counter = Arc::clone(&connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
+    let ids = Arc::new(Ids::new(shared.number as u8, thread as u8));
     builder.spawn(move || {
         let local = Rc::new(Local {
             snapshot: RefCell::new(shared.current()),
@@ -85,9 +108,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
             drain: Notify::new(),
             draining: Cell::new(false),
             pool: Pool::default(),
-            thread: thread as u8,
-            sequence: Cell::new(0),
-            salt: rand::random(),
+            ids,
         });
         LocalSet::new().block_on(&runtime, run(local, receiver, counter));
     })?;

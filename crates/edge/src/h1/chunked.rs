@@ -1,0 +1,116 @@
+//! Chunked bodies, followed without being decoded: where the next chunk begins and where the body ends.
+//!
+//! Only the framing is looked at; hyper decodes. Extensions are let through within a line of 256 bytes
+//! (hyper bounds their sum), since nobody behind us sees them. Invariant: what counts as a line here ends
+//! in CR LF, so both see the same chunks.
+
+use super::head::{Refusal, bad, field};
+
+/// Longest size line, extensions included.
+const MAX_SIZE_LINE: usize = 256;
+/// Most bytes of trailers; they are checked and go nowhere.
+const MAX_TRAILERS: usize = 8 << 10;
+
+/// Where in a chunked body the next byte lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunked {
+    Size,
+    /// So many bytes of the chunk are still to come.
+    Data(u64),
+    DataEnd,
+    /// So many bytes of trailers were seen.
+    Trailers(usize),
+    Done,
+}
+
+impl Chunked {
+    /// Moves past what `bytes` hold and returns how many of them are in order, 0 for "more is needed".
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let mut passed = 0;
+        loop {
+            let rest = &bytes[passed..];
+            let step = match *self {
+                Self::Done => return Ok(passed),
+                Self::Size => match line(rest, MAX_SIZE_LINE, "the size of a chunk is too long")? {
+                    None => return Ok(passed),
+                    Some(text) => {
+                        *self = match size(text)? {
+                            0 => Self::Trailers(0),
+                            size => Self::Data(size),
+                        };
+                        text.len() + 2
+                    }
+                },
+                Self::Data(left) => {
+                    let here = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    *self = if here as u64 == left {
+                        Self::DataEnd
+                    } else {
+                        Self::Data(left - here as u64)
+                    };
+                    if here == 0 {
+                        return Ok(passed);
+                    }
+                    here
+                }
+                Self::DataEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        *self = Self::Size;
+                        2
+                    }
+                    [] | [b'\r'] => return Ok(passed),
+                    _ => return Err(bad("a chunk is longer than its size")),
+                },
+                Self::Trailers(before) => {
+                    match line(rest, MAX_TRAILERS - before, "the trailers are too long")? {
+                        None => return Ok(passed),
+                        Some([]) => {
+                            *self = Self::Done;
+                            2
+                        }
+                        Some(text) => {
+                            field(text)?;
+                            *self = Self::Trailers((before + text.len() + 2).min(MAX_TRAILERS));
+                            text.len() + 2
+                        }
+                    }
+                }
+            };
+            passed += step;
+        }
+    }
+}
+
+/// The next line without its CR LF, if it is there whole.
+fn line<'a>(
+    bytes: &'a [u8],
+    most: usize,
+    too_long: &'static str,
+) -> Result<Option<&'a [u8]>, Refusal> {
+    match memchr::memchr(b'\n', bytes) {
+        Some(feed) if feed > most => Err(bad(too_long)),
+        Some(feed) => match bytes[..feed].strip_suffix(b"\r") {
+            Some(text) => Ok(Some(text)),
+            None => Err(bad("a line of a chunked body ends without CR")),
+        },
+        None if bytes.len() > most => Err(bad(too_long)),
+        None => Ok(None),
+    }
+}
+
+fn size(text: &[u8]) -> Result<u64, Refusal> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    // Fifteen hex digits are below 2^60, so nobody's arithmetic wraps.
+    if !(1..=15).contains(&digits) {
+        return Err(bad("the size of a chunk is no plain number"));
+    }
+    let extension = &text[digits..];
+    let in_order = extension.is_empty()
+        || (extension.first() == Some(&b';')
+            && extension.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)));
+    if !in_order {
+        return Err(bad("something else than an extension follows the size of a chunk"));
+    }
+    let digit = |byte: &u8| u64::from(char::from(*byte).to_digit(16).unwrap_or(0));
+    Ok(text[..digits].iter().fold(0, |sum, byte| sum * 16 + digit(byte)))
+}
