@@ -1,0 +1,129 @@
+//! `cargo xtask bench edge`: CPU per request, memory and start, beside nginx and HAProxy.
+//!
+//! Every proxy runs pinned to one core, the load and the upstream on another; all write an access log
+//! and set the same forwarded headers. CPU is what the kernel accounts to the pids, divided by the
+//! requests that were answered. Ours is the sum over every pid that `status --json` names. Invariants:
+//! figures are compared within a round, because machines drift; a wrong answer or a failed request ends
+//! the bench. Not here: pass or fail of a build; the bounds are printed beside the ratios.
+
+mod footprint;
+mod load;
+mod peers;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{FOR_BENCH, setup};
+use crate::{cargo, run};
+use load::{Case, Figures};
+use peers::{Kind, Stage};
+
+const USAGE: &str = "\
+cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
+
+  --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
+  --seconds N    of load for each figure (5)
+  --case NAME    only this one: keep-alive, large, http2, handshake, footprint
+  --binary PATH  measure this binary instead of building one in release mode";
+
+struct Options {
+    rounds: usize,
+    seconds: u32,
+    case: Option<String>,
+    binary: Option<PathBuf>,
+}
+
+fn options(words: &[&str]) -> Result<Option<Options>> {
+    let mut options = Options { rounds: 3, seconds: 5, case: None, binary: None };
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().with_context(|| format!("{word} needs a value\n{USAGE}"));
+        match word {
+            "--help" | "-h" => return Ok(None),
+            "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
+            "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
+            "--case" => options.case = Some(value()?.to_owned()),
+            "--binary" => options.binary = Some(value()?.into()),
+            _ => bail!("unknown option {word}\n{USAGE}"),
+        }
+    }
+    let known = |name: &str| name == "footprint" || Case::ALL.iter().any(|one| one.name() == name);
+    if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
+        bail!("no case is called {name}\n{USAGE}");
+    }
+    Ok(Some(options))
+}
+
+/// Runs the cases and prints their tables.
+pub(crate) fn edge(words: &[&str]) -> Result<()> {
+    let Some(options) = options(words)? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    setup(FOR_BENCH)?;
+    let binary = match options.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build()?,
+    };
+    let wanted = |name: &str| options.case.as_deref().is_none_or(|one| one == name);
+    let stage = Stage::new(binary)?;
+    for case in Case::ALL.into_iter().filter(|case| wanted(case.name())) {
+        compare(&stage, case, options.rounds.max(1), options.seconds.max(1))?;
+    }
+    if wanted("footprint") {
+        footprint::print(&stage)?;
+    }
+    Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    run(Command::new(cargo()).args(["build", "--release", "-p", "seaworthy"]))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    Ok(std::path::absolute(target.join("release/seaworthy"))?)
+}
+
+/// One case: rounds of each proxy in turn, then the median of the rounds' ratios.
+fn compare(stage: &Stage, case: Case, rounds: usize, seconds: u32) -> Result<()> {
+    println!("\n{}", case.title());
+    let mut all: Vec<[Figures; 3]> = Vec::new();
+    for round in 1..=rounds {
+        let mut of_round = Vec::new();
+        for kind in Kind::ALL {
+            let running = stage.start(kind)?;
+            let figures = load::measure(&running, case, seconds)
+                .with_context(|| format!("{} in case {}", kind.name(), case.name()))?;
+            println!(
+                "  round {round}  {:<10} {:>8.0} req/s  cpu {:>7.1} us/req  p99 {:>9}  rss {:>6} KiB",
+                kind.name(),
+                figures.rate,
+                figures.cpu_us,
+                figures.p99,
+                figures.rss_kib
+            );
+            of_round.push(figures);
+        }
+        if let Ok(of_round) = of_round.try_into() {
+            all.push(of_round);
+        }
+    }
+    for (index, peer) in Kind::ALL.iter().enumerate().filter(|(_, kind)| **kind != Kind::Seaworthy)
+    {
+        let ratio = median(all.iter().map(|round| round[2].cpu_us / round[index].cpu_us).collect());
+        let bound = match (*peer, case.bound()) {
+            (Kind::Nginx, Some(bound)) => {
+                format!("   bound {bound:.2}: {}", if ratio <= bound { "met" } else { "NOT met" })
+            }
+            _ => String::new(),
+        };
+        println!("  cpu per request, seaworthy / {:<8} {ratio:>5.2}{bound}", peer.name());
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

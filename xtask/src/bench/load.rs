@@ -1,0 +1,161 @@
+//! The load, and what is read of it.
+//!
+//! `wrk` for HTTP/1.1 and handshakes, `h2load` for HTTP/2. Invariants: the first second is not counted;
+//! an answer that is not 2xx, or a socket error, is an error of the bench and not a figure.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::peers::Running;
+
+/// What is asked of a proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Case {
+    KeepAlive,
+    Large,
+    Http2,
+    Handshake,
+}
+
+/// What one proxy did in one round.
+pub(super) struct Figures {
+    /// Answers in a second.
+    pub(super) rate: f64,
+    /// Microseconds of CPU for each answer, user and system, all processes.
+    pub(super) cpu_us: f64,
+    /// As the load generator prints it.
+    pub(super) p99: String,
+    /// Resident set after the load, all processes.
+    pub(super) rss_kib: u64,
+}
+
+impl Case {
+    pub(super) const ALL: [Self; 4] = [Self::KeepAlive, Self::Large, Self::Http2, Self::Handshake];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive",
+            Self::Large => "large",
+            Self::Http2 => "http2",
+            Self::Handshake => "handshake",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive: HTTP/1.1, 64 connections, 190 bytes of JSON",
+            Self::Large => "large: HTTP/1.1, 64 connections, 64 KiB",
+            Self::Http2 => "http2: over TLS, 16 connections, 8 streams each, 190 bytes of JSON",
+            Self::Handshake => "handshake: a full TLS handshake (ECDSA P-256) for each request",
+        }
+    }
+
+    /// Our CPU per request over nginx's, at most.
+    pub(super) fn bound(self) -> Option<f64> {
+        match self {
+            Self::KeepAlive => Some(1.2),
+            Self::Large => None,
+            Self::Http2 => Some(0.95),
+            Self::Handshake => Some(0.6),
+        }
+    }
+
+    fn command(self, proxy: &Running, seconds: u32) -> Command {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "1"]);
+        let (plain, tls) = (
+            format!("http://127.0.0.1:{}", proxy.http),
+            format!("https://127.0.0.1:{}", proxy.https),
+        );
+        let wrk = |command: &mut Command, connections: &str| {
+            command.args(["wrk", "-t1", "-c", connections, "--latency", "-d"]);
+            command.arg(format!("{seconds}s"));
+        };
+        match self {
+            Self::KeepAlive => {
+                wrk(&mut command, "64");
+                command.args(["-H", "Host: plain.localhost"]).arg(format!("{plain}/"));
+            }
+            Self::Large => {
+                wrk(&mut command, "64");
+                command.args(["-H", "Host: plain.localhost"]).arg(format!("{plain}/big"));
+            }
+            Self::Handshake => {
+                wrk(&mut command, "16");
+                command.args(["-H", "Connection: close", "-H", "Host: tls.localhost"]);
+                command.arg(format!("{tls}/"));
+            }
+            Self::Http2 => {
+                command.args(["h2load", "-t1", "-c16", "-m8", "-D"]).arg(seconds.to_string());
+                command.arg(format!("--connect-to=127.0.0.1:{}", proxy.https));
+                command.arg("https://tls.localhost/");
+            }
+        }
+        command
+    }
+}
+
+/// One proxy under one kind of load.
+pub(super) fn measure(proxy: &Running, case: Case, seconds: u32) -> Result<Figures> {
+    load(proxy, case, 1)?;
+    let before = proxy.cpu_ticks()?;
+    let (answers, rate, p99) = load(proxy, case, seconds)?;
+    let spent = proxy.cpu_ticks()? - before;
+    // A tick is a hundredth of a second (USER_HZ) on every Linux that this runs on.
+    let cpu_us = spent as f64 * 10_000.0 / answers as f64;
+    Ok(Figures { rate, cpu_us, p99, rss_kib: proxy.rss_kib()? })
+}
+
+/// Runs the load; answers, answers in a second, 99th percentile.
+fn load(proxy: &Running, case: Case, seconds: u32) -> Result<(u64, f64, String)> {
+    let mut command = case.command(proxy, seconds);
+    let output = command.output().with_context(|| format!("could not run {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wrong =
+        || format!("{command:?} printed\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    let read = if case == Case::Http2 { of_h2load(&text) } else { of_wrk(&text) };
+    let (answers, rate, p99) = read.with_context(wrong)?;
+    if answers == 0 || !output.status.success() {
+        bail!("{}", wrong());
+    }
+    Ok((answers, rate, p99))
+}
+
+fn of_wrk(text: &str) -> Result<(u64, f64, String)> {
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("requests failed");
+    }
+    let find = |what: &str| {
+        text.lines().find(|line| line.contains(what)).with_context(|| format!("no `{what}`"))
+    };
+    let first = find("requests in")?.split_whitespace().next().unwrap_or_default();
+    let rate = find("Requests/sec")?.split_whitespace().nth(1).unwrap_or_default();
+    let p99 = find("99%")?.split_whitespace().nth(1).unwrap_or_default();
+    Ok((first.parse()?, rate.parse()?, p99.to_owned()))
+}
+
+fn of_h2load(text: &str) -> Result<(u64, f64, String)> {
+    let find = |what: &str| {
+        text.lines().find(|line| line.starts_with(what)).with_context(|| format!("no `{what}`"))
+    };
+    let number = |line: &str, after: &str| -> Result<u64> {
+        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let at =
+            words.iter().position(|word| *word == after).with_context(|| format!("no {after}"))?;
+        Ok(words[at.saturating_sub(1)].parse()?)
+    };
+    let requests = find("requests:")?;
+    let (done, ok) = (number(requests, "done")?, number(find("status codes:")?, "2xx")?);
+    if number(requests, "failed")? + number(requests, "errored")? > 0 || ok < done {
+        bail!("requests failed");
+    }
+    let rate = find("finished in")?
+        .split(", ")
+        .nth(1)
+        .and_then(|part| part.strip_suffix(" req/s"))
+        .context("no rate")?;
+    // h2load prints no percentiles: the longest stands in, and says so.
+    let longest = find("time for request:")?.split_whitespace().nth(4).unwrap_or_default();
+    Ok((ok, rate.parse()?, format!("<{longest}")))
+}

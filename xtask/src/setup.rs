@@ -1,0 +1,64 @@
+//! What the chores need from the distribution, and how it is installed.
+//!
+//! Invariants: nothing is installed that is there already; what cannot be installed is named with the
+//! command that does it by hand; a package's own service is never started. Not here: what runs the tools.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::run;
+
+/// A program, and the package that brings it on Debian and Ubuntu.
+type Needed = (&'static str, &'static str);
+
+/// What the tests need.
+pub(crate) const FOR_TESTS: &[Needed] =
+    &[("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
+
+/// What `bench edge` needs besides.
+pub(crate) const FOR_BENCH: &[Needed] = &[
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("python3", "python3-minimal"),
+    ("taskset", "util-linux"),
+];
+
+/// Installs what is missing of `needed`.
+pub(crate) fn setup(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing {}", missing.join(", "));
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    let apt = |arguments: &[&str]| {
+        // RUNLEVEL keeps the packages from starting servers that nobody asked for.
+        let words = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"];
+        let mut command = Command::new(if root { words[0] } else { "sudo" });
+        if root {
+            command.args(&words[1..]);
+        } else {
+            command.arg("-n").args(words);
+        }
+        run(command.args(arguments))
+    };
+    apt(&["update", "-q"])
+        .and_then(|()| apt(&[&["install", "-y", "-q"], &missing[..]].concat()))
+        .with_context(|| format!("install these by hand: {}", missing.join(" ")))
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).is_file())
+}
