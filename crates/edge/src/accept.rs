@@ -9,7 +9,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -76,7 +75,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, workers: Vec<Worker>) -> io::Result<Acc
 }
 
 fn run(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     workers: &[Worker],
     listeners: &Mutex<Vec<Arc<Listening>>>,
     woken: &UnixStream,
@@ -102,20 +101,19 @@ fn run(
 }
 
 /// Takes up to 64 connections, so that one busy socket does not starve another.
-fn accept_some(shared: &Shared, workers: &[Worker], listening: &Listening) {
+fn accept_some(shared: &Arc<Shared>, workers: &[Worker], listening: &Listening) {
     for _ in 0..64 {
         match socket::accept(&listening.socket) {
             Ok((stream, peer)) => {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                let worker =
-                    workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
-                let Some(worker) = worker else { return };
-                worker.connections.fetch_add(1, Ordering::Relaxed);
+                let Some(worker) = workers.iter().min_by_key(|worker| worker.load()) else {
+                    return;
+                };
                 worker.send(Job::Connection {
                     stream,
                     peer,
                     port: listening.address.port(),
                     tls: listening.tls,
+                    open: worker.open(shared),
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

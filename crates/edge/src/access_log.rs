@@ -1,107 +1,208 @@
 //! One JSON line for each request, so that `explain` and any log tool can read it.
 //!
-//! Lines are gathered and written by 32 KiB or after a fifth of a second. The names of the fields are
-//! settled. Invariant: values in a query that look like secrets are not written.
+//! Each thread gathers its own lines and writes them by 32 KiB, or when the sweep comes by. The names of
+//! the fields are settled. Invariants: a line is valid JSON whatever the client sent; values in a query
+//! that look like secrets are not written; nothing is allocated for a line that holds nothing unusual.
 
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seaworthy_base::{RequestId, Timestamp};
 use seaworthy_sys::logfile::{LogRules, RotatingLog};
-use serde::Serialize;
 
 /// Written when so many bytes are gathered.
 const GATHER: usize = 32 << 10;
 
 /// What is known of a request at its end.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Entry<'a> {
-    pub(crate) time: String,
-    pub(crate) id: String,
+    /// Its time is the line's.
+    pub(crate) id: RequestId,
     pub(crate) site: &'a str,
-    pub(crate) client: String,
+    pub(crate) client: IpAddr,
     pub(crate) method: &'a str,
     pub(crate) host: &'a str,
-    pub(crate) path: String,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
     pub(crate) status: u16,
-    #[serde(rename = "in")]
     pub(crate) bytes_in: u64,
-    #[serde(rename = "out")]
     pub(crate) bytes_out: u64,
-    pub(crate) ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) micros: u64,
     pub(crate) upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) upstream_ms: Option<f64>,
-    pub(crate) proto: &'static str,
+    pub(crate) upstream_micros: Option<u64>,
+    pub(crate) http2: bool,
     pub(crate) tls: bool,
     pub(crate) retries: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cause: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) agent: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) referer: &'a str,
+    pub(crate) agent: &'a [u8],
+    pub(crate) referer: &'a [u8],
 }
 
 /// The log, shared by all threads.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    log: RotatingLog,
-    gathered: Vec<u8>,
+    /// By thread.
+    gathered: Vec<Mutex<Gathered>>,
+    log: Mutex<RotatingLog>,
+}
+
+/// The lines of one thread that are not written yet.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
     lines: u64,
+    /// The second that was printed last, as text up to the point before the milliseconds.
+    second: (u64, String),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AccessLog {
     /// Opens `access.log` in `dir`; where that cannot be written lines are dropped and counted.
-    pub(crate) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path, threads: u16) -> Self {
         let rules =
             LogRules { path: dir.join("access.log"), max_size: 100 << 20, keep: 14, days: None };
-        Self {
-            inner: Arc::new(Mutex::new(Inner {
-                log: RotatingLog::open(rules),
-                gathered: Vec::new(),
-                lines: 0,
-            })),
+        let gathered = (0..threads.max(1)).map(|_| Mutex::default()).collect();
+        Self { inner: Arc::new(Inner { gathered, log: Mutex::new(RotatingLog::open(rules)) }) }
+    }
+
+    /// Gathers one line of a thread.
+    pub(crate) fn write(&self, thread: u16, entry: &Entry<'_>) {
+        let Some(gathered) = self.inner.gathered.get(usize::from(thread)) else { return };
+        let mut gathered = lock(gathered);
+        gathered.add(entry);
+        if gathered.bytes.len() >= GATHER {
+            self.write_out(&mut gathered);
         }
     }
 
-    /// Gathers one line. Returns whether it is the first one: the caller then sees to a flush.
-    pub(crate) fn write(&self, entry: &Entry<'_>) -> bool {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = inner.gathered.is_empty();
-        if serde_json::to_writer(&mut inner.gathered, entry).is_ok() {
-            inner.gathered.push(b'\n');
-            inner.lines += 1;
-        }
-        if inner.gathered.len() >= GATHER {
-            inner.flush();
-        }
-        first
+    /// Writes what a thread has gathered. Whether there was anything.
+    pub(crate) fn flush_thread(&self, thread: u16) -> bool {
+        let Some(gathered) = self.inner.gathered.get(usize::from(thread)) else { return false };
+        let mut gathered = lock(gathered);
+        let any = gathered.lines > 0;
+        self.write_out(&mut gathered);
+        any
     }
 
-    /// Writes what is gathered.
+    /// Writes what all threads have gathered.
     pub(crate) fn flush(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        self.inner.gathered.iter().for_each(|gathered| self.write_out(&mut lock(gathered)));
+    }
+
+    fn write_out(&self, gathered: &mut Gathered) {
+        if gathered.lines == 0 {
+            return;
+        }
+        let rotated = lock(&self.inner.log).write(&gathered.bytes, gathered.lines);
+        gathered.bytes.clear();
+        gathered.lines = 0;
+        if let Some(file) = rotated {
+            compress_aside(file);
+        }
     }
 }
 
-impl Inner {
-    fn flush(&mut self) {
-        if self.gathered.is_empty() {
-            return;
+impl Gathered {
+    fn add(&mut self, entry: &Entry<'_>) {
+        let millis = entry.id.millis();
+        if self.second.0 != millis / 1000 || self.second.1.is_empty() {
+            let text = Timestamp(millis).to_string();
+            self.second = (millis / 1000, text[..text.len() - 4].to_owned());
         }
-        let rotated = self.log.write(&self.gathered, self.lines);
-        self.gathered.clear();
-        self.lines = 0;
-        if let Some(file) = rotated {
-            compress_aside(file);
+        let out = &mut self.bytes;
+        // A Vec takes every byte: writing to it cannot fail.
+        write!(out, "{{\"time\":\"{}{:03}Z\",\"id\":\"", self.second.1, millis % 1000).ok();
+        out.extend_from_slice(&entry.id.encode());
+        string(out, "\",\"site\":\"", entry.site.as_bytes());
+        write!(out, "\",\"client\":\"{}", entry.client).ok();
+        string(out, "\",\"method\":\"", entry.method.as_bytes());
+        string(out, "\",\"host\":\"", entry.host.as_bytes());
+        match entry.query {
+            None => string(out, "\",\"path\":\"", entry.path.as_bytes()),
+            Some(query) => {
+                let shown = without_secrets(entry.path, query);
+                string(out, "\",\"path\":\"", shown.as_bytes());
+            }
+        }
+        number(out, "\",\"status\":", entry.status.into());
+        number(out, ",\"in\":", entry.bytes_in);
+        number(out, ",\"out\":", entry.bytes_out);
+        millis_of(out, ",\"ms\":", entry.micros);
+        if let Some(upstream) = entry.upstream {
+            string(out, ",\"upstream\":\"", upstream.as_bytes());
+            out.push(b'"');
+        }
+        if let Some(micros) = entry.upstream_micros {
+            millis_of(out, ",\"upstream_ms\":", micros);
+        }
+        out.extend_from_slice(if entry.http2 {
+            b",\"proto\":\"HTTP/2\""
+        } else {
+            b",\"proto\":\"HTTP/1.1\""
+        });
+        out.extend_from_slice(if entry.tls { b",\"tls\":true" } else { b",\"tls\":false" });
+        number(out, ",\"retries\":", entry.retries.into());
+        let referer;
+        let referer_bytes = if entry.referer.is_empty() {
+            entry.referer
+        } else {
+            referer = url_without_secrets(&String::from_utf8_lossy(entry.referer));
+            referer.as_bytes()
+        };
+        for (name, value) in [
+            (",\"cause\":\"", entry.cause.unwrap_or_default().as_bytes()),
+            (",\"agent\":\"", entry.agent),
+            (",\"referer\":\"", referer_bytes),
+        ] {
+            if !value.is_empty() {
+                string(out, name, value);
+                out.push(b'"');
+            }
+        }
+        out.extend_from_slice(b"}\n");
+        self.lines += 1;
+    }
+}
+
+/// A name, then a number.
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// A name, then microseconds as milliseconds.
+fn millis_of(out: &mut Vec<u8>, name: &str, micros: u64) {
+    number(out, name, micros / 1000);
+    let rest = micros % 1000;
+    let digit = |value: u64| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+}
+
+/// A name up to the opening quote, then the inside of a JSON string (RFC 8259 § 7).
+fn string(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.iter().all(plain) {
+        out.extend_from_slice(value);
+        return;
+    }
+    for part in String::from_utf8_lossy(value).chars() {
+        match part {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', part as u8]),
+            // DEL and the controls of Latin-1 too: a log is read in terminals.
+            _ if part.is_control() => drop(write!(out, "\\u{:04x}", u32::from(part))),
+            _ => out.extend_from_slice(part.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }
@@ -121,21 +222,17 @@ fn compress_aside(file: PathBuf) {
     }
 }
 
-/// The time of a log line and the printed id.
-pub(crate) fn stamp(id: RequestId) -> (String, String) {
-    (Timestamp(id.millis()).to_string(), id.to_string())
-}
-
 /// A URL, such as a referer, as it may be written.
-pub(crate) fn url_without_secrets(url: &str) -> String {
+fn url_without_secrets(url: &str) -> String {
     let url = url.split('#').next().unwrap_or_default();
-    url.split_once('?')
-        .map_or_else(|| url.to_owned(), |(path, query)| without_secrets(path, Some(query)))
+    match url.split_once('?') {
+        Some((path, query)) => without_secrets(path, query),
+        None => url.to_owned(),
+    }
 }
 
 /// Path and query as they may be written.
-pub(crate) fn without_secrets(path: &str, query: Option<&str>) -> String {
-    let Some(query) = query else { return path.to_owned() };
+fn without_secrets(path: &str, query: &str) -> String {
     let hidden = |pair: &str| {
         let (name, _) = pair.split_once('=')?;
         let lower =
@@ -157,19 +254,38 @@ pub(crate) fn without_secrets(path: &str, query: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn values_that_look_like_secrets_are_not_written() {
+        assert_eq!(without_secrets("/a", "x=1&access_token=abc"), "/a?x=1&access_token=…");
         assert_eq!(
-            super::without_secrets("/a", Some("x=1&access_token=abc")),
-            "/a?x=1&access_token=…"
-        );
-        assert_eq!(
-            super::without_secrets("/a", Some("%74oken=a;password=b&x=1")),
+            without_secrets("/a", "%74oken=a;password=b&x=1"),
             "/a?%74oken=…;password=…&x=1"
         );
-        assert_eq!(
-            super::url_without_secrets("https://a/b?code=1&x=2#token=3"),
-            "https://a/b?code=…&x=2"
-        );
+        assert_eq!(url_without_secrets("https://a/b?code=1&x=2#token=3"), "https://a/b?code=…&x=2");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_line_is_valid_json_whatever_the_client_sent(
+            agent in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+            text in ".{0,30}",
+            micros in proptest::prelude::any::<u64>(),
+        ) {
+            let mut gathered = Gathered::default();
+            gathered.add(&Entry {
+                id: RequestId::new(1_763_000_000_007, 1, 0, 1, 2),
+                site: "shop", client: "::1".parse().unwrap(), method: "GET", host: &text,
+                path: &text, query: Some(&text), status: 200, bytes_in: 1, bytes_out: micros, micros,
+                upstream: Some(&text), upstream_micros: Some(micros), http2: true, tls: false,
+                retries: 0, cause: Some(&text), agent: &agent, referer: &agent,
+            });
+            let line: serde_json::Value = serde_json::from_slice(&gathered.bytes).unwrap();
+            proptest::prop_assert_eq!(&line["host"], &text);
+            proptest::prop_assert_eq!(line["agent"].as_str().unwrap_or(""), String::from_utf8_lossy(&agent));
+            proptest::prop_assert_eq!(&line["time"], "2025-11-13T02:13:20.007Z");
+            proptest::prop_assert_eq!(gathered.bytes.iter().position(|byte| *byte == b'\n'), Some(gathered.bytes.len() - 1));
+        }
     }
 }

@@ -19,13 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use crate::h1::{Guard, Refused};
+use crate::route::canonical_host;
 use crate::serve::{self, Client};
+use crate::watch::within;
 use crate::worker::Local;
 
 /// A handshake that takes longer is none.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Between two requests and while a head comes in.
-const HEAD: Duration = Duration::from_secs(75);
 
 /// Runs tasks of HTTP/2 streams on their own thread.
 #[derive(Debug, Clone, Copy)]
@@ -49,32 +49,36 @@ pub(crate) async fn serve(
 ) {
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
     stream.set_nodelay(true).ok();
-    let client = Client { peer: peer.ip().to_canonical(), port, tls, http2: false };
+    let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return serve_http1(local, stream, client).await;
+        return serve_http1(local, stream, Arc::new(client)).await;
     }
     let acceptor = TlsAcceptor::from(Arc::clone(&local.shared.tls));
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+    let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, acceptor.accept(stream)).await else {
         return;
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(local, stream, Client { http2: true, ..client }).await;
+    let session = stream.get_ref().1;
+    client.server_name =
+        session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
+    client.http2 = session.alpn_protocol() == Some(b"h2");
+    if client.http2 {
+        serve_http2(local, stream, Arc::new(client)).await;
     } else {
-        serve_http1(local, stream, client).await;
+        serve_http1(local, stream, Arc::new(client)).await;
     }
 }
 
 async fn serve_http1(
     local: &Rc<Local>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Client,
+    client: Arc<Client>,
 ) {
-    let of_service = Rc::clone(local);
+    let (of_service, of_client) = (Rc::clone(local), Arc::clone(&client));
     let switched = Arc::new(AtomicBool::new(false));
     let of_guard = Arc::clone(&switched);
     let service = service_fn(move |request| {
-        let (answer, switched) =
-            (serve::handle(Rc::clone(&of_service), client, request), Arc::clone(&switched));
+        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&of_client), request);
+        let switched = Arc::clone(&switched);
         async move {
             let answer = answer.await;
             if answer
@@ -88,23 +92,22 @@ async fn serve_http1(
     });
     let refused =
         Refused { shared: Arc::clone(&local.shared), ids: Arc::clone(&local.ids), client };
-    let stream = Guard::new(stream, refused, of_guard);
+    let stream = Guard::new(stream, refused, of_guard, &local.watch);
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .half_close(true)
-        .max_buf_size(64 << 10);
+    // Its own timer would be set for each request; the guard has cheaper ones.
+    builder.header_read_timeout(None).half_close(true).max_buf_size(64 << 10);
     builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
 }
 
 async fn serve_http2(
     local: &Rc<Local>,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    client: Client,
+    client: Arc<Client>,
 ) {
     let of_service = Rc::clone(local);
-    let service = service_fn(move |request| serve::handle(Rc::clone(&of_service), client, request));
+    let service = service_fn(move |request| {
+        serve::handle(Rc::clone(&of_service), Arc::clone(&client), request)
+    });
     let mut builder = http2::Builder::new(SameThread);
     builder
         .timer(TokioTimer::new())

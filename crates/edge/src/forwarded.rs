@@ -5,10 +5,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CACHE_CONTROL, CONNECTION, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
-use crate::route::{Rules, matches};
+use crate::route::{CompiledRoute, Rules, matches};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -16,8 +16,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers by which proxies tell who the client is or what it asked for, and `Proxy`, which CGI programs
 /// take for their own outgoing proxy.
@@ -43,14 +41,18 @@ const IDENTITY: [&str; 18] = [
 ];
 
 /// What is known of a request's way here.
-#[derive(Debug)]
-pub(crate) struct Context<'a> {
-    pub(crate) client: IpAddr,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
     pub(crate) tls: bool,
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) id: &'a HeaderValue,
     pub(crate) upgrade: bool,
+}
+
+/// An address as a header's value.
+pub(crate) fn address_value(ip: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The client's address: the peer's, or, where a trusted proxy stands in front, the rightmost address of
@@ -61,6 +63,9 @@ pub(crate) fn client_ip(
     trusts: impl Fn(IpAddr) -> bool,
 ) -> IpAddr {
     let mut client = peer.to_canonical();
+    if !trusts(client) {
+        return client;
+    }
     let lines: Vec<&str> = headers
         .get_all(X_FORWARDED_FOR)
         .iter()
@@ -81,59 +86,60 @@ fn address(word: &str) -> Option<IpAddr> {
     ip.or_else(|_| word.trim_matches(['[', ']']).parse()).ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// Makes a client's headers fit for the instance.
-pub(crate) fn prepare(headers: &mut HeaderMap, context: &Context<'_>, rules: &Rules) {
-    strip_hop_by_hop(headers, context.upgrade);
-    for name in IDENTITY {
-        headers.remove(name);
+/// Makes a client's headers fit for the instance. `address` is the client's, `port` the one it came to.
+pub(crate) fn prepare(
+    headers: &mut HeaderMap,
+    way: &Way<'_>,
+    address: HeaderValue,
+    port: HeaderValue,
+    rules: &Rules,
+) {
+    strip(headers, way.upgrade, |name| {
+        // Any `X-Forwarded-*`; and `X_Forwarded_For` is `X-Forwarded-For` to many frameworks.
+        name.starts_with("x-forwarded-") || IDENTITY.contains(&name) || name.contains('_')
+    });
+    headers.reserve(8);
+    let host = headers.get(HOST).cloned();
+    headers.insert(X_FORWARDED_FOR, address.clone());
+    headers.insert(X_REAL_IP, address);
+    let scheme = HeaderValue::from_static(if way.tls { "https" } else { "http" });
+    headers.insert(X_FORWARDED_PROTO, scheme);
+    // With its port, as browsers write it: frameworks compare it with `Origin`.
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
     }
-    // Any `X-Forwarded-*`; and `X_Forwarded_For` is `X-Forwarded-For` to many frameworks.
-    let imitates = |name: &&HeaderName| {
-        name.as_str().starts_with("x-forwarded-") || name.as_str().contains('_')
-    };
-    let imitations: Vec<HeaderName> = headers.keys().filter(imitates).cloned().collect();
-    imitations.iter().for_each(|name| drop(headers.remove(name)));
-    let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-    let client = text(&context.client.to_string());
-    headers.insert(X_FORWARDED_FOR, client.clone());
-    headers.insert(X_REAL_IP, client);
-    headers.insert(
-        X_FORWARDED_PROTO,
-        HeaderValue::from_static(if context.tls { "https" } else { "http" }),
-    );
-    headers.insert(X_FORWARDED_HOST, text(context.host));
-    headers.insert(X_FORWARDED_PORT, HeaderValue::from(context.port));
-    headers.insert(X_REQUEST_ID, context.id.clone());
+    headers.insert(X_FORWARDED_PORT, port);
+    headers.insert(X_REQUEST_ID, way.id.clone());
     apply(headers, rules);
 }
 
-/// Makes an instance's headers fit for the client.
+/// Makes a response's headers fit for the client. `upstream` is the instance it came from.
 pub(crate) fn finish(
     headers: &mut HeaderMap,
-    context: &Context<'_>,
+    way: &Way<'_>,
     upstream: Option<SocketAddr>,
-    rules: &Rules,
-    cache: &[(String, HeaderValue)],
-    path: &str,
+    status: StatusCode,
+    route: Option<&CompiledRoute>,
+    uri: &Uri,
 ) {
-    if !context.upgrade {
-        strip_hop_by_hop(headers, false);
-    }
+    strip(headers, way.upgrade, |_| false);
     if let (Some(upstream), Some(location)) = (upstream, headers.get(LOCATION))
-        && let Some(rewritten) = location
-            .to_str()
-            .ok()
-            .and_then(|location| rewrite_location(location, context, upstream))
+        && let Some(rewritten) =
+            location.to_str().ok().and_then(|location| rewrite_location(location, way, upstream))
     {
         headers.insert(LOCATION, rewritten);
     }
-    if let Some((_, value)) =
-        cache.iter().find(|(pattern, _)| matches(pattern.as_bytes(), path.as_bytes()))
-    {
-        headers.insert(CACHE_CONTROL, value.clone());
+    headers.insert(X_REQUEST_ID, way.id.clone());
+    let Some(route) = route else { return };
+    // An error page must not be kept for as long as the file that it stands for.
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        let path = uri.path().as_bytes();
+        let rule = route.cache_control.iter().find(|(one, _)| matches(one.as_bytes(), path));
+        if let Some((_, value)) = rule {
+            headers.insert(CACHE_CONTROL, value.clone());
+        }
     }
-    headers.insert(X_REQUEST_ID, context.id.clone());
-    apply(headers, rules);
+    apply(headers, &route.response_rules);
 }
 
 fn apply(headers: &mut HeaderMap, rules: &Rules) {
@@ -148,30 +154,42 @@ fn apply(headers: &mut HeaderMap, rules: &Rules) {
     }
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in
-        listed.iter().chain([&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING])
-    {
-        // What must never be removed by naming it: the request would mean something else.
-        let vital = *name == http::header::HOST
-            || *name == http::header::CONTENT_LENGTH
-            || (upgrade && *name == UPGRADE);
-        if !vital {
-            headers.remove(name);
+/// Headers that are about one connection (RFC 9110 § 7.6.1).
+const HOP_BY_HOP: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Removes what ends here: what is about one connection, what `Connection` names, and `others`.
+fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) {
+    // What must never be removed by naming it: the request would mean something else.
+    let vital = |name: &HeaderName| {
+        *name == HOST || *name == CONTENT_LENGTH || (upgrade && *name == UPGRADE)
+    };
+    // Mostly empty, and an empty list costs nothing.
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        if (HOP_BY_HOP.contains(&name.as_str()) || others(name.as_str())) && !vital(name) {
+            doomed.push(name.clone());
         }
     }
-    headers.remove(CONNECTION);
+    for line in headers.get_all(CONNECTION) {
+        let words = line.to_str().unwrap_or_default().split(',').map(str::trim);
+        let unusual = words.filter(|word| {
+            !["keep-alive", "close", "upgrade", ""]
+                .iter()
+                .any(|usual| usual.eq_ignore_ascii_case(word))
+        });
+        doomed.extend(unusual.filter_map(|word| word.parse().ok()).filter(|name| !vital(name)));
+    }
+    doomed.iter().for_each(|name| drop(headers.remove(name)));
     if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else {
-        headers.remove(UPGRADE);
     }
 }
 
@@ -179,7 +197,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 /// public origin (Next.js and Auth.js make such ones whatever `Host` says).
 fn rewrite_location(
     location: &str,
-    context: &Context<'_>,
+    context: &Way<'_>,
     upstream: SocketAddr,
 ) -> Option<HeaderValue> {
     let (scheme, rest) = match location.split_once("://") {
@@ -223,15 +241,8 @@ fn rewrite_location(
 mod tests {
     use super::*;
 
-    fn context(id: &HeaderValue) -> Context<'_> {
-        Context {
-            client: "192.0.2.7".parse().unwrap(),
-            tls: true,
-            host: "a.example",
-            port: 443,
-            id,
-            upgrade: false,
-        }
+    fn context(id: &HeaderValue) -> Way<'_> {
+        Way { tls: true, host: "a.example", port: 443, id, upgrade: false }
     }
 
     #[test]
@@ -253,11 +264,17 @@ mod tests {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("6.6.6.6"));
         }
         headers.insert(CONNECTION, HeaderValue::from_static("x-hop, host"));
-        headers.insert(http::header::HOST, HeaderValue::from_static("a.example"));
-        prepare(&mut headers, &context(&id), &Rules::default());
+        headers.insert(HOST, HeaderValue::from_static("a.example"));
+        prepare(
+            &mut headers,
+            &context(&id),
+            "192.0.2.7".parse().unwrap(),
+            443.into(),
+            &Rules::default(),
+        );
         assert!(headers.values().all(|value| value != "6.6.6.6"), "{headers:?}");
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.7");
-        assert_eq!(headers[http::header::HOST], "a.example");
+        assert_eq!(headers[HOST], "a.example");
     }
 
     #[test]
@@ -287,7 +304,7 @@ mod tests {
     #[test]
     fn a_site_on_localhost_never_names_the_instances_port() {
         let id = HeaderValue::from_static("X");
-        let local = Context { host: "localhost", port: 8443, ..context(&id) };
+        let local = Way { host: "localhost", port: 8443, ..context(&id) };
         let rewritten = rewrite_location(
             "https://localhost:20123/auth",
             &local,
@@ -335,7 +352,13 @@ mod tests {
         ]) {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("evil"));
         }
-        prepare(&mut headers, &context(&id), &Rules::default());
+        prepare(
+            &mut headers,
+            &context(&id),
+            "192.0.2.7".parse().unwrap(),
+            443.into(),
+            &Rules::default(),
+        );
         assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The edge: accepts, speaks TLS and HTTP, routes, forwards, answers.
 //!
 //! A request goes one way: `accept` → `conn` (TLS, HTTP) → `serve` (route, action) → `upstream` or
-//! `static_files` → `serve` again only to put headers on and log. Threads share nothing but counters and
+//! `static_files` → `serve` again only to put headers on; `body` logs at its end. Threads share nothing but counters and
 //! immutable snapshots; a connection never leaves its thread. Invariants: what it serves comes over the
 //! control link and is swapped whole; it goes on serving when control is gone; nothing internal is shown
 //! to clients. Not here: what should be served, certificates' making.
@@ -16,6 +16,7 @@ use seaworthy_sys::process;
 
 mod accept;
 mod access_log;
+mod body;
 mod conn;
 mod forwarded;
 mod h1;
@@ -30,6 +31,7 @@ mod static_files;
 mod tests;
 mod tls;
 mod upstream;
+mod watch;
 mod worker;
 
 /// How an edge is started.

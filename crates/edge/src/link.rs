@@ -181,7 +181,10 @@ impl Link {
         let started = waiter.spawn(move || {
             // The answer to who asked goes out first.
             std::thread::sleep(Duration::from_millis(100));
-            while shared.connections.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            let left = || {
+                shared.connections.load(Ordering::Relaxed) + shared.upgraded.load(Ordering::Relaxed)
+            };
+            while left() > 0 && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
             }
             end(&shared);

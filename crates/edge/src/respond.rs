@@ -1,28 +1,10 @@
 //! Answers of the edge itself: errors with a request id and nothing internal, redirects, fixed answers.
 
-use std::pin::Pin;
-
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Full};
 use seaworthy_base::RequestId;
 
-/// What a body fails with.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The body of every request and answer; it stays on its thread.
-pub(crate) type Body = Pin<Box<dyn hyper::body::Body<Data = Bytes, Error = BodyError>>>;
-
-/// A body in memory.
-pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Box::pin(Full::new(bytes.into()).map_err(|never| match never {}))
-}
-
-/// No body.
-pub(crate) fn empty() -> Body {
-    Box::pin(Empty::new().map_err(|never| match never {}))
-}
+use crate::body::{Content, ResponseBody as Body};
 
 /// An error for a client: a page, or JSON when it asks for that.
 pub(crate) fn error(
@@ -77,6 +59,16 @@ fn page(status: StatusCode, title: &str, id: RequestId) -> String {
          <main><h1>{code}</h1><p>{title}</p><p><code>{id}</code></p></main></html>\n",
         code = status.as_u16()
     )
+}
+
+/// A body in memory.
+fn full(text: String) -> Body {
+    Content::Full(text.into()).into()
+}
+
+/// No body.
+pub(crate) fn empty() -> Body {
+    Content::Empty.into()
 }
 
 /// A redirect. A place that cannot be a header becomes the root.

@@ -134,6 +134,15 @@ impl Table {
         }
     }
 
+    /// Whether two canonical hosts belong to one site; an unknown first one does not count.
+    pub fn same_site(&self, known: &str, host: &str) -> bool {
+        match (self.host(known), self.host(host)) {
+            (Some(a), Some(b)) => Arc::ptr_eq(&a.site, &b.site),
+            (None, _) => true,
+            (_, None) => false,
+        }
+    }
+
     fn host(&self, name: &str) -> Option<&Host> {
         self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
     }

@@ -13,6 +13,7 @@ use crate::access_log::AccessLog;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::route::{RouteError, Table};
 use crate::tls::Resolver;
+use crate::upstream::Budget;
 
 /// One place to send requests to.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     pub(crate) ready: Vec<Arc<Instance>>,
     /// Others are being started: requests may wait for them.
     pub(crate) starting: bool,
+    pub(crate) budget: Budget,
 }
 
 /// What is served.
@@ -66,6 +68,26 @@ pub(crate) struct Shared {
     loads: Mutex<HashMap<(String, SocketAddr), Arc<Load>>>,
 }
 
+/// One of what a counter counts, also when its task panics.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    shared: Arc<Shared>,
+    counter: fn(&Shared) -> &AtomicU64,
+}
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicU64) -> Self {
+        counter(shared).fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(shared), counter }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.counter)(&self.shared).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     pub(crate) fn new(options: &EdgeOptions) -> Self {
         let resolver = Arc::new(Resolver::default());
@@ -73,7 +95,7 @@ impl Shared {
             number: options.number,
             tls: crate::tls::server_config(Arc::clone(&resolver)),
             resolver,
-            log: AccessLog::new(&options.log_dir),
+            log: AccessLog::new(&options.log_dir, options.threads),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -84,6 +106,16 @@ impl Shared {
             current: Mutex::new(Arc::new(Snapshot::default())),
             loads: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Counts a connection that was switched to another protocol until the guard is dropped.
+    pub(crate) fn open_tunnel(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |shared| &shared.upgraded)
+    }
+
+    /// Counts a client's connection until the guard is dropped.
+    pub(crate) fn open_connection(self: &Arc<Self>) -> Counted {
+        Counted::new(self, |shared| &shared.connections)
     }
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {

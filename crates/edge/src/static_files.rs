@@ -4,12 +4,10 @@
 //! symbolic links that leave); names that begin with a dot are not served, `/.well-known/` excepted.
 
 use std::fs::{File, Metadata};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,12 +16,11 @@ use http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::Frame;
 use percent_encoding::percent_decode_str;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::respond::{self, Body};
+use crate::body::{Content, ResponseBody as Body};
+use crate::respond;
 use crate::route::matches;
 
 /// Read at once.
@@ -156,7 +153,7 @@ fn answer(
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     if method == Method::GET && length > 0 {
         file.seek(SeekFrom::Start(from)).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        *response.body_mut() = Box::pin(FileBody { file, left: length }.map_err(Into::into));
+        *response.body_mut() = Content::File(FileBody { file, left: length }).into();
     }
     Ok(response)
 }
@@ -204,33 +201,39 @@ fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
 }
 
 /// Reads a file in pieces. Local files answer at once; a read this small does not hold up a thread.
-struct FileBody {
+#[derive(Debug)]
+pub(crate) struct FileBody {
     file: File,
     left: u64,
 }
 
-impl hyper::body::Body for FileBody {
-    type Data = Bytes;
-    type Error = std::io::Error;
+impl FileBody {
+    /// Bytes that are still to be sent.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    /// Whether all was read.
+    pub(crate) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The next bytes; none at the end.
+    pub(crate) fn next_piece(&mut self) -> Option<io::Result<Bytes>> {
         if self.left == 0 {
-            return Poll::Ready(None);
+            return None;
         }
         let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
-        match self.file.read(&mut piece) {
+        Some(match self.file.read(&mut piece) {
             // The file became shorter: the promised length cannot be kept.
-            Ok(0) => Poll::Ready(Some(Err(std::io::ErrorKind::UnexpectedEof.into()))),
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => {
                 piece.truncate(n);
                 self.left -= n as u64;
-                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+                Ok(piece.into())
             }
-            Err(error) => Poll::Ready(Some(Err(error))),
-        }
+            Err(error) => Err(error),
+        })
     }
 }
 

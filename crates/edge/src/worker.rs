@@ -13,28 +13,53 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::conn;
-use crate::snapshot::{Shared, Snapshot};
+use crate::snapshot::{Counted, Shared, Snapshot};
 use crate::upstream::Pool;
+use crate::watch::Watch;
 
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Connection { stream: TcpStream, peer: SocketAddr, port: u16, tls: bool },
+    Connection { stream: TcpStream, peer: SocketAddr, port: u16, tls: bool, open: Open },
     Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
     Drain,
+}
+
+/// Counts an accepted connection, in the process and with its worker, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open {
+    of_worker: Arc<AtomicU64>,
+    _of_process: Counted,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.of_worker.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The handle to a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
-    pub(crate) connections: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
 }
 
 impl Worker {
     /// Hands a job over. A worker ends only with the process.
     pub(crate) fn send(&self, job: Job) {
         self.jobs.send(job).ok();
+    }
+
+    /// Open connections.
+    pub(crate) fn load(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that is about to be handed over.
+    pub(crate) fn open(&self, shared: &Arc<Shared>) -> Open {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Open { of_worker: Arc::clone(&self.connections), _of_process: shared.open_connection() }
     }
 }
 
@@ -79,6 +104,8 @@ pub(crate) struct Local {
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
     pub(crate) ids: Arc<Ids>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) thread: u16,
 }
 
 impl Local {
@@ -90,13 +117,24 @@ impl Local {
     pub(crate) fn current(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
+
+    /// A request of a service was answered.
+    pub(crate) fn credit(&self, service: &str) {
+        if let Some(service) = self.snapshot.borrow().services.get(service) {
+            service.budget.credit();
+        }
+    }
+
+    /// Whether a request of a service may be sent again.
+    pub(crate) fn debit(&self, service: &str) -> bool {
+        self.snapshot.borrow().services.get(service).is_some_and(|service| service.budget.debit())
+    }
 }
 
 /// Starts a worker.
 pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let (jobs, receiver) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
     let ids = Arc::new(Ids::new(shared.number as u8, thread as u8));
@@ -109,22 +147,25 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
             draining: Cell::new(false),
             pool: Pool::default(),
             ids,
+            watch: Arc::default(),
+            thread,
         });
-        LocalSet::new().block_on(&runtime, run(local, receiver, counter));
+        LocalSet::new().block_on(&runtime, run(local, receiver));
     })?;
     Ok(Worker { jobs, connections })
 }
 
-async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>, counter: Arc<AtomicU64>) {
+async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     tokio::task::spawn_local(sweep(Rc::clone(&local)));
+    let watch = Arc::clone(&local.watch);
+    tokio::task::spawn_local(async move { watch.run().await });
     while let Some(job) = jobs.recv().await {
         match job {
-            Job::Connection { stream, peer, port, tls } => {
-                let (local, counter) = (Rc::clone(&local), Arc::clone(&counter));
+            Job::Connection { stream, peer, port, tls, open } => {
+                let local = Rc::clone(&local);
                 tokio::task::spawn_local(async move {
                     conn::serve(&local, stream, peer, port, tls).await;
-                    counter.fetch_sub(1, Ordering::Relaxed);
-                    local.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                    drop(open);
                 });
             }
             Job::Swap(snapshot, done) => {
@@ -147,6 +188,6 @@ async fn sweep(local: Rc<Local>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         local.pool.close_idle();
-        local.shared.log.flush();
+        local.shared.log.flush_thread(local.thread);
     }
 }

@@ -23,8 +23,13 @@ use super::chunked::Chunked;
 use super::head::{self, Framing, Refusal, Search};
 use crate::serve::Client;
 use crate::snapshot::Shared;
+use crate::watch::{Alarm, Watch};
 use crate::worker::Ids;
 
+/// Before the first request, and between two.
+const IDLE_TIME: Duration = Duration::from_secs(75);
+/// For a client to take anything of what it is sent.
+const SEND_TIME: Duration = Duration::from_secs(60);
 /// From the first byte of a head to its last.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// How long, and how much, is still read and thrown away after the last answer.
@@ -54,7 +59,7 @@ enum Place {
 pub(crate) struct Refused {
     pub(crate) shared: Arc<Shared>,
     pub(crate) ids: Arc<Ids>,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
 }
 
 impl Refused {
@@ -63,7 +68,7 @@ impl Refused {
         crate::serve::refused(
             &self.shared,
             self.ids.next(),
-            self.client,
+            &self.client,
             refusal.status,
             refusal.cause,
         )
@@ -84,8 +89,11 @@ pub(crate) struct Guard<S> {
     upgrade_asked: bool,
     switched: Arc<AtomicBool>,
     refused: Refused,
-    /// Runs only while part of a head is there.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client has the floor, and whether part of a head is there.
+    alarm: Alarm,
+    in_head: bool,
+    /// Runs while the client takes nothing.
+    send_alarm: Alarm,
     ending: Ending,
 }
 
@@ -100,7 +108,12 @@ enum Ending {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// Stands in front of a fresh connection. `switched` is to be set before a 101 is answered.
-    pub(crate) fn new(inner: S, refused: Refused, switched: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        inner: S,
+        refused: Refused,
+        switched: Arc<AtomicBool>,
+        watch: &Arc<Watch>,
+    ) -> Self {
         Self {
             inner,
             bytes: BytesMut::new(),
@@ -110,7 +123,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             upgrade_asked: false,
             switched,
             refused,
-            timer: None,
+            alarm: Alarm::new(watch),
+            in_head: false,
+            send_alarm: Alarm::new(watch),
             ending: Ending::Open,
         }
     }
@@ -134,7 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
                         Framing::Length(length) => after(length),
                         Framing::Chunked => Place::Chunked(Chunked::Size),
                     };
-                    (self.timer, self.skipped) = (None, false);
+                    self.skipped = false;
+                    self.alarm.clear();
                 }
             }
             Place::Length(left) => {
@@ -157,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     fn refuse(&mut self, refusal: Refusal) -> Poll<io::Result<()>> {
         let in_body = matches!(self.place, Place::Chunked(_));
         self.place = Place::Refused;
-        self.timer = None;
+        self.alarm.clear();
         self.bytes.clear();
         if in_body {
             // `serve` answers this one: the request is known there, and part of it may be on its way.
@@ -193,6 +209,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             _ => {}
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Nothing comes: how long the client may stay silent.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !matches!(self.place, Place::Head(_)) {
+            return Poll::Pending;
+        }
+        let in_head = !self.bytes.is_empty();
+        if in_head != self.in_head {
+            self.in_head = in_head;
+            self.alarm.clear();
+        }
+        ready!(self.alarm.poll(context, if in_head { HEAD_TIME } else { IDLE_TIME }));
+        // An idle connection ends without a word: the client may be about to send on another one.
+        if in_head { self.refuse(TOO_SLOW) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// A write that made progress, or waits; a client that takes nothing for too long is cut off.
+    fn poll_sent(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.send_alarm.clear();
+            return written;
+        }
+        ready!(self.send_alarm.poll(context, SEND_TIME));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Throws away what still comes, so that closing sends no reset before the client has read the answer.
@@ -256,13 +301,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
             {
                 return this.poll_direct(context, out);
             }
-            if matches!(this.place, Place::Head(_)) && !this.bytes.is_empty() {
-                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(HEAD_TIME)));
-                if timer.as_mut().poll(context).is_ready() {
-                    return this.refuse(TOO_SLOW);
-                }
-            }
-            let read = ready!(read_more(&mut this.inner, context, &mut this.bytes))?;
+            let Poll::Ready(read) = read_more(&mut this.inner, context, &mut this.bytes) else {
+                return this.poll_patience(context);
+            };
+            let read = read?;
             if read == 0 {
                 // Within a body hyper sees that it was cut off; within a head there is nothing to answer.
                 return Poll::Ready(Ok(()));
@@ -291,7 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.poll_sent(context, written)
     }
 
     fn poll_write_vectored(
@@ -299,7 +342,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, pieces);
+        self.poll_sent(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,289 @@
+//! Bodies on their way: what a client sends, and what it is sent.
+//!
+//! Enums instead of boxes, since every request has two. Invariants: a piece is never gathered, only
+//! passed on; between two pieces no more than the route's idle time goes by, either way; the connection
+//! to an instance goes back to the pool only when its response was read whole.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use crate::serve::Record;
+use crate::snapshot::Instance;
+use crate::static_files::FileBody;
+use crate::upstream::{InFlight, Link};
+use crate::watch::Alarm;
+use crate::worker::Local;
+
+/// What a body fails with.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+/// How far a client's body got; shared with who waits for the instance's answer.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pieces: Cell<u64>,
+    done: Cell<bool>,
+    fault: Cell<Option<(StatusCode, &'static str)>>,
+}
+
+impl Progress {
+    /// Grows with each piece that was passed on.
+    pub(crate) fn seen(&self) -> u64 {
+        self.pieces.get()
+    }
+
+    /// Whether all of it was passed on.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    /// What was wrong with it.
+    pub(crate) fn fault(&self) -> Option<(StatusCode, &'static str)> {
+        self.fault.get()
+    }
+}
+
+/// A request's body on its way to an instance.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Upload(Box<Upload>),
+}
+
+/// What a client sends, within bounds.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) body: Incoming,
+    /// Bytes that may still come.
+    pub(crate) left: u64,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) alarm: Alarm,
+    pub(crate) progress: Rc<Progress>,
+}
+
+const TOO_LARGE: (StatusCode, &str) =
+    (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than the route's body_limit");
+const CUT_OFF: (StatusCode, &str) =
+    (StatusCode::BAD_REQUEST, "the body was cut off, or its chunks are not in order");
+const TOO_SLOW: (StatusCode, &str) =
+    (StatusCode::REQUEST_TIMEOUT, "the client sent nothing of the body for the route's idle time");
+
+impl Upload {
+    fn fail(&self, (status, cause): (StatusCode, &'static str)) -> Polled {
+        self.progress.fault.set(Some((status, cause)));
+        Poll::Ready(Some(Err(cause.into())))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let Self::Upload(upload) = &mut *self else { return Poll::Ready(None) };
+        let Poll::Ready(polled) = Pin::new(&mut upload.body).poll_frame(context) else {
+            let Some(idle) = upload.idle else { return Poll::Pending };
+            ready!(upload.alarm.poll(context, idle));
+            return upload.fail(TOO_SLOW);
+        };
+        upload.alarm.clear();
+        match polled {
+            Some(Ok(frame)) => {
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if size > upload.left {
+                    return upload.fail(TOO_LARGE);
+                }
+                upload.left -= size;
+                upload.progress.pieces.set(upload.progress.pieces.get() + 1);
+                upload.progress.done.set(upload.body.is_end_stream());
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => upload.fail(CUT_OFF),
+            None => {
+                upload.progress.done.set(true);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(upload) => upload.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(upload) => upload.body.size_hint(),
+        }
+    }
+}
+
+/// What a client is sent.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Empty,
+    Full(Bytes),
+    File(FileBody),
+    Instance(FromInstance),
+}
+
+/// What is kept until an instance's response was read whole.
+#[derive(Debug)]
+struct Rest {
+    link: Link,
+    instance: Arc<Instance>,
+    local: Rc<Local>,
+    _guard: InFlight,
+}
+
+/// An instance's response; at its end the connection goes back into the pool.
+#[derive(Debug)]
+pub(crate) struct FromInstance {
+    body: Incoming,
+    rest: Option<Rest>,
+    idle: Option<Duration>,
+    alarm: Option<Alarm>,
+}
+
+impl FromInstance {
+    pub(crate) fn new(
+        body: Incoming,
+        link: Link,
+        instance: Arc<Instance>,
+        local: Rc<Local>,
+        guard: InFlight,
+        idle: Option<Duration>,
+    ) -> Self {
+        let rest = Rest { link, instance, local, _guard: guard };
+        Self { body, rest: Some(rest), idle, alarm: None }
+    }
+
+    fn finish(&mut self) {
+        self.alarm = None;
+        if let Some(rest) = self.rest.take() {
+            rest.local.pool.put(&rest.instance, rest.link);
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
+        let mut polled = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Pending, Some(rest)) = (&polled, &mut self.rest) {
+            rest.link.drive(context);
+            polled = Pin::new(&mut self.body).poll_frame(context);
+        }
+        match polled {
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(frame)) => {
+                self.alarm = None;
+                Poll::Ready(Some(frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let (Some(idle), Some(rest)) = (self.idle, &self.rest) else {
+                    return Poll::Pending;
+                };
+                let alarm = self.alarm.get_or_insert_with(|| Alarm::new(&rest.local.watch));
+                ready!(alarm.poll(context, idle));
+                Poll::Ready(Some(Err("the instance sent nothing for the route's idle time".into())))
+            }
+        }
+    }
+}
+
+impl Drop for FromInstance {
+    fn drop(&mut self) {
+        // hyper asks for no further frame when it has sent all it promised.
+        if self.body.is_end_stream() {
+            self.finish();
+        }
+    }
+}
+
+/// A response on its way to the client; the log line is written at its end, however it ends.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    content: Content,
+    bytes: u64,
+    /// None for what is not logged.
+    record: Option<Box<Record>>,
+}
+
+impl From<Content> for ResponseBody {
+    fn from(content: Content) -> Self {
+        Self { content, bytes: 0, record: None }
+    }
+}
+
+impl ResponseBody {
+    /// With the record that is written when it is dropped.
+    pub(crate) fn logged(mut self, record: Box<Record>) -> Self {
+        self.record = Some(record);
+        self
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let polled = match &mut self.content {
+            Content::Empty => None,
+            Content::Full(bytes) if bytes.is_empty() => None,
+            Content::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
+            Content::Instance(response) => ready!(response.poll_frame(context)),
+        };
+        match &polled {
+            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(error)) => {
+                let cause = error.to_string();
+                if let Some(record) = &mut self.record {
+                    record.cut_short(cause);
+                }
+            }
+            None => {}
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::File(file) => file.is_done(),
+            Content::Instance(response) => response.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::File(file) => SizeHint::with_exact(file.left()),
+            Content::Instance(response) => response.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            record.write(self.bytes);
+        }
+    }
+}

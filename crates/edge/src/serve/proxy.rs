@@ -1,0 +1,181 @@
+//! A request that goes to an instance, and what comes back.
+//!
+//! Invariants: an upgrade is passed on only after the instance agreed (101), and its connection is never
+//! used for anything else; what the client sent wrongly is the client's fault, whatever the instance made
+//! of the part that it got.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::{Client, Record, Refusal, lists, record, refuse};
+use crate::body::{Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
+use crate::forwarded::{self, Way};
+use crate::model::Action;
+use crate::route::CompiledRoute;
+use crate::upstream::{self, Answer};
+use crate::watch::Alarm;
+use crate::worker::Local;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Sends a request on, and gives the response with the address it came from.
+pub(super) async fn forward(
+    local: &Rc<Local>,
+    client: &Client,
+    mut parts: Parts,
+    body: Incoming,
+    id: &HeaderValue,
+    record: &mut Record,
+) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
+    let Some(route) = record.route.clone() else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
+    };
+    let Action::Proxy(service) = &route.action else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
+    };
+    let upgrade = wants_upgrade(&parts);
+    let client_upgrade = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+    let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
+    let idle = route.settings.idle_ms.map(Duration::from_millis);
+    let way = Way { tls: client.tls, host: &record.host, port: client.port, id, upgrade };
+    prepare(&mut parts, client, &way, record.client, &route);
+    let (body, progress) = outgoing(local, body, &route, idle);
+    let request = Request::from_parts(parts, body);
+    let begun = Instant::now();
+    let sent =
+        upstream::send(local, service, &route.settings, request, progress.as_deref(), replayable)
+            .await;
+    record.upstream_micros = Some(record::micros(begun));
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(failure) => {
+            record.upstream = failure.instance;
+            if let Some((status, cause)) = progress.and_then(|progress| progress.fault()) {
+                return refuse(status, cause);
+            }
+            return Err((failure.status, failure.cause));
+        }
+    };
+    record.retries = answer.retries;
+    record.upstream = Some(Arc::clone(&answer.instance.name));
+    let address = Some(answer.instance.address);
+    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client_upgrade) = client_upgrade else {
+            return refuse(StatusCode::BAD_GATEWAY, "the instance switched protocols unasked");
+        };
+        return Ok((switch(local, client_upgrade, answer), address));
+    }
+    let Answer { response, instance, guard, mut link, .. } = answer;
+    if let Some(text) = response.headers().get(KEEP_ALIVE).and_then(|value| value.to_str().ok()) {
+        link.note_patience(text);
+    }
+    let local = Rc::clone(local);
+    let response = response.map(|body| {
+        let body = FromInstance::new(body, link, instance, local, guard, idle);
+        ResponseBody::from(Content::Instance(body))
+    });
+    Ok((response, address))
+}
+
+/// The client's head becomes ours.
+fn prepare(
+    parts: &mut Parts,
+    client: &Client,
+    way: &Way<'_>,
+    ip: std::net::IpAddr,
+    route: &CompiledRoute,
+) {
+    if parts.headers.get_all(COOKIE).iter().nth(1).is_some() {
+        join_cookies(&mut parts.headers);
+    }
+    if !parts.headers.contains_key(HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(HOST, host);
+    }
+    let address =
+        if ip == client.peer { client.peer_text.clone() } else { forwarded::address_value(ip) };
+    forwarded::prepare(
+        &mut parts.headers,
+        way,
+        address,
+        client.port_text.clone(),
+        &route.request_rules,
+    );
+    parts.version = Version::HTTP_11;
+    if parts.uri.authority().is_some() {
+        let target = parts.uri.path_and_query().cloned();
+        parts.uri = target.map(Uri::from).unwrap_or_default();
+    }
+}
+
+/// The body as it goes to the instance; with its progress where there is one.
+fn outgoing(
+    local: &Rc<Local>,
+    body: Incoming,
+    route: &CompiledRoute,
+    idle: Option<Duration>,
+) -> (RequestBody, Option<Rc<Progress>>) {
+    if body.is_end_stream() {
+        return (RequestBody::Empty, None);
+    }
+    let progress = Rc::new(Progress::default());
+    let upload = Upload {
+        body,
+        left: route.settings.body_limit.unwrap_or(u64::MAX),
+        idle,
+        alarm: Alarm::new(&local.watch),
+        progress: Rc::clone(&progress),
+    };
+    (RequestBody::Upload(Box::new(upload)), Some(progress))
+}
+
+fn wants_upgrade(parts: &Parts) -> bool {
+    let Some(protocol) = parts.headers.get(UPGRADE) else { return false };
+    let protocol = protocol.to_str().unwrap_or_default();
+    // h2c would hide requests from the routes.
+    parts.version == Version::HTTP_11
+        && !protocol.is_empty()
+        && !protocol.to_ascii_lowercase().contains("h2c")
+        && lists(&parts.headers, &CONNECTION, "upgrade")
+}
+
+/// HTTP/2 may split a cookie header; HTTP/1.1 may not (RFC 9113 § 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Both sides changed their protocol: bytes are copied until one side ends.
+fn switch(local: &Rc<Local>, client: OnUpgrade, answer: Answer) -> Response<ResponseBody> {
+    let Answer { mut response, guard, link, .. } = answer;
+    let instance = hyper::upgrade::on(&mut response);
+    if let Some(connection) = link.into_connection() {
+        tokio::task::spawn_local(async move {
+            // It ends as soon as it has handed over its socket.
+            connection.await.ok();
+        });
+    }
+    let shared = Arc::clone(&local.shared);
+    tokio::task::spawn_local(async move {
+        let (Ok(client), Ok(instance)) = (client.await, instance.await) else { return };
+        // Long-lived: it does not hold up the end of the instance's other work.
+        drop(guard);
+        let _open = shared.open_tunnel();
+        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+        tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
+    });
+    response.map(|_| ResponseBody::from(Content::Empty))
+}

@@ -1,0 +1,118 @@
+//! What is known of a request, for its log line.
+//!
+//! It is kept as the request's own parts (shared bytes, not copies) and becomes text only when the line
+//! is written, at the end of the response, however that ends.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use seaworthy_base::RequestId;
+
+use super::Client;
+use crate::access_log::Entry;
+use crate::route::{CompiledRoute, CompiledSite};
+use crate::worker::Local;
+
+/// One request, as the log will tell it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(super) local: Rc<Local>,
+    pub(super) id: RequestId,
+    pub(super) begun: Instant,
+    pub(super) client: IpAddr,
+    pub(super) method: Method,
+    pub(super) host: String,
+    pub(super) uri: Uri,
+    pub(super) http2: bool,
+    pub(super) tls: bool,
+    pub(super) agent: Option<HeaderValue>,
+    pub(super) referer: Option<HeaderValue>,
+    pub(super) site: Option<Arc<CompiledSite>>,
+    pub(super) route: Option<Arc<CompiledRoute>>,
+    pub(super) upstream: Option<Arc<str>>,
+    pub(super) upstream_micros: Option<u64>,
+    pub(super) retries: u32,
+    pub(super) cause: Option<String>,
+    pub(super) status: u16,
+    pub(super) bytes_in: u64,
+}
+
+/// Microseconds since a moment.
+pub(super) fn micros(begun: Instant) -> u64 {
+    begun.elapsed().as_micros() as u64
+}
+
+/// The announced length of a body; 0 without one.
+pub(super) fn length(headers: &HeaderMap) -> u64 {
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+impl Record {
+    pub(super) fn new(local: &Rc<Local>, client: &Client, parts: &http::request::Parts) -> Self {
+        Self {
+            local: Rc::clone(local),
+            id: local.next_id(),
+            begun: Instant::now(),
+            client: client.peer,
+            method: parts.method.clone(),
+            host: String::new(),
+            uri: parts.uri.clone(),
+            http2: client.http2,
+            tls: client.tls,
+            agent: parts.headers.get(USER_AGENT).cloned(),
+            referer: parts.headers.get(REFERER).cloned(),
+            site: None,
+            route: None,
+            upstream: None,
+            upstream_micros: None,
+            retries: 0,
+            cause: None,
+            status: 0,
+            bytes_in: length(&parts.headers),
+        }
+    }
+
+    /// The response ended before its end; the first cause stays.
+    pub(crate) fn cut_short(&mut self, cause: String) {
+        self.cause.get_or_insert(cause);
+    }
+
+    /// Writes the line; so many bytes of body were sent.
+    pub(crate) fn write(&self, bytes_out: u64) {
+        if self.route.as_ref().is_some_and(|route| !route.settings.log) {
+            return;
+        }
+        self.local.shared.log.write(
+            self.local.thread,
+            &Entry {
+                id: self.id,
+                site: self.site.as_ref().map_or("", |site| &site.name),
+                client: self.client,
+                method: self.method.as_str(),
+                host: &self.host,
+                path: self.uri.path(),
+                query: self.uri.query(),
+                status: self.status,
+                bytes_in: self.bytes_in,
+                bytes_out,
+                micros: micros(self.begun),
+                upstream: self.upstream.as_deref(),
+                upstream_micros: self.upstream_micros,
+                http2: self.http2,
+                tls: self.tls,
+                retries: self.retries,
+                cause: self.cause.as_deref(),
+                agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
+                referer: self.referer.as_ref().map_or(b"", HeaderValue::as_bytes),
+            },
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Deadlines, coarsely: one tick for all of a thread's instead of a timer for each.
+//!
+//! Why: almost every deadline is set and cleared again without being met, several for each request;
+//! here that costs a slot in a list. Invariants: an alarm that is due wakes its task within [`TICK`]; an
+//! alarm that was dropped or cleared wakes nobody; while no alarm is set nothing ticks. An [`Alarm`]
+//! stays on its thread, though its type may travel. Not here: what happens when time is up.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How late an alarm may be.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// The alarms of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    slots: Mutex<Slots>,
+    /// Told when the first alarm is set.
+    begun: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<u32>,
+    /// Whether [`Watch::run`] goes on without being told.
+    ticking: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Set(Instant, Waker),
+    Due,
+}
+
+impl Watch {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes what is due, for ever. One task of the thread runs it.
+    pub(crate) async fn run(&self) {
+        loop {
+            let begun = self.begun.notified();
+            if !self.slots().ticking {
+                begun.await;
+            }
+            tokio::time::sleep(TICK).await;
+            let now = Instant::now();
+            let due = self.slots().due(now);
+            due.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn set(&self, deadline: Instant, waker: Waker) -> u32 {
+        let mut slots = self.slots();
+        let slot = Slot::Set(deadline, waker);
+        let place = if let Some(place) = slots.free.pop() {
+            slots.all[place as usize] = slot;
+            place
+        } else {
+            slots.all.push(slot);
+            (slots.all.len() - 1) as u32
+        };
+        if !std::mem::replace(&mut slots.ticking, true) {
+            self.begun.notify_one();
+        }
+        place
+    }
+}
+
+impl Slots {
+    fn due(&mut self, now: Instant) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let mut waiting = false;
+        for slot in &mut self.all {
+            match slot {
+                Slot::Set(deadline, _) if *deadline <= now => {
+                    if let Slot::Set(_, waker) = std::mem::replace(slot, Slot::Due) {
+                        wakers.push(waker);
+                    }
+                }
+                Slot::Set(..) => waiting = true,
+                Slot::Free | Slot::Due => {}
+            }
+        }
+        self.ticking = waiting;
+        if self.free.len() == self.all.len() && self.all.len() > 1024 {
+            // A crowd has gone: its room goes too.
+            (self.all, self.free) = (Vec::new(), Vec::new());
+        }
+        wakers
+    }
+}
+
+/// One deadline.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    watch: Arc<Watch>,
+    place: Option<u32>,
+}
+
+impl Alarm {
+    /// Not set yet.
+    pub(crate) fn new(watch: &Arc<Watch>) -> Self {
+        Self { watch: Arc::clone(watch), place: None }
+    }
+
+    /// Ready when time is up. The first poll after [`Self::new`] or [`Self::clear`] fixes the deadline.
+    pub(crate) fn poll(&mut self, context: &Context<'_>, time: Duration) -> Poll<()> {
+        let Some(place) = self.place else {
+            // A deadline that no clock reaches is none.
+            if let Some(deadline) = Instant::now().checked_add(time) {
+                self.place = Some(self.watch.set(deadline, context.waker().clone()));
+            }
+            return Poll::Pending;
+        };
+        let mut slots = self.watch.slots();
+        match &mut slots.all[place as usize] {
+            Slot::Set(_, waker) => {
+                if !waker.will_wake(context.waker()) {
+                    waker.clone_from(context.waker());
+                }
+                Poll::Pending
+            }
+            Slot::Due | Slot::Free => Poll::Ready(()),
+        }
+    }
+
+    /// Forgets the deadline.
+    pub(crate) fn clear(&mut self) {
+        if let Some(place) = self.place.take() {
+            let mut slots = self.watch.slots();
+            slots.all[place as usize] = Slot::Free;
+            slots.free.push(place);
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Runs a future to its end, or to the end of its time.
+pub(crate) async fn within<T>(
+    watch: &Arc<Watch>,
+    time: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut alarm = Alarm::new(watch);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => alarm.poll(context, time).map(|()| None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test)
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended_and_what_does_not_is_left_alone() {
+        quiet(async {
+            let watch = Arc::new(Watch::default());
+            let of_task = Arc::clone(&watch);
+            tokio::task::spawn_local(async move { of_task.run().await });
+            let never = std::future::pending::<()>();
+            assert_eq!(within(&watch, Duration::from_millis(1), never).await, None);
+            let soon = tokio::time::sleep(Duration::from_millis(1));
+            assert_eq!(within(&watch, Duration::from_secs(600), soon).await, Some(()));
+            // It starts to tick again after it had nothing to do.
+            let never = std::future::pending::<()>();
+            assert_eq!(within(&watch, Duration::from_millis(1), never).await, None);
+        });
+    }
+
+    #[test]
+    fn a_slot_is_used_again_and_a_cleared_alarm_begins_anew() {
+        let watch = Arc::new(Watch::default());
+        let context = Context::from_waker(Waker::noop());
+        let mut alarm = Alarm::new(&watch);
+        let hour = Duration::from_secs(3600);
+        for _ in 0..10 {
+            assert!(alarm.poll(&context, hour).is_pending());
+            let now = Instant::now() + hour * 2;
+            assert_eq!(watch.slots().due(now).len(), 1);
+            assert!(alarm.poll(&context, hour).is_ready());
+            alarm.clear();
+        }
+        drop(alarm);
+        let slots = watch.slots();
+        assert_eq!((slots.all.len(), slots.free.len()), (1, 1));
+    }
+}
