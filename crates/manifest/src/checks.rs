@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use seaworthy_base::ServiceName;
 
+use crate::draft::Draft;
 use crate::read::{Reader, closest, shorten};
 use crate::route::{RawRoute, Said};
-use crate::service::Draft;
 use crate::site::{PortUse, RouteAction, ServiceKind, Tls};
 
 pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {

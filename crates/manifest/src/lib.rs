@@ -7,6 +7,7 @@
 //! secrets, looking at the machine.
 
 mod checks;
+mod draft;
 pub mod inherit;
 mod init;
 pub mod keys;
@@ -92,7 +93,7 @@ pub fn parse(text: &str, file: &Path, project: &Path) -> Result<Site, Report> {
         let span = error.span().unwrap_or(0..0);
         reader.problem(span, error.message().to_owned(), None);
     }
-    let site = service::read_site(&mut reader, document.get_ref(), project);
+    let site = draft::read_site(&mut reader, document.get_ref(), project);
     if reader.problems.is_empty() {
         checks::check(&mut reader, &site);
     }
