@@ -7,7 +7,7 @@ use std::ops::Range;
 use seaworthy_base::ServiceName;
 
 use crate::draft::Draft;
-use crate::read::{Reader, closest, shorten};
+use crate::read::{Reader, shorten, some_of};
 use crate::route::{RawRoute, Said};
 use crate::site::{PortUse, RouteAction, ServiceKind, Tls};
 
@@ -31,7 +31,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_doubles(reader, &draft.routes);
     check_after(reader, draft);
     if draft.routes.is_empty() && draft.services.len() > 1 {
-        let end = reader.text.len();
+        let end = reader.source.len();
         reader.problem(
             end..end,
             "there is no `[[route]]`: no request would reach a service",
@@ -64,7 +64,7 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
         );
     }
     if draft.tls == Some(Tls::Off) && !draft.listen.https.is_empty() {
-        let end = reader.text.len();
+        let end = reader.source.len();
         reader.problem(end..end, "`listen.https` is given, but `tls.mode` is `off`", None);
     }
 }
@@ -97,11 +97,10 @@ pub(crate) fn is_domain(text: &str) -> bool {
 fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
     let Said::Is(RouteAction::Service { service, port }) = &route.action else { return };
     let Some(target) = draft.services.get(service) else {
-        let close = closest(service.as_str(), draft.services.keys().map(ServiceName::as_str));
-        let help = close.map_or_else(
-            || format!("there are: {}", list(draft.services.keys())),
-            |close| format!("did you mean `{close}`?"),
-        );
+        let names = || draft.services.keys().map(ServiceName::as_str);
+        let help = reader
+            .suggest(service.as_str(), names())
+            .unwrap_or_else(|| format!("there are: {}", some_of(names())));
         reader.problem(
             route.span.clone(),
             format!("this route goes to `{service}`, and there is no such service"),
@@ -141,8 +140,7 @@ fn check_doubles(reader: &mut Reader<'_>, routes: &[RawRoute]) {
             };
             let key = (path.clone(), sorted(&route.hosts), sorted(&route.methods));
             if let Some(first) = seen.get(&key) {
-                let line =
-                    reader.text[..first.start.min(reader.text.len())].matches('\n').count() + 1;
+                let (line, _) = reader.source.position(first.start);
                 reader.problem(
                     route.span.clone(),
                     format!("`{}` has a route already, in line {line}", shorten(path)),

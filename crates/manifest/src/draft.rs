@@ -63,8 +63,8 @@ impl Draft {
 pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project: &Path) -> Draft {
     let mut draft = Draft::default();
     let found = reader.known(document, keys::SITE, "the manifest");
-    let text_length = reader.text.len();
-    if reader.text.trim().is_empty() {
+    let text_length = reader.source.len();
+    if reader.source.is_blank() {
         reader.problem(
             0..0,
             "the manifest is empty",
@@ -73,13 +73,7 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         return draft;
     }
     draft.name = match found.get("site") {
-        Some((_, value)) => reader.text(value).and_then(|text| {
-            text.parse()
-                .map_err(|error: seaworthy_base::names::NameError| {
-                    reader.problem(value.span(), error.to_string(), None)
-                })
-                .ok()
-        }),
+        Some((_, value)) => reader.text(value).and_then(|text| reader.name(value.span(), &text)),
         None => folder_name(project),
     };
     if draft.name.is_none() && !found.contains_key("site") {
@@ -113,15 +107,11 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
     match found.get("service") {
         Some((_, value)) => {
             for (name, value) in reader.table(value).into_iter().flatten() {
-                let parsed = name.get_ref().parse::<ServiceName>();
-                match parsed {
-                    Ok(parsed) => {
-                        if let Some(service) = read_service(reader, &parsed, value) {
-                            draft.services.insert(parsed.clone(), service);
-                        }
-                        draft.places.insert(parsed, name.span());
+                if let Some(parsed) = reader.name::<ServiceName>(name.span(), name.get_ref()) {
+                    if let Some(service) = read_service(reader, &parsed, value) {
+                        draft.services.insert(parsed.clone(), service);
                     }
-                    Err(error) => reader.problem(name.span(), error.to_string(), None),
+                    draft.places.insert(parsed, name.span());
                 }
             }
         }

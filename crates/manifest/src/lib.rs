@@ -2,15 +2,17 @@
 //!
 //! One pipeline for every caller (`check`, `plan`, `up`, control itself): spanned TOML → a reader that
 //! knows the keys ([`keys`]) and collects problems → checks across sections → [`Site`]. Invariants: all
-//! problems are reported at once, each with its place; an unknown key is an error; nothing of the file
-//! but the line in question is shown, and no text of a key that looks like a secret. Not here: reading
+//! problems are reported at once, each with its place; an unknown key is an error; of the file only the
+//! lines in question are shown, and of those only what cannot be a secret ([`mask`]). Not here: reading
 //! secrets, looking at the machine.
 
 mod checks;
 mod draft;
+mod excerpt;
 pub mod inherit;
 mod init;
 pub mod keys;
+mod mask;
 mod read;
 mod report;
 mod route;
@@ -25,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 use seaworthy_base::Code;
 
+use crate::excerpt::Source;
+
 pub use init::{InitResult, init};
 pub use report::{Problem, Report};
 pub use schema::{reference, schema};
@@ -33,6 +37,9 @@ pub use words::{WordsError, split_words};
 
 /// The largest manifest in bytes: the longest that people write has ten thousand.
 const MAX_SIZE: u64 = 1 << 20;
+
+/// What the parser says of a key that stands twice.
+const DUPLICATE_KEY: &str = "duplicate key";
 
 /// Reads the manifest of a project: its folder, or the file itself.
 pub fn load(place: &Path) -> Result<Site, Report> {
@@ -88,21 +95,24 @@ fn read_text(file: &Path) -> Result<String, Report> {
 /// Reads a manifest's text. `file` is for the report, `project` the folder that paths are inside of.
 pub fn parse(text: &str, file: &Path, project: &Path) -> Result<Site, Report> {
     let (document, errors) = toml::de::DeTable::parse_recoverable(text);
-    let mut reader = read::Reader::new(text);
+    // A key that stands twice does not shift what is key and what is value; any other error may.
+    let sound = errors.iter().all(|error| error.message() == DUPLICATE_KEY);
+    let source = Source::new(text, document.get_ref(), sound);
+    let mut reader = read::Reader::new(&source);
     for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        reader.problem(span, error.message().to_owned(), None);
+        reader.syntax(&error);
     }
-    let site = draft::read_site(&mut reader, document.get_ref(), project);
-    if reader.problems.is_empty() {
-        checks::check(&mut reader, &site);
+    let draft = draft::read_site(&mut reader, document.get_ref(), project);
+    if reader.is_content() {
+        checks::check(&mut reader, &draft);
     }
-    if reader.problems.is_empty()
-        && let Some(site) = site.finish()
+    if reader.is_content()
+        && let Some(site) = draft.finish()
     {
         return Ok(site);
     }
-    Err(Report::new(Code::ManifestInvalid, PathBuf::from(file), text, reader.problems))
+    let (problems, dropped) = reader.into_problems();
+    Err(Report::new(PathBuf::from(file), &source, problems, dropped))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use seaworthy_base::{ByteSize, ServiceName};
 use toml::de::DeValue;
 
 use crate::keys;
-use crate::read::{Reader, Value, shorten};
+use crate::read::{Reader, Value};
 use crate::site::RouteAction;
 
 /// A key of a route: not said, cleared with `false`, or set.
@@ -108,12 +108,10 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
                     || path.contains(['?', '#'])
                     || path.contains(char::is_whitespace)
                 {
+                    let quoted = reader.quote(&span, &path);
                     reader.problem(
                         span,
-                        format!(
-                            "`{}` is no path: it begins with `/` and has no `?`",
-                            shorten(&path)
-                        ),
+                        format!("{quoted} is no path: it begins with `/` and has no `?`"),
                         None,
                     );
                 } else {
@@ -184,22 +182,15 @@ fn read_action(
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let text = reader.text(value)?;
     if text.starts_with('@') {
-        reader.problem(
-            value.span(),
-            format!("planned: `{}` is not built yet", shorten(&text)),
-            None,
-        );
+        let known = ["@health", "@metrics", "@client-events"].contains(&text.as_str());
+        let shown = if known { &text } else { "@…" };
+        reader.problem(value.span(), format!("planned: `{shown}` is not built yet"), None);
         return None;
     }
     let (service, port) = text
         .split_once(':')
         .map_or((text.as_str(), None), |(service, port)| (service, Some(port.to_owned())));
-    let service = service
-        .parse()
-        .map_err(|error: seaworthy_base::names::NameError| {
-            reader.problem(value.span(), error.to_string(), None)
-        })
-        .ok()?;
+    let service = reader.name(value.span(), service)?;
     Some(RouteAction::Service { service, port })
 }
 
@@ -260,12 +251,10 @@ fn read_headers(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawHeaders>
         let mut all = BTreeMap::new();
         for (span, name, text) in given {
             if !token(&name) || text.chars().any(char::is_control) {
+                let quoted = reader.quote(&span, &name);
                 reader.problem(
                     span,
-                    format!(
-                        "`{}` is no header, or its value holds control characters",
-                        shorten(&name)
-                    ),
+                    format!("{quoted} is no header, or its value holds control characters"),
                     None,
                 );
             } else {

@@ -15,7 +15,7 @@ use toml::de::DeValue;
 
 use self::process::read_process;
 use crate::keys;
-use crate::read::{Reader, Value, is_secret_name, shorten};
+use crate::read::{Reader, Value, is_secret_name};
 use crate::site::{PortUse, Process, SecretUse, Service, ServiceKind};
 
 pub(crate) fn read_service(
@@ -130,15 +130,11 @@ fn read_port(
                 if !is_secret_name(&variable) {
                     reader.problem(
                         span,
-                        format!("`{}` is no name of an environment variable", shorten(&variable)),
+                        "the value beside this name is no name of an environment variable",
                         None,
                     );
                 } else if all.iter().any(|(_, known)| *known == variable) {
-                    reader.problem(
-                        span,
-                        format!("two ports in the same variable `{variable}`"),
-                        None,
-                    );
+                    reader.problem(span, "two ports in the same variable", None);
                 } else {
                     all.push((name, variable));
                 }
@@ -214,9 +210,10 @@ fn check_inside(reader: &mut Reader<'_>, span: Range<usize>, text: &str) -> bool
         depth >= 0
     });
     if !stays || text.is_empty() || text.contains('\0') {
+        let quoted = reader.quote(&span, text);
         reader.problem(
             span,
-            format!("`{}` leaves the project's folder", shorten(text)),
+            format!("{quoted} leaves the project's folder"),
             Some("write a path below the folder that holds seaworthy.toml".to_owned()),
         );
         return false;

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::health::read_health;
 use crate::keys;
-use crate::read::{Reader, Value, shorten};
+use crate::read::{Reader, Value};
 use crate::site::{Instances, LogRules, PortUse, Process, Restart, Stop};
 
 pub(super) fn read_process(
@@ -27,12 +27,15 @@ pub(super) fn read_process(
     for (span, name) in after {
         match name.parse::<ServiceName>() {
             Ok(name) => after_names.push(name),
-            Err(_) if name.contains('.') => reader.problem(
-                span,
-                format!("planned: starting after `{}` is not built yet", shorten(&name)),
-                Some("services of this site can be named".to_owned()),
-            ),
-            Err(error) => reader.problem(span, error.to_string(), None),
+            Err(_) if name.contains('.') => {
+                let quoted = reader.quote(&span, &name);
+                reader.problem(
+                    span,
+                    format!("planned: starting after {quoted} is not built yet"),
+                    Some("services of this site can be named".to_owned()),
+                );
+            }
+            Err(_) => drop(reader.name::<ServiceName>(span, &name)),
         }
     }
     Some(Process {
