@@ -7,8 +7,9 @@ use std::ops::Range;
 use seaworthy_base::ServiceName;
 
 use crate::draft::Draft;
+use crate::inherit;
 use crate::read::{Reader, shorten, some_of};
-use crate::route::{RawRoute, Said};
+use crate::route::RawRoute;
 use crate::site::{PortUse, RouteAction, ServiceKind, Tls};
 
 pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
@@ -29,6 +30,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
         }
     }
     check_doubles(reader, &draft.routes);
+    check_served(reader, draft);
     check_after(reader, draft);
     if draft.routes.is_empty() && draft.services.len() > 1 {
         let end = reader.source.len();
@@ -95,7 +97,7 @@ pub(crate) fn is_domain(text: &str) -> bool {
 }
 
 fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
-    let Said::Is(RouteAction::Service { service, port }) = &route.action else { return };
+    let Some(RouteAction::Service { service, port }) = &route.action else { return };
     let Some(target) = draft.services.get(service) else {
         let names = || draft.services.keys().map(ServiceName::as_str);
         let help = reader
@@ -121,6 +123,18 @@ fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
             route.span.clone(),
             format!("service `{service}` has no port `{}`", shorten(port)),
             Some(format!("its ports: {}", ports.join(", "))),
+        );
+    }
+}
+
+fn check_served(reader: &mut Reader<'_>, draft: &Draft) {
+    for (route, path) in inherit::unserved(&draft.routes, &draft.hosts()) {
+        let Some(route) = draft.routes.get(route) else { continue };
+        let span = route.path_spans.get(path).unwrap_or(&route.span).clone();
+        reader.problem(
+            span,
+            "this path has nothing to serve: neither its route nor a wider one says where it goes",
+            Some("to = \"service\", redirect, respond, or block = true".to_owned()),
         );
     }
 }

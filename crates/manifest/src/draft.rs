@@ -36,19 +36,25 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// The hosts it serves: those given, or one under `localhost`.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let given: Vec<String> = self.domains.iter().map(|(_, domain)| domain.clone()).collect();
+        match &self.name {
+            Some(name) if given.is_empty() => vec![format!("{name}.localhost")],
+            _ => given,
+        }
+    }
+
     /// The site, when its name could be read.
     pub(crate) fn finish(self) -> Option<Site> {
+        let domains = self.hosts();
         let name = self.name?;
-        let mut domains: Vec<String> = self.domains.into_iter().map(|(_, domain)| domain).collect();
-        if domains.is_empty() {
-            domains.push(format!("{name}.localhost"));
-        }
         let mut routes = self.routes;
         if let (true, [only]) = (routes.is_empty(), &self.services.keys().collect::<Vec<_>>()[..]) {
             routes.push(RawRoute::everything_to(only));
         }
         Some(Site {
-            routes: crate::inherit::resolve(&routes),
+            routes: crate::inherit::resolve(&routes, &domains),
             name,
             domains,
             redirect_domains: self.redirect_domains.into_iter().map(|(_, domain)| domain).collect(),

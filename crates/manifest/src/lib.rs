@@ -9,7 +9,7 @@
 mod checks;
 mod draft;
 mod excerpt;
-pub mod inherit;
+mod inherit;
 mod init;
 pub mod keys;
 mod mask;

@@ -13,7 +13,7 @@ use crate::site::RouteAction;
 
 /// A key of a route: not said, cleared with `false`, or set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Said<T> {
+pub(crate) enum Said<T> {
     /// Nothing was said: it is inherited.
     #[default]
     Nothing,
@@ -25,63 +25,102 @@ pub enum Said<T> {
 
 /// Header changes as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawHeaders {
+pub(crate) struct RawHeaders {
     /// `set`.
-    pub set: BTreeMap<String, String>,
+    pub(crate) set: BTreeMap<String, String>,
     /// `add`.
-    pub add: BTreeMap<String, String>,
+    pub(crate) add: BTreeMap<String, String>,
     /// `remove`.
-    pub remove: Vec<String>,
+    pub(crate) remove: Vec<String>,
     /// `mode = "missing"`.
-    pub only_missing: bool,
+    pub(crate) only_missing: bool,
 }
 
 /// Times as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawTimes {
+pub(crate) struct RawTimes {
     /// `connect`.
-    pub connect: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
     /// `response`.
-    pub response: Option<Duration>,
+    pub(crate) response: Option<Duration>,
     /// `idle`.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
 }
 
 /// A `[[route]]` as it stands in the file.
 #[derive(Debug, Clone, Default)]
-pub struct RawRoute {
+pub(crate) struct RawRoute {
     pub(crate) span: Range<usize>,
+    /// Where each path stands.
+    pub(crate) path_spans: Vec<Range<usize>>,
     /// Path patterns.
-    pub paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// Hosts.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Methods.
-    pub methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// Priority.
-    pub priority: i64,
-    /// Where to.
-    pub action: Said<RouteAction>,
+    pub(crate) priority: i64,
+    /// What it does, if it says so.
+    pub(crate) action: Option<RouteAction>,
+    /// Where the action stands.
+    pub(crate) action_span: Range<usize>,
+    /// It says what it does, and that could not be read.
+    pub(crate) action_unread: bool,
+    /// Inherited actions that it takes away (`key = false`).
+    pub(crate) cleared: Vec<ActionKey>,
     /// `body_limit`.
-    pub body_limit: Said<ByteSize>,
+    pub(crate) body_limit: Said<ByteSize>,
     /// `timeout`.
-    pub timeout: Said<RawTimes>,
+    pub(crate) timeout: Said<RawTimes>,
     /// `stream`.
-    pub stream: Said<bool>,
+    pub(crate) stream: Said<bool>,
     /// `log`.
-    pub log: Said<bool>,
+    pub(crate) log: Said<bool>,
     /// `response_headers`.
-    pub response_headers: Said<RawHeaders>,
+    pub(crate) response_headers: Said<RawHeaders>,
     /// `request_headers`.
-    pub request_headers: Said<RawHeaders>,
+    pub(crate) request_headers: Said<RawHeaders>,
     /// `cache_control`.
-    pub cache_control: Said<Vec<(String, String)>>,
+    pub(crate) cache_control: Said<Vec<(String, String)>>,
+}
+
+/// The keys of which a route has one at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ActionKey {
+    /// `to`.
+    To,
+    /// `block`.
+    Block,
+    /// `redirect`.
+    Redirect,
+    /// `respond`.
+    Respond,
+}
+
+impl ActionKey {
+    const ALL: [(&'static str, Self); 4] = [
+        ("to", Self::To),
+        ("block", Self::Block),
+        ("redirect", Self::Redirect),
+        ("respond", Self::Respond),
+    ];
+
+    pub(crate) fn of(action: &RouteAction) -> Self {
+        match action {
+            RouteAction::Service { .. } => Self::To,
+            RouteAction::Block => Self::Block,
+            RouteAction::Redirect { .. } => Self::Redirect,
+            RouteAction::Respond { .. } => Self::Respond,
+        }
+    }
 }
 
 impl RawRoute {
     /// The route of a manifest that has none.
     pub(crate) fn everything_to(service: &ServiceName) -> Self {
         let action = RouteAction::Service { service: service.clone(), port: None };
-        Self { paths: vec!["/*".to_owned()], action: Said::Is(action), ..Self::default() }
+        Self { paths: vec!["/*".to_owned()], action: Some(action), ..Self::default() }
     }
 }
 
@@ -116,6 +155,7 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
                     );
                 } else {
                     route.paths.push(path);
+                    route.path_spans.push(span);
                 }
             }
         }
@@ -137,7 +177,7 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
     }
     route.priority =
         get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
-    route.action = read_action(reader, &found);
+    read_action(reader, &found, &mut route);
     route.body_limit = said(get("body_limit"), |value| reader.size(value));
     route.timeout = said(get("timeout"), |value| read_times(reader, value));
     route.stream =
@@ -154,29 +194,41 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
 fn read_action(
     reader: &mut Reader<'_>,
     found: &BTreeMap<&str, (Range<usize>, Value<'_>)>,
-) -> Said<RouteAction> {
-    let given: Vec<&str> = ["to", "block", "redirect", "respond"]
-        .into_iter()
-        .filter(|key| found.contains_key(key))
-        .collect();
-    if let [_, second, ..] = given[..]
-        && let Some((span, _)) = found.get(second)
-    {
-        reader.problem(span.clone(), format!("{} exclude each other", given.join(" and ")), None);
-    }
-    let Some((_, value)) = given.first().and_then(|key| found.get(key)) else {
-        return Said::Nothing;
-    };
-    match given[0] {
-        "to" => said(Some(value), |value| read_target(reader, value)),
-        "block" if value.get_ref().as_table().is_some() => {
-            reader.problem(value.span(), "planned: `block = { query }` is not built yet", None);
-            Said::Nothing
+    route: &mut RawRoute,
+) {
+    let mut given: Vec<&str> = Vec::new();
+    for (name, key) in ActionKey::ALL {
+        let Some((span, value)) = found.get(name) else { continue };
+        if value.get_ref().as_bool() == Some(false) {
+            route.cleared.push(key);
+            continue;
         }
-        "block" => said(Some(value), |value| reader.switch(value).map(|_| RouteAction::Block)),
-        "redirect" => said(Some(value), |value| read_redirect(reader, value)),
-        _ => said(Some(value), |value| read_respond(reader, value)),
+        given.push(name);
+        if given.len() > 1 {
+            reader.problem(
+                span.clone(),
+                format!("{} exclude each other", given.join(" and ")),
+                None,
+            );
+            continue;
+        }
+        route.action = match key {
+            ActionKey::To => read_target(reader, value),
+            ActionKey::Block => read_block(reader, value),
+            ActionKey::Redirect => read_redirect(reader, value),
+            ActionKey::Respond => read_respond(reader, value),
+        };
+        route.action_span = value.span();
+        route.action_unread = route.action.is_none();
     }
+}
+
+fn read_block(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
+    if value.get_ref().as_table().is_some() {
+        reader.problem(value.span(), "planned: `block = { query }` is not built yet", None);
+        return None;
+    }
+    reader.switch(value).map(|_| RouteAction::Block)
 }
 
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
