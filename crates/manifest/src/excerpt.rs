@@ -58,6 +58,11 @@ impl<'t> Source<'t> {
         self.text.trim().is_empty()
     }
 
+    /// Whether the whole text is TOML.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.mask.is_sound()
+    }
+
     /// Whether the key or value at this place may be quoted in a message.
     pub(crate) fn shows(&self, span: &Range<usize>) -> bool {
         self.mask.shows(span)

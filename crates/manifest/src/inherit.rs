@@ -8,9 +8,15 @@
 
 pub(crate) mod width;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use self::width::{Pattern, Widths};
 use crate::route::{ActionKey, RawHeaders, RawRoute, Said};
 use crate::site::{HeaderRules, Route, RouteAction, RouteSettings};
+
+/// A path pattern by the position of its route, and by its own there.
+pub(crate) type Place = (usize, usize);
 
 /// Resolves all routes; one for each path pattern, the one that wins first. Patterns that serve nothing
 /// (see [`unserved`]) are left out.
@@ -26,11 +32,31 @@ pub(crate) fn resolve(routes: &[RawRoute], domains: &[String]) -> Vec<Route> {
 
 /// Path patterns for which neither their route nor a wider one says what to do: route and path, by
 /// position. Where an action could not be read, nothing is claimed.
-pub(crate) fn unserved(routes: &[RawRoute], domains: &[String]) -> Vec<(usize, usize)> {
+pub(crate) fn unserved(routes: &[RawRoute], domains: &[String]) -> Vec<Place> {
     let widths = Widths::new(routes, domains);
     let patterns = widths.patterns.iter();
     let unserved = patterns.filter(|one| action(&chain(&widths, routes, one)) == Ok(None));
     unserved.map(|pattern| (pattern.route, pattern.at)).collect()
+}
+
+/// Path patterns that are for the same requests as an earlier one: the earlier one and it, each as route
+/// and path by position.
+pub(crate) fn doubles(routes: &[RawRoute], domains: &[String]) -> Vec<(Place, Place)> {
+    let widths = Widths::new(routes, domains);
+    let mut first: BTreeMap<_, Place> = BTreeMap::new();
+    let mut in_file: Vec<&Pattern> = widths.patterns.iter().collect();
+    in_file.sort_by_key(|pattern| (pattern.route, pattern.at));
+    let doubles = in_file.into_iter().filter_map(|pattern| {
+        let place = (pattern.route, pattern.at);
+        match first.entry(widths.requests(pattern)) {
+            Entry::Occupied(first) => Some((*first.get(), place)),
+            Entry::Vacant(free) => {
+                free.insert(place);
+                None
+            }
+        }
+    });
+    doubles.collect()
 }
 
 /// The routes whose words count for a pattern: the widest first, its own last.

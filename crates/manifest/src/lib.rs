@@ -12,6 +12,7 @@ mod excerpt;
 mod inherit;
 mod init;
 pub mod keys;
+mod limits;
 mod mask;
 mod read;
 mod report;
@@ -19,6 +20,7 @@ mod route;
 mod schema;
 mod service;
 pub mod site;
+mod wire;
 mod words;
 
 use std::fs;
@@ -34,9 +36,6 @@ pub use report::{Problem, Report};
 pub use schema::{reference, schema};
 pub use site::Site;
 pub use words::{WordsError, split_words};
-
-/// The largest manifest in bytes: the longest that people write has ten thousand.
-const MAX_SIZE: u64 = 1 << 20;
 
 /// What the parser says of a key that stands twice.
 const DUPLICATE_KEY: &str = "duplicate key";
@@ -68,7 +67,7 @@ fn read_text(file: &Path) -> Result<String, Report> {
         ),
     })?;
     let mut bytes = Vec::new();
-    let read = opened.take(MAX_SIZE + 1).read_to_end(&mut bytes);
+    let read = opened.take(limits::FILE + 1).read_to_end(&mut bytes);
     read.map_err(|error| {
         refused(
             Code::ManifestUnreadable,
@@ -76,7 +75,7 @@ fn read_text(file: &Path) -> Result<String, Report> {
             "is it a file?",
         )
     })?;
-    if bytes.len() as u64 > MAX_SIZE {
+    if bytes.len() as u64 > limits::FILE {
         return Err(refused(
             Code::ManifestUnreadable,
             format!("`{}` is larger than 1M: that is no manifest", file.display()),
@@ -103,9 +102,7 @@ pub fn parse(text: &str, file: &Path, project: &Path) -> Result<Site, Report> {
         reader.syntax(&error);
     }
     let draft = draft::read_site(&mut reader, document.get_ref(), project);
-    if reader.is_content() {
-        checks::check(&mut reader, &draft);
-    }
+    checks::check(&mut reader, &draft);
     if reader.is_content()
         && let Some(site) = draft.finish()
     {

@@ -180,6 +180,11 @@ impl<'t> Mask<'t> {
         }
     }
 
+    /// Whether the whole text is TOML.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sound
+    }
+
     /// The pieces that are not over before `from`.
     pub(crate) fn pieces(&self, from: usize) -> &[Piece] {
         self.pieces

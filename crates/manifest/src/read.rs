@@ -23,6 +23,18 @@ const COMMON_NAMES: [&str; 12] = [
     "LANG", "DATA",
 ];
 
+/// What [`Reader::known`] found: by key, with the place of the key.
+pub(crate) type Found<'a> = BTreeMap<&'a str, (Range<usize>, Value<'a>)>;
+
+/// A name and its text, with the places of both.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Range<usize>,
+    pub(crate) name: String,
+    pub(crate) span: Range<usize>,
+    pub(crate) text: String,
+}
+
 /// A value with its place.
 pub(crate) type Value<'a> = &'a Spanned<DeValue<'a>>;
 
@@ -81,6 +93,35 @@ impl<'t> Reader<'t> {
         self.problems.is_empty()
     }
 
+    /// How many problems there are, to be given to [`Self::understood`].
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len() + self.dropped
+    }
+
+    /// Whether the text is TOML and there was no problem since `before`.
+    pub(crate) fn understood(&self, before: usize) -> bool {
+        self.is_sound() && self.count() == before
+    }
+
+    /// Whether the whole text is TOML.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.source.is_sound()
+    }
+
+    /// Notes a list that is too long, and cuts it.
+    pub(crate) fn at_most<T>(
+        &mut self,
+        value: Value<'_>,
+        list: &mut Vec<T>,
+        most: usize,
+        what: &str,
+    ) {
+        if list.len() > most {
+            self.problem(value.span(), format!("this list has more than {most} {what}"), None);
+            list.truncate(most);
+        }
+    }
+
     /// All problems, and how many more there were.
     pub(crate) fn into_problems(self) -> (Vec<RawProblem>, usize) {
         (self.problems, self.dropped)
@@ -126,7 +167,7 @@ impl<'t> Reader<'t> {
         table: &'a DeTable<'a>,
         keys: &[Key],
         place: &str,
-    ) -> BTreeMap<&'a str, (Range<usize>, Value<'a>)> {
+    ) -> Found<'a> {
         let mut found = BTreeMap::new();
         for (name, value) in table {
             let text: &str = name.get_ref().as_ref();
@@ -258,12 +299,13 @@ impl<'t> Reader<'t> {
     }
 
     /// Names and texts, in the order of the file.
-    pub(crate) fn map(&mut self, value: Value<'_>) -> Vec<(Range<usize>, String, String)> {
+    pub(crate) fn map(&mut self, value: Value<'_>) -> Vec<Entry> {
         let Some(table) = self.table(value) else { return Vec::new() };
         table
             .iter()
             .filter_map(|(name, value)| {
-                Some((name.span(), name.get_ref().to_string(), self.text(value)?))
+                let (key, span) = (name.span(), value.span());
+                Some(Entry { key, name: name.get_ref().to_string(), span, text: self.text(value)? })
             })
             .collect()
     }
@@ -301,6 +343,10 @@ impl<'t> Reader<'t> {
             return self.text(line).map(Command::Shell);
         }
         let text = self.text(value)?;
+        if text.contains('\0') {
+            self.problem(value.span(), "a command cannot hold a NUL byte", None);
+            return None;
+        }
         let words = match split_words(&text) {
             Ok(words) if !words.is_empty() => words,
             Ok(_) => {
@@ -340,13 +386,13 @@ impl<'t> Reader<'t> {
 
     pub(crate) fn environment(&mut self, value: Value<'_>) -> BTreeMap<String, EnvValue> {
         let mut all = BTreeMap::new();
-        for (span, name, text) in self.map(value) {
+        for Entry { key, name, span, text } in self.map(value) {
             if name.is_empty()
                 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
                 || name.as_bytes()[0].is_ascii_digit()
             {
-                let quoted = self.quote(&span, &name);
-                self.problem(span, format!("{quoted} is no name of an environment variable"), None);
+                let quoted = self.quote(&key, &name);
+                self.problem(key, format!("{quoted} is no name of an environment variable"), None);
                 continue;
             }
             let value = match text.strip_prefix("secret:") {
@@ -357,6 +403,10 @@ impl<'t> Reader<'t> {
                         "what follows `secret:` is no name of a secret",
                         Some("a name is `A-Z`, `0-9` and `_`".to_owned()),
                     );
+                    continue;
+                }
+                None if text.contains('\0') => {
+                    self.problem(span, "a value of the environment cannot hold a NUL byte", None);
                     continue;
                 }
                 None => EnvValue::Text(text),

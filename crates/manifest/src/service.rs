@@ -15,30 +15,79 @@ use toml::de::DeValue;
 
 use self::process::read_process;
 use crate::keys;
-use crate::read::{Reader, Value, is_secret_name};
+use crate::limits;
+use crate::read::{Entry, Found, Reader, Value, is_secret_name};
 use crate::site::{PortUse, Process, SecretUse, Service, ServiceKind};
+use crate::wire;
+
+/// The keys of which a service has exactly one.
+const KINDS: [&str; 3] = ["run", "static", "upstreams"];
+
+/// A service as the file names it, whether it could be read or not.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    /// Where its name stands.
+    pub(crate) span: Range<usize>,
+    pub(crate) service: Option<Service>,
+    /// What it starts after, with the place of each name.
+    pub(crate) after: Vec<(Range<usize>, ServiceName)>,
+    /// The ports that a route can name; none when they could not be read.
+    pub(crate) ports: Option<Vec<String>>,
+}
 
 pub(crate) fn read_service(
     reader: &mut Reader<'_>,
     name: &ServiceName,
+    span: Range<usize>,
     value: Value<'_>,
-) -> Option<Service> {
-    let table = reader.table(value)?;
+) -> Declared {
+    let mut declared = Declared { span, service: None, after: Vec::new(), ports: None };
+    let Some(table) = reader.table(value) else { return declared };
     let found = reader.known(table, keys::SERVICE, &format!("`[service.{name}]`"));
+    if let Some((_, value)) = found.get("after") {
+        declared.after = read_after(reader, value);
+    }
+    let before = reader.count();
+    let port = read_port(reader, found.get("port"), found.get("ports"));
+    if reader.understood(before) {
+        declared.ports = ports_of(&found, &port);
+    }
+    let kind = read_kind(reader, name, value.span(), &found, port);
+    let after = declared.after.iter().map(|(_, name)| name.clone()).collect();
+    declared.service = read_common(reader, name, &found, kind, after);
+    declared
+}
+
+/// The names of the ports that a route can ask for; none when it is unclear what the service is.
+fn ports_of(found: &Found<'_>, port: &PortUse) -> Option<Vec<String>> {
+    match port {
+        PortUse::Environment(all) if found.contains_key("run") => {
+            Some(all.iter().map(|(name, _)| name.clone()).collect())
+        }
+        _ => KINDS.iter().any(|kind| found.contains_key(kind)).then(Vec::new),
+    }
+}
+
+fn read_kind(
+    reader: &mut Reader<'_>,
+    name: &ServiceName,
+    place: Range<usize>,
+    found: &Found<'_>,
+    port: PortUse,
+) -> Option<ServiceKind> {
+    let place = place.start..place.start + 1;
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
-    let port = read_port(reader, get("port"), get("ports"));
     let mut names: Vec<&str> = vec!["RELEASE", "INSTANCE", "DATA"];
     let variables: Vec<String> = match &port {
         PortUse::Environment(all) => all.iter().map(|(_, variable)| variable.clone()).collect(),
         PortUse::Fixed(_) => vec!["PORT".to_owned()],
     };
     names.extend(variables.iter().map(String::as_str));
-    let kinds: Vec<&str> =
-        ["run", "static", "upstreams"].into_iter().filter(|key| found.contains_key(key)).collect();
-    let kind = match kinds[..] {
+    let kinds: Vec<&str> = KINDS.into_iter().filter(|key| found.contains_key(key)).collect();
+    match kinds[..] {
         ["run"] => {
             let run = get("run").and_then(|value| reader.command(value, &names));
-            read_process(reader, &found, port).and_then(|process| {
+            read_process(reader, found, port).and_then(|process| {
                 Some(ServiceKind::Process(Box::new(Process { run: run?, ..process })))
             })
         }
@@ -47,14 +96,14 @@ pub(crate) fn read_service(
                 root,
                 spa: get("spa").and_then(|value| reader.switch(value)).unwrap_or(false),
                 cache_control: get("cache_control")
-                    .map(|value| pairs(reader.map(value)))
+                    .map(|value| cache_rules(reader, value))
                     .unwrap_or_default(),
             })
         }
         ["upstreams"] => get("upstreams").map(|value| read_upstreams(reader, value)),
         [] => {
             reader.problem(
-                value.span().start..value.span().start + 1,
+                place,
                 format!("service `{name}` has none of `run`, `static`, `upstreams`"),
                 Some("run = \"…\" starts a program".to_owned()),
             );
@@ -62,7 +111,7 @@ pub(crate) fn read_service(
         }
         _ => {
             reader.problem(
-                value.span().start..value.span().start + 1,
+                place,
                 format!(
                     "service `{name}` has {}: only one of them is possible",
                     kinds.join(" and ")
@@ -71,7 +120,21 @@ pub(crate) fn read_service(
             );
             None
         }
-    };
+    }
+}
+
+fn read_common(
+    reader: &mut Reader<'_>,
+    name: &ServiceName,
+    found: &Found<'_>,
+    kind: Option<ServiceKind>,
+    after: Vec<ServiceName>,
+) -> Option<Service> {
+    let get = |key: &str| found.get(key).map(|(_, value)| *value);
+    let mut kind = kind;
+    if let Some(ServiceKind::Process(process)) = &mut kind {
+        process.after = after;
+    }
     let folder =
         get("dir").and_then(|value| inside(reader, value)).unwrap_or_else(|| ".".to_owned());
     let shared = get("shared").map(|value| reader.texts(value)).unwrap_or_default();
@@ -96,15 +159,51 @@ pub(crate) fn read_service(
     })
 }
 
-fn pairs(map: Vec<(Range<usize>, String, String)>) -> Vec<(String, String)> {
-    map.into_iter().map(|(_, name, value)| (name, value)).collect()
+fn read_after(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(Range<usize>, ServiceName)> {
+    let mut after = Vec::new();
+    for (span, name) in reader.texts(value) {
+        if name.contains('.') {
+            let quoted = reader.quote(&span, &name);
+            reader.problem(
+                span,
+                format!("planned: starting after {quoted} is not built yet"),
+                Some("services of this site can be named".to_owned()),
+            );
+        } else if let Some(name) = reader.name(span.clone(), &name) {
+            after.push((span, name));
+        }
+    }
+    reader.at_most(value, &mut after, limits::SERVICES, "names");
+    after
+}
+
+/// Rules of `cache_control`: path pattern and value, in the order written.
+pub(crate) fn cache_rules(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(String, String)> {
+    let mut rules = Vec::new();
+    for entry in reader.map(value) {
+        if !entry.name.starts_with(['/', '*']) || entry.name.len() > limits::PATH {
+            let quoted = reader.quote(&entry.key, &entry.name);
+            reader.problem(
+                entry.key,
+                format!("{quoted} is no path pattern: it begins with `/` or `*`"),
+                None,
+            );
+        } else if entry.text.trim().is_empty() || !wire::is_header_value(&entry.text) {
+            reader.problem(entry.span, "this is no value of `Cache-Control`", None);
+        } else {
+            rules.push((entry.name, entry.text));
+        }
+    }
+    reader.at_most(value, &mut rules, limits::CACHE_RULES, "rules");
+    rules
 }
 
 fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
-    let urls = reader.texts(value);
+    let mut urls = reader.texts(value);
+    reader.at_most(value, &mut urls, limits::UPSTREAMS, "upstreams");
     for (span, url) in &urls {
         let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        if authority.is_none_or(|authority| authority.is_empty() || authority.contains('/')) {
+        if !authority.is_some_and(wire::is_authority) {
             reader.problem(span.clone(), "an upstream is written `http://host:port`", None);
         }
     }
@@ -116,21 +215,23 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
 
 fn read_port(
     reader: &mut Reader<'_>,
-    port: Option<Value<'_>>,
-    ports: Option<Value<'_>>,
+    port: Option<&(Range<usize>, Value<'_>)>,
+    ports: Option<&(Range<usize>, Value<'_>)>,
 ) -> PortUse {
     let default = PortUse::Environment(vec![("http".to_owned(), "PORT".to_owned())]);
     match (port, ports) {
-        (Some(port), None) => {
+        (Some((_, port)), None) => {
             reader.number(port, 1..=65_535).map_or(default, |port| PortUse::Fixed(port as u16))
         }
-        (None, Some(ports)) => {
+        (None, Some((_, ports))) => {
             let mut all: Vec<(String, String)> = Vec::new();
-            for (span, name, variable) in reader.map(ports) {
-                if !is_secret_name(&variable) {
+            for Entry { key, name, span, text: variable } in reader.map(ports) {
+                if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+                    reader.problem(key, "a port's name is letters, digits, `-` and `_`", None);
+                } else if !is_secret_name(&variable) {
                     reader.problem(
                         span,
-                        "the value beside this name is no name of an environment variable",
+                        "this is no name of an environment variable: `A-Z`, `0-9` and `_`",
                         None,
                     );
                 } else if all.iter().any(|(_, known)| *known == variable) {
@@ -139,10 +240,11 @@ fn read_port(
                     all.push((name, variable));
                 }
             }
+            reader.at_most(ports, &mut all, limits::LIST, "ports");
             if all.is_empty() { default } else { PortUse::Environment(all) }
         }
-        (Some(_), Some(ports)) => {
-            reader.problem(ports.span(), "`port` and `ports` exclude each other", None);
+        (Some(_), Some((span, _))) => {
+            reader.problem(span.clone(), "`port` and `ports` exclude each other", None);
             default
         }
         (None, None) => default,

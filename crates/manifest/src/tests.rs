@@ -3,7 +3,9 @@ use crate::site::{RouteAction, ServiceKind};
 use proptest::prelude::*;
 
 mod inheritance;
+mod refused;
 mod secrets;
+mod whole;
 
 const GOOD: &str = "site = \"shop\"\n[service.web]\nrun = \"node server.js --port $PORT\"\n";
 

@@ -8,9 +8,11 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use crate::keys;
+use crate::limits;
 use crate::read::{Reader, Value};
 use crate::service::inside;
 use crate::site::{Listen, ListenAddress, SecretSources, Tls};
+use crate::wire;
 
 pub(super) fn read_tls(
     reader: &mut Reader<'_>,
@@ -43,14 +45,14 @@ pub(super) fn read_tls(
 
 pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Listen {
     let found = reader.known(table, keys::LISTEN, "`[listen]`");
-    let addresses = |reader: &mut Reader<'_>, key: &str| match found.get(key) {
-        Some((_, value)) => match value.get_ref() {
-            DeValue::Array(items) => {
-                items.iter().filter_map(|item| listen_address(reader, item)).collect()
-            }
-            _ => listen_address(reader, value).into_iter().collect(),
-        },
-        None => Vec::new(),
+    let addresses = |reader: &mut Reader<'_>, key: &str| -> Vec<ListenAddress> {
+        let Some((_, value)) = found.get(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            return listen_address(reader, value).into_iter().collect();
+        };
+        let mut all = items.iter().filter_map(|item| listen_address(reader, item)).collect();
+        reader.at_most(value, &mut all, limits::LIST, "addresses");
+        all
     };
     let (http, https) = (addresses(reader, "http"), addresses(reader, "https"));
     let free = [ListenAddress::Port(0)];
@@ -62,16 +64,15 @@ pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Liste
     ) {
         reader.problem(span.clone(), "`http` and `https` cannot listen on the same port", None);
     }
-    let trusted =
+    let mut trusted =
         found.get("trusted_proxies").map(|(_, value)| reader.texts(value)).unwrap_or_default();
     for (span, network) in &trusted {
-        let address = network.split('/').next().unwrap_or_default();
-        let bits = network
-            .split_once('/')
-            .is_none_or(|(_, bits)| bits.parse::<u8>().is_ok_and(|bits| bits <= 128));
-        if address.parse::<std::net::IpAddr>().is_err() || !bits {
+        if !wire::is_network(network) {
             reader.problem(span.clone(), "this is no network, such as `10.0.0.0/8`", None);
         }
+    }
+    if let Some((_, value)) = found.get("trusted_proxies") {
+        reader.at_most(value, &mut trusted, limits::LIST, "networks");
     }
     Listen {
         http,

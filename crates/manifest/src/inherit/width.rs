@@ -42,8 +42,8 @@ struct Reach {
 pub(crate) struct Widths {
     /// In the order in which they win.
     pub(crate) patterns: Vec<Pattern>,
-    routes: usize,
-    /// Whether the hosts and methods of one route cover those of another, by `wide * routes + narrow`.
+    reaches: Vec<Reach>,
+    /// Whether the hosts and methods of one route cover those of another, by `wide * count + narrow`.
     covers: Vec<bool>,
 }
 
@@ -70,12 +70,17 @@ impl Widths {
                 .cmp(&(Reverse(b.priority), &b.specificity, &b.path))
                 .then_with(|| reach(a).cmp(&reach(b)))
         });
-        Self { patterns, routes: routes.len(), covers }
+        Self { patterns, reaches, covers }
+    }
+
+    /// What a pattern is for, in the one spelling that two patterns for the same requests share.
+    pub(crate) fn requests(&self, pattern: &Pattern) -> impl Ord + use<'_> {
+        (pattern.path.clone(), self.reaches.get(pattern.route))
     }
 
     /// Whether every request of `narrow` is one of `wide`.
     pub(crate) fn covers(&self, wide: &Pattern, narrow: &Pattern) -> bool {
-        self.covers.get(wide.route * self.routes + narrow.route) == Some(&true)
+        self.covers.get(wide.route * self.reaches.len() + narrow.route) == Some(&true)
             && path_covers(&wide.path, &narrow.path)
     }
 

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use toml::de::DeValue;
 
-use super::pairs;
 use crate::keys;
 use crate::read::{Reader, Value};
+use crate::route::header_map;
 use crate::site::{Health, Probe};
+use crate::wire;
 
 pub(super) fn read_health(reader: &mut Reader<'_>, value: Option<Value<'_>>) -> Health {
     let mut health = Health { ready: Probe::default(), live: Probe::default() };
@@ -42,8 +43,12 @@ pub(super) fn read_health(reader: &mut Reader<'_>, value: Option<Value<'_>>) -> 
 
 fn read_path(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
     let text = reader.text(value)?;
-    if !text.starts_with('/') || text.contains(char::is_whitespace) {
-        reader.problem(value.span(), "a path begins with `/`", None);
+    if !wire::is_request_path(&text) {
+        reader.problem(
+            value.span(),
+            "a path begins with `/` and has no spaces; other letters are percent-encoded",
+            None,
+        );
         return None;
     }
     Some(text)
@@ -73,9 +78,7 @@ fn read_probe(reader: &mut Reader<'_>, value: Value<'_>) -> Probe {
             .filter_map(|(name, value)| Some((name.get_ref().to_string(), to_json(reader, value)?)))
             .collect();
     }
-    probe.headers = get("headers")
-        .map(|value| pairs(reader.map(value)).into_iter().collect())
-        .unwrap_or_default();
+    probe.headers = get("headers").map(|value| header_map(reader, value)).unwrap_or_default();
     for (key, into) in
         [("every", &mut probe.every), ("timeout", &mut probe.timeout), ("start", &mut probe.start)]
     {

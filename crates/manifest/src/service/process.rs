@@ -1,50 +1,30 @@
 //! The keys of a service that is a program: how many run, under which limits, how they start and stop.
 //!
 //! Invariant: a number that was accepted here fits the type of the limit it becomes. Not here: the command
-//! itself, which the caller reads, and whether the machine can grant the limits.
+//! itself and `after`, which the caller reads, and whether the machine can grant the limits.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-
-use seaworthy_base::ServiceName;
 use toml::de::DeValue;
 
 use super::health::read_health;
 use crate::keys;
-use crate::read::{Reader, Value};
+use crate::read::{Found, Reader, Value};
 use crate::site::{Instances, LogRules, PortUse, Process, Restart, Stop};
 
 pub(super) fn read_process(
     reader: &mut Reader<'_>,
-    found: &BTreeMap<&str, (Range<usize>, Value<'_>)>,
+    found: &Found<'_>,
     port: PortUse,
 ) -> Option<Process> {
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     let (memory_max, memory_restart) =
         get("memory").map_or((None, None), |value| read_memory(reader, value));
-    let after = get("after").map(|value| reader.texts(value)).unwrap_or_default();
-    let mut after_names = Vec::new();
-    for (span, name) in after {
-        match name.parse::<ServiceName>() {
-            Ok(name) => after_names.push(name),
-            Err(_) if name.contains('.') => {
-                let quoted = reader.quote(&span, &name);
-                reader.problem(
-                    span,
-                    format!("planned: starting after {quoted} is not built yet"),
-                    Some("services of this site can be named".to_owned()),
-                );
-            }
-            Err(_) => drop(reader.name::<ServiceName>(span, &name)),
-        }
-    }
     Some(Process {
         run: crate::site::Command::Argv(Vec::new()),
         instances: get("instances")
             .map_or(Instances::Fixed(1), |value| read_instances(reader, value)),
         port,
         health: read_health(reader, get("health")),
-        after: after_names,
+        after: Vec::new(),
         user: get("user").and_then(|value| reader.text(value)),
         memory_max,
         memory_restart,
