@@ -169,7 +169,7 @@ fn read_services(reader: &mut Reader<'_>, value: Value<'_>, draft: &mut Draft) {
     for (name, value) in table {
         if draft.services.len() == limits::SERVICES {
             let message = format!("a site has {} services at most", limits::SERVICES);
-            reader.problem(name.span(), message, None);
+            reader.limit(name.span(), message);
             return;
         }
         match reader.name::<ServiceName>(name.span(), name.get_ref()) {
@@ -208,7 +208,7 @@ fn read_routes(reader: &mut Reader<'_>, value: Value<'_>, draft: &mut Draft) {
             (headers > limits::HEADER_RULES, limits::HEADER_RULES, "header rules in its routes"),
         ];
         if let Some((_, most, what)) = over.into_iter().find(|(over, ..)| *over) {
-            reader.problem(route.span, format!("a site has {most} {what} at most"), None);
+            reader.limit(route.span, format!("a site has {most} {what} at most"));
             draft.complete.routes = false;
             return;
         }

@@ -11,6 +11,7 @@ mod draft;
 mod excerpt;
 mod inherit;
 mod init;
+mod input;
 pub mod keys;
 mod limits;
 mod mask;
@@ -23,11 +24,7 @@ pub mod site;
 mod wire;
 mod words;
 
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-use seaworthy_base::Code;
 
 use crate::excerpt::Source;
 
@@ -48,51 +45,15 @@ pub fn load(place: &Path) -> Result<Site, Report> {
         place.to_path_buf()
     };
     let project = file.parent().map(Path::to_path_buf).unwrap_or_default();
-    let text = read_text(&file)?;
+    let text = input::read(&file)?;
     parse(&text, &file, &project)
-}
-
-fn read_text(file: &Path) -> Result<String, Report> {
-    let refused = |code, message: String, help: &str| Report::single(code, file, message, help);
-    let opened = fs::File::open(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => refused(
-            Code::ManifestMissing,
-            format!("there is no `{}`", file.display()),
-            "seaworthy init   (looks at the folder and writes one)",
-        ),
-        _ => refused(
-            Code::ManifestUnreadable,
-            format!("could not read `{}`: {error}", file.display()),
-            "check the file's permissions",
-        ),
-    })?;
-    let mut bytes = Vec::new();
-    let read = opened.take(limits::FILE + 1).read_to_end(&mut bytes);
-    read.map_err(|error| {
-        refused(
-            Code::ManifestUnreadable,
-            format!("could not read `{}`: {error}", file.display()),
-            "is it a file?",
-        )
-    })?;
-    if bytes.len() as u64 > limits::FILE {
-        return Err(refused(
-            Code::ManifestUnreadable,
-            format!("`{}` is larger than 1M: that is no manifest", file.display()),
-            "seaworthy check --manifest DIR   names another folder",
-        ));
-    }
-    String::from_utf8(bytes).map_err(|_| {
-        refused(
-            Code::ManifestUnreadable,
-            format!("`{}` is not text (UTF-8)", file.display()),
-            "a manifest is TOML text",
-        )
-    })
 }
 
 /// Reads a manifest's text. `file` is for the report, `project` the folder that paths are inside of.
 pub fn parse(text: &str, file: &Path, project: &Path) -> Result<Site, Report> {
+    if let Some(report) = input::refuse(text, file) {
+        return Err(report);
+    }
     let (document, errors) = toml::de::DeTable::parse_recoverable(text);
     // A key that stands twice does not shift what is key and what is value; any other error may.
     let sound = errors.iter().all(|error| error.message() == DUPLICATE_KEY);

@@ -6,8 +6,8 @@
 
 /// The file, in bytes: the longest that people write has ten thousand.
 pub(crate) const FILE: u64 = 1 << 20;
-/// `[[…]]` and `[…]` together: opening one costs the parser a walk through its siblings.
-pub(crate) const HEADERS: usize = 5000;
+/// Lines that begin with `[`: opening a table costs the parser a walk through its siblings.
+pub(crate) const TABLES: usize = 5000;
 /// Services of a site.
 pub(crate) const SERVICES: usize = 200;
 /// `[[route]]` tables: each is compared with each.

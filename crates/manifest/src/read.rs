@@ -67,8 +67,17 @@ impl<'t> Reader<'t> {
         message: impl Into<String>,
         help: Option<String>,
     ) {
-        if self.problems.len() < MAX_KEPT {
-            self.problems.push(RawProblem { span, message: message.into(), help });
+        self.keep(RawProblem { span, message: message.into(), help, limit: false });
+    }
+
+    /// Notes that there is more of something than a manifest may hold.
+    pub(crate) fn limit(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.keep(RawProblem { span, message: message.into(), help: None, limit: true });
+    }
+
+    fn keep(&mut self, problem: RawProblem) {
+        if self.problems.len() < MAX_KEPT || problem.limit {
+            self.problems.push(problem);
         } else {
             self.dropped += 1;
         }
@@ -117,7 +126,7 @@ impl<'t> Reader<'t> {
         what: &str,
     ) {
         if list.len() > most {
-            self.problem(value.span(), format!("this list has more than {most} {what}"), None);
+            self.limit(value.span(), format!("this list has more than {most} {what}"));
             list.truncate(most);
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct RawProblem {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
+    /// Something is too large: told first, for the rest of the file was not looked at.
+    pub(crate) limit: bool,
 }
 
 /// Everything that is wrong with a manifest.
@@ -52,7 +54,7 @@ pub struct Report {
     pub code: Code,
     /// The manifest.
     pub file: PathBuf,
-    /// The first problems, in the order of the file.
+    /// The first problems: limits, then the others in the order of the file.
     pub problems: Vec<Problem>,
     /// How many problems there are beyond those.
     pub more: usize,
@@ -79,7 +81,7 @@ impl Report {
         mut raw: Vec<RawProblem>,
         dropped: usize,
     ) -> Self {
-        raw.sort_by_key(|problem| problem.span.start);
+        raw.sort_by_key(|problem| (!problem.limit, problem.span.start));
         let more = raw.len().saturating_sub(MAX_PROBLEMS) + dropped;
         raw.truncate(MAX_PROBLEMS);
         let problems = raw.into_iter().map(|problem| place(source, problem)).collect();

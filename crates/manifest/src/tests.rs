@@ -1,7 +1,11 @@
+use std::fs;
+
 use super::*;
 use crate::site::{RouteAction, ServiceKind};
 use proptest::prelude::*;
+use seaworthy_base::Code;
 
+mod hostile;
 mod inheritance;
 mod refused;
 mod secrets;
