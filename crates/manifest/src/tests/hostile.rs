@@ -23,6 +23,11 @@ fn filled(head: &str, line: impl Fn(usize) -> String) -> String {
     text
 }
 
+/// As many lines as are asked for, made from their number.
+fn repeated(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).fold(String::new(), |text, at| text + &line(at))
+}
+
 /// Names and texts; what a test says about one, it says with its name.
 fn hostile() -> Vec<(&'static str, String)> {
     let most = SIZE - 200;
@@ -35,9 +40,18 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("one unknown key", format!("{HEAD}{} = 1\n", "k".repeat(most))),
         ("one key again and again", filled(HEAD, |_| "cpu = 1\n".to_owned())),
         ("one table again and again", filled("", |_| "[a]\n".to_owned())),
-        ("tables reopened", filled("", |at| format!("[{}a{}]\n", if at < 2000 { "x." } else { "" }, at % 2000))),
-        ("one long line of keys", filled(HEAD, |at| format!("{}k{at} = 1", if at == 0 { "env = {" } else { ", " }))),
-        ("one long line of wrong values", filled(&format!("{HEAD}env = {{ a = 1"), |at| format!(", k{at} = 1")) + " }\n"),
+        (
+            "tables reopened",
+            filled("", |at| format!("[{}a{}]\n", if at < 2000 { "x." } else { "" }, at % 2000)),
+        ),
+        (
+            "one long line of keys",
+            filled(HEAD, |at| format!("{}k{at} = 1", if at == 0 { "env = {" } else { ", " })),
+        ),
+        (
+            "one long line of wrong values",
+            filled(&format!("{HEAD}env = {{ a = 1"), |at| format!(", k{at} = 1")) + " }\n",
+        ),
         ("one long string", format!("{HEAD}memory = \"{}\"\n", "x".repeat(most))),
         ("one long command", format!("{HEAD}build = \"{}\"\n", "$A | ".repeat(most / 5))),
         ("one long comment", format!("{HEAD}cpu = 99999 #{}\n", "x ".repeat(most / 2))),
@@ -46,28 +60,119 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("lines that are none", filled(HEAD, |_| "]\n".to_owned() + "=\n")),
         ("quotes", format!("{HEAD}{}", "\"".repeat(most))),
         ("brackets", format!("{HEAD}cpu = {}", "[".repeat(most))),
-        ("closed brackets", format!("{HEAD}cpu = {}{}", "[".repeat(most / 2), "]".repeat(most / 2))),
+        (
+            "closed brackets",
+            format!("{HEAD}cpu = {}{}", "[".repeat(most / 2), "]".repeat(most / 2)),
+        ),
         ("inline tables", format!("{HEAD}cpu = {}", "{a=".repeat(most / 3))),
         ("dotted keys", format!("{HEAD}{}a = 1", "a.".repeat(most / 2))),
         ("dotted headers", format!("[{}a]\n", "a.".repeat(most / 2))),
         ("many deep keys", filled(HEAD, |at| format!("k{at}{} = 1\n", ".a".repeat(70)))),
         ("a list of lists", format!("{HEAD}after = [{}]\n", "[],".repeat(most / 3))),
         ("paths", filled(&format!("{HEAD}[[route]]\npaths = ["), list) + "]\nto = \"web\"\n"),
-        ("routes", HEAD.to_owned() + &(0..4000).map(|at| format!("[[route]]\npaths = [\"/{at}\"]\n")).collect::<String>()),
-        ("routes with many paths", HEAD.to_owned() + &(0..400).map(|at| format!("[[route]]\npaths = [{}]\n", (0..200).map(|n| format!("\"/{at}/{n}*\",")).collect::<String>())).collect::<String>()),
-        ("paths that nearly cover", HEAD.to_owned() + TO_WEB + &(0..499).map(|at| format!("[[route]]\npaths = [\"/{}*{}b\", \"/{}*{}c{at}\"]\n", "a".repeat(at), "a".repeat(490 - at.min(489)), "a".repeat(at), "a".repeat(480 - at.min(479)))).collect::<String>()),
-        ("hosts in routes", HEAD.to_owned() + &(0..450).map(|at| format!("[[route]]\npaths = [\"/*\"]\nhosts = [{}]\nto = \"web\"\n", (0..99).map(|n| format!("\"h{at}.x{n}.localhost\",")).collect::<String>())).collect::<String>()),
-        ("domains", filled("domains = [", |at| format!("\"h{at}.localhost\",")) + "]\n" + HEAD.trim_start_matches("site = \"shop\"\n")),
+        (
+            "routes",
+            HEAD.to_owned() + &repeated(4000, |at| format!("[[route]]\npaths = [\"/{at}\"]\n")),
+        ),
+        (
+            "routes with many paths",
+            HEAD.to_owned()
+                + &repeated(400, |at| {
+                    format!(
+                        "[[route]]\npaths = [{}]\n",
+                        repeated(200, |n| format!("\"/{at}/{n}*\","))
+                    )
+                }),
+        ),
+        (
+            "paths that nearly cover",
+            HEAD.to_owned()
+                + TO_WEB
+                + &repeated(499, |at| {
+                    format!(
+                        "[[route]]\npaths = [\"/{}*{}b\", \"/{}*{}c{at}\"]\n",
+                        "a".repeat(at),
+                        "a".repeat(490 - at.min(489)),
+                        "a".repeat(at),
+                        "a".repeat(480 - at.min(479))
+                    )
+                }),
+        ),
+        (
+            "hosts in routes",
+            HEAD.to_owned()
+                + &repeated(450, |at| {
+                    format!(
+                        "[[route]]\npaths = [\"/*\"]\nhosts = [{}]\nto = \"web\"\n",
+                        repeated(99, |n| format!("\"h{at}.x{n}.localhost\","))
+                    )
+                }),
+        ),
+        (
+            "domains",
+            filled("domains = [", |at| format!("\"h{at}.localhost\","))
+                + "]\n"
+                + HEAD.trim_start_matches("site = \"shop\"\n"),
+        ),
         ("one domain again", filled("domains = [", |_| "\"a.localhost\",".to_owned()) + "]\n"),
-        ("headers that add up", HEAD.to_owned() + TO_WEB + &(0..400).map(|at| format!("[[route]]\npaths = [\"/{}*\"]\nresponse_headers = {{ set = {{ X-{at} = \"1\" }} }}\n", "a".repeat(at + 1))).collect::<String>()),
-        ("header rules", filled(&format!("{HEAD}{TO_WEB}response_headers = {{ remove = ["), |at| format!("\"X-{at}\",")) + "] }\n"),
-        ("cache rules", filled(&format!("{HEAD}{TO_WEB}cache_control = {{ a = 1"), |at| format!(", \"/{at}\" = \"no-store\"")) + " }\n"),
+        (
+            "headers that add up",
+            HEAD.to_owned()
+                + TO_WEB
+                + &repeated(400, |at| {
+                    format!(
+                        "[[route]]\npaths = [\"/{}*\"]\nresponse_headers = {{ set = {{ X-{at} = \"1\" }} }}\n",
+                        "a".repeat(at + 1)
+                    )
+                }),
+        ),
+        (
+            "header rules",
+            filled(&format!("{HEAD}{TO_WEB}response_headers = {{ remove = ["), |at| {
+                format!("\"X-{at}\",")
+            }) + "] }\n",
+        ),
+        (
+            "cache rules",
+            filled(&format!("{HEAD}{TO_WEB}cache_control = {{ a = 1"), |at| {
+                format!(", \"/{at}\" = \"no-store\"")
+            }) + " }\n",
+        ),
         ("services", filled("", |at| format!("[service.s{at}]\nrun = \"x\"\n"))),
-        ("services in one line", filled("service = { a = {}", |at| format!(", s{at} = {{}}")) + " }\n"),
-        ("services that wait", (0..200).map(|at| format!("[service.s{at}]\nrun = \"x\"\nafter = [{}]\n", (0..200).map(|n| format!("\"s{n}\",")).collect::<String>())).collect()),
-        ("names that point nowhere", HEAD.to_owned() + &(0..490).map(|at| format!("[[route]]\npaths = [\"/{at}\"]\nto = \"{}{at}\"\n", "w".repeat(36))).collect::<String>()),
-        ("environment", filled(&format!("{HEAD}env = {{ A = \"x\""), |at| format!(", A{at} = \"x\"")) + " }\ncpu = 99999\n"),
-        ("one fixed answer for all", HEAD.to_owned() + &format!("[[route]]\npaths = [\"/*\"]\nrespond = {{ body = \"{}\" }}\n", "x".repeat(900_000)) + &(0..400).map(|at| format!("[[route]]\npaths = [\"/{at}\"]\n")).collect::<String>()),
+        (
+            "services in one line",
+            filled("service = { a = {}", |at| format!(", s{at} = {{}}")) + " }\n",
+        ),
+        (
+            "services that wait",
+            repeated(200, |at| {
+                format!(
+                    "[service.s{at}]\nrun = \"x\"\nafter = [{}]\n",
+                    repeated(200, |n| format!("\"s{n}\","))
+                )
+            }),
+        ),
+        (
+            "names that point nowhere",
+            HEAD.to_owned()
+                + &repeated(490, |at| {
+                    format!("[[route]]\npaths = [\"/{at}\"]\nto = \"{}{at}\"\n", "w".repeat(36))
+                }),
+        ),
+        (
+            "environment",
+            filled(&format!("{HEAD}env = {{ A = \"x\""), |at| format!(", A{at} = \"x\""))
+                + " }\ncpu = 99999\n",
+        ),
+        (
+            "one fixed answer for all",
+            HEAD.to_owned()
+                + &format!(
+                    "[[route]]\npaths = [\"/*\"]\nrespond = {{ body = \"{}\" }}\n",
+                    "x".repeat(900_000)
+                )
+                + &repeated(400, |at| format!("[[route]]\npaths = [\"/{at}\"]\n")),
+        ),
         ("control characters", filled(HEAD, |at| format!("\"\\u001b[31m{at}\u{202e}\" = 1\n"))),
         ("letters of four bytes", format!("{HEAD}memory = \"{}", "🦀".repeat(most / 4))),
         ("carriage returns", format!("{HEAD}{}", "\r".repeat(most))),
@@ -140,7 +245,7 @@ fn a_long_line_is_cut_around_the_place() {
         format!("{GOOD}env = {{ {}B = 5{} }}\n", "A = true, ".repeat(1), ", C = true".repeat(1));
     assert!(try_parse(&text).unwrap_err().render(false).contains("env = { A = …, B = …, C = … }"));
     let keys: String =
-        (0..400).map(|at| format!("K{at} = {}, ", if at == 200 { "5" } else { "\"x\"" })).collect();
+        (0..400).map(|at| format!("K{at} = {}, ", if at == 200 { "5" } else { "\"x\"" }));
     let text = format!("{GOOD}env = {{ {keys} Z = \"\" }}\n");
     let problem = try_parse(&text).unwrap_err().problems.remove(0);
     let source: Vec<char> = problem.source.unwrap().chars().collect();
