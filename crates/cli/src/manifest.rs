@@ -59,13 +59,13 @@ pub(crate) fn check(options: &Check) -> Result<Exit, Failure> {
         }
         Err(report) if options.json => {
             render::json(
-                &serde_json::json!({ "v": 1, "ok": false, "code": report.code, "file": report.file, "problems": report.problems }),
+                &serde_json::json!({ "v": 1, "ok": false, "code": report.code, "file": report.file, "problems": report.problems, "more": report.more }),
             );
             Ok(Exit::UserFixable)
         }
         Err(report) => {
             render::talk(report.render(render::color()).trim_end());
-            let count = report.problems.len();
+            let count = report.total();
             render::talk(&format!(
                 "\n{count} problem{} ({})",
                 if count == 1 { "" } else { "s" },

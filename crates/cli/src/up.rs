@@ -29,7 +29,7 @@ fn check_first(dir: &Path) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(report) if report.code == Code::ManifestInvalid => {
             render::talk(report.render(render::color()).trim_end());
-            let count = report.problems.len();
+            let count = report.total();
             let what = format!(
                 "the manifest has {count} problem{}: nothing was changed",
                 if count == 1 { "" } else { "s" }

@@ -1,37 +1,33 @@
 //! What can only be judged with the whole in view: names that point somewhere, loops, doubles.
+//!
+//! Runs whatever else is wrong, so that a report is complete; invariant: no problem is only the echo of
+//! another one (what could not be read is taken to be right). Not here: the meaning of single values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
 use seaworthy_base::ServiceName;
 
-use crate::read::{Reader, closest, shorten};
-use crate::route::{RawRoute, Said};
-use crate::service::Draft;
-use crate::site::{PortUse, RouteAction, ServiceKind, Tls};
+use crate::draft::Draft;
+use crate::inherit;
+use crate::read::{Reader, some_of};
+use crate::route::RawRoute;
+use crate::site::{RouteAction, Tls};
+use crate::wire;
 
 pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_domains(reader, draft);
     for route in &draft.routes {
         check_target(reader, draft, route);
-        for host in &route.hosts {
-            let known = draft.domains.iter().chain(&draft.redirect_domains).any(|(_, domain)| {
-                domain == host || domain.strip_prefix('*').is_some_and(|tail| host.ends_with(tail))
-            });
-            if !known {
-                reader.problem(
-                    route.span.clone(),
-                    format!("`{}` is none of the site's `domains`", shorten(host)),
-                    None,
-                );
-            }
-        }
+        check_hosts(reader, draft, route);
     }
-    check_doubles(reader, &draft.routes);
+    let doubles = inherit::doubles(&draft.routes, &draft.hosts());
+    check_doubles(reader, draft, &doubles);
+    check_served(reader, draft, &doubles);
     check_after(reader, draft);
-    if draft.routes.is_empty() && draft.services.len() > 1 {
-        let end = reader.text.len();
+    if draft.routes.is_empty() && draft.complete.routes && draft.services.len() > 1 {
+        let end = reader.source.len();
         reader.problem(
             end..end,
             "there is no `[[route]]`: no request would reach a service",
@@ -41,31 +37,30 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
 }
 
 fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for (span, domain) in draft.domains.iter().chain(&draft.redirect_domains) {
-        if !is_domain(domain) {
+        if let Some(first) = seen.insert(domain, span) {
+            let (line, _) = reader.source.position(first.start);
+            let quoted = reader.quote(span, domain);
             reader.problem(
                 span.clone(),
-                format!("`{}` is no host name", shorten(domain)),
-                Some("write it like `example.com`, without `https://`, port or path".to_owned()),
+                format!("{quoted} stands twice, first in line {line}"),
+                None,
             );
-        } else if seen.contains(&domain.as_str()) {
-            reader.problem(span.clone(), format!("`{domain}` stands twice"), None);
         }
-        seen.push(domain);
     }
-    let public = draft.domains.iter().find(|(_, domain)| is_domain(domain) && !is_local(domain));
-    if let (None, Some((span, domain))) = (&draft.tls, public) {
+    let public = draft.domains.iter().find(|(_, domain)| !is_local(domain));
+    if let (None, true, Some((span, domain))) = (&draft.tls, draft.complete.tls, public) {
         let help = "[tls] with mode = \"internal\", cert and key files, or mode = \"off\" behind another terminator";
+        let quoted = reader.quote(span, domain);
         reader.problem(
             span.clone(),
-            format!("planned: getting a certificate for `{domain}` (ACME) is not built yet"),
+            format!("planned: getting a certificate for {quoted} (ACME) is not built yet"),
             Some(help.to_owned()),
         );
     }
-    if draft.tls == Some(Tls::Off) && !draft.listen.https.is_empty() {
-        let end = reader.text.len();
-        reader.problem(end..end, "`listen.https` is given, but `tls.mode` is `off`", None);
+    if let (Some(Tls::Off), Some(span)) = (&draft.tls, &draft.https_span) {
+        reader.problem(span.clone(), "`listen.https` is given, but `tls.mode` is `off`", None);
     }
 }
 
@@ -75,136 +70,169 @@ fn is_local(domain: &str) -> bool {
         || domain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// A host name (RFC 1123, `_` excluded), `*.` before it allowed, or an address.
-pub(crate) fn is_domain(text: &str) -> bool {
-    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
-        return true;
+fn check_hosts(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
+    if !draft.complete.domains {
+        return;
     }
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    let dotted = name.contains('.') || name == "localhost";
-    let numeric =
-        name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    dotted && !numeric && name.len() <= 253 && name.split('.').all(label)
+    let domains = draft.hosts();
+    for (span, host) in route.host_spans.iter().zip(&route.hosts) {
+        if draft.redirect_domains.iter().any(|(_, domain)| domain == host) {
+            let message =
+                "a name of `redirect_domains` has no routes: it leads to the first of `domains`";
+            let help = "list it in `domains` instead, or leave it out here";
+            reader.problem(span.clone(), message, Some(help.to_owned()));
+        } else if !domains.iter().any(|one| one == host || wire::wildcard_covers(one, host)) {
+            let quoted = reader.quote(span, host);
+            reader.problem(
+                span.clone(),
+                format!("{quoted} is none of the site's `domains`"),
+                Some(format!("they are: {}", some_of(domains.iter().map(String::as_str)))),
+            );
+        }
+    }
 }
 
 fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
-    let Said::Is(RouteAction::Service { service, port }) = &route.action else { return };
+    let Some(RouteAction::Service { service, port }) = &route.action else { return };
+    let span = &route.action_span;
     let Some(target) = draft.services.get(service) else {
-        let close = closest(service.as_str(), draft.services.keys().map(ServiceName::as_str));
-        let help = close.map_or_else(
-            || format!("there are: {}", list(draft.services.keys())),
-            |close| format!("did you mean `{close}`?"),
-        );
-        reader.problem(
-            route.span.clone(),
-            format!("this route goes to `{service}`, and there is no such service"),
-            Some(help),
-        );
+        no_such_service(reader, draft, span.clone(), service, "this route goes to");
         return;
     };
-    let Some(port) = port else { return };
-    let ports: Vec<&str> = match &target.kind {
-        ServiceKind::Process(process) => match &process.port {
-            PortUse::Environment(all) => all.iter().map(|(name, _)| name.as_str()).collect(),
-            PortUse::Fixed(_) => Vec::new(),
-        },
-        _ => Vec::new(),
+    let (Some(port), Some(ports)) = (port, &target.ports) else { return };
+    if !ports.contains(port) {
+        let help = if ports.is_empty() {
+            "it has one port: leave out what follows the colon".to_owned()
+        } else {
+            format!("its ports: {}", some_of(ports.iter().map(String::as_str)))
+        };
+        let message = if reader.source.shows(span) {
+            format!("service `{service}` has no port `{port}`")
+        } else {
+            "the service has no such port".to_owned()
+        };
+        reader.problem(span.clone(), message, Some(help));
+    }
+}
+
+fn no_such_service(
+    reader: &mut Reader<'_>,
+    draft: &Draft,
+    span: Range<usize>,
+    name: &ServiceName,
+    who: &str,
+) {
+    if !draft.complete.services {
+        return;
+    }
+    let names = || draft.services.keys().map(ServiceName::as_str);
+    let help = reader
+        .suggest(name.as_str(), names())
+        .unwrap_or_else(|| format!("there are: {}", some_of(names())));
+    let quoted = if reader.source.shows(&span) { name.as_str() } else { crate::mask::HIDDEN };
+    reader.problem(span, format!("{who} `{quoted}`, and there is no such service"), Some(help));
+}
+
+fn check_doubles(
+    reader: &mut Reader<'_>,
+    draft: &Draft,
+    doubles: &[(inherit::Place, inherit::Place)],
+) {
+    let place = |(route, at): inherit::Place| {
+        let route = draft.routes.get(route).filter(|route| !route.incomplete)?;
+        route.path_spans.get(at).cloned()
     };
-    if !ports.contains(&port.as_str()) {
+    for (first, second) in doubles {
+        let (Some(first), Some(second)) = (place(*first), place(*second)) else { continue };
+        let (line, _) = reader.source.position(first.start);
         reader.problem(
-            route.span.clone(),
-            format!("service `{service}` has no port `{}`", shorten(port)),
-            Some(format!("its ports: {}", ports.join(", "))),
+            second,
+            format!("this path has a route already, in line {line}"),
+            Some("put their keys together, or give them different hosts or methods".to_owned()),
         );
     }
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a ServiceName>) -> String {
-    names.map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
-}
-
-fn check_doubles(reader: &mut Reader<'_>, routes: &[RawRoute]) {
-    let mut seen: BTreeMap<(String, Vec<String>, Vec<String>), Range<usize>> = BTreeMap::new();
-    for route in routes {
-        for path in &route.paths {
-            let sorted = |list: &[String]| {
-                let mut list = list.to_vec();
-                list.sort();
-                list
-            };
-            let key = (path.clone(), sorted(&route.hosts), sorted(&route.methods));
-            if let Some(first) = seen.get(&key) {
-                let line =
-                    reader.text[..first.start.min(reader.text.len())].matches('\n').count() + 1;
-                reader.problem(
-                    route.span.clone(),
-                    format!("`{}` has a route already, in line {line}", shorten(path)),
-                    Some(
-                        "put their keys together, or give them different hosts or methods"
-                            .to_owned(),
-                    ),
-                );
-            } else {
-                seen.insert(key, route.span.clone());
-            }
+fn check_served(
+    reader: &mut Reader<'_>,
+    draft: &Draft,
+    doubles: &[(inherit::Place, inherit::Place)],
+) {
+    if !draft.complete.routes || !draft.complete.domains {
+        return;
+    }
+    let doubles: BTreeSet<_> = doubles.iter().map(|(_, second)| *second).collect();
+    for (route, path) in inherit::unserved(&draft.routes, &draft.hosts()) {
+        if doubles.contains(&(route, path)) {
+            continue;
         }
+        let Some(span) = draft.routes.get(route).and_then(|route| route.path_spans.get(path))
+        else {
+            continue;
+        };
+        reader.problem(
+            span.clone(),
+            "this path has nothing to serve: neither its route nor a wider one says where it goes",
+            Some("to = \"service\", redirect, respond, or block = true".to_owned()),
+        );
     }
 }
 
 fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
-    let after = |name: &ServiceName| match draft.services.get(name).map(|service| &service.kind) {
-        Some(ServiceKind::Process(process)) => process.after.clone(),
-        _ => Vec::new(),
-    };
-    for name in draft.services.keys() {
-        let place = draft.places.get(name).cloned().unwrap_or(0..0);
-        for before in after(name) {
-            if !draft.services.contains_key(&before) {
-                reader.problem(
-                    place.clone(),
-                    format!("`{name}` starts after `{before}`, and there is no such service"),
-                    Some(format!("there are: {}", list(draft.services.keys()))),
-                );
+    for declared in draft.services.values() {
+        for (span, before) in &declared.after {
+            if !draft.services.contains_key(before) {
+                no_such_service(reader, draft, span.clone(), before, "it starts after");
             }
         }
-        // A loop is told once, by its first name.
-        if let Some(chain) = find_loop(name, &after)
-            && chain.iter().min() == Some(name)
-        {
-            let words: Vec<&str> = chain
-                .iter()
-                .map(ServiceName::as_str)
-                .chain(std::iter::once(name.as_str()))
-                .collect();
-            reader.problem(place, format!("`after` goes in a circle: {}", words.join(" → ")), None);
-        }
+    }
+    let mut done = BTreeSet::new();
+    for name in draft.services.keys() {
+        let Some(way) = find_loop(draft, name, &mut done) else { continue };
+        let Some(declared) = way.first().and_then(|name| draft.services.get(name)) else {
+            continue;
+        };
+        let words = some_of(way.iter().map(ServiceName::as_str)).replace(", ", " → ");
+        let place = declared.after.iter().find(|(_, next)| way.get(1).unwrap_or(name) == next);
+        let first = way.first().map_or("", ServiceName::as_str);
+        reader.problem(
+            place.map_or_else(|| declared.span.clone(), |(span, _)| span.clone()),
+            format!("`after` goes in a circle: {words} → {first}"),
+            None,
+        );
     }
 }
 
-/// The way from `start` back to itself, if there is one.
-fn find_loop(
-    start: &ServiceName,
-    after: &dyn Fn(&ServiceName) -> Vec<ServiceName>,
+/// A circle that can be reached from `start` through services that are not `done`, beginning with the
+/// name that sorts first. Each service is walked once, whatever the number of ways.
+fn find_loop<'d>(
+    draft: &'d Draft,
+    start: &'d ServiceName,
+    done: &mut BTreeSet<&'d ServiceName>,
 ) -> Option<Vec<ServiceName>> {
-    let mut ways = vec![vec![start.clone()]];
-    let mut visited = Vec::new();
-    while let Some(way) = ways.pop() {
-        let at = way.last()?.clone();
-        for next in after(&at) {
-            if &next == start {
-                return Some(way);
+    let mut way: Vec<(&ServiceName, usize)> = vec![(start, 0)];
+    while let Some((at, next)) = way.last_mut() {
+        let after = draft.services.get(*at).map_or(&[][..], |declared| &declared.after[..]);
+        let following = after.get(*next).map(|(_, name)| name);
+        *next += 1;
+        match following {
+            None => {
+                done.insert(at);
+                way.pop();
             }
-            if !visited.contains(&next) {
-                visited.push(next.clone());
-                ways.push([way.clone(), vec![next]].concat());
-            }
+            Some(name) if done.contains(name) => {}
+            Some(name) => match way.iter().position(|(one, _)| *one == name) {
+                None => way.push((name, 0)),
+                Some(from) => {
+                    let mut circle: Vec<ServiceName> =
+                        way.iter().skip(from).map(|(name, _)| (*name).clone()).collect();
+                    let least = circle.iter().enumerate().min_by_key(|(_, name)| *name);
+                    let turn = least.map_or(0, |(at, _)| at);
+                    circle.rotate_left(turn);
+                    done.extend(way.iter().map(|(name, _)| *name));
+                    return Some(circle);
+                }
+            },
         }
     }
     None

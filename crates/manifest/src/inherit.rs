@@ -1,101 +1,93 @@
-//! How routes inherit: from each wider route of the same hosts, key by key; the narrower word wins.
+//! How routes inherit: from each wider route, key by key; the narrower word wins.
 //!
-//! A pure function. "Wider" is decided on the patterns: every path that the narrow one matches, the wide
-//! one matches too. Invariants: what stands on `/*` holds everywhere until a narrower route says
-//! otherwise (the trap of nginx's `add_header` does not exist); the order of the file does not matter
-//! but between equals.
+//! A pure function. What is wider is said by [`width`]. Invariants: what stands on `/*` holds everywhere
+//! until a narrower route says otherwise (the trap of nginx's `add_header` does not exist); a route that
+//! only narrows hosts or methods keeps what it does not speak of; the order of the file does not matter.
+//! `key = false` takes away what was inherited under that key and nothing else, so that under a cleared
+//! `block` the service that lies beneath is served again.
 
-use crate::route::{RawHeaders, RawRoute, Said};
+pub(crate) mod width;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use self::width::{Pattern, Widths};
+use crate::route::{ActionKey, RawHeaders, RawRoute, Said};
 use crate::site::{HeaderRules, Route, RouteAction, RouteSettings};
 
-/// Resolves all routes; one for each path pattern, the one that wins first.
-pub fn resolve(routes: &[RawRoute]) -> Vec<Route> {
-    let mut all: Vec<(Rank, Route)> = Vec::new();
-    for route in routes {
-        for path in &route.paths {
-            let mut wider: Vec<(Rank, &RawRoute)> = routes
-                .iter()
-                .flat_map(|other| other.paths.iter().map(move |pattern| (other, pattern)))
-                .filter(|(other, pattern)| {
-                    !std::ptr::eq(*other, route)
-                        && *pattern != path
-                        && covers(pattern, path)
-                        && hosts_cover(other, route)
-                        && methods_cover(other, route)
-                })
-                .map(|(other, pattern)| (rank(other, pattern), other))
-                .collect();
-            // The widest first, so that each narrower one writes over it.
-            wider.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-            let chain = wider.into_iter().map(|(_, other)| other).chain(std::iter::once(route));
-            all.push((rank(route, path), build(path, route, chain)));
+/// A path pattern by the position of its route, and by its own there.
+pub(crate) type Place = (usize, usize);
+
+/// Resolves all routes; one for each path pattern, the one that wins first. Patterns that serve nothing
+/// (see [`unserved`]) are left out.
+pub(crate) fn resolve(routes: &[RawRoute], domains: &[String]) -> Vec<Route> {
+    let widths = Widths::new(routes, domains);
+    let resolved = widths.patterns.iter().filter_map(|pattern| {
+        let chain = chain(&widths, routes, pattern);
+        let action = action(&chain).ok().flatten()?;
+        build(routes.get(pattern.route)?, pattern.at, action, &chain)
+    });
+    resolved.collect()
+}
+
+/// Path patterns for which neither their route nor a wider one says what to do: route and path, by
+/// position. Where an action could not be read, nothing is claimed.
+pub(crate) fn unserved(routes: &[RawRoute], domains: &[String]) -> Vec<Place> {
+    let widths = Widths::new(routes, domains);
+    let patterns = widths.patterns.iter();
+    let unserved = patterns.filter(|one| action(&chain(&widths, routes, one)) == Ok(None));
+    unserved.map(|pattern| (pattern.route, pattern.at)).collect()
+}
+
+/// Path patterns that are for the same requests as an earlier one: the earlier one and it, each as route
+/// and path by position.
+pub(crate) fn doubles(routes: &[RawRoute], domains: &[String]) -> Vec<(Place, Place)> {
+    let widths = Widths::new(routes, domains);
+    let mut first: BTreeMap<_, Place> = BTreeMap::new();
+    let mut in_file: Vec<&Pattern> = widths.patterns.iter().collect();
+    in_file.sort_by_key(|pattern| (pattern.route, pattern.at));
+    let doubles = in_file.into_iter().filter_map(|pattern| {
+        let place = (pattern.route, pattern.at);
+        match first.entry(widths.requests(pattern)) {
+            Entry::Occupied(first) => Some((*first.get(), place)),
+            Entry::Vacant(free) => {
+                free.insert(place);
+                None
+            }
         }
-    }
-    all.sort_by_key(|a| a.0);
-    all.into_iter().map(|(_, route)| route).collect()
+    });
+    doubles.collect()
 }
 
-/// Sorts the winner first: priority, then exact before pattern, then the longest literal prefix, then the longest pattern, then routes with hosts and methods.
-type Rank = (i64, bool, std::cmp::Reverse<usize>, std::cmp::Reverse<usize>, bool, bool);
-
-fn rank(route: &RawRoute, path: &str) -> Rank {
-    let literal = path.find('*').unwrap_or(path.len());
-    (
-        -route.priority,
-        path.contains('*'),
-        std::cmp::Reverse(literal),
-        std::cmp::Reverse(path.len()),
-        route.hosts.is_empty(),
-        route.methods.is_empty(),
-    )
+/// The routes whose words count for a pattern: the widest first, its own last.
+fn chain<'a>(widths: &Widths, routes: &'a [RawRoute], pattern: &Pattern) -> Vec<&'a RawRoute> {
+    let wider = widths.wider(pattern).into_iter();
+    wider.chain(std::iter::once(pattern)).filter_map(|one| routes.get(one.route)).collect()
 }
 
-/// Whether `wide` matches every path that `narrow` matches. `*` in `narrow` stands for any text, so it
-/// must be met by a `*` of `wide`: matching the pattern as a text does just that.
-pub fn covers(wide: &str, narrow: &str) -> bool {
-    matches(wide.as_bytes(), narrow.as_bytes())
-}
+/// An action stands somewhere in the chain, and could not be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Unread;
 
-/// Matches a text against a pattern in which `*` stands for any characters.
-pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if p < pattern.len() && pattern[p] == b'*' {
-            back = Some((p, t));
-            p += 1;
-        } else if p < pattern.len() && pattern[p] == text[t] {
-            p += 1;
-            t += 1;
-        } else if let Some((star, from)) = back {
-            p = star + 1;
-            t = from + 1;
-            back = Some((star, from + 1));
-        } else {
-            return false;
+fn action<'a>(chain: &[&'a RawRoute]) -> Result<Option<&'a RouteAction>, Unread> {
+    let mut said: Vec<&RouteAction> = Vec::new();
+    let mut unread = false;
+    for link in chain {
+        said.retain(|action| !link.cleared.contains(&ActionKey::of(action)));
+        if let Some(action) = &link.action {
+            said.push(action);
+            unread = false;
         }
+        unread |= link.action_unread;
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    if unread { Err(Unread) } else { Ok(said.last().copied()) }
 }
 
-fn hosts_cover(wide: &RawRoute, narrow: &RawRoute) -> bool {
-    wide.hosts.is_empty()
-        || (!narrow.hosts.is_empty() && narrow.hosts.iter().all(|host| wide.hosts.contains(host)))
-}
-
-fn methods_cover(wide: &RawRoute, narrow: &RawRoute) -> bool {
-    wide.methods.is_empty()
-        || (!narrow.methods.is_empty()
-            && narrow.methods.iter().all(|method| wide.methods.contains(method)))
-}
-
-fn build<'a>(path: &str, route: &RawRoute, chain: impl Iterator<Item = &'a RawRoute>) -> Route {
+fn build(route: &RawRoute, at: usize, action: &RouteAction, chain: &[&RawRoute]) -> Option<Route> {
     let mut settings = RouteSettings::default();
     let default = settings.clone();
-    let mut action = RouteAction::Block;
     let mut idle = default.idle;
     for link in chain {
-        take(&link.action, &mut action, RouteAction::Block);
         match &link.body_limit {
             Said::Nothing => {}
             Said::Cleared => settings.body_limit = None,
@@ -120,13 +112,13 @@ fn build<'a>(path: &str, route: &RawRoute, chain: impl Iterator<Item = &'a RawRo
         take(&link.cache_control, &mut settings.cache_control, Vec::new());
     }
     settings.idle = if settings.stream { None } else { idle };
-    Route {
-        path: path.to_owned(),
+    Some(Route {
+        path: route.paths.get(at)?.clone(),
         hosts: route.hosts.clone(),
         methods: route.methods.clone(),
-        action,
+        action: action.clone(),
         settings,
-    }
+    })
 }
 
 fn take<T: Clone>(said: &Said<T>, into: &mut T, cleared: T) {
@@ -146,7 +138,8 @@ fn take_headers(said: &Said<RawHeaders>, into: &mut HeaderRules) {
             into.remove
                 .retain(|name| !rules.set.contains_key(name) && !rules.add.contains_key(name));
             into.set.retain(|name, _| !rules.remove.contains(name));
-            into.add.retain(|name, _| !rules.remove.contains(name));
+            into.add
+                .retain(|name, _| !rules.remove.contains(name) && !rules.set.contains_key(name));
             into.set.extend(rules.set.clone());
             into.add.extend(rules.add.clone());
             into.remove.extend(rules.remove.iter().cloned());

@@ -1,6 +1,8 @@
 //! Problems of a manifest, and how they are shown: place, line, caret, help.
 //!
-//! Invariant: text between quotes on a line whose key looks like a secret is never shown.
+//! Invariants: no value that could be a secret is in a report, in whatever form it is printed (the lines
+//! come from [`Source`], which decides what may be seen); a report of the worst file is a few screens long
+//! and holds no control characters. Not here: finding problems.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -9,6 +11,13 @@ use std::path::{Path, PathBuf};
 use seaworthy_base::{Code, Fault};
 use serde::Serialize;
 
+use crate::excerpt::Source;
+
+/// How many problems are shown: more than anybody mends before the next try.
+const MAX_PROBLEMS: usize = 50;
+/// The longest message, in characters.
+const MAX_MESSAGE: usize = 300;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -16,14 +25,16 @@ pub struct Problem {
     pub line: u32,
     /// Column in characters, from 1.
     pub column: u32,
-    /// Characters to underline.
-    pub length: u32,
     /// What is wrong.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
-    /// The line, masked where it may hold a secret.
+    /// The line: cut around the place, and `…` instead of what may be secret.
     pub source: Option<String>,
+    /// Where the place begins in `source`, in characters from 1.
+    pub caret: u32,
+    /// Characters of `source` to underline.
+    pub length: u32,
 }
 
 /// A problem as the reader found it: by bytes.
@@ -32,6 +43,8 @@ pub(crate) struct RawProblem {
     pub(crate) span: Range<usize>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
+    /// Something is too large: told first, for the rest of the file was not looked at.
+    pub(crate) limit: bool,
 }
 
 /// Everything that is wrong with a manifest.
@@ -41,30 +54,43 @@ pub struct Report {
     pub code: Code,
     /// The manifest.
     pub file: PathBuf,
-    /// All problems, in the order of the file.
+    /// The first problems: limits, then the others in the order of the file.
     pub problems: Vec<Problem>,
+    /// How many problems there are beyond those.
+    pub more: usize,
 }
-
-/// Words in keys whose values are not shown.
-const SECRETIVE: [&str; 8] =
-    ["secret", "password", "passwd", "token", "key", "dsn", "credential", "_url"];
 
 impl Report {
     pub(crate) fn single(code: Code, file: &Path, message: String, help: &str) -> Self {
         let problem = Problem {
             line: 0,
             column: 0,
-            length: 0,
-            message,
+            message: plain(&message),
             help: Some(help.to_owned()),
             source: None,
+            caret: 0,
+            length: 0,
         };
-        Self { code, file: file.to_path_buf(), problems: vec![problem] }
+        Self { code, file: file.to_path_buf(), problems: vec![problem], more: 0 }
     }
 
-    pub(crate) fn new(code: Code, file: PathBuf, text: &str, mut raw: Vec<RawProblem>) -> Self {
-        raw.sort_by_key(|problem| problem.span.start);
-        Self { code, file, problems: raw.into_iter().map(|problem| place(text, problem)).collect() }
+    /// `dropped`: problems that were found and not kept.
+    pub(crate) fn new(
+        file: PathBuf,
+        source: &Source<'_>,
+        mut raw: Vec<RawProblem>,
+        dropped: usize,
+    ) -> Self {
+        raw.sort_by_key(|problem| (!problem.limit, problem.span.start));
+        let more = raw.len().saturating_sub(MAX_PROBLEMS) + dropped;
+        raw.truncate(MAX_PROBLEMS);
+        let problems = raw.into_iter().map(|problem| place(source, problem)).collect();
+        Self { code: Code::ManifestInvalid, file, problems, more }
+    }
+
+    /// How many problems there are, with those that are not listed.
+    pub fn total(&self) -> usize {
+        self.problems.len() + self.more
     }
 
     /// The whole report as text for people.
@@ -73,6 +99,7 @@ impl Report {
             if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
         };
         let mut out = String::new();
+        let file = plain(&self.file.display().to_string());
         for problem in &self.problems {
             let _infallible = writeln!(out, "{} {}", paint("1;31", "error:"), problem.message);
             if problem.line > 0 {
@@ -82,14 +109,14 @@ impl Report {
                     "{:gutter$}{} {}:{}:{}",
                     "",
                     paint("34", "-->"),
-                    self.file.display(),
+                    file,
                     problem.line,
                     problem.column
                 );
             }
             if let Some(source) = &problem.source {
                 let gutter = problem.line.to_string().len();
-                let before = " ".repeat(problem.column.saturating_sub(1) as usize);
+                let before = " ".repeat(problem.caret.saturating_sub(1) as usize);
                 let carets = "^".repeat(problem.length.max(1) as usize);
                 let _infallible = writeln!(out, "{} {} {source}", problem.line, paint("34", "|"));
                 let _infallible = writeln!(
@@ -105,17 +132,20 @@ impl Report {
             }
             out.push('\n');
         }
+        if self.more > 0 {
+            let _infallible = writeln!(out, "… and {} more\n", self.more);
+        }
         out
     }
 
     /// The report as a fault, for the control protocol.
     pub fn to_fault(&self) -> Fault {
-        let count = self.problems.len();
+        let count = self.total();
         let what = match &self.problems[..] {
             [only] if only.line == 0 => only.message.clone(),
             _ => format!(
                 "`{}` has {count} problem{}",
-                self.file.display(),
+                plain(&self.file.display().to_string()),
                 if count == 1 { "" } else { "s" }
             ),
         };
@@ -131,58 +161,35 @@ impl Report {
     }
 }
 
-fn place(text: &str, raw: RawProblem) -> Problem {
-    let start = floor(text, raw.span.start);
-    let end = floor(text, raw.span.end.max(start));
-    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-    let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-    let line = text[..start].matches('\n').count() as u32 + 1;
-    let column = text[line_start..start].chars().count() as u32 + 1;
-    let length = text[start..end.min(line_end).max(start)].chars().count().max(1) as u32;
-    // A line of a thousand characters helps nobody, and may be binary.
-    let source: String = text[line_start..line_end]
-        .chars()
-        .take(200)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let length = length.min((source.chars().count() as u32 + 1).saturating_sub(column).max(1));
+fn place(source: &Source<'_>, raw: RawProblem) -> Problem {
+    let (line, column) = source.position(raw.span.start);
+    let excerpt = source.excerpt(raw.span);
     Problem {
-        line,
-        column,
-        length,
-        message: raw.message,
-        help: raw.help,
-        source: Some(mask(&source)),
+        line: line as u32,
+        column: column as u32,
+        message: plain(&raw.message),
+        help: raw.help.map(|help| plain(&help)),
+        source: Some(excerpt.text),
+        caret: excerpt.caret as u32,
+        length: excerpt.length as u32,
     }
 }
 
-fn floor(text: &str, mut at: usize) -> usize {
-    at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-/// Replaces what stands between quotes by dots of the same number when the line speaks of secrets.
-fn mask(line: &str) -> String {
-    let lower = line.to_ascii_lowercase();
-    let harmless = lower.trim_start().starts_with("secrets") || lower.contains("\"secret:");
-    if harmless || (!SECRETIVE.iter().any(|word| lower.contains(word)) && !lower.contains("://")) {
-        return line.to_owned();
-    }
-    let mut quote = None;
-    let masked = line.chars().map(|c| match quote {
-        None if c == '"' || c == '\'' => {
-            quote = Some(c);
-            c
+/// A text that a terminal shows as it is: cut, without control characters or those that change the
+/// direction of writing.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == MAX_MESSAGE {
+            out.push('…');
+            break;
         }
-        Some(open) if open == c => {
-            quote = None;
-            c
+        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || turns {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
         }
-        Some(_) => '·',
-        None => c,
-    });
-    masked.collect()
+    }
+    out
 }

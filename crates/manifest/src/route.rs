@@ -7,13 +7,17 @@ use std::time::Duration;
 use seaworthy_base::{ByteSize, ServiceName};
 use toml::de::DeValue;
 
+use crate::draft::read_hosts;
 use crate::keys;
-use crate::read::{Reader, Value, shorten};
+use crate::limits;
+use crate::read::{Entry, Found, Reader, Value};
+use crate::service::cache_rules;
 use crate::site::RouteAction;
+use crate::wire;
 
 /// A key of a route: not said, cleared with `false`, or set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Said<T> {
+pub(crate) enum Said<T> {
     /// Nothing was said: it is inherited.
     #[default]
     Nothing,
@@ -25,63 +29,115 @@ pub enum Said<T> {
 
 /// Header changes as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawHeaders {
+pub(crate) struct RawHeaders {
     /// `set`.
-    pub set: BTreeMap<String, String>,
+    pub(crate) set: BTreeMap<String, String>,
     /// `add`.
-    pub add: BTreeMap<String, String>,
+    pub(crate) add: BTreeMap<String, String>,
     /// `remove`.
-    pub remove: Vec<String>,
+    pub(crate) remove: Vec<String>,
     /// `mode = "missing"`.
-    pub only_missing: bool,
+    pub(crate) only_missing: bool,
 }
 
 /// Times as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawTimes {
+pub(crate) struct RawTimes {
     /// `connect`.
-    pub connect: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
     /// `response`.
-    pub response: Option<Duration>,
+    pub(crate) response: Option<Duration>,
     /// `idle`.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
 }
 
 /// A `[[route]]` as it stands in the file.
 #[derive(Debug, Clone, Default)]
-pub struct RawRoute {
+pub(crate) struct RawRoute {
     pub(crate) span: Range<usize>,
+    /// Where each path stands.
+    pub(crate) path_spans: Vec<Range<usize>>,
     /// Path patterns.
-    pub paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// Hosts.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
+    /// Where each host stands.
+    pub(crate) host_spans: Vec<Range<usize>>,
+    /// Paths, hosts or methods could not be read whole: it may be for other requests than it seems.
+    pub(crate) incomplete: bool,
     /// Methods.
-    pub methods: Vec<String>,
+    pub(crate) methods: Vec<String>,
     /// Priority.
-    pub priority: i64,
-    /// Where to.
-    pub action: Said<RouteAction>,
+    pub(crate) priority: i64,
+    /// What it does, if it says so.
+    pub(crate) action: Option<RouteAction>,
+    /// Where the action stands.
+    pub(crate) action_span: Range<usize>,
+    /// It says what it does, and that could not be read.
+    pub(crate) action_unread: bool,
+    /// Inherited actions that it takes away (`key = false`).
+    pub(crate) cleared: Vec<ActionKey>,
     /// `body_limit`.
-    pub body_limit: Said<ByteSize>,
+    pub(crate) body_limit: Said<ByteSize>,
     /// `timeout`.
-    pub timeout: Said<RawTimes>,
+    pub(crate) timeout: Said<RawTimes>,
     /// `stream`.
-    pub stream: Said<bool>,
+    pub(crate) stream: Said<bool>,
     /// `log`.
-    pub log: Said<bool>,
+    pub(crate) log: Said<bool>,
     /// `response_headers`.
-    pub response_headers: Said<RawHeaders>,
+    pub(crate) response_headers: Said<RawHeaders>,
     /// `request_headers`.
-    pub request_headers: Said<RawHeaders>,
+    pub(crate) request_headers: Said<RawHeaders>,
     /// `cache_control`.
-    pub cache_control: Said<Vec<(String, String)>>,
+    pub(crate) cache_control: Said<Vec<(String, String)>>,
+}
+
+/// The keys of which a route has one at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ActionKey {
+    /// `to`.
+    To,
+    /// `block`.
+    Block,
+    /// `redirect`.
+    Redirect,
+    /// `respond`.
+    Respond,
+}
+
+impl ActionKey {
+    const ALL: [(&'static str, Self); 4] = [
+        ("to", Self::To),
+        ("block", Self::Block),
+        ("redirect", Self::Redirect),
+        ("respond", Self::Respond),
+    ];
+
+    pub(crate) fn of(action: &RouteAction) -> Self {
+        match action {
+            RouteAction::Service { .. } => Self::To,
+            RouteAction::Block => Self::Block,
+            RouteAction::Redirect { .. } => Self::Redirect,
+            RouteAction::Respond { .. } => Self::Respond,
+        }
+    }
 }
 
 impl RawRoute {
     /// The route of a manifest that has none.
     pub(crate) fn everything_to(service: &ServiceName) -> Self {
         let action = RouteAction::Service { service: service.clone(), port: None };
-        Self { paths: vec!["/*".to_owned()], action: Said::Is(action), ..Self::default() }
+        Self { paths: vec!["/*".to_owned()], action: Some(action), ..Self::default() }
+    }
+
+    /// How many headers it changes.
+    pub(crate) fn header_rules(&self) -> usize {
+        let count = |said: &Said<RawHeaders>| match said {
+            Said::Is(rules) => rules.set.len() + rules.add.len() + rules.remove.len(),
+            Said::Nothing | Said::Cleared => 0,
+        };
+        count(&self.response_headers) + count(&self.request_headers)
     }
 }
 
@@ -101,45 +157,29 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
         .get("paths")
         .map_or_else(|| value.span().start..value.span().start + 1, |(_, value)| value.span());
     let mut route = RawRoute { span: span.clone(), ..RawRoute::default() };
+    let before = reader.count();
     match get("paths") {
-        Some(value) => {
-            for (span, path) in reader.texts(value) {
-                if !path.starts_with('/')
-                    || path.contains(['?', '#'])
-                    || path.contains(char::is_whitespace)
-                {
-                    reader.problem(
-                        span,
-                        format!(
-                            "`{}` is no path: it begins with `/` and has no `?`",
-                            shorten(&path)
-                        ),
-                        None,
-                    );
-                } else {
-                    route.paths.push(path);
-                }
-            }
-        }
+        Some(value) => read_paths(reader, value, &mut route),
         None => {
             reader.problem(span, "this route has no `paths`", Some("paths = [\"/*\"]".to_owned()))
         }
     }
-    route.hosts = get("hosts")
-        .map(|value| reader.texts(value))
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(_, host)| host.to_ascii_lowercase())
-        .collect();
-    for (span, method) in get("methods").map(|value| reader.texts(value)).unwrap_or_default() {
-        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-            reader.problem(span, "this is no method, such as `GET`", None);
+    let hosts = get("hosts").map(|value| read_hosts(reader, value)).unwrap_or_default();
+    (route.host_spans, route.hosts) = hosts.into_iter().unzip();
+    if let Some(value) = get("methods") {
+        for (span, method) in reader.texts(value) {
+            if wire::is_method(&method) {
+                route.methods.push(method.to_ascii_uppercase());
+            } else {
+                reader.problem(span, "this is no method, such as `GET`", None);
+            }
         }
-        route.methods.push(method.to_ascii_uppercase());
+        reader.at_most(value, &mut route.methods, limits::LIST, "methods");
     }
+    route.incomplete = !reader.understood(before);
     route.priority =
         get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
-    route.action = read_action(reader, &found);
+    read_action(reader, &found, &mut route);
     route.body_limit = said(get("body_limit"), |value| reader.size(value));
     route.timeout = said(get("timeout"), |value| read_times(reader, value));
     route.stream =
@@ -147,65 +187,90 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
     route.log = get("log").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
     route.response_headers = said(get("response_headers"), |value| read_headers(reader, value));
     route.request_headers = said(get("request_headers"), |value| read_headers(reader, value));
-    route.cache_control = said(get("cache_control"), |value| {
-        Some(reader.map(value).into_iter().map(|(_, pattern, value)| (pattern, value)).collect())
-    });
+    route.cache_control = said(get("cache_control"), |value| Some(cache_rules(reader, value)));
     Some(route)
 }
 
-fn read_action(
-    reader: &mut Reader<'_>,
-    found: &BTreeMap<&str, (Range<usize>, Value<'_>)>,
-) -> Said<RouteAction> {
-    let given: Vec<&str> = ["to", "block", "redirect", "respond"]
-        .into_iter()
-        .filter(|key| found.contains_key(key))
-        .collect();
-    if let [_, second, ..] = given[..]
-        && let Some((span, _)) = found.get(second)
-    {
-        reader.problem(span.clone(), format!("{} exclude each other", given.join(" and ")), None);
-    }
-    let Some((_, value)) = given.first().and_then(|key| found.get(key)) else {
-        return Said::Nothing;
-    };
-    match given[0] {
-        "to" => said(Some(value), |value| read_target(reader, value)),
-        "block" if value.get_ref().as_table().is_some() => {
-            reader.problem(value.span(), "planned: `block = { query }` is not built yet", None);
-            Said::Nothing
+fn read_paths(reader: &mut Reader<'_>, value: Value<'_>, route: &mut RawRoute) {
+    for (span, path) in reader.texts(value) {
+        let good = path.starts_with('/')
+            && !path.contains(['?', '#', '\\'])
+            && !path.contains(|c: char| c.is_whitespace() || c.is_control());
+        if path.len() > limits::PATH {
+            let message = format!("a path has {} bytes at most", limits::PATH);
+            reader.problem(span, message, None);
+        } else if !good {
+            let quoted = reader.quote(&span, &path);
+            reader.problem(
+                span,
+                format!("{quoted} is no path: it begins with `/` and has no `?`"),
+                None,
+            );
+        } else {
+            route.paths.push(path);
+            route.path_spans.push(span);
         }
-        "block" => said(Some(value), |value| reader.switch(value).map(|_| RouteAction::Block)),
-        "redirect" => said(Some(value), |value| read_redirect(reader, value)),
-        _ => said(Some(value), |value| read_respond(reader, value)),
     }
+    if value.get_ref().as_array().is_some_and(|items| items.is_empty()) {
+        reader.problem(value.span(), "this route has no path", Some("paths = [\"/*\"]".to_owned()));
+    }
+    reader.at_most(value, &mut route.paths, limits::PATHS, "paths");
+}
+
+fn read_action(reader: &mut Reader<'_>, found: &Found<'_>, route: &mut RawRoute) {
+    let mut given: Vec<&str> = Vec::new();
+    for (name, key) in ActionKey::ALL {
+        let Some((span, value)) = found.get(name) else { continue };
+        if value.get_ref().as_bool() == Some(false) {
+            route.cleared.push(key);
+            continue;
+        }
+        given.push(name);
+        if given.len() > 1 {
+            reader.problem(
+                span.clone(),
+                format!("{} exclude each other", given.join(" and ")),
+                None,
+            );
+            continue;
+        }
+        route.action = match key {
+            ActionKey::To => read_target(reader, value),
+            ActionKey::Block => read_block(reader, value),
+            ActionKey::Redirect => read_redirect(reader, value),
+            ActionKey::Respond => read_respond(reader, value),
+        };
+        route.action_span = value.span();
+        route.action_unread = route.action.is_none();
+    }
+}
+
+fn read_block(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
+    if value.get_ref().as_table().is_some() {
+        reader.problem(value.span(), "planned: `block = { query }` is not built yet", None);
+        return None;
+    }
+    reader.switch(value).map(|_| RouteAction::Block)
 }
 
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let text = reader.text(value)?;
     if text.starts_with('@') {
-        reader.problem(
-            value.span(),
-            format!("planned: `{}` is not built yet", shorten(&text)),
-            None,
-        );
+        let known = ["@health", "@metrics", "@client-events"].contains(&text.as_str());
+        let shown = if known { &text } else { "@…" };
+        reader.problem(value.span(), format!("planned: `{shown}` is not built yet"), None);
         return None;
     }
     let (service, port) = text
         .split_once(':')
         .map_or((text.as_str(), None), |(service, port)| (service, Some(port.to_owned())));
-    let service = service
-        .parse()
-        .map_err(|error: seaworthy_base::names::NameError| {
-            reader.problem(value.span(), error.to_string(), None)
-        })
-        .ok()?;
+    let service = reader.name(value.span(), service)?;
     Some(RouteAction::Service { service, port })
 }
 
 fn read_redirect(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let DeValue::Table(table) = value.get_ref() else {
-        return Some(RouteAction::Redirect { to: reader.text(value)?, status: 308 });
+        return Some(RouteAction::Redirect { to: read_place(reader, value)?, status: 308 });
     };
     let keys = [
         keys::Key { name: "to", kind: keys::Kind::Text, doc: "" },
@@ -216,7 +281,7 @@ fn read_redirect(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteActio
         reader.problem(value.span(), "a redirect needs `to`", None);
         return None;
     };
-    let to = reader.text(to)?;
+    let to = read_place(reader, to)?;
     let status =
         found.get("status").and_then(|(_, value)| reader.number(value, 300..=308)).unwrap_or(308);
     if ![301, 302, 303, 307, 308].contains(&status) {
@@ -229,14 +294,39 @@ fn read_respond(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction
     let table = reader.table(value)?;
     let found = reader.known(table, keys::RESPOND, "`respond`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
+    let body = get("body").and_then(|value| reader.text(value)).unwrap_or_default();
+    if let (true, Some(value)) = (body.len() > limits::BODY, get("body")) {
+        let message = format!("a fixed answer has {} bytes at most", limits::BODY);
+        reader.problem(value.span(), message, Some("serve a file with `static`".to_owned()));
+    }
+    let content_type = get("content_type").and_then(|value| {
+        let text = reader.text(value)?;
+        let good = text.contains('/') && wire::is_header_value(&text);
+        if !good {
+            reader.problem(value.span(), "this is no media type, such as `text/plain`", None);
+        }
+        good.then_some(text)
+    });
     Some(RouteAction::Respond {
         status: get("status").and_then(|value| reader.number(value, 200..=599)).unwrap_or(200)
             as u16,
-        body: get("body").and_then(|value| reader.text(value)).unwrap_or_default(),
-        content_type: get("content_type")
-            .and_then(|value| reader.text(value))
-            .unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
+        body,
+        content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
     })
+}
+
+/// Where a redirect leads to.
+fn read_place(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
+    let text = reader.text(value)?;
+    if wire::is_place(&text) {
+        return Some(text);
+    }
+    reader.problem(
+        value.span(),
+        "a redirect leads to a path or an address: `/…`, `https://…`, `$path`",
+        Some("spaces and other letters are percent-encoded".to_owned()),
+    );
+    None
 }
 
 fn read_times(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawTimes> {
@@ -249,43 +339,47 @@ fn read_times(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawTimes> {
 fn read_headers(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawHeaders> {
     let table = reader.table(value)?;
     let found = reader.known(table, keys::HEADERS, "header rules");
-    let token = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-    };
-    let changes = |reader: &mut Reader<'_>, key: &str| -> BTreeMap<String, String> {
-        let given = found.get(key).map(|(_, value)| reader.map(value)).unwrap_or_default();
-        let mut all = BTreeMap::new();
-        for (span, name, text) in given {
-            if !token(&name) || text.chars().any(char::is_control) {
-                reader.problem(
-                    span,
-                    format!(
-                        "`{}` is no header, or its value holds control characters",
-                        shorten(&name)
-                    ),
-                    None,
-                );
-            } else {
-                all.insert(name.to_ascii_lowercase(), text);
-            }
+    let mut map =
+        |key: &str| found.get(key).map(|(_, value)| header_map(reader, value)).unwrap_or_default();
+    let (set, add) = (map("set"), map("add"));
+    let given = found.get("remove").map(|(_, value)| reader.texts(value)).unwrap_or_default();
+    let mut remove = Vec::new();
+    for (span, name) in given {
+        if is_header(reader, &span, &name) {
+            remove.push(name.to_ascii_lowercase());
         }
-        all
-    };
-    let (set, add) = (changes(reader, "set"), changes(reader, "add"));
-    let remove = found.get("remove").map(|(_, value)| reader.texts(value)).unwrap_or_default();
+    }
     let mode = found.get("mode").and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
     if let Some((span, mode)) = &mode
         && mode != "missing"
     {
         reader.problem(span.clone(), "`mode` is `missing`", None);
     }
-    Some(RawHeaders {
-        set,
-        add,
-        remove: remove.into_iter().map(|(_, name)| name.to_ascii_lowercase()).collect(),
-        only_missing: mode.is_some(),
-    })
+    Some(RawHeaders { set, add, remove, only_missing: mode.is_some() })
+}
+
+/// Headers and values, names in lower case; what cannot be sent is reported and left out.
+pub(crate) fn header_map(reader: &mut Reader<'_>, value: Value<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for Entry { key, name, span, text } in reader.map(value) {
+        if !is_header(reader, &key, &name) {
+            continue;
+        }
+        if !wire::is_header_value(&text) {
+            let message = "the value of a header cannot be this long or hold control characters";
+            reader.problem(span, message, None);
+        } else if all.insert(name.to_ascii_lowercase(), text).is_some() {
+            reader.problem(key, "this header stands twice: case makes no difference", None);
+        }
+    }
+    all
+}
+
+fn is_header(reader: &mut Reader<'_>, span: &Range<usize>, name: &str) -> bool {
+    let fault = wire::header_name_fault(name);
+    if let Some(fault) = fault {
+        let quoted = reader.quote(span, name);
+        reader.problem(span.clone(), format!("{quoted} {fault}"), None);
+    }
+    fault.is_none()
 }

@@ -1,0 +1,115 @@
+//! Reading `[tls]`, `[listen]` and `[secrets]`.
+//!
+//! Invariant: what is returned is usable as it stands; a wrong value is reported and left out. Nothing
+//! here looks at the machine: whether a port is free or a file exists is found out by who uses it.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::keys;
+use crate::limits;
+use crate::read::{Reader, Value};
+use crate::service::inside;
+use crate::site::{Listen, ListenAddress, SecretSources, Tls};
+use crate::wire;
+
+pub(super) fn read_tls(
+    reader: &mut Reader<'_>,
+    span: Range<usize>,
+    table: &DeTable<'_>,
+) -> Option<Tls> {
+    let found = reader.known(table, keys::TLS, "`[tls]`");
+    let cert = found.get("cert").and_then(|(_, value)| reader.text(value));
+    let key = found.get("key").and_then(|(_, value)| reader.text(value));
+    let mode = found.get("mode").and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
+    match (mode, cert, key) {
+        (None, Some(cert), Some(key)) => Some(Tls::Files { cert, key }),
+        (None, None, None) => None,
+        (Some((_, mode)), None, None) if mode == "internal" => Some(Tls::Internal),
+        (Some((_, mode)), None, None) if mode == "off" => Some(Tls::Off),
+        (Some((span, _)), None, None) => {
+            reader.problem(span, "`mode` is `internal` or `off`", None);
+            None
+        }
+        (Some(_), ..) => {
+            reader.problem(span, "`mode` and `cert` with `key` exclude each other", None);
+            None
+        }
+        (None, ..) => {
+            reader.problem(span, "`cert` and `key` belong together", None);
+            None
+        }
+    }
+}
+
+pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Listen {
+    let found = reader.known(table, keys::LISTEN, "`[listen]`");
+    let addresses = |reader: &mut Reader<'_>, key: &str| -> Vec<ListenAddress> {
+        let Some((_, value)) = found.get(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            return listen_address(reader, value).into_iter().collect();
+        };
+        let mut all = items.iter().filter_map(|item| listen_address(reader, item)).collect();
+        reader.at_most(value, &mut all, limits::LIST, "addresses");
+        all
+    };
+    let (http, https) = (addresses(reader, "http"), addresses(reader, "https"));
+    let free = [ListenAddress::Port(0)];
+    let free_address =
+        |one: &ListenAddress| matches!(one, ListenAddress::Address(address) if address.port() == 0);
+    if let (Some(_), Some((span, _))) = (
+        http.iter().find(|one| https.contains(one) && !free.contains(one) && !free_address(one)),
+        found.get("https"),
+    ) {
+        reader.problem(span.clone(), "`http` and `https` cannot listen on the same port", None);
+    }
+    let mut trusted =
+        found.get("trusted_proxies").map(|(_, value)| reader.texts(value)).unwrap_or_default();
+    for (span, network) in &trusted {
+        if !wire::is_network(network) {
+            reader.problem(span.clone(), "this is no network, such as `10.0.0.0/8`", None);
+        }
+    }
+    if let Some((_, value)) = found.get("trusted_proxies") {
+        reader.at_most(value, &mut trusted, limits::LIST, "networks");
+    }
+    Listen {
+        http,
+        https,
+        trusted_proxies: trusted.into_iter().map(|(_, network)| network).collect(),
+    }
+}
+
+fn listen_address(reader: &mut Reader<'_>, value: Value<'_>) -> Option<ListenAddress> {
+    if value.get_ref().as_integer().is_some() {
+        return reader.number(value, 0..=65_535).map(|port| ListenAddress::Port(port as u16));
+    }
+    let text = reader.text(value)?;
+    let parsed = text.parse().map(ListenAddress::Address).ok();
+    if parsed.is_none() {
+        reader.problem(
+            value.span(),
+            "this is no address with port, such as `127.0.0.1:8443` or `[::1]:8443`",
+            None,
+        );
+    }
+    parsed
+}
+
+pub(super) fn read_secrets(reader: &mut Reader<'_>, table: &DeTable<'_>, into: &mut SecretSources) {
+    let found = reader.known(table, keys::SECRETS, "`[secrets]`");
+    let place = |reader: &mut Reader<'_>, key: &str| {
+        found.get(key).and_then(|(_, value)| inside(reader, value))
+    };
+    if let Some(file) = place(reader, "file") {
+        into.file = Some(file);
+    }
+    into.dir = place(reader, "dir");
+    into.age = place(reader, "age");
+    if let Some((_, value)) = found.get("command")
+        && let Some(crate::site::Command::Argv(words)) = reader.command(value, &[])
+    {
+        into.command = Some(words);
+    }
+}
