@@ -53,6 +53,18 @@ pub(crate) struct Context<'a> {
     pub(crate) upgrade: bool,
 }
 
+impl Context<'_> {
+    /// The host, with the port where it is not the usual one: what links to this site must name.
+    fn authority(&self) -> String {
+        let usual = if self.tls { 443 } else { 80 };
+        if self.port == usual {
+            self.host.to_owned()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// The client's address: the peer's, or, where a trusted proxy stands in front, the rightmost address of
 /// `X-Forwarded-For` that is not a trusted proxy itself. What stands left of it anybody could have written.
 pub(crate) fn client_ip(
@@ -101,7 +113,7 @@ pub(crate) fn prepare(headers: &mut HeaderMap, context: &Context<'_>, rules: &Ru
         X_FORWARDED_PROTO,
         HeaderValue::from_static(if context.tls { "https" } else { "http" }),
     );
-    headers.insert(X_FORWARDED_HOST, text(context.host));
+    headers.insert(X_FORWARDED_HOST, text(&context.authority()));
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(context.port));
     headers.insert(X_REQUEST_ID, context.id.clone());
     apply(headers, rules);
@@ -213,10 +225,8 @@ fn rewrite_location(
     if !ours && !downgraded {
         return None;
     }
-    let usual = if context.tls { 443 } else { 80 };
-    let port = if context.port == usual { String::new() } else { format!(":{}", context.port) };
     let scheme = if context.tls { "https" } else { "http" };
-    HeaderValue::from_str(&format!("{scheme}://{}{port}{tail}", context.host)).ok()
+    HeaderValue::from_str(&format!("{scheme}://{}{tail}", context.authority())).ok()
 }
 
 #[cfg(test)]
