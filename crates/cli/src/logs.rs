@@ -157,38 +157,26 @@ fn shown(line: &str, source: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Follower {
     layout: Layout,
-    site: Option<SiteName>,
+    site: SiteName,
     filter: Filter,
     places: BTreeMap<PathBuf, u64>,
 }
 
 impl Follower {
     fn new(layout: &Layout, site: &SiteName, filter: Filter) -> Self {
-        let mut follower = Self {
-            layout: layout.clone(),
-            site: Some(site.clone()),
-            filter,
-            places: BTreeMap::new(),
-        };
+        let mut follower =
+            Self { layout: layout.clone(), site: site.clone(), filter, places: BTreeMap::new() };
         follower.skip_what_is_there();
         follower
     }
 
     /// Everything of a site that is written from now on.
-    pub(crate) fn from_now(layout: &Layout, site: &str) -> Self {
-        let mut follower = Self {
-            layout: layout.clone(),
-            site: site.parse().ok(),
-            filter: Filter::default(),
-            places: BTreeMap::new(),
-        };
-        follower.skip_what_is_there();
-        follower
+    pub(crate) fn from_now(layout: &Layout, site: &SiteName) -> Self {
+        Self::new(layout, site, Filter::default())
     }
 
     fn skip_what_is_there(&mut self) {
-        let Some(site) = &self.site else { return };
-        for (_, path) in files(&self.layout, site, &self.filter) {
+        for (_, path) in files(&self.layout, &self.site, &self.filter) {
             let size = fs::metadata(&path).map_or(0, |meta| meta.len());
             self.places.insert(path, size);
         }
@@ -196,9 +184,8 @@ impl Follower {
 
     /// Prints the whole lines that came since the last call.
     pub(crate) fn print_news(&mut self) {
-        let Some(site) = self.site.clone() else { return };
         let mut lines = Vec::new();
-        for (source, path) in files(&self.layout, &site, &self.filter) {
+        for (source, path) in files(&self.layout, &self.site, &self.filter) {
             let from = self.places.get(&path).copied().unwrap_or(0);
             if let Some((text, to)) = read_from(&path, from) {
                 lines.extend(
