@@ -143,12 +143,19 @@ pub struct Running {
     child: Child,
     command: String,
     folder: PathBuf,
+    tag: String,
     files: [PathBuf; 2],
     ended: Option<ExitStatus>,
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, folder: &Path, files: [PathBuf; 2]) -> Self {
+    /// Starts it; `tag` is taken away wherever it is printed.
+    pub(crate) fn start(
+        mut command: Command,
+        folder: &Path,
+        tag: &str,
+        files: [PathBuf; 2],
+    ) -> Self {
         let [out, err] =
             files.each_ref().map(|path| fs::File::create(path).expect("a file for output"));
         let shown: Vec<_> =
@@ -163,6 +170,7 @@ impl Running {
             child,
             command: format!("seaworthy {}", shown.join(" ")),
             folder: folder.to_path_buf(),
+            tag: tag.to_owned(),
             files,
             ended: None,
         }
@@ -175,10 +183,9 @@ impl Running {
 
     /// What it has printed so far.
     pub fn so_far(&mut self) -> Output {
-        let [stdout, stderr] = self
-            .files
-            .each_ref()
-            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned());
+        let [stdout, stderr] = self.files.each_ref().map(|path| {
+            String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace(&self.tag, "")
+        });
         let code = self.ended.and_then(|status| status.code());
         Output { command: self.command.clone(), folder: self.folder.clone(), code, stdout, stderr }
     }
@@ -251,7 +258,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 5 & echo printed; exit 3"]).current_dir(dir.path());
         let files = [dir.path().join("out"), dir.path().join("err")];
-        let output = Running::start(command, dir.path(), files).finish(Duration::from_secs(4));
+        let output =
+            Running::start(command, dir.path(), "-x", files).finish(Duration::from_secs(4));
         output.code(3).stdout_is("printed");
         for left in crate::process::inside(dir.path()) {
             crate::process::signal(left.pid, dir.path(), Signal::KILL);

@@ -2,17 +2,22 @@
 //!
 //! The binary and the fake application are linked into the sandbox's `bin`, for two reasons: every
 //! process can then be recognised as the sandbox's by its program, and a site's user can execute
-//! them wherever the build lies. Invariants: the folder's path is short (a Unix socket's may have 107
-//! bytes); environment variables of the test do not reach the binary.
+//! them wherever the build lies. Sites get a name of their own too (`shop` is `shop-1a2bn3` to the binary,
+//! and `shop` again in all that it prints): as root each site has a system user, and two runs must not
+//! share one. Those users are removed at the end; `sw-edge`, which every platform on a server shares, stays.
+//! Invariants: the folder's path is short (a Unix socket's may have 107 bytes); environment variables
+//! of the test do not reach the binary.
 
 mod build;
 
-use std::cell::Cell;
-use std::ffi::OsStr;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -29,6 +34,9 @@ pub struct Sandbox {
     folder: PathBuf,
     environment: Vec<(String, String)>,
     runs: Cell<u32>,
+    /// What is added to the names of its sites.
+    tag: String,
+    sites: RefCell<BTreeSet<String>>,
 }
 
 impl Sandbox {
@@ -47,7 +55,13 @@ impl Sandbox {
         }
         link(&chosen, &folder.join("bin/seaworthy"));
         link(&build::fakeapp(), &folder.join("bin/fakeapp"));
-        Self { folder, environment: Vec::new(), runs: Cell::new(0) }
+        Self {
+            folder,
+            environment: Vec::new(),
+            runs: Cell::new(0),
+            tag: tag(),
+            sites: RefCell::default(),
+        }
     }
 
     /// A variable for every command, such as `SEAWORTHY_CRASH_AT`.
@@ -86,9 +100,27 @@ impl Sandbox {
                 .expect("folders of the project");
             fs::write(path, text).expect("a file of the project");
         }
-        fs::write(project.join("seaworthy.toml"), site.text(&self.fakeapp().display().to_string()))
-            .expect("the manifest");
+        let text = site.text(&self.fakeapp().display().to_string());
+        let (name, own) = (&site.name, self.own_name(&site.name));
+        let text = text.replacen(&format!("site = \"{name}\""), &format!("site = \"{own}\""), 1);
+        fs::write(project.join("seaworthy.toml"), text).expect("the manifest");
+        self.sites.borrow_mut().insert(name.clone());
         project
+    }
+
+    /// The name that a site of this sandbox has in files and to the system.
+    pub fn own_name(&self, site: &str) -> String {
+        format!("{site}{}", self.tag)
+    }
+
+    /// A site's name (alone or in `site/service`) becomes the one that only this sandbox uses.
+    fn argument(&self, word: &OsStr) -> OsString {
+        let Some(text) = word.to_str() else { return word.to_owned() };
+        let (site, rest) = text.split_at(text.find('/').unwrap_or(text.len()));
+        if self.sites.borrow().contains(site) {
+            return format!("{}{rest}", self.own_name(site)).into();
+        }
+        word.to_owned()
     }
 
     /// A command to its end; one that takes longer than 90 s fails the test.
@@ -102,7 +134,8 @@ impl Sandbox {
         let number = self.runs.get();
         self.runs.set(number + 1);
         let mut command = Command::new(self.folder.join("bin/seaworthy"));
-        command.args(arguments).current_dir(self.folder.join("p")).env_clear();
+        command.args(arguments.into_iter().map(|word| self.argument(word.as_ref())));
+        command.current_dir(self.folder.join("p")).env_clear();
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         command.envs([
             ("PATH", path.as_str()),
@@ -116,7 +149,7 @@ impl Sandbox {
             .env("SEAWORTHY_RUN", self.folder.join("run"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let file = |kind: &str| self.folder.join(format!("out/{number}.{kind}"));
-        Running::start(command, &self.folder, [file("out"), file("err")])
+        Running::start(command, &self.folder, &self.tag, [file("out"), file("err")])
     }
 
     /// Writes the site and makes it run: `up --detach`, whatever it comes to.
@@ -245,6 +278,19 @@ impl Sandbox {
         } else {
             self.cut_the_power();
         }
+        self.remove_users();
+    }
+
+    /// Removes the system users of its sites, known by the sandbox's tag.
+    fn remove_users(&self) {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let names = users.lines().filter_map(|line| line.split(':').next());
+        for name in names.filter(|name| name.starts_with("sw-") && name.ends_with(&self.tag)) {
+            let mut command = Command::new("userdel");
+            command.arg(name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            // What is left over is a name in a list: no reason to fail a test that passed.
+            command.status().ok();
+        }
     }
 }
 
@@ -259,6 +305,12 @@ impl Drop for Sandbox {
             fs::remove_dir_all(&self.folder).ok();
         }
     }
+}
+
+/// `-1a2bn3`: the process and a count, so that no two sandboxes of a server have the same.
+fn tag() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("-{:x}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn open(path: &Path, mode: u32) {
@@ -303,8 +355,12 @@ mod tests {
         let (_dir, binary) = pretend();
         let sandbox = Sandbox::new(binary);
         sandbox.run(["stay"]).success();
-        let left = sandbox.processes();
-        assert_eq!(left.iter().map(|one| one.command.as_str()).collect::<Vec<_>>(), ["sleep 60"]);
+        // The script's shell leaves a copy of itself that becomes `sleep` a moment later.
+        let mut left = Vec::new();
+        eventually("what stays is a sleeper", Duration::from_secs(5), || {
+            left = sandbox.processes();
+            left.iter().map(|one| one.command.as_str()).eq(["sleep 60"])
+        });
         let folder = sandbox.folder().to_path_buf();
         drop(sandbox);
         assert!(!folder.exists() && !process::lives(left[0].pid));

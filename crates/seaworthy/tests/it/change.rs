@@ -88,3 +88,13 @@ fn a_host_that_another_site_serves_is_refused() {
     sandbox.try_up(&thief).code(1).says(["SW-CTL-007", "shop.localhost"]);
     assert_eq!(sandbox.https(&shop()).get("/").status, 200);
 }
+
+#[test]
+fn a_changed_file_replaces_the_processes_that_run_from_it() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let before = sandbox.status().ready_pids("shop/web");
+    sandbox.up(&shop().file("more.txt", "x"));
+    let after = sandbox.wait_ready("shop/web", 1, LIMIT);
+    assert_ne!(after, before);
+}

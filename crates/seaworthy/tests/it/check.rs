@@ -23,19 +23,30 @@ fn three_mistakes_are_three_errors_with_their_places() {
     let sandbox = sandbox();
     let output = check(
         &sandbox,
-        "site = \"shop\"\ndomainz = [\"shop.localhost\"]\n[service.web]\nrun = \"server\"\ninstances = \"many\"\n[[route]]\npaths = [\"/*\"]\nto = \"wbe\"\n",
+        "site = \"shop\"\ndomainz = [\"shop.localhost\"]\n[service.web]\nrun = \"server\"\ninstances = \"many\"\nmemori = \"1G\"\n",
     );
     output.code(1).says([
         "SW-MAN-001",
-        "seaworthy.toml:2:",
-        "seaworthy.toml:5:",
-        "seaworthy.toml:8:",
+        "seaworthy.toml:2:1",
+        "seaworthy.toml:5:13",
+        "seaworthy.toml:6:1",
         "domainz",
-        "domains",
-        "wbe",
+        "did you mean `domains`?",
+        "did you mean `memory`?",
     ]);
     let all = format!("{}{}", output.raw_stdout(), output.raw_stderr());
     assert_eq!(all.matches(" --> ").count(), 3, "{output}");
+}
+
+#[test]
+fn a_route_to_a_service_that_is_not_there_has_its_place_too() {
+    let sandbox = sandbox();
+    check(
+        &sandbox,
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[service.web]\nrun = \"server\"\n[[route]]\npaths = [\"/*\"]\nto = \"wbe\"\n",
+    )
+    .code(1)
+    .says(["SW-MAN-001", "seaworthy.toml:", "`wbe`", "did you mean `web`?"]);
 }
 
 #[test]

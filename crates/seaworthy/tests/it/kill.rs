@@ -116,3 +116,30 @@ fn of_everything_and_a_cold_start_brings_it_all_back() {
     assert_eq!(sandbox.status().https(), address, "a free port, once chosen, stays");
     assert_eq!(sandbox.https(&shop()).get("/say?text=back").text(), "back");
 }
+
+#[test]
+fn of_the_edge_keeps_those_waiting_who_come_while_there_is_none() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let (before, client) = (sandbox.status(), sandbox.https(&shop()));
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    for number in 0..20 {
+        assert_eq!(client.get(&format!("/say?text={number}")).text(), number.to_string());
+    }
+    assert_ne!(sandbox.status().edge_pid(), before.edge_pid());
+}
+
+#[test]
+fn of_an_instance_is_no_concern_of_requests_that_come_afterwards() {
+    let sandbox = sandbox();
+    sandbox.up(&two());
+    let (before, client) = (sandbox.status().ready_pids("shop/web"), sandbox.https(&shop()));
+    sandbox.kill_hard(before[0]);
+    for number in 0..50 {
+        assert_eq!(client.get(&format!("/say?text={number}")).text(), number.to_string());
+    }
+    eventually("two instances again", LIMIT, || {
+        let now = sandbox.status().ready_pids("shop/web");
+        now.len() == 2 && !now.contains(&before[0])
+    });
+}

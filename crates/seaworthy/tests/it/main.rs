@@ -14,6 +14,7 @@ mod logs;
 mod offline;
 mod restart;
 mod secrets;
+mod serving;
 mod status;
 mod up;
 
