@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use regex::Regex;
 use seaworthy_api::Layout;
+use seaworthy_api::model::PlatformStatus;
 use seaworthy_base::{Code, Exit, Fault, SiteName, Timestamp, parse_duration};
 
 use crate::args::Logs;
+use crate::platform::{block_on, connect};
 use crate::render::{self, Failure};
 
 /// Shows logs, and follows them when asked.
@@ -20,7 +22,13 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         render::print(&String::from_utf8_lossy(&text));
         return Ok(Exit::Ok);
     }
-    let site = site_of(layout, options.site.as_deref())?;
+    let faults = site_faults(layout, options.site.as_deref());
+    let site = match (site_of(layout, options.site.as_deref()), faults.first()) {
+        (Ok(site), _) => site,
+        // Nothing ever ran, and it is known why.
+        (Err(_), Some(fault)) => return Err(fault.clone().into()),
+        (Err(failure), None) => return Err(failure),
+    };
     let filter = Filter::new(options)?;
     let mut lines = Vec::new();
     for (source, path) in files(layout, &site, &filter) {
@@ -37,10 +45,11 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
                 .map(|line| (line.clone(), source.clone())),
         );
     }
-    lines.sort();
+    in_order(&mut lines);
     for (line, source) in &lines {
         render::print(&shown(line, source));
     }
+    faults.iter().for_each(render::warn);
     if options.follow {
         let mut follower = Follower::new(layout, &site, filter);
         loop {
@@ -49,6 +58,24 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What keeps a site from being what its folder says, from control; nothing when that is away. What is wrong
+/// with an instance stands in its log already.
+fn site_faults(layout: &Layout, site: Option<&str>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let ask = async {
+        let status: PlatformStatus = connect(layout).await?.get("/v1/status").await?;
+        let sites = status.sites.into_iter();
+        faults = sites
+            .filter(|one| site.is_none_or(|site| site == one.name))
+            .flat_map(|one| one.faults)
+            .collect();
+        Ok(Exit::Ok)
+    };
+    // Logs are read without control, so that its failure is none here.
+    block_on(ask).ok();
+    faults
 }
 
 fn site_of(layout: &Layout, given: Option<&str>) -> Result<SiteName, Failure> {
@@ -147,6 +174,12 @@ fn files(layout: &Layout, site: &SiteName, filter: &Filter) -> Vec<(String, Path
     found
 }
 
+/// By time only: lines of one moment stay as they stand in their file.
+fn in_order(lines: &mut [(String, String)]) {
+    let time = |line: &str| line.get(..24).unwrap_or(line).to_owned();
+    lines.sort_by_cached_key(|(line, _)| time(line));
+}
+
 /// `time service/slot stream text`
 fn shown(line: &str, source: &str) -> String {
     let (time, rest) = line.split_once(' ').unwrap_or(("", line));
@@ -196,7 +229,7 @@ impl Follower {
                 self.places.insert(path, to);
             }
         }
-        lines.sort();
+        in_order(&mut lines);
         lines.iter().for_each(|(line, source)| render::print(&shown(line, source)));
     }
 }
