@@ -57,6 +57,7 @@ pub fn main() -> ExitCode {
     if options.orphan {
         outlive();
     }
+    ONE_STREAM.store(options.one_stream, Ordering::SeqCst);
     say(&format!("fakeapp: starting, pid {}", std::process::id()));
     complain("fakeapp: this line goes to stderr");
     if let Some(name) = options
@@ -194,8 +195,14 @@ fn park_for_ever() -> ! {
     }
 }
 
+/// Set by `--one-stream`: everything goes to stderr, because two pipes have no order between them.
+static ONE_STREAM: AtomicBool = AtomicBool::new(false);
+
 /// A line on stdout; a closed stdout is no reason to end.
 pub(crate) fn say(line: &str) {
+    if ONE_STREAM.load(Ordering::SeqCst) {
+        return complain(line);
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }

@@ -33,7 +33,7 @@ pub mod tls;
 mod wait;
 
 pub use client::{Client, Response};
-pub use output::{Output, Running};
+pub use output::{Output, Running, assert_text};
 pub use sandbox::Sandbox;
 pub use site::{FakeApp, Site};
 pub use status::Status;

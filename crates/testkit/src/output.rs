@@ -40,14 +40,14 @@ impl Output {
     /// common indentation aside).
     #[track_caller]
     pub fn stdout_is(&self, expected: &str) -> &Self {
-        assert_same("stdout", &self.stdout(), expected, self);
+        assert_text(&format!("stdout of {self}\nThat"), &self.stdout(), expected);
         self
     }
 
     /// The same for stderr.
     #[track_caller]
     pub fn stderr_is(&self, expected: &str) -> &Self {
-        assert_same("stderr", &self.stderr(), expected, self);
+        assert_text(&format!("stderr of {self}\nThat"), &self.stderr(), expected);
         self
     }
 
@@ -116,12 +116,14 @@ impl std::fmt::Display for Output {
     }
 }
 
+/// Ends the test unless the two are the same (leading and trailing empty lines and common indentation
+/// of the expected text aside).
 #[track_caller]
-fn assert_same(name: &str, actual: &str, expected: &str, output: &Output) {
+pub fn assert_text(name: &str, actual: &str, expected: &str) {
     let (actual, expected) = (actual.trim_end(), unindent(expected));
     assert!(
         actual == expected,
-        "{name} differs.\n--- expected ---\n{expected}\n--- filtered ---\n{actual}\n--- run ---\n{output}"
+        "{name} differs.\n--- expected ---\n{expected}\n--- filtered ---\n{actual}\n---"
     );
 }
 

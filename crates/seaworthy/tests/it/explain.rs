@@ -44,19 +44,6 @@ fn an_unknown_request_is_said_to_be_one() {
 }
 
 #[test]
-fn an_instance_that_is_down_is_explained_with_cause_evidence_and_next_command() {
-    let sandbox = sandbox();
-    sandbox.try_up(&Site::new("shop").app("web", FakeApp::new().crash_loop())).code(1);
-    sandbox.wait_for_fault("SW-RUN-009", LIMIT);
-    let output = sandbox.run(["explain", "instance", "shop/web"]);
-    output.success().says([
-        "SW-RUN-009",
-        "something it cannot live without",
-        "seaworthy logs shop --service web",
-    ]);
-}
-
-#[test]
 fn an_instance_that_is_well_is_said_to_be() {
     let sandbox = sandbox();
     sandbox.up(&shop());

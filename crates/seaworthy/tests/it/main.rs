@@ -11,6 +11,7 @@ mod down;
 mod explain;
 mod kill;
 mod logs;
+mod named;
 mod offline;
 mod restart;
 mod secrets;

@@ -1,4 +1,4 @@
-//! `status`: each fault with its code, what was seen, and what to type next.
+//! `status`: faults with their code, what was seen, and what to type next. Whole outputs are in `named`.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -67,48 +67,6 @@ fn a_missing_program_is_named() {
 }
 
 #[test]
-fn a_missing_variable_is_named_with_how_to_set_it() {
-    let sandbox = sandbox();
-    let app = FakeApp::new().require_env("DATABASE_URL").key("restart = { crashes = 100 }");
-    let fault = fault_of(&sandbox, app, "SW-RUN-003");
-    assert!(
-        text(&fault).contains("`DATABASE_URL` is not set")
-            && text(&fault).contains("env = { DATABASE_URL"),
-        "{fault}"
-    );
-}
-
-#[test]
-fn a_crash_loop_is_named_with_the_last_lines_of_the_log() {
-    let sandbox = sandbox();
-    let fault = fault_of(&sandbox, FakeApp::new().crash_loop(), "SW-RUN-009");
-    assert!(
-        text(&fault).contains("ended with code 1")
-            && text(&fault).contains("something it cannot live without"),
-        "{fault}"
-    );
-    assert!(text(&fault).contains("seaworthy logs shop --service web"), "{fault}");
-}
-
-#[test]
-fn too_much_memory_is_named_with_the_limit() {
-    let sandbox = sandbox();
-    let app =
-        FakeApp::new().leak().key("memory = \"64M\"").key("restart = { backoff_min = \"3s\" }");
-    let fault = fault_of(&sandbox, app, "SW-RUN-005");
-    assert!(text(&fault).contains("64 MiB"), "{fault}");
-}
-
-#[test]
-fn an_application_that_can_be_reached_past_the_edge_is_named() {
-    let sandbox = sandbox();
-    sandbox
-        .try_up(&Site::new("shop").app("web", FakeApp::new().bind(Ipv4Addr::UNSPECIFIED.into())));
-    let fault = sandbox.wait_for_fault("SW-RUN-008", LIMIT);
-    assert!(text(&fault).contains("0.0.0.0:") && text(&fault).contains("127.0.0.1"), "{fault}");
-}
-
-#[test]
 fn an_application_that_never_listens_is_named() {
     let fault = fault_of(&sandbox(), FakeApp::new().never_listen(), "SW-RUN-006");
     assert!(text(&fault).contains("PORT="), "{fault}");
@@ -118,27 +76,6 @@ fn an_application_that_never_listens_is_named() {
 fn one_that_answers_badly_is_not_ready_and_says_what_it_answered() {
     let fault = fault_of(&sandbox(), FakeApp::new().health_status(503), "SW-RUN-011");
     assert!(text(&fault).contains("503"), "{fault}");
-}
-
-#[test]
-fn a_hung_application_is_named_and_replaced() {
-    let sandbox = sandbox();
-    sandbox.up(&Site::new("shop").app("web", FakeApp::new().key("restart = { backoff_min = \"3s\" }")));
-    let before = sandbox.status().ready_pids("shop/web");
-    sandbox.https(&shop()).get("/hang");
-    sandbox.wait_for_fault("SW-RUN-010", LIMIT);
-    assert_ne!(sandbox.wait_ready("shop/web", 1, LIMIT), before);
-    assert_eq!(sandbox.https(&shop()).get("/say?text=back").text(), "back");
-}
-
-#[test]
-fn a_missing_secret_stops_the_start_with_a_list() {
-    let sandbox = sandbox();
-    let output = sandbox.try_up(
-        &Site::new("shop")
-            .app("web", FakeApp::new().key("secrets = [\"API_KEY\", \"DB_PASSWORD\"]")),
-    );
-    output.code(1).says(["SW-SEC-001", "API_KEY", "DB_PASSWORD", "seaworthy secrets set"]);
 }
 
 #[test]

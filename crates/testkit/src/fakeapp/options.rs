@@ -28,6 +28,7 @@ pub struct Options {
     pub keep_alive: Duration,
     pub health_status: u16,
     pub health_json: String,
+    pub one_stream: bool,
 }
 
 impl Default for Options {
@@ -48,6 +49,7 @@ impl Default for Options {
             keep_alive: Duration::from_secs(5),
             health_status: 200,
             health_json: r#"{"status":"ok"}"#.to_owned(),
+            one_stream: false,
         }
     }
 }
@@ -76,6 +78,7 @@ impl Options {
                 "--require-env" => options.require_env.push(value()?),
                 "--keep-alive" => options.keep_alive = duration(&value()?)?,
                 "--health-status" => options.health_status = number(&value()?)?,
+                "--one-stream" => options.one_stream = true,
                 "--health-json" => options.health_json = value()?,
                 _ => return Err(format!("there is no flag `{flag}`")),
             }
