@@ -1,4 +1,4 @@
-//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`.
+//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`, `soak`.
 //!
 //! Standard library only, so that it builds in a moment. Invariant: `setup` installs nothing that is
 //! there already and says what it cannot install. Not here: anything that a user of Seaworthy runs.
@@ -19,8 +19,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::tidy(),
         ["gen"] => generate(false),
         ["gen", "--check"] => generate(true),
+        ["soak", ..] => soak(&words[1..]),
         _ => {
-            eprintln!("cargo xtask setup | test | tidy | gen [--check]");
+            eprintln!("cargo xtask setup | test | tidy | gen [--check] | soak [--help]");
             return ExitCode::from(2);
         }
     };
@@ -68,6 +69,16 @@ fn is_installed(program: &str) -> bool {
 
 fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
+}
+
+/// The promise "nothing is dropped", at length, with the release binary; `soak --help` says what can be asked.
+fn soak(arguments: &[&str]) -> Result<()> {
+    let build = ["build", "--release", "-p", "seaworthy", "-p", "seaworthy-testkit"];
+    run(Command::new(cargo()).args(build))?;
+    let release = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);
+    let release = release.context("cargo names no target folder")?.join("release");
+    let mut program = Command::new(release.join("soak"));
+    run(program.arg("--binary").arg(release.join("seaworthy")).args(arguments))
 }
 
 fn cargo() -> String {

@@ -1,6 +1,6 @@
 //! `status`: faults with their code, what was seen, and what to type next. Whole outputs are in `named`.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 
 use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 use serde_json::Value;
