@@ -216,6 +216,9 @@ fn instance_lines(instance: &InstanceView) -> String {
         let last = instance.last_exit.as_deref().unwrap_or("unknown end");
         facts.push(format!("restarts {} ({last})", instance.restarts));
     }
+    if instance.log_dropped > 0 {
+        facts.push(format!("{} log lines dropped", instance.log_dropped));
+    }
     let mut out = format!("    {short:<8} {style}{}{style:#}", instance.state);
     facts.iter().for_each(|fact| out.push_str(&format!("  {fact}")));
     out.push('\n');

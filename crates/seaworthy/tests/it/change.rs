@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use seaworthy_testkit::load::Load;
-use seaworthy_testkit::{FakeApp, Site, eventually};
+use seaworthy_testkit::{FakeApp, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -97,4 +97,28 @@ fn a_changed_file_replaces_the_processes_that_run_from_it() {
     sandbox.up(&shop().file("more.txt", "x"));
     let after = sandbox.wait_ready("shop/web", 1, LIMIT);
     assert_ne!(after, before);
+}
+
+#[test]
+fn a_broken_manifest_of_one_site_is_nothing_to_another() {
+    let sandbox = sandbox();
+    let blog = Site::new("blog").app("web", FakeApp::new());
+    sandbox.up(&shop());
+    sandbox.up(&blog);
+    let before = sandbox.status();
+    let running = Load::new(sandbox.target(&shop())).mixed(40.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    let broken = Site::new("blog").manifest("site = \"blog\"\ndomains = [\n");
+    sandbox.try_up(&broken).code(1).says(["SW-MAN-001"]);
+    // Nor to a control that starts while it lies there.
+    sandbox.kill_hard(before.control_pid());
+    let after = eventually_some("the next control answers", LIMIT, || {
+        sandbox.try_status().filter(|status| status.control_pid() != before.control_pid())
+    });
+    sandbox.up(&shop());
+    running.stop().assert_clean();
+    for service in ["shop/web", "blog/web"] {
+        assert_eq!(after.ready_pids(service), before.ready_pids(service), "{service}");
+    }
+    assert_eq!(sandbox.https(&blog).get("/say?text=still").text(), "still");
 }

@@ -143,3 +143,23 @@ fn of_an_instance_is_no_concern_of_requests_that_come_afterwards() {
         now.len() == 2 && !now.contains(&before[0])
     });
 }
+
+#[test]
+fn of_an_application_takes_the_grandchildren_that_left_it_along() {
+    let sandbox = sandbox();
+    sandbox.up(&Site::new("shop").app("web", FakeApp::new().grandchildren(3)));
+    let before = sandbox.status().ready_pids("shop/web");
+    let orphans = || -> Vec<u32> {
+        let all = sandbox.processes().into_iter();
+        all.filter(|one| one.command.ends_with("--orphan")).map(|one| one.pid).collect()
+    };
+    let old = orphans();
+    assert_eq!(old.len(), 3);
+    sandbox.kill_hard(before[0]);
+    eventually("it is ready again", LIMIT, || {
+        let now = sandbox.status().ready_pids("shop/web");
+        now.len() == 1 && now != before
+    });
+    assert!(old.iter().all(|pid| !seaworthy_testkit::process::lives(*pid)), "{old:?}");
+    assert_eq!(orphans().len(), 3, "those of the new one only");
+}

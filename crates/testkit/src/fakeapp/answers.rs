@@ -14,7 +14,7 @@
 //! | `/sleep?ms=N`, `/slow-body?chunks=N&ms=N` | late, or drop by drop |
 //! | `/events?count=N&ms=N` | server-sent events |
 //! | `/ws` | a WebSocket that echoes |
-//! | `/log?text=T&stream=stderr` | writes a line |
+//! | `/log?text=T&stream=stderr&times=N` | writes a line, N times |
 //! | `/crash`, `/exit?code=N`, `/hang`, `/leak` | ends, stops answering, grows |
 
 use std::io;
@@ -89,10 +89,12 @@ pub(crate) fn answer(app: &App, request: &mut Request, wire: &mut Wire) -> io::R
         "/ws" => return streams::web_socket(app, request, wire).map(|()| false),
         "/log" => {
             let text = request.query("text").unwrap_or_default();
-            if request.query("stream").as_deref() == Some("stderr") {
-                complain(&text);
-            } else {
-                say(&text);
+            for _ in 0..number("times", 1) {
+                if request.query("stream").as_deref() == Some("stderr") {
+                    complain(&text);
+                } else {
+                    say(&text);
+                }
             }
             wire.answer(200, TEXT, extra, b"logged")?;
         }
