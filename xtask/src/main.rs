@@ -1,4 +1,4 @@
-//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`, `bench edge`.
+//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`, `bench edge`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -17,7 +17,8 @@ cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
-cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)";
+cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
+cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
+        ["soak", ref options @ ..] => soak(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -49,6 +51,16 @@ fn main() -> ExitCode {
 
 fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
+}
+
+/// The promise "nothing is dropped", at length, with the release binary; `soak --help` says what can be asked.
+fn soak(arguments: &[&str]) -> Result<()> {
+    let build = ["build", "--release", "-p", "seaworthy", "-p", "seaworthy-testkit"];
+    run(Command::new(cargo()).args(build))?;
+    let release = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);
+    let release = release.context("cargo names no target folder")?.join("release");
+    let mut program = Command::new(release.join("soak"));
+    run(program.arg("--binary").arg(release.join("seaworthy")).args(arguments))
 }
 
 fn cargo() -> String {

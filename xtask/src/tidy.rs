@@ -73,12 +73,16 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Dependencies that point up or sideways.
-fn direction() -> Result<Vec<String>> {
+/// What cargo knows of this workspace.
+pub(crate) fn metadata() -> Result<serde_json::Value> {
     let output =
         Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    serde_json::from_slice(&output.stdout).context("cargo metadata")
+}
+
+/// Dependencies that point up or sideways.
+fn direction() -> Result<Vec<String>> {
+    let metadata = metadata()?;
     let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
     let mut problems = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {

@@ -88,6 +88,14 @@ pub struct ByteSize(pub u64);
 
 const SIZES: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
+impl ByteSize {
+    /// For people: down to whole MiB, to whole KiB where it is less than one.
+    pub fn rounded(self) -> Self {
+        let unit = if self.0 < 1 << 20 { 10 } else { 20 };
+        Self(self.0 >> unit << unit)
+    }
+}
+
 impl FromStr for ByteSize {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
@@ -168,6 +176,8 @@ mod tests {
     fn sizes_are_powers_of_1024() {
         assert_eq!("500M".parse(), Ok(ByteSize(500 << 20)));
         assert_eq!("10MiB".parse(), Ok(ByteSize(10 << 20)));
+        assert_eq!(ByteSize((3 << 20) + 5).rounded().to_string(), "3M");
+        assert_eq!(ByteSize((3 << 10) + 5).rounded().to_string(), "3K");
         for bad in ["", "M", "1X", "1.5G", "-1", "99999999999999999999", "18446744073709551615T"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use regex::Regex;
 use seaworthy_api::Layout;
+use seaworthy_api::model::PlatformStatus;
 use seaworthy_base::{Code, Exit, Fault, SiteName, Timestamp, parse_duration};
 
 use crate::args::Logs;
+use crate::platform::{block_on, connect};
 use crate::render::{self, Failure};
 
 /// Shows logs, and follows them when asked.
@@ -20,7 +22,13 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         render::print(&String::from_utf8_lossy(&text));
         return Ok(Exit::Ok);
     }
-    let site = site_of(layout, options.site.as_deref())?;
+    let faults = site_faults(layout, options.site.as_deref());
+    let site = match (site_of(layout, options.site.as_deref()), faults.first()) {
+        (Ok(site), _) => site,
+        // Nothing ever ran, and it is known why.
+        (Err(_), Some(fault)) => return Err(fault.clone().into()),
+        (Err(failure), None) => return Err(failure),
+    };
     let filter = Filter::new(options)?;
     let mut lines = Vec::new();
     for (source, path) in files(layout, &site, &filter) {
@@ -37,10 +45,11 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
                 .map(|line| (line.clone(), source.clone())),
         );
     }
-    lines.sort();
+    in_order(&mut lines);
     for (line, source) in &lines {
         render::print(&shown(line, source));
     }
+    faults.iter().for_each(render::warn);
     if options.follow {
         let mut follower = Follower::new(layout, &site, filter);
         loop {
@@ -49,6 +58,24 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What keeps a site from being what its folder says, from control; nothing when that is away. What is wrong
+/// with an instance stands in its log already.
+fn site_faults(layout: &Layout, site: Option<&str>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let ask = async {
+        let status: PlatformStatus = connect(layout).await?.get("/v1/status").await?;
+        let sites = status.sites.into_iter();
+        faults = sites
+            .filter(|one| site.is_none_or(|site| site == one.name))
+            .flat_map(|one| one.faults)
+            .collect();
+        Ok(Exit::Ok)
+    };
+    // Logs are read without control, so that its failure is none here.
+    block_on(ask).ok();
+    faults
 }
 
 fn site_of(layout: &Layout, given: Option<&str>) -> Result<SiteName, Failure> {
@@ -147,6 +174,12 @@ fn files(layout: &Layout, site: &SiteName, filter: &Filter) -> Vec<(String, Path
     found
 }
 
+/// By time only: lines of one moment stay as they stand in their file.
+fn in_order(lines: &mut [(String, String)]) {
+    let time = |line: &str| line.get(..24).unwrap_or(line).to_owned();
+    lines.sort_by_cached_key(|(line, _)| time(line));
+}
+
 /// `time service/slot stream text`
 fn shown(line: &str, source: &str) -> String {
     let (time, rest) = line.split_once(' ').unwrap_or(("", line));
@@ -157,38 +190,26 @@ fn shown(line: &str, source: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Follower {
     layout: Layout,
-    site: Option<SiteName>,
+    site: SiteName,
     filter: Filter,
     places: BTreeMap<PathBuf, u64>,
 }
 
 impl Follower {
     fn new(layout: &Layout, site: &SiteName, filter: Filter) -> Self {
-        let mut follower = Self {
-            layout: layout.clone(),
-            site: Some(site.clone()),
-            filter,
-            places: BTreeMap::new(),
-        };
+        let mut follower =
+            Self { layout: layout.clone(), site: site.clone(), filter, places: BTreeMap::new() };
         follower.skip_what_is_there();
         follower
     }
 
     /// Everything of a site that is written from now on.
-    pub(crate) fn from_now(layout: &Layout, site: &str) -> Self {
-        let mut follower = Self {
-            layout: layout.clone(),
-            site: site.parse().ok(),
-            filter: Filter::default(),
-            places: BTreeMap::new(),
-        };
-        follower.skip_what_is_there();
-        follower
+    pub(crate) fn from_now(layout: &Layout, site: &SiteName) -> Self {
+        Self::new(layout, site, Filter::default())
     }
 
     fn skip_what_is_there(&mut self) {
-        let Some(site) = &self.site else { return };
-        for (_, path) in files(&self.layout, site, &self.filter) {
+        for (_, path) in files(&self.layout, &self.site, &self.filter) {
             let size = fs::metadata(&path).map_or(0, |meta| meta.len());
             self.places.insert(path, size);
         }
@@ -196,9 +217,8 @@ impl Follower {
 
     /// Prints the whole lines that came since the last call.
     pub(crate) fn print_news(&mut self) {
-        let Some(site) = self.site.clone() else { return };
         let mut lines = Vec::new();
-        for (source, path) in files(&self.layout, &site, &self.filter) {
+        for (source, path) in files(&self.layout, &self.site, &self.filter) {
             let from = self.places.get(&path).copied().unwrap_or(0);
             if let Some((text, to)) = read_from(&path, from) {
                 lines.extend(
@@ -209,7 +229,7 @@ impl Follower {
                 self.places.insert(path, to);
             }
         }
-        lines.sort();
+        in_order(&mut lines);
         lines.iter().for_each(|(line, source)| render::print(&shown(line, source)));
     }
 }

@@ -151,17 +151,14 @@ pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Fail
 fn show(status: &PlatformStatus) -> String {
     let mut out = String::new();
     for site in &status.sites {
-        let state = if site.running {
-            site.urls.first().map_or("running", String::as_str)
-        } else {
-            "stopped"
+        let state = match (site.running, &site.release) {
+            (true, _) => site.urls.first().map_or("running", String::as_str),
+            (false, Some(_)) => "stopped",
+            (false, None) => "never started",
         };
-        let _infallible = writeln!(
-            out,
-            "{}  {state}  {}",
-            site.name,
-            site.release.as_deref().unwrap_or_default()
-        );
+        let release = site.release.as_deref().unwrap_or_default();
+        let _infallible =
+            writeln!(out, "{}", format!("{}  {state}  {release}", site.name).trim_end());
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }
@@ -214,12 +211,17 @@ fn instance_lines(instance: &InstanceView) -> String {
             .uptime_ms
             .map(|ms| format!("up {}", format_duration(Duration::from_secs(ms / 1000)))),
     );
-    facts.extend(instance.memory.map(|bytes| ByteSize(bytes >> 20 << 20).to_string()));
+    facts.extend(instance.memory.map(|bytes| ByteSize(bytes).rounded().to_string()));
     if instance.restarts > 0 {
-        facts.push(format!("{} restarts", instance.restarts));
+        let last = instance.last_exit.as_deref().unwrap_or("unknown end");
+        facts.push(format!("restarts {} ({last})", instance.restarts));
     }
-    let mut out =
-        format!("    {short:<8} {style}{}{style:#}  {}\n", instance.state, facts.join("  "));
+    if instance.log_dropped > 0 {
+        facts.push(format!("{} log lines dropped", instance.log_dropped));
+    }
+    let mut out = format!("    {short:<8} {style}{}{style:#}", instance.state);
+    facts.iter().for_each(|fact| out.push_str(&format!("  {fact}")));
+    out.push('\n');
     if let Some(fault) = &instance.fault {
         out.push_str(&render::fault_lines(fault, "      "));
     }

@@ -8,7 +8,7 @@ use seaworthy_api::Layout;
 use seaworthy_api::model::{
     Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress,
 };
-use seaworthy_base::{Code, Exit, Fault};
+use seaworthy_base::{Code, Exit, Fault, SiteName};
 
 use crate::args::{Plan, Up};
 use crate::logs::Follower;
@@ -23,10 +23,10 @@ fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
     })
 }
 
-/// A manifest with problems is shown with its carets before anything is started.
-fn check_first(dir: &Path) -> Result<(), Failure> {
+/// A manifest with problems is shown with its carets before anything is started; the name of a good one's site.
+fn check_first(dir: &Path) -> Result<SiteName, Failure> {
     match seaworthy_manifest::load(dir) {
-        Ok(_) => Ok(()),
+        Ok(site) => Ok(site.name),
         Err(report) if report.code == Code::ManifestInvalid => {
             render::talk(report.render(render::color()).trim_end());
             let count = report.total();
@@ -43,7 +43,9 @@ fn check_first(dir: &Path) -> Result<(), Failure> {
 /// Runs a folder.
 pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let project = absolute(&options.dir)?;
-    check_first(&project)?;
+    let site = check_first(&project)?;
+    // From here on: what the application says while it starts belongs to what is followed.
+    let follower = Follower::from_now(layout, &site);
     let client = connect_or_start(layout).await?;
     let spinner = ProgressBar::new_spinner();
     spinner.set_style(ProgressStyle::default_spinner());
@@ -87,7 +89,7 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     if options.detach {
         return Ok(Exit::Ok);
     }
-    follow(layout, &applied).await
+    follow(layout, &applied, follower).await
 }
 
 fn announce(applied: &Applied) {
@@ -101,13 +103,16 @@ fn announce(applied: &Applied) {
 }
 
 /// Follows the logs; Ctrl-C stops the site, unless it ran before.
-async fn follow(layout: &Layout, applied: &Applied) -> Result<Exit, Failure> {
+async fn follow(
+    layout: &Layout,
+    applied: &Applied,
+    mut follower: Follower,
+) -> Result<Exit, Failure> {
     render::talk(if applied.was_running {
         "following its logs; Ctrl-C leaves it running"
     } else {
         "following its logs; Ctrl-C stops it"
     });
-    let mut follower = Follower::from_now(layout, &applied.site);
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|error| render::io_failure("could not wait for signals", &error))?;

@@ -24,7 +24,7 @@ use crate::platform::Platform;
 use crate::release::{self, Fingerprint, disk_fault};
 use crate::specs::{self, Place, Values};
 use crate::users;
-use crate::world::{Applied, SiteState, processes};
+use crate::world::{Applied, Refused, SiteState, processes};
 
 /// Releases kept besides the one in use.
 const KEEP: usize = 5;
@@ -78,7 +78,65 @@ async fn attempt(
     plan_only: bool,
     report: &Reporter,
 ) -> Result<Outcome, Fault> {
-    let prepared = prepare(platform, project, report)?;
+    let site = seaworthy_manifest::load(project).map_err(|problems| problems.to_fault())?;
+    refuse_conflicts(platform, project, &site)?;
+    let name = site.name.clone();
+    let was_running = platform.world().sites.get(&name).is_some_and(|site| site.running);
+    let outcome = perform(platform, project, plan_only, site, report).await;
+    if !plan_only {
+        remember(platform, project, &name, was_running, outcome.as_ref().err());
+    }
+    outcome
+}
+
+/// Keeps why a site is not what its folder says, for those who ask later. A first start that failed is
+/// not kept: its instances are there and say it themselves.
+fn remember(
+    platform: &Arc<Platform>,
+    project: &Path,
+    name: &SiteName,
+    was_running: bool,
+    fault: Option<&Fault>,
+) {
+    let kept = was_running || !platform.world().sites.get(name).is_some_and(|site| site.running);
+    let refused = fault.filter(|_| kept).map(|fault| {
+        let what = format!("the last `up` was not done: {}", fault.what);
+        let fault = Fault { what, ..fault.clone() };
+        Refused {
+            project: project.to_path_buf(),
+            fault: fault.next(format!("seaworthy up {}", project.display())),
+        }
+    });
+    if let Some(Refused { fault, .. }) = &refused {
+        platform.event(Some(name.as_str()), None, "up-refused", &fault.what, Some(fault));
+    }
+    keep_refused(platform, name, refused);
+}
+
+/// Keeps or forgets a refused `up`, in memory and in the store.
+pub(crate) fn keep_refused(platform: &Arc<Platform>, name: &SiteName, refused: Option<Refused>) {
+    let text = {
+        let mut world = platform.world();
+        match refused {
+            Some(refused) => drop(world.refused.insert(name.clone(), refused)),
+            None if world.refused.remove(name).is_none() => return,
+            None => {}
+        }
+        serde_json::to_string(&world.refused).unwrap_or_default()
+    };
+    if let Err(error) = platform.store().put_setting("refused", &text) {
+        crate::say(&format!("could not record why `up` of {name} was refused: {error}"));
+    }
+}
+
+async fn perform(
+    platform: &Arc<Platform>,
+    project: &Path,
+    plan_only: bool,
+    site: Site,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let prepared = prepare(platform, project, site, report)?;
     let changes = differences(platform, &prepared);
     let name = prepared.site.name.clone();
     let was_running = platform.world().sites.get(&name).is_some_and(|site| site.running);
@@ -124,11 +182,14 @@ async fn attempt(
     })
 }
 
-/// Reads and checks; changes nothing.
-fn prepare(platform: &Arc<Platform>, project: &Path, report: &Reporter) -> Result<Prepared, Fault> {
-    let site = seaworthy_manifest::load(project).map_err(|problems| problems.to_fault())?;
+/// Checks; changes nothing.
+fn prepare(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: Site,
+    report: &Reporter,
+) -> Result<Prepared, Fault> {
     let text = std::fs::read_to_string(project.join("seaworthy.toml")).unwrap_or_default();
-    refuse_conflicts(platform, project, &site)?;
     let (values, warnings) = resolve_secrets(platform, project, &site)?;
     for fault in warnings {
         report.say(Progress::Warning { fault });
@@ -209,6 +270,9 @@ pub(crate) fn resolve_secrets(
             let first = faults
                 .next()
                 .unwrap_or_else(|| Fault::new(Code::SecretMissing, "secrets are missing"));
+            let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
+            let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
+            let first = first.because(format!("service {} cannot start without", needy.join(", ")));
             Err(faults.fold(first, |all, more| Fault {
                 evidence: [all.evidence.clone(), vec![more.to_string()], more.evidence].concat(),
                 ..all

@@ -124,6 +124,10 @@ pub(crate) fn add_instance(
         Phase::Ready => EndpointState::Ready,
         Phase::Starting | Phase::Unready | Phase::Backoff => EndpointState::Starting,
     };
+    // A request must not wait for one that ends again and again: it is no instance until it is ready.
+    if status.crash_loop && state == EndpointState::Starting {
+        return;
+    }
     // Nobody listens there; it stands for an instance that has no address yet, so that requests wait for it.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let first = ports.first().map_or("http", String::as_str);

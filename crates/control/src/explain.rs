@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seaworthy_api::model::{ExplainRequest, Explanation, VERSION};
-use seaworthy_base::{Code, Fault, InstanceId, RequestId, Timestamp};
+use seaworthy_base::{ByteSize, Code, Fault, InstanceId, RequestId, Timestamp};
 
 use crate::platform::Platform;
 use crate::status::{exit_words, state_word};
-use crate::world::Instance;
+use crate::world::{Instance, World};
 
 /// Lines of an instance's log that are shown.
 const LINES: usize = 8;
@@ -158,6 +158,9 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         )
     });
     let Some((id, one)) = found.first() else {
+        if let Some(told) = about_refused(&world, bare) {
+            return Ok(told);
+        }
         let known: Vec<String> = world.instances.keys().map(ToString::to_string).collect();
         let fault =
             Fault::new(Code::NoSuchInstance, format!("nothing that runs is called `{name}`"));
@@ -169,6 +172,28 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         return Err(fault.next("seaworthy status"));
     };
     Ok(tell(platform, id, one))
+}
+
+/// Something that has no instance because its site is at fault: the site's story.
+fn about_refused(world: &World, name: &str) -> Option<Explanation> {
+    let site = name.split('/').next().and_then(|site| site.parse().ok())?;
+    let fault = world.site_faults(&site).pop()?;
+    let (state, release) = world.sites.get(&site).map_or(("never started", None), |site| {
+        (if site.running { "running" } else { "stopped" }, Some(site.applied.release.to_string()))
+    });
+    let mut facts = vec![("state".to_owned(), state.to_owned())];
+    facts.extend(release.map(|release| ("release".to_owned(), release)));
+    facts.push(("code".to_owned(), fault.code.to_string()));
+    let summary = [vec![fault.what], fault.causes].concat().join(": ");
+    let subject = format!("site {site}");
+    Some(Explanation {
+        v: VERSION,
+        subject,
+        summary,
+        facts,
+        evidence: fault.evidence,
+        next: fault.next,
+    })
 }
 
 fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanation {
@@ -197,7 +222,7 @@ fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanatio
     );
     fact(
         "memory",
-        status.and_then(|status| status.memory).map(|bytes| format!("{} MiB", bytes >> 20)),
+        status.and_then(|status| status.memory).map(|bytes| ByteSize(bytes).rounded().to_string()),
     );
     let fault = status.and_then(|status| status.fault.clone());
     fact("code", fault.as_ref().map(|fault| fault.code.to_string()));

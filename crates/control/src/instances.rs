@@ -15,6 +15,7 @@ use seaworthy_runtime::driver::{self, ShimClient};
 use seaworthy_runtime::model::Status;
 use seaworthy_state::{InstanceRecord, InstanceState};
 
+use crate::old_logs;
 use crate::platform::Platform;
 use crate::processes;
 use crate::specs::{self, Place};
@@ -68,6 +69,8 @@ pub(crate) async fn launch(
     };
     let (run_dir, hash) = (spec.run_dir.clone(), spec.hash.clone());
     prepare_log_dir(&spec.log.path)?;
+    let living: Vec<InstanceId> = platform.world().instances.keys().cloned().collect();
+    old_logs::trim(&id, &spec.log, &living);
     // Recorded first: a shim that we did not live to see started is found by its lock.
     platform.store().put_instance(&record).map_err(|error| store_fault(&error))?;
     let program = platform.program.clone();

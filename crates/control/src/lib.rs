@@ -26,6 +26,7 @@ mod instances;
 pub mod keeper;
 mod lifecycle;
 mod listeners;
+mod old_logs;
 mod platform;
 mod processes;
 mod reconcile;

@@ -30,6 +30,7 @@ pub(crate) async fn down(
     let _no_apply = platform.applying.lock().await;
     let names = chosen(platform, site)?;
     for name in &names {
+        apply::keep_refused(platform, name, None);
         if let Some(state) = platform.world().sites.get_mut(name) {
             state.running = false;
         }
@@ -60,8 +61,9 @@ fn under_systemd() -> bool {
 
 fn chosen(platform: &Arc<Platform>, site: Option<&str>) -> Result<Vec<SiteName>, Fault> {
     let world = platform.world();
+    let mut known = world.sites.keys().chain(world.refused.keys());
     let Some(wanted) = site else { return Ok(world.sites.keys().cloned().collect()) };
-    let found = world.sites.keys().find(|name| name.as_str() == wanted);
+    let found = known.find(|name| name.as_str() == wanted);
     found.map(|name| vec![name.clone()]).ok_or_else(|| no_such_site(wanted, world.sites.keys()))
 }
 
@@ -185,6 +187,9 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         };
         platform.world().sites.insert(record.name, state);
     }
+    let refused = platform.store().get_setting("refused").ok().flatten();
+    platform.world().refused =
+        refused.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let edge: Option<EdgeRecord> = platform
         .store()
         .get_setting("edge")

@@ -51,6 +51,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             .sites
             .iter()
             .map(|(name, site)| one_site(platform, &world, name, site, urls(site), &edge_status))
+            .chain(never_started(&world))
             .collect(),
         edge: EdgeView {
             pid,
@@ -118,8 +119,22 @@ fn one_site(
         running: site.running,
         urls: if site.running { urls } else { Vec::new() },
         services: services.collect(),
-        faults: site.faults.clone(),
+        faults: world.site_faults(name),
     }
+}
+
+/// Sites of which nothing is there but the reason.
+fn never_started(world: &World) -> impl Iterator<Item = SiteStatus> {
+    let unknown = world.refused.iter().filter(|(name, _)| !world.sites.contains_key(*name));
+    unknown.map(|(name, refused)| SiteStatus {
+        name: name.to_string(),
+        project: refused.project.clone(),
+        release: None,
+        running: false,
+        urls: Vec::new(),
+        services: Vec::new(),
+        faults: vec![refused.fault.clone()],
+    })
 }
 
 fn instances_of(

@@ -74,11 +74,22 @@ pub(crate) struct Instance {
     pub since: Instant,
 }
 
+/// The last `up` of a site that was refused or taken back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Refused {
+    /// Its folder.
+    pub project: PathBuf,
+    /// Why, with the command that tries again.
+    pub fault: Fault,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     /// Sites by name.
     pub sites: BTreeMap<SiteName, SiteState>,
+    /// What was asked for and is not running; a site need not be among `sites` for it.
+    pub refused: BTreeMap<SiteName, Refused>,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
     /// The edge's last status.
@@ -104,6 +115,12 @@ impl World {
             })
         });
         services.collect()
+    }
+
+    /// What is wrong with a site as a whole, its last refused `up` included.
+    pub(crate) fn site_faults(&self, name: &SiteName) -> Vec<Fault> {
+        let own = self.sites.get(name).into_iter().flat_map(|site| &site.faults);
+        own.chain(self.refused.get(name).map(|refused| &refused.fault)).cloned().collect()
     }
 
     /// Whether a service serves: a program with a ready instance, or anything that is none.

@@ -11,7 +11,7 @@ use crate::model::{ExitReason, ExitRecord, Ports};
 pub(crate) struct Facts<'a> {
     pub(crate) id: &'a InstanceId,
     pub(crate) program: &'a str,
-    pub(crate) last_exit: Option<&'a ExitRecord>,
+    pub(crate) last_end: Option<End<'a>>,
     pub(crate) running: bool,
     pub(crate) crash_loop: bool,
     pub(crate) restarts: u32,
@@ -19,28 +19,48 @@ pub(crate) struct Facts<'a> {
     pub(crate) expected: Option<u16>,
     pub(crate) ports: &'a Ports,
     pub(crate) ready: bool,
+    pub(crate) was_ready: bool,
     pub(crate) past_start: bool,
     pub(crate) probe_error: Option<&'a str>,
     pub(crate) memory_max: Option<u64>,
     pub(crate) log: Vec<String>,
 }
 
+/// How the program last ended, with what is left to show of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End<'a> {
+    pub(crate) exit: &'a ExitRecord,
+    /// What we saw ourselves: a check's answer, memory, where a program was looked for.
+    pub(crate) seen: &'a [String],
+    /// Its last lines.
+    pub(crate) words: &'a [String],
+}
+
 /// The worst that is wrong now; nothing when all is well.
 pub(crate) fn judge(facts: &Facts<'_>) -> Option<Fault> {
-    let fault = if facts.running { judge_running(facts)? } else { judge_ended(facts)? };
-    let logs = format!("seaworthy logs {} --service {}", facts.id.site, facts.id.service);
-    let mut fault = fault;
+    let mut fault = if facts.running { judge_running(facts)? } else { judge_ended(facts)? };
     if fault.evidence.is_empty() {
         fault.evidence.clone_from(&facts.log);
     }
-    if !fault.next.iter().any(|step| step.starts_with("seaworthy logs")) {
-        fault.next.push(logs);
-    }
+    fault.next.push(format!("seaworthy logs {} --service {}", facts.id.site, facts.id.service));
     Some(fault)
 }
 
+/// The fault as lines of the instance's own log, where its last words stand already.
+pub(crate) fn log_lines(fault: &Fault, id: &InstanceId, words: &[String]) -> Vec<String> {
+    let mut lines = vec![format!("{} {}", fault.code, fault.what)];
+    lines.extend(fault.causes.iter().map(|cause| format!("  caused by: {cause}")));
+    let seen = fault.evidence.iter().filter(|line| !words.contains(line));
+    lines.extend(seen.map(|line| format!("  | {line}")));
+    let steps = fault.next.iter().filter(|step| !step.starts_with("seaworthy logs"));
+    lines.extend(steps.map(|step| format!("  hint: {step}")));
+    lines
+        .push(format!("  hint: seaworthy explain instance {}/{}/{}", id.site, id.service, id.slot));
+    lines
+}
+
 fn judge_ended(facts: &Facts<'_>) -> Option<Fault> {
-    let exit = facts.last_exit?;
+    let End { exit, seen, words } = facts.last_end?;
     let name = format!("`{}`", facts.id);
     let fault = match &exit.reason {
         ExitReason::Asked => return None,
@@ -64,34 +84,39 @@ fn judge_ended(facts: &Facts<'_>) -> Option<Fault> {
         }
         ExitReason::Hung => Fault::new(
             Code::Hung,
-            format!("{name} was restarted: it was alive but did not answer its liveness check"),
-        ),
+            format!("{name} was ended: it was alive but did not answer its liveness check"),
+        )
+        .because(seen.join(", "))
+        .next("find what blocks it, or give it longer: `live` in `health` of the service"),
         ExitReason::Signal(signal) => {
             Fault::new(Code::Killed, format!("{name} was ended by {signal}"))
-                .because(format!("it had run for {} ms", exit.ran_ms))
+                .because("it crashed, or somebody sent it that signal")
         }
-        ExitReason::Code(code) => explain_code(
-            Fault::new(Code::Exited, format!("{name} ended with code {code}")),
-            facts,
-            exit,
-        ),
+        ExitReason::Code(code) => {
+            explain_code(Fault::new(Code::Exited, format!("{name} ended with code {code}")), words)
+        }
+    };
+    let evidence = match exit.reason {
+        ExitReason::CouldNotExec(_) => seen.to_vec(),
+        ExitReason::Hung => [&[ran(exit)], words].concat(),
+        _ => [seen, &[ran(exit)], words].concat(),
     };
     if !facts.crash_loop {
-        return Some(fault);
+        return Some(Fault { evidence, ..fault });
     }
+    let ends = facts.restarts + u32::from(!facts.running);
     let mut looped = Fault::new(
         Code::CrashLoop,
-        format!("{name} is in a crash loop: it has ended {} times", facts.restarts + 1),
+        format!("{name} is in a crash loop: it has ended {ends} times"),
     )
     .because(fault.what);
     looped.causes.extend(fault.causes);
-    looped.next = fault.next;
-    Some(looped)
+    Some(Fault { next: fault.next, evidence, ..looped })
 }
 
 /// What the last lines of the log say about an end.
-fn explain_code(fault: Fault, facts: &Facts<'_>, exit: &ExitRecord) -> Fault {
-    let text = facts.log.join("\n");
+fn explain_code(fault: Fault, words: &[String]) -> Fault {
+    let text = words.join("\n");
     let lower = text.to_ascii_lowercase();
     if let Some(name) = missing_variable(&text) {
         return fault.because(format!("the environment variable `{name}` is not set")).next(
@@ -103,11 +128,15 @@ fn explain_code(fault: Fault, facts: &Facts<'_>, exit: &ExitRecord) -> Fault {
             .because("the port that it wants is taken")
             .next("let it listen on $PORT, or say which port it insists on: port = 8000");
     }
-    if exit.listened {
-        fault.because(format!("it had run for {} ms", exit.ran_ms))
-    } else {
-        fault.because(format!("it had run for {} ms and never listened", exit.ran_ms))
+    match words.last() {
+        Some(line) => fault.because(format!("the last that it said: {line}")),
+        None => fault.because("it said nothing"),
     }
+}
+
+fn ran(exit: &ExitRecord) -> String {
+    let listened = if exit.listened { "" } else { " and never listened" };
+    format!("it ran for {} ms{listened}", exit.ran_ms)
 }
 
 /// The name in a complaint about a missing variable, as the common languages write it.
@@ -146,6 +175,7 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
                 Code::OtherAddress,
                 format!("{name} listens on `{open}`: it can be reached past the edge"),
             )
+            .because("it binds an address that others can reach instead of loopback only")
             .seen(format!("it listens on {}", shown(facts.listening)))
             .next("let it listen on 127.0.0.1 (often an option such as --host 127.0.0.1)"),
         );
@@ -161,6 +191,7 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
                 Code::WrongPort,
                 format!("{name} listens on the wrong port: {found} instead of {wanted}"),
             )
+            .because("it does not listen where PORT says")
             .seen(format!("it was given PORT={wanted} and listens on {}", shown(facts.listening)))
             .next(format!("let it listen on $PORT, or say that it insists: port = {found}")),
         );
@@ -172,14 +203,10 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
         };
         return Some(Fault::new(Code::NeverListened, format!("{name} runs but does not listen anywhere")).because(format!("it was given {wanted}")).next("check that `run` starts a server in the foreground that listens on 127.0.0.1:$PORT"));
     }
-    if let (Some(exit), true) = (facts.last_exit, facts.crash_loop) {
-        return Some(
-            Fault::new(
-                Code::CrashLoop,
-                format!("{name} is in a crash loop: it has ended {} times", facts.restarts),
-            )
-            .because(reason(&exit.reason)),
-        );
+    // Until it is ready again, why it is being started again is what people want to know.
+    let waits = !facts.was_ready && (facts.crash_loop || !facts.past_start);
+    if let (Some(fault), true) = (judge_ended(facts), waits) {
+        return Some(fault);
     }
     let error = facts.probe_error.filter(|_| facts.past_start && !facts.listening.is_empty())?;
     Some(

@@ -139,6 +139,16 @@ fn write_secrets(spec: &Spec) -> io::Result<Vec<(String, String)>> {
     Ok(paths)
 }
 
+/// What was tried when a program could not be started.
+pub(super) fn evidence(spec: &Spec) -> Vec<String> {
+    let mut seen = vec![format!("run: {}", spec.argv.join(" "))];
+    if spec.argv.first().is_some_and(|program| !program.contains('/')) {
+        let path = spec.environment.iter().find(|(name, _)| name == "PATH");
+        seen.extend(path.map(|(_, path)| format!("PATH: {path}")));
+    }
+    seen
+}
+
 /// Why a program could not be executed.
 fn explain(argv: &[String], spec: &Spec, error: &io::Error) -> String {
     let program = argv.first().map_or("", String::as_str);

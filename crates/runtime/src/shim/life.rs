@@ -15,7 +15,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, wait};
-use seaworthy_base::{InstanceId, Timestamp};
+use seaworthy_base::{Code, InstanceId, Timestamp};
 use seaworthy_sys::cgroup::{Cgroup, Limits as GroupLimits};
 use seaworthy_sys::proc_tree;
 use seaworthy_sys::process::{group_of, signal_group, signal_name, signal_number, signal_process};
@@ -25,7 +25,7 @@ use super::launch::{self, Started};
 use super::prober::Prober;
 use crate::backoff::Backoff;
 use crate::driver::cgroup_name;
-use crate::faults::{self, Facts};
+use crate::faults::{self, End, Facts};
 use crate::logs::{InstanceLog, compress_aside};
 use crate::model::{ExitReason, ExitRecord, Phase, Ports, Spec, Status};
 use crate::ports::free_port;
@@ -58,9 +58,14 @@ pub(super) struct Life {
     next_start: Option<Instant>,
     stop: Stop,
     last_exit: Option<ExitRecord>,
+    /// The evidence of that end: what we saw, and the program's last lines.
+    last_seen: Vec<String>,
+    last_words: Vec<String>,
     usage: (Option<u64>, Option<u64>),
     sequence: u64,
     told: Option<String>,
+    /// The fault that the log knows of.
+    logged: Option<Code>,
     /// Processes of ours that compress rotated logs: in our tree, but not of the program.
     compressors: Vec<u32>,
     over: bool,
@@ -92,6 +97,8 @@ struct Run {
     next_sockets: Instant,
     /// Set when we end it ourselves.
     reason: Option<ExitReason>,
+    /// What we saw of its end.
+    seen: Vec<String>,
 }
 
 /// What was asked about stopping.
@@ -135,9 +142,12 @@ impl Life {
             next_start: None,
             stop: Stop::No,
             last_exit: None,
+            last_seen: Vec::new(),
+            last_words: Vec::new(),
             usage: (None, None),
             sequence: 1,
             told: None,
+            logged: None,
             compressors: Vec::new(),
             over: false,
             spec,
@@ -191,6 +201,7 @@ impl Life {
             Ok(started) => self.begin(started, oom_before),
             Err(why) => {
                 self.say(&format!("could not start: {why}"));
+                self.last_seen = launch::evidence(&self.spec);
                 self.ended(ExitReason::CouldNotExec(why), Duration::ZERO, false);
             }
         }
@@ -230,6 +241,7 @@ impl Life {
             next_look: now + Duration::from_millis(10),
             next_sockets: now,
             reason: None,
+            seen: Vec::new(),
         });
     }
 
@@ -344,6 +356,7 @@ impl Life {
                     let begun = run.was_live || run.began.elapsed() > live_start;
                     if run.live_failures >= live_rule && begun && run.reason.is_none() {
                         run.reason = Some(ExitReason::Hung);
+                        run.seen = vec![format!("{} times in a row: {error}", run.live_failures)];
                         self.say(&format!("hung, restarting: {error}"));
                         self.kill_tree();
                     }
@@ -376,6 +389,7 @@ impl Life {
         if kills > run.oom_kills {
             run.oom_kills = kills;
             run.oom_at = Some(Instant::now());
+            run.seen = vec!["the kernel ended a process of it for lack of memory".to_owned()];
             self.say("the kernel ended a process of it: out of memory");
         }
     }
@@ -396,6 +410,7 @@ impl Life {
         if too_much {
             if let Some(run) = &mut self.run {
                 run.reason = Some(ExitReason::OutOfMemory);
+                run.seen = vec![format!("it used {} MiB", memory >> 20)];
             }
             self.kill_tree();
         }
@@ -440,6 +455,7 @@ impl Life {
         let Some(run) = self.run.take() else { return };
         self.prober.aim(self.starts, None, false);
         let ran = run.began.elapsed();
+        self.last_seen.clone_from(&run.seen);
         // A parent that loses a child to it (a shell, npm) mostly ends with a code soon after.
         let oom = run.oom_at.is_some_and(|at| at.elapsed() < OOM_CAUSE) && !status.success();
         let reason = match (run.reason.clone(), status.code(), status.signal()) {
@@ -459,6 +475,7 @@ impl Life {
     }
 
     fn ended(&mut self, reason: ExitReason, ran: Duration, listened: bool) {
+        self.last_words = self.log.last(EVIDENCE);
         self.last_exit = Some(ExitRecord {
             at: Timestamp::now(),
             reason,
@@ -601,6 +618,13 @@ impl Life {
             self.told = Some(seen);
             self.bump();
         }
+        let code = status.fault.as_ref().map(|fault| fault.code);
+        if self.logged != code {
+            self.logged = code;
+            let words = [self.last_words.clone(), self.log.last(EVIDENCE)].concat();
+            let lines = status.fault.map(|fault| faults::log_lines(&fault, &self.spec.id, &words));
+            lines.unwrap_or_default().iter().for_each(|line| self.say(line));
+        }
     }
 
     /// How it is.
@@ -625,7 +649,11 @@ impl Life {
         let facts = Facts {
             id: &self.spec.id,
             program: self.spec.argv.first().map_or("", String::as_str),
-            last_exit: self.last_exit.as_ref(),
+            last_end: self.last_exit.as_ref().map(|exit| End {
+                exit,
+                seen: &self.last_seen,
+                words: &self.last_words,
+            }),
             running: run.is_some(),
             crash_loop: backoff_view,
             restarts,
@@ -633,6 +661,7 @@ impl Life {
             expected: run.and_then(|run| run.expected(&self.spec.ports)),
             ports: &self.spec.ports,
             ready: self.phase == Phase::Ready,
+            was_ready: run.is_some_and(|run| run.was_ready),
             past_start: run.is_some_and(|run| {
                 run.began.elapsed() > Duration::from_millis(self.spec.ready.start_ms)
             }),

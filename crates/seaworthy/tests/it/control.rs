@@ -1,0 +1,43 @@
+//! The control process: one for each state folder, reached by nobody else.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+use crate::{LIMIT, sandbox, shop};
+
+#[test]
+fn a_second_one_on_the_same_state_folder_is_refused() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let state = sandbox.state();
+    let second = sandbox
+        .spawn([std::ffi::OsStr::new("control"), "--state".as_ref(), state.as_os_str()])
+        .finish(LIMIT);
+    second.code(1).says(["SW-CTL-002"]);
+    assert_eq!(sandbox.https(&shop()).get("/").status, 200);
+}
+
+#[test]
+fn its_socket_is_for_its_user_only() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let meta = std::fs::metadata(sandbox.folder().join("run/control.sock")).unwrap();
+    assert!(meta.file_type().is_socket());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_made_is_named() {
+    let sandbox = sandbox();
+    let project = sandbox.write(&shop());
+    let blocked = sandbox.folder().join("out/file");
+    std::fs::write(&blocked, "no folder").unwrap();
+    let state = blocked.join("state");
+    let output = sandbox.run([
+        std::ffi::OsStr::new("up"),
+        project.as_os_str(),
+        "--detach".as_ref(),
+        "--state".as_ref(),
+        state.as_os_str(),
+    ]);
+    output.code(1).says(["SW-CTL-003", "out/file"]);
+}

@@ -1,0 +1,46 @@
+//! `restart`: new processes, nothing dropped.
+
+use std::time::Duration;
+
+use seaworthy_testkit::load::Load;
+use seaworthy_testkit::{FakeApp, Site, eventually, eventually_some};
+
+use crate::{LIMIT, sandbox, shop};
+
+#[test]
+fn of_a_service_replaces_its_instances_without_a_lost_request() {
+    let sandbox = sandbox();
+    sandbox.up(&Site::new("shop").app("web", FakeApp::new().instances(2)));
+    let before = sandbox.status().ready_pids("shop/web");
+    let running = Load::new(sandbox.target(&shop())).mixed(60.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    sandbox.run(["restart", "shop/web"]).success();
+    let after = sandbox.wait_ready("shop/web", 2, LIMIT);
+    running.stop().assert_clean();
+    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
+}
+
+#[test]
+fn of_the_edge_hands_the_sockets_over_without_a_lost_request() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let before = sandbox.status();
+    let running = Load::new(sandbox.target(&shop())).mixed(60.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    sandbox.run(["restart", "--edge"]).success();
+    let after = eventually_some("a new edge", LIMIT, || {
+        sandbox.try_status().filter(|status| status.edge_pid() != before.edge_pid())
+    });
+    let answered = running.so_far().ok();
+    eventually("load goes on", LIMIT, || running.so_far().ok() > answered + 40);
+    running.stop().assert_clean();
+    assert_eq!(after.https(), before.https());
+    assert_eq!(after.ready_pids("shop/web"), before.ready_pids("shop/web"));
+}
+
+#[test]
+fn of_what_does_not_run_is_refused() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    sandbox.run(["restart", "shop/nothing"]).code(1).says(["SW-CTL-006", "shop/nothing"]);
+}

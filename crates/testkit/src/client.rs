@@ -1,0 +1,272 @@
+//! A blocking HTTP/1.1 client for single requests, over TLS or not.
+//!
+//! By hand, because tests must see the wire: bodies piece by piece as they arrive, headers twice, the
+//! bare connection after an upgrade. One connection for each request. Not here: redirects, cookies,
+//! HTTP/2 (see [`crate::load`]).
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::tls::client_config;
+
+/// A byte stream, encrypted or not.
+pub trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+/// Asks one server under one host name.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: SocketAddr,
+    host: String,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Client {
+    /// Plain HTTP.
+    pub fn http(address: SocketAddr, host: &str) -> Self {
+        Self { address, host: host.to_owned(), tls: None }
+    }
+
+    /// HTTPS that trusts the authority in `ca` only.
+    pub fn https(address: SocketAddr, host: &str, ca: &Path) -> Self {
+        Self { tls: Some(client_config(ca, &["http/1.1"])), ..Self::http(address, host) }
+    }
+
+    /// A connection; a read or write on it that takes 20 s is an error.
+    pub fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+        let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = self.host.clone().try_into().map_err(io::Error::other)?;
+        let connection =
+            ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        Ok(Box::new(StreamOwned::new(connection, stream)))
+    }
+
+    /// GET; ends the test when there is no answer.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.send("GET", target, &[], b"").unwrap_or_else(|error| panic!("GET {target}: {error}"))
+    }
+
+    /// GET that may come to nothing.
+    pub fn try_get(&self, target: &str) -> io::Result<Response> {
+        self.send("GET", target, &[], b"")
+    }
+
+    /// Any request with a body of known length; the whole answer is read.
+    pub fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
+        let mut exchange = self.open(method, target, headers, Some(body.len()))?;
+        exchange.write(body)?;
+        exchange.finish()
+    }
+
+    /// Sends a head only. With a `length` that many bytes are to follow, without one there is no body.
+    pub fn open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        length: Option<usize>,
+    ) -> io::Result<Exchange> {
+        let mut head = format!("{method} {target} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            let _infallible = write!(head, "host: {}:{}\r\n", self.host, self.address.port());
+        }
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+            head.push_str("connection: close\r\n");
+        }
+        for (name, value) in headers {
+            let _infallible = write!(head, "{name}: {value}\r\n");
+        }
+        if let Some(length) = length.filter(|length| *length > 0 || method != "GET") {
+            let _infallible = write!(head, "content-length: {length}\r\n");
+        }
+        let mut stream = self.connect()?;
+        stream.write_all(format!("{head}\r\n").as_bytes())?;
+        stream.flush()?;
+        Ok(Exchange { stream, ahead: Vec::new(), left: None, ended: false })
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// Its status.
+    pub status: u16,
+    /// Its headers, names in lower case, in order.
+    pub headers: Vec<(String, String)>,
+    /// Its body, chunks put together.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The first header of that (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
+    }
+}
+
+/// What is left of an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Bytes(u64),
+    Chunks,
+    ToTheEnd,
+}
+
+/// A request under way, both directions in the test's hands.
+pub struct Exchange {
+    stream: Box<dyn Stream>,
+    ahead: Vec<u8>,
+    left: Option<Left>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// Sends a piece of the request's body.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// Reads the head of the answer; its body is empty so far.
+    pub fn head(&mut self) -> io::Result<Response> {
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; 128];
+            let mut parsed = httparse::Response::new(&mut headers);
+            let used = match parsed.parse(&self.ahead).map_err(io::Error::other)? {
+                httparse::Status::Complete(used) => used,
+                httparse::Status::Partial => {
+                    self.more()?.then_some(()).ok_or(io::ErrorKind::UnexpectedEof)?;
+                    continue;
+                }
+            };
+            let pair = |header: &httparse::Header<'_>| {
+                (
+                    header.name.to_ascii_lowercase(),
+                    String::from_utf8_lossy(header.value).into_owned(),
+                )
+            };
+            let answer = Response {
+                status: parsed.code.unwrap_or(0),
+                headers: parsed.headers.iter().map(pair).collect(),
+                body: Vec::new(),
+            };
+            self.ahead.drain(..used);
+            let length = answer.header("content-length").and_then(|text| text.parse().ok());
+            let chunked = answer
+                .header("transfer-encoding")
+                .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+            self.left = Some(match length {
+                _ if chunked => Left::Chunks,
+                _ if matches!(answer.status, 101 | 204 | 304) => Left::Bytes(0),
+                Some(length) => Left::Bytes(length),
+                None => Left::ToTheEnd,
+            });
+            return Ok(answer);
+        }
+    }
+
+    /// The next piece of the body as it arrives; none at its end.
+    pub fn piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self.left {
+            Some(Left::Bytes(0)) | None => Ok(None),
+            Some(Left::Chunks) => self.chunk(),
+            Some(left) => {
+                if self.ahead.is_empty() && !self.more()? {
+                    return if left == Left::ToTheEnd {
+                        Ok(None)
+                    } else {
+                        Err(io::ErrorKind::UnexpectedEof.into())
+                    };
+                }
+                let most = if let Left::Bytes(bytes) = left { bytes } else { u64::MAX };
+                let count = most.min(self.ahead.len() as u64) as usize;
+                if let Left::Bytes(bytes) = left {
+                    self.left = Some(Left::Bytes(bytes - count as u64));
+                }
+                Ok(Some(self.ahead.drain(..count).collect()))
+            }
+        }
+    }
+
+    fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            match httparse::parse_chunk_size(&self.ahead)
+                .map_err(|error| io::Error::other(error.to_string()))?
+            {
+                httparse::Status::Complete((start, size))
+                    if self.ahead.len() as u64 >= start as u64 + size + 2 =>
+                {
+                    let chunk = self.ahead[start..start + size as usize].to_vec();
+                    self.ahead.drain(..start + size as usize + 2);
+                    if chunk.is_empty() {
+                        self.left = None;
+                        return Ok(None);
+                    }
+                    return Ok(Some(chunk));
+                }
+                _ => self.more()?.then_some(()).ok_or(io::ErrorKind::UnexpectedEof)?,
+            }
+        }
+    }
+
+    /// Reads head and body to the end.
+    pub fn finish(&mut self) -> io::Result<Response> {
+        let mut answer = self.head()?;
+        while let Some(piece) = self.piece()? {
+            answer.body.extend_from_slice(&piece);
+        }
+        Ok(answer)
+    }
+
+    /// The bare connection after an upgrade, with what was read too far.
+    pub fn into_stream(self) -> (Box<dyn Stream>, Vec<u8>) {
+        (self.stream, self.ahead)
+    }
+
+    fn more(&mut self) -> io::Result<bool> {
+        let mut piece = [0; 16 << 10];
+        let count = match self.stream.read(&mut piece) {
+            // TLS without a proper goodbye: the framing above says whether something is missing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            other => other?,
+        };
+        self.ahead.extend_from_slice(&piece[..count]);
+        self.ended = count == 0;
+        Ok(!self.ended)
+    }
+}
