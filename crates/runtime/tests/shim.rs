@@ -56,6 +56,7 @@ impl Instance {
             argv,
             dir: dir.path().to_owned(),
             environment: vec![("PATH".to_owned(), std::env::var("PATH").unwrap())],
+            secret_environment: vec![],
             secret_files: vec![],
             user: None,
             ports: Ports::Environment(vec![("http".to_owned(), "PORT".to_owned())]),
@@ -688,6 +689,18 @@ fn secrets_reach_the_program_as_they_are_and_no_argv() {
         log.contains("s3cret$PORT") && log.contains("mode 400") && !log.contains("arg $PORT"),
         "{log}"
     );
+}
+
+#[test]
+fn nothing_is_replaced_inside_a_secret_variable() {
+    let script = "echo plain=$PLAIN; echo \"secret=$SECRET.\"; sleep 60";
+    let one = Instance::new(argv(&["sh", "-c", script])).with(|spec| {
+        spec.environment.push(("PLAIN".to_owned(), "on-$PORT".to_owned()));
+        spec.secret_environment = vec![("SECRET".to_owned(), "a$PORT$INSTANCE-b".to_owned())];
+    });
+    let log = one.launch().until_log("secret=");
+    assert!(log.contains("secret=a$PORT$INSTANCE-b."), "{log}");
+    assert!(log.contains("plain=on-") && !log.contains("plain=on-$PORT"), "{log}");
 }
 
 #[test]
