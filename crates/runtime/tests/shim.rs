@@ -668,6 +668,41 @@ fn a_shim_that_is_told_to_end_stops_its_program_and_frees_its_lock() {
 }
 
 #[test]
+fn a_shim_and_its_program_hold_nothing_of_whoever_started_them() {
+    let one = Instance::new(server(GIVEN, ""));
+    let leak = std::fs::File::create(one.dir.path().join("leaked")).unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    let one = one.launch();
+    let status = one.ready();
+    let shim = PathBuf::from(format!("/proc/{}", status.shim_pid));
+    assert_eq!(std::fs::read_link(shim.join("cwd")).unwrap(), Path::new("/"));
+    let error = std::fs::read_link(shim.join("fd/2")).unwrap();
+    assert_eq!(error, one.spec.run_dir.join("shim.log"));
+    for pid in [status.shim_pid, status.pid.unwrap()] {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let held: Vec<PathBuf> =
+            entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+        assert!(!held.iter().any(|path| path.ends_with("leaked")), "{held:?}");
+    }
+    assert_eq!(driver::last_words(&one.spec.run_dir), Vec::<String>::new());
+}
+
+#[test]
+fn a_shim_that_cannot_begin_says_why_in_its_folder() {
+    let one = Instance::new(server(GIVEN, ""));
+    let one = one.launch();
+    one.ready();
+    driver::launch(&one.program, &one.spec).unwrap();
+    let begun = Instant::now();
+    while driver::last_words(&one.spec.run_dir).is_empty() {
+        assert!(begun.elapsed() < LONG);
+        std::thread::yield_now();
+    }
+    assert!(driver::last_words(&one.spec.run_dir)[0].contains("another shim owns"));
+    assert_eq!(one.client().status().unwrap().phase, Phase::Ready);
+}
+
+#[test]
 fn a_restart_asked_for_while_it_ends_does_not_revive_it() {
     let one = Instance::new(server(GIVEN, "signal.signal(signal.SIGTERM,signal.SIG_IGN)"))
         .with(|spec| spec.stop.grace_ms = 500)
