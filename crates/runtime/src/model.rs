@@ -197,6 +197,9 @@ pub struct Status {
     pub crash_loop: bool,
     /// How it last ended.
     pub last_exit: Option<ExitRecord>,
+    /// While it waits: when it is started again.
+    #[serde(default)]
+    pub next_start: Option<Timestamp>,
     /// What is wrong now, with cause, evidence and next command.
     pub fault: Option<Fault>,
     /// Bytes of memory of the whole tree, when known.
