@@ -1,9 +1,10 @@
-//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`.
+//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`.
 //!
 //! Standard library only, so that it builds in a moment. Invariant: `setup` installs nothing that is
 //! there already and says what it cannot install. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
+mod host_test;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -16,11 +17,12 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["setup"] => setup(),
         ["test"] => setup().and_then(|()| test()),
+        ["host-test"] => host_test::host_test(),
         ["tidy"] => tidy::tidy(),
         ["gen"] => generate(false),
         ["gen", "--check"] => generate(true),
         _ => {
-            eprintln!("cargo xtask setup | test | tidy | gen [--check]");
+            eprintln!("cargo xtask setup | test | host-test | tidy | gen [--check]");
             return ExitCode::from(2);
         }
     };

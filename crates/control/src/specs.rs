@@ -167,7 +167,7 @@ pub(crate) fn build(
             memory_restart: process.memory_restart.map(|size| size.0),
             cpu_millis: process.cpu_millis,
             nofile: process.nofile,
-            nproc: None,
+            processes: None,
         },
         restart: Restart {
             backoff_min_ms: millis(process.restart.backoff_min),

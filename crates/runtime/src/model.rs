@@ -119,8 +119,9 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Open files.
     pub nofile: Option<u64>,
-    /// Processes and threads.
-    pub nproc: Option<u64>,
+    /// Processes and threads; a share of what the kernel runs when absent.
+    #[serde(default)]
+    pub processes: Option<u64>,
 }
 
 /// Back-off and crash loop.

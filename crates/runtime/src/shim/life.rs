@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seaworthy_base::InstanceId;
 use seaworthy_sys::cgroup::{Cgroup, Limits as GroupLimits};
+use seaworthy_sys::process::most_tasks;
 use seaworthy_sys::seccomp::BindEvent;
 
 use super::launch;
@@ -31,6 +32,14 @@ use crate::logs::InstanceLog;
 use crate::model::{ExitReason, ExitRecord, Phase, Spec};
 use end::Stop;
 use run::Run;
+
+/// An instance that says nothing about it may have so many hundredths of the processes and threads that
+/// the kernel runs at once, so that one that forks without end leaves room for the rest. Fifteen is what
+/// systemd gives a unit.
+const TASKS: u64 = 15;
+/// What is lost without a control group. RLIMIT_NPROC is no substitute: it counts a user, not an instance.
+const NO_GROUP: &str =
+    "memory is watched once a second, CPU and the number of processes are not limited";
 
 /// The instance.
 #[derive(Debug)]
@@ -58,16 +67,14 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(spec: Spec) -> io::Result<Self> {
-        let mut guards = Vec::new();
-        let limits =
-            GroupLimits { memory: spec.limits.memory_max, cpu_millis: spec.limits.cpu_millis };
-        let cgroup = match Cgroup::create(&cgroup_name(&spec.id, &spec.run_dir), limits) {
-            Ok(group) => Some(group),
-            Err(why) => {
-                guards
-                    .push(format!("memory is watched once a second and CPU is not limited: {why}"));
-                None
-            }
+        let limits = GroupLimits {
+            memory: spec.limits.memory_max,
+            cpu_millis: spec.limits.cpu_millis,
+            tasks: Some(spec.limits.processes.unwrap_or_else(|| most_tasks() * TASKS / 100)),
+        };
+        let (cgroup, guards) = match Cgroup::create(&cgroup_name(&spec.id, &spec.run_dir), limits) {
+            Ok((group, missing)) => (Some(group), missing),
+            Err(why) => (None, vec![format!("{NO_GROUP}: {why}")]),
         };
         let (wake, theirs) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;

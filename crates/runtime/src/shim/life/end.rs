@@ -6,12 +6,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, wait};
 use seaworthy_base::Timestamp;
-use seaworthy_sys::process::{group_of, signal_group, signal_number, signal_process};
+use seaworthy_sys::proc_tree;
+use seaworthy_sys::process::{group_of, signal_group, signal_if, signal_number, signal_process};
 
 use super::Life;
 use crate::ending::{self, End};
 use crate::faults;
 use crate::model::{ExitReason, ExitRecord, Phase};
+
+/// How long those that were killed are waited for: longer takes only one that the kernel holds (a disk
+/// that hangs), and meanwhile the shim answers nobody.
+const KILL_PATIENCE: Duration = Duration::from_millis(500);
+/// The same without a control group, in rounds of 2 ms.
+const KILL_ROUNDS: u32 = 100;
 
 /// What was asked about stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,25 +102,31 @@ impl Life {
     /// KILL for everything that is left of the program's tree.
     pub(super) fn kill_tree(&mut self) {
         let own = self.run.as_ref().map(|run| run.child.id());
-        if let Some(group) = &self.cgroup {
-            group.kill_all(Duration::from_secs(2));
+        if self.cgroup.as_ref().is_some_and(|group| !group.kill_all(KILL_PATIENCE)) {
+            self.log
+                .say("processes of it do not end though they were killed: the kernel holds them");
         }
-        // Without a group: all our descendants are its tree, because we are their subreaper.
-        for _ in 0..100 {
+        // Without a group, or outside of it: all our descendants are its tree, because we are their subreaper.
+        for _ in 0..KILL_ROUNDS {
             let left = self.tree();
-            if left.is_empty() {
-                break;
-            }
             for pid in &left {
-                signal_process(*pid, 9);
+                self.signal_member(*pid, 9);
             }
-            // Reaps orphans only; the program itself is taken by `reap`.
-            let zombies_only = left.iter().all(|pid| Some(*pid) == own || is_zombie(*pid));
-            if zombies_only {
+            // Zombies are left to `reap`.
+            if left.iter().all(|pid| Some(*pid) == own || proc_tree::is_zombie(*pid)) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// A signal to one of the tree, if it still is the one whose number was read.
+    fn signal_member(&self, pid: u32, signal: i32) {
+        let shim = std::process::id();
+        signal_if(pid, signal, |pid| {
+            proc_tree::is_descendant(pid, shim)
+                || self.cgroup.as_ref().is_some_and(|group| group.holds(pid))
+        });
     }
 
     /// Begins to stop; with `end` the shim ends afterwards.
@@ -166,7 +179,7 @@ impl Life {
         let signal = signal_number(&self.spec.stop.signal).unwrap_or(15);
         signal_group(leader, signal);
         for pid in self.pids().into_iter().filter(|pid| group_of(*pid) != Some(leader)) {
-            signal_process(pid, signal);
+            self.signal_member(pid, signal);
         }
     }
 
@@ -195,9 +208,4 @@ impl Life {
             _ => false,
         }
     }
-}
-
-fn is_zombie(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }

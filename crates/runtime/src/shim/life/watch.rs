@@ -70,7 +70,7 @@ impl Life {
         self.count_oom_kills();
         let (memory, cpu) = proc_tree::usage(&self.pids());
         let memory = self.cgroup.as_ref().and_then(Cgroup::memory).unwrap_or(memory);
-        let enforces = self.cgroup.is_some();
+        let enforces = self.cgroup.as_ref().is_some_and(Cgroup::enforces_memory);
         let Some(run) = &mut self.run else { return };
         run.usage = Some((memory, cpu));
         if judge_memory(&self.spec.limits, memory, enforces) == Memory::TooMuch {
