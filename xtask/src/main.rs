@@ -1,10 +1,11 @@
-//! The project's chores: `setup`, `test`, `tidy`, `gen [--check]`, `bench edge`, `soak`.
+//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod bench;
 mod generate;
+mod host_test;
 mod setup;
 mod tidy;
 
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
+cargo xtask host-test       limits and stops on a real host with systemd and control groups version 2
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["setup"] => setup::setup(setup::FOR_TESTS),
         ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
+        ["host-test"] => host_test::host_test(),
         ["tidy"] => tidy::tidy(),
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),

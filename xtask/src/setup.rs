@@ -56,7 +56,7 @@ pub(crate) fn setup(needed: &[Needed]) -> Result<()> {
         .with_context(|| format!("install these by hand: {}", missing.join(" ")))
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -266,13 +266,12 @@ pub(crate) fn forget(platform: &Arc<Platform>, id: &InstanceId) {
             processes::reap_raw(status.shim_pid);
         }
         if !instance.stopping {
-            platform.event(
-                Some(id.site.as_str()),
-                Some(&id.to_string()),
-                "shim-lost",
-                "the shim of this instance ended; what it left is ended too",
-                None,
-            );
+            let mut what = "the shim of this instance ended; what it left is ended too".to_owned();
+            if let Some(word) = driver::last_words(&instance.run_dir).pop() {
+                what.extend([": ", &word]);
+            }
+            let instance = id.to_string();
+            platform.event(Some(id.site.as_str()), Some(&instance), "shim-lost", &what, None);
         }
         sweep(platform, id, &instance.run_dir);
     }

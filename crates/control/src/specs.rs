@@ -51,12 +51,19 @@ pub(crate) struct Place<'a> {
     pub release: ReleaseId,
 }
 
-/// The environment of a service's build, migration and start: nothing is inherited but what is named here.
+/// The environment of a service's build and migration: that of its start, in one.
 pub(crate) fn environment(
     service: &Service,
     place: Place<'_>,
     values: &Values,
 ) -> Vec<(String, String)> {
+    let mut all: BTreeMap<_, _> = plain_environment(service, place).into_iter().collect();
+    all.extend(secret_environment(service, values));
+    all.into_iter().collect()
+}
+
+/// What is not secret of it: nothing is inherited but what is named here.
+fn plain_environment(service: &Service, place: Place<'_>) -> Vec<(String, String)> {
     let data = place.layout.data(place.site).display().to_string();
     let release_id = place.release.to_string();
     let mut all = BTreeMap::new();
@@ -72,21 +79,23 @@ pub(crate) fn environment(
     all.insert("RELEASE".to_owned(), release_id.clone());
     let names = [("DATA", data.as_str()), ("RELEASE", release_id.as_str())];
     for (name, value) in &service.env {
-        match value {
-            EnvValue::Text(text) => drop(all.insert(name.clone(), commands::replace(text, &names))),
-            EnvValue::Secret(secret) => {
-                if let Some(value) = values.get(secret) {
-                    all.insert(name.clone(), value.expose().clone());
-                }
-            }
-        }
-    }
-    for used in service.secrets.iter().filter(|used| !used.as_file) {
-        if let Some(value) = values.get(&used.name) {
-            all.insert(used.name.clone(), value.expose().clone());
+        if let EnvValue::Text(text) = value {
+            all.insert(name.clone(), commands::replace(text, &names));
         }
     }
     all.into_iter().collect()
+}
+
+/// Its secrets, apart: in them nothing is replaced, here or in the shim.
+fn secret_environment(service: &Service, values: &Values) -> Vec<(String, String)> {
+    let in_env = service.env.iter().filter_map(|(name, value)| match value {
+        EnvValue::Secret(secret) => Some((name, secret)),
+        EnvValue::Text(_) => None,
+    });
+    let given = service.secrets.iter().filter(|used| !used.as_file);
+    let all = in_env.chain(given.map(|used| (&used.name, &used.name)));
+    all.filter_map(|(name, secret)| Some((name.clone(), values.get(secret)?.expose().clone())))
+        .collect()
 }
 
 /// The folder a service works in.
@@ -143,7 +152,8 @@ pub(crate) fn build(
         id: id.clone(),
         argv: commands::argv(&process.run, &names),
         dir: folder(service, place),
-        environment: environment(service, place, values),
+        environment: plain_environment(service, place),
+        secret_environment: secret_environment(service, values),
         secret_files,
         user,
         ports: match &process.port {
@@ -157,7 +167,7 @@ pub(crate) fn build(
             memory_restart: process.memory_restart.map(|size| size.0),
             cpu_millis: process.cpu_millis,
             nofile: process.nofile,
-            nproc: None,
+            processes: None,
         },
         restart: Restart {
             backoff_min_ms: millis(process.restart.backoff_min),

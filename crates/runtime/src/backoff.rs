@@ -51,6 +51,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const RULES: Restart =
         Restart { backoff_min_ms: 100, backoff_max_ms: 30_000, crashes: 5, within_ms: 60_000 };
@@ -81,5 +82,35 @@ mod tests {
         }
         assert!(backoff.is_loop(&RULES, Duration::from_secs(5)));
         assert!(!backoff.is_loop(&RULES, Duration::from_secs(65)));
+    }
+
+    proptest! {
+        /// Against a model that remembers all ends; a clock that stands still or steps back is no panic.
+        #[test]
+        fn pauses_stay_in_their_bounds_and_loops_are_counted(
+            ends in prop::collection::vec((0u64..200_000, 0u64..120_000), 1..80),
+            min in 1u64..5000, max in 1u64..60_000, crashes in 1u32..8
+        ) {
+            let rules = Restart { backoff_min_ms: min, backoff_max_ms: max, crashes, within_ms: 60_000 };
+            let (mut backoff, mut times, mut last) = (Backoff::default(), Vec::new(), None);
+            let mut sorted: Vec<_> = ends.iter().map(|(now, _)| *now).collect();
+            sorted.sort_unstable();
+            for (now, (_, ran)) in sorted.into_iter().zip(&ends) {
+                let now = Duration::from_millis(now);
+                let pause = backoff.ended(&rules, now, Duration::from_millis(*ran)).as_millis() as u64;
+                let fresh = *ran > 60_000;
+                let expected = match last {
+                    Some(before) if !fresh => u64::min(before * 2, max),
+                    _ => min.min(max),
+                };
+                prop_assert_eq!(pause, expected);
+                last = Some(pause);
+                times.push(now);
+                let recent = times.iter().filter(|at| now.saturating_sub(**at).as_millis() <= 60_000);
+                prop_assert_eq!(backoff.is_loop(&rules, now), recent.count() >= crashes as usize);
+            }
+            backoff.ended(&rules, Duration::ZERO, Duration::ZERO);
+            backoff.is_loop(&rules, Duration::ZERO);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Control's side of the shims: start one, find them, speak with them, clean up after them.
 
-use std::io::{self, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,10 +11,16 @@ use std::time::Duration;
 use seaworthy_base::InstanceId;
 use seaworthy_sys::cgroup::Cgroup;
 use seaworthy_sys::files::create_private_dir;
+use seaworthy_sys::spawn::inherit_nothing;
 use thiserror::Error;
 
 use crate::model::{Event, PROTOCOL, Reply, Request, Spec, Status};
 use crate::wire;
+
+/// A shim's standard error, in the instance's folder.
+const LAST_WORDS: &str = "shim.log";
+/// More than that is not written, in bytes: a shim speaks there only of what keeps it from its log.
+pub(crate) const MAX_LAST_WORDS: u64 = 64 << 10;
 
 /// Why a shim did not do what was asked.
 #[derive(Debug, Error)]
@@ -40,17 +48,38 @@ pub enum DriverError {
 /// Starts a shim (`program shim`) in a session of its own; its specification goes through a pipe, never through a file.
 pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
     let failed = |source| DriverError::Launch { id: spec.id.clone(), source };
+    // The shim works in `/`.
+    for path in [program, &spec.run_dir, &spec.log.path, &spec.dir] {
+        if path.is_relative() {
+            let what = format!("`{}` is not an absolute path", path.display());
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, what)));
+        }
+    }
     create_private_dir(&spec.run_dir, 0o711).map_err(failed)?;
-    let mut child = Command::new(program)
-        .arg("shim")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
+    let words = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(spec.run_dir.join(LAST_WORDS))
         .map_err(failed)?;
+    let mut command = Command::new(program);
+    // It outlives us: it must hold no folder busy, no terminal and no log of ours.
+    command.arg("shim").current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(words);
+    inherit_nothing(&mut command);
+    let mut child = command.spawn().map_err(failed)?;
     let text = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
     let mut pipe = child.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
     pipe.write_all(&text).map_err(failed)?;
     Ok(child.id())
+}
+
+/// What a shim said about itself, such as why it could not go on; empty for one that is well.
+pub fn last_words(run_dir: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(run_dir.join(LAST_WORDS));
+    // What cannot be read is not there for whoever asks either.
+    file.and_then(|file| file.take(MAX_LAST_WORDS).read_to_string(&mut text)).ok();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// The name of an instance's control group: two platforms on one host never share one.

@@ -6,9 +6,12 @@
 
 pub mod backoff;
 pub mod driver;
+mod ending;
 mod faults;
+mod health;
 mod logs;
 pub mod model;
+mod pace;
 mod ports;
 mod probe;
 pub mod shim;

@@ -25,6 +25,15 @@ pub(crate) struct InstanceLog {
     file: RotatingLog,
     streams: [Stream; 2],
     recent: VecDeque<String>,
+    compressors: Compressors,
+}
+
+/// Rotated files on their way to be compressed, one at a time: a program that writes faster than files
+/// are compressed must not fill the machine with processes.
+#[derive(Debug, Default)]
+struct Compressors {
+    running: Option<u32>,
+    waiting: VecDeque<PathBuf>,
 }
 
 impl InstanceLog {
@@ -39,13 +48,14 @@ impl InstanceLog {
             file: RotatingLog::open(rules),
             streams: [Stream::default(), Stream::default()],
             recent: VecDeque::new(),
+            compressors: Compressors::default(),
         }
     }
 
-    /// Takes what came from standard output (0) or error (1). Returns a rotated file to compress.
-    pub(crate) fn take(&mut self, which: usize, bytes: &[u8]) -> Option<PathBuf> {
+    /// Takes what came from standard output (0) or error (1).
+    pub(crate) fn take(&mut self, which: usize, bytes: &[u8]) {
         let name = if which == 0 { "out" } else { "err" };
-        let stream = self.streams.get_mut(which)?;
+        let Some(stream) = self.streams.get_mut(which) else { return };
         stream.partial.extend_from_slice(bytes);
         let (mut lines, mut out, mut count) = (Vec::new(), Vec::new(), 0);
         let time = Timestamp::now().to_string();
@@ -61,7 +71,15 @@ impl InstanceLog {
             count += 1;
             self.remember(&line);
         }
-        if count == 0 { None } else { self.file.write(&out, count) }
+        if count > 0 {
+            self.write(&out, count);
+        }
+    }
+
+    fn write(&mut self, lines: &[u8], count: u64) {
+        if let Some(rotated) = self.file.write(lines, count) {
+            self.compressors.add(rotated);
+        }
     }
 
     /// What is left of an unfinished line when the program ended.
@@ -74,8 +92,21 @@ impl InstanceLog {
     }
 
     /// A line of the shim itself.
-    pub(crate) fn say(&mut self, text: &str) -> Option<PathBuf> {
-        self.file.write(format!("{} sys {text}\n", Timestamp::now()).as_bytes(), 1)
+    pub(crate) fn say(&mut self, text: &str) {
+        self.write(format!("{} sys {text}\n", Timestamp::now()).as_bytes(), 1);
+    }
+
+    /// Whether a child of ours compresses logs and is no part of the program.
+    pub(crate) fn is_compressor(&self, pid: u32) -> bool {
+        self.compressors.running == Some(pid)
+    }
+
+    /// A child ended; if it compressed logs, the next one begins.
+    pub(crate) fn compressor_ended(&mut self, pid: u32) {
+        if self.is_compressor(pid) {
+            self.compressors.running = None;
+            self.compressors.next();
+        }
     }
 
     fn remember(&mut self, line: &str) {
@@ -103,8 +134,26 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }
 
-/// Compresses a rotated file in a process of its own; returns that process.
-pub(crate) fn compress_aside(file: &Path) -> Option<u32> {
+impl Compressors {
+    fn add(&mut self, file: PathBuf) {
+        self.waiting.push_back(file);
+        self.next();
+    }
+
+    fn next(&mut self) {
+        while self.running.is_none() {
+            let Some(file) = self.waiting.pop_front() else { break };
+            // One of many may have been removed meanwhile, to keep the bound.
+            if file.exists() {
+                self.running = compress_aside(&file);
+            }
+        }
+    }
+}
+
+/// Compresses a rotated file in a process of its own; returns that process, which is reaped with the
+/// other children. A file that stays uncompressed is only larger.
+fn compress_aside(file: &Path) -> Option<u32> {
     let program = std::env::current_exe().ok()?;
     let mut command = std::process::Command::new(program);
     command
@@ -113,6 +162,5 @@ pub(crate) fn compress_aside(file: &Path) -> Option<u32> {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
-    // It is reaped with the other children; a file that stays uncompressed is only larger.
     command.spawn().ok().map(|child| child.id())
 }

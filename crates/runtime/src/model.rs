@@ -3,7 +3,7 @@
 //!
 //! The protocol is frozen early: shims outlive many controls, and every control must understand every
 //! shim since 1.0. Unknown fields are ignored, unknown verbs are an error. Invariant: secret values
-//! stand in [`Spec::environment`] and [`Spec::secret_files`] only; a specification travels through an inherited pipe
+//! stand in [`Spec::secret_environment`] and [`Spec::secret_files`] only; a specification travels through an inherited pipe
 //! and is never written to a disk.
 
 use std::collections::BTreeMap;
@@ -26,8 +26,11 @@ pub struct Spec {
     pub argv: Vec<String>,
     /// Working folder.
     pub dir: PathBuf,
-    /// The whole environment (nothing is inherited), values of secrets included.
+    /// The environment (nothing is inherited) but for secrets: in its values `$PORT` names are replaced.
     pub environment: Vec<(String, String)>,
+    /// Secrets given as variables: passed on to the last byte, nothing in them is replaced.
+    #[serde(default)]
+    pub secret_environment: Vec<(String, String)>,
     /// Secrets given as files: name, value. Written 0400 into the instance's folder; the path is in `NAME_FILE`.
     pub secret_files: Vec<(String, String)>,
     /// User and groups to run as; as ourselves when absent.
@@ -116,8 +119,9 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Open files.
     pub nofile: Option<u64>,
-    /// Processes and threads.
-    pub nproc: Option<u64>,
+    /// Processes and threads; a share of what the kernel runs when absent.
+    #[serde(default)]
+    pub processes: Option<u64>,
 }
 
 /// Back-off and crash loop.
@@ -194,6 +198,9 @@ pub struct Status {
     pub crash_loop: bool,
     /// How it last ended.
     pub last_exit: Option<ExitRecord>,
+    /// While it waits: when it is started again.
+    #[serde(default)]
+    pub next_start: Option<Timestamp>,
     /// What is wrong now, with cause, evidence and next command.
     pub fault: Option<Fault>,
     /// Bytes of memory of the whole tree, when known.

@@ -10,34 +10,42 @@ mod launch;
 mod life;
 mod prober;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use seaworthy_base::Exit;
+use seaworthy_base::{Exit, Timestamp};
 use seaworthy_sys::process::{self, Lock};
 use seaworthy_sys::spawn::{next_signal, signal_descriptor};
 
+use crate::driver::MAX_LAST_WORDS;
 use crate::model::Spec;
 use clients::Clients;
 use life::Life;
 
 /// The role: reads a specification from standard input, runs the instance, ends when told to.
-#[expect(
-    clippy::print_stderr,
-    reason = "before there is a log, control's log is the place to complain"
-)]
 pub fn main() -> Exit {
     process::lower_memory_use();
+    std::panic::set_hook(Box::new(|panic| complain(&panic.to_string())));
     match run() {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            eprintln!("shim: {error}");
+            complain(&error.to_string());
             Exit::Internal
         }
+    }
+}
+
+/// Where there is no log: standard error, a file in the instance's folder that must not grow for ever.
+fn complain(what: &str) {
+    let mut error = io::stderr();
+    let size = rustix::fs::fstat(&error).map_or(0, |stat| stat.st_size);
+    if size < MAX_LAST_WORDS as i64 {
+        // There is nowhere left to say that this failed.
+        writeln!(error, "{} {what}", Timestamp::now()).ok();
     }
 }
 

@@ -1,19 +1,22 @@
 //! Control groups for instances: limits that the kernel enforces, and the certainty that all are ended.
 //!
-//! Works with version 2 where our own group is delegated to us, with version 1 (memory, cpu) where we may
-//! write there, and says in words what it cannot give. Invariant: only groups below our own `seaworthy`
-//! group are ever touched. Not here: who gets which limit.
+//! Works with version 2 where our own group is delegated to us, with version 1 (memory, cpu, pids) where
+//! we may write there, and says in words what it cannot give: a limit that cannot be set costs that limit
+//! and no other. Invariants: only groups below our own `seaworthy` group are ever touched, and only
+//! processes of ours are ever moved. Not here: who gets which limit.
+
+mod place;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where kernels mount the hierarchies.
-const MOUNT: &str = "/sys/fs/cgroup";
+use crate::proc_tree;
+use crate::process::signal_if;
 
-/// The leaf for our own processes (version 2).
-const LEAF: &str = "seaworthy-platform";
+/// Groups within a group of ours are an instance's own doing; no sane one goes deeper.
+const DEPTH: u32 = 8;
 
 /// Which limits to set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Thousandths of a core.
     pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
 }
 
 /// The group of one instance: one folder with version 2, one for each controller with version 1.
@@ -29,79 +34,91 @@ pub struct Limits {
 pub struct Cgroup {
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
+    pids: Option<PathBuf>,
     v2: bool,
+    enforces_memory: bool,
 }
 
 impl Cgroup {
-    /// Makes the group `name` (one path component) with these limits. `Err` says in words what is missing.
-    pub fn create(name: &str, limits: Limits) -> Result<Self, String> {
-        let group =
+    /// Makes the group `name` (one path component) with these limits. The texts say in words which of
+    /// them this host cannot give; `Err` when it can give no group at all.
+    pub fn create(name: &str, limits: Limits) -> Result<(Self, Vec<String>), String> {
+        let mut group =
             Self::find(name).ok_or_else(|| "no control group of ours can be written".to_owned())?;
-        for dir in group.dirs() {
-            fs::create_dir_all(dir).map_err(|error| {
-                format!("the control group `{}` cannot be made: {error}", dir.display())
-            })?;
+        let mut missing = Vec::new();
+        if let (true, Some(dir)) = (group.v2, &group.memory) {
+            missing.extend(place::prepare(dir).err());
         }
-        group.set(limits)?;
-        Ok(group)
+        for dir in [&mut group.memory, &mut group.cpu, &mut group.pids] {
+            if let Some(path) = dir
+                && let Err(error) = fs::create_dir_all(&*path)
+            {
+                let text =
+                    format!("the control group `{}` cannot be made: {error}", path.display());
+                *dir = None;
+                if !missing.contains(&text) {
+                    missing.push(text);
+                }
+            }
+        }
+        if group.dirs().is_empty() {
+            return Err(missing.join("; "));
+        }
+        missing.extend(group.set(limits));
+        Ok((group, missing))
     }
 
     /// The group of that name, there or not.
     pub fn find(name: &str) -> Option<Self> {
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let below = |mount: PathBuf, path: &str| {
-            let base = mount.join(base_of(path).trim_start_matches('/'));
-            base.is_dir().then(|| base.join("seaworthy").join(name))
-        };
-        let v1 = |controller: &str| {
-            let path = own.lines().find_map(|line| {
-                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-                controllers.split(',').any(|one| one == controller).then_some(path)
-            })?;
-            below(Path::new(MOUNT).join(controller), path)
-        };
-        let (memory, cpu) = (v1("memory"), v1("cpu"));
-        if memory.is_some() || cpu.is_some() {
-            return Some(Self { memory, cpu, v2: false });
-        }
-        let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let group = below(PathBuf::from(MOUNT), path)?;
-        enable_controllers(group.parent()?).ok()?;
-        Some(Self { memory: Some(group.clone()), cpu: Some(group), v2: true })
+        let place = place::find(name)?;
+        let place::Place { memory, cpu, pids, v2 } = place;
+        Some(Self { memory, cpu, pids, v2, enforces_memory: false })
     }
 
     fn dirs(&self) -> Vec<&PathBuf> {
-        let mut dirs: Vec<&PathBuf> = self.memory.iter().chain(&self.cpu).collect();
+        let mut dirs: Vec<&PathBuf> =
+            self.memory.iter().chain(&self.cpu).chain(&self.pids).collect();
         dirs.dedup();
         dirs
     }
 
-    fn set(&self, limits: Limits) -> Result<(), String> {
-        let write = |dir: &Option<PathBuf>, file: &str, value: String| {
-            let path = dir
-                .as_ref()
-                .ok_or_else(|| format!("this host has no control group controller for `{file}`"))?
-                .join(file);
-            fs::write(&path, value)
-                .map_err(|error| format!("`{}` cannot be set: {error}", path.display()))
-        };
+    /// Sets what can be set; returns what cannot.
+    fn set(&mut self, limits: Limits) -> Vec<String> {
+        let mut missing = Vec::new();
         if let Some(bytes) = limits.memory {
             let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
-            write(&self.memory, file, bytes.to_string())?;
+            match write(self.memory.as_deref(), file, &bytes.to_string()) {
+                Ok(()) => self.enforces_memory = true,
+                Err(why) => missing.push(format!("memory is watched once a second: {why}")),
+            }
             if self.v2 {
-                write(&self.memory, "memory.swap.max", "0".to_owned()).ok();
+                // Without it a limit is a way into swap; hosts without swap have no such file.
+                write(self.memory.as_deref(), "memory.swap.max", "0").ok();
             }
         }
         if let Some(millis) = limits.cpu_millis {
-            let quota = u64::from(millis) * 100;
-            if self.v2 {
-                write(&self.cpu, "cpu.max", format!("{quota} 100000"))?;
+            let quota = (u64::from(millis) * 100).to_string();
+            let cpu = self.cpu.as_deref();
+            let set = if self.v2 {
+                write(cpu, "cpu.max", &format!("{quota} 100000"))
             } else {
-                write(&self.cpu, "cpu.cfs_period_us", "100000".to_owned())?;
-                write(&self.cpu, "cpu.cfs_quota_us", quota.to_string())?;
-            }
+                write(cpu, "cpu.cfs_period_us", "100000")
+                    .and_then(|()| write(cpu, "cpu.cfs_quota_us", &quota))
+            };
+            missing.extend(set.err().map(|why| format!("CPU is not limited: {why}")));
         }
-        Ok(())
+        if let Some(tasks) = limits.tasks {
+            let set = write(self.pids.as_deref(), "pids.max", &tasks.to_string());
+            missing.extend(
+                set.err().map(|why| format!("the number of processes is not limited: {why}")),
+            );
+        }
+        missing
+    }
+
+    /// Whether the kernel itself ends what uses more memory than it may.
+    pub fn enforces_memory(&self) -> bool {
+        self.enforces_memory
     }
 
     /// The files by which a starting program joins (it writes `0`).
@@ -112,13 +129,11 @@ impl Cgroup {
             .collect()
     }
 
-    /// Bytes of memory in use, without the page cache of version 1.
+    /// Bytes of memory in use, without the page cache, which the kernel takes back when it needs it.
     pub fn memory(&self) -> Option<u64> {
-        let dir = self.memory.as_ref()?;
-        if self.v2 {
-            return fs::read_to_string(dir.join("memory.current")).ok()?.trim().parse().ok();
-        }
-        field(&dir.join("memory.stat"), "rss")
+        let stat = self.memory.as_ref()?.join("memory.stat");
+        let own = field(&stat, if self.v2 { "anon" } else { "rss" })?;
+        Some(own + field(&stat, "shmem").unwrap_or(0))
     }
 
     /// How often the kernel ended something here for lack of memory.
@@ -127,15 +142,25 @@ impl Cgroup {
         self.memory.as_ref().and_then(|dir| field(&dir.join(file), "oom_kill")).unwrap_or(0)
     }
 
-    /// Everybody in the group.
+    /// How often a process or thread was refused, and how often the group had to wait for CPU.
+    pub fn refusals(&self) -> (u64, u64) {
+        let read = |dir: &Option<PathBuf>, file: &str, name: &str| {
+            dir.as_ref().and_then(|dir| field(&dir.join(file), name)).unwrap_or(0)
+        };
+        (read(&self.pids, "pids.events", "max"), read(&self.cpu, "cpu.stat", "nr_throttled"))
+    }
+
+    /// The most processes and threads; nothing where there is no such limit.
+    pub fn tasks_limit(&self) -> Option<u64> {
+        fs::read_to_string(self.pids.as_ref()?.join("pids.max")).ok()?.trim().parse().ok()
+    }
+
+    /// Everybody in the group and in groups that they made within it.
     pub fn pids(&self) -> Vec<u32> {
-        let texts = self
-            .dirs()
-            .into_iter()
-            .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
-        let mut pids: Vec<u32> = texts
-            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
-            .collect();
+        let mut pids = Vec::new();
+        for dir in self.dirs() {
+            collect(dir, DEPTH, &mut pids);
+        }
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -152,29 +177,71 @@ impl Cgroup {
             if begun.elapsed() > patience {
                 return false;
             }
-            if let (true, Some(dir)) = (self.v2, &self.memory) {
-                fs::write(dir.join("cgroup.kill"), "1").ok();
-            }
-            for pid in pids {
-                crate::process::signal_process(pid, libc::SIGKILL);
+            // Floor of our kernels is 5.15, which has it (5.14); it misses nobody and meets no stranger.
+            let dir = self.memory.as_ref().filter(|_| self.v2);
+            let killed = dir.is_some_and(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
+            for pid in pids.into_iter().filter(|_| !killed) {
+                signal_if(pid, libc::SIGKILL, |pid| self.holds(pid));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
+    /// Whether a process is in the group now.
+    pub fn holds(&self, pid: u32) -> bool {
+        let inside = proc_tree::cgroups_of(pid);
+        let mount = Path::new(place::MOUNT);
+        self.dirs().into_iter().any(|dir| {
+            let Ok(dir) = dir.strip_prefix(mount) else { return false };
+            inside.iter().any(|path| {
+                // With version 1 the controllers' names stand before the path.
+                let within =
+                    if self.v2 { dir } else { dir.strip_prefix(first(dir)).unwrap_or(dir) };
+                Path::new(path.trim_start_matches('/')).starts_with(within)
+            })
+        })
+    }
+
     /// Removes the empty group.
     pub fn remove(&self) {
         for dir in self.dirs() {
-            fs::remove_dir(dir).ok();
+            remove_within(dir, DEPTH);
         }
     }
 }
 
-/// The group below which ours stand, from that of a process: one inside an instance's group or in the
-/// leaf for our own processes stands beside them, so that whoever asks gets the same answer.
-fn base_of(path: &str) -> &str {
-    let path = path.find("/seaworthy/").map_or(path, |at| &path[..at]);
-    path.strip_suffix(LEAF).map_or(path, |base| base.trim_end_matches('/'))
+fn first(path: &Path) -> &Path {
+    path.components().next().map_or(Path::new(""), |first| Path::new(first.as_os_str()))
+}
+
+fn write(dir: Option<&Path>, file: &str, value: &str) -> Result<(), String> {
+    let Some(dir) = dir else {
+        return Err(format!("this host has no control group controller for `{file}`"));
+    };
+    let path = dir.join(file);
+    fs::write(&path, value).map_err(|error| format!("`{}` cannot be set: {error}", path.display()))
+}
+
+fn inner(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path())
+}
+
+fn collect(dir: &Path, depth: u32, into: &mut Vec<u32>) {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    // A process outside of our namespace is shown as 0.
+    into.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
+    if depth > 0 {
+        inner(dir).for_each(|dir| collect(&dir, depth - 1, into));
+    }
+}
+
+fn remove_within(dir: &Path, depth: u32) {
+    if depth > 0 {
+        inner(dir).for_each(|dir| remove_within(&dir, depth - 1));
+    }
+    // One that still holds somebody stays; whoever sweeps comes again.
+    fs::remove_dir(dir).ok();
 }
 
 fn field(path: &Path, name: &str) -> Option<u64> {
@@ -182,31 +249,65 @@ fn field(path: &Path, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// With version 2 limits are set below a group that holds no process itself: ours moves into a leaf.
-fn enable_controllers(group: &Path) -> io::Result<()> {
-    let own = group.parent().ok_or(io::ErrorKind::NotFound)?;
-    let wanted = "+memory +cpu +pids";
-    fs::create_dir_all(group)?;
-    if fs::write(own.join("cgroup.subtree_control"), wanted).is_err() {
-        let leaf = own.join(LEAF);
-        fs::create_dir_all(&leaf)?;
-        for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
-            fs::write(leaf.join("cgroup.procs"), pid)?;
-        }
-        fs::write(own.join("cgroup.subtree_control"), wanted)?;
-    }
-    fs::write(group.join("cgroup.subtree_control"), wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
+
+    /// A group of our own, or nothing and a word about it where this host gives none.
+    fn group(name: &str, limits: Limits) -> Option<Cgroup> {
+        match Cgroup::create(&format!("test-{name}-{}", std::process::id()), limits) {
+            Ok((group, missing)) if missing.is_empty() => return Some(group),
+            Ok((group, missing)) => {
+                group.remove();
+                eprintln!("unproven here: {}", missing.join("; "));
+            }
+            Err(why) => eprintln!("unproven here: {why}"),
+        }
+        None
+    }
+
+    /// Runs a shell inside the group; what it leaves behind holds nothing of ours.
+    fn inside(group: &Cgroup, script: &str) {
+        let dirs = group.dirs();
+        let join =
+            dirs.iter().map(|dir| format!("echo $$ > {}/cgroup.procs || exit 1", dir.display()));
+        let script = join.chain([script.to_owned()]).collect::<Vec<_>>().join("; ");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().unwrap();
+    }
 
     #[test]
-    fn whoever_asks_finds_the_same_base() {
-        for path in ["/a/b", "/a/b/seaworthy-platform", "/a/b/seaworthy/shop.web.0.1-00ff"] {
-            assert_eq!(base_of(path), "/a/b");
-        }
-        assert_eq!((base_of("/"), base_of("/seaworthy-platform")), ("/", ""));
+    fn the_number_of_processes_is_bounded() {
+        let Some(group) = group("tasks", Limits { tasks: Some(5), ..Limits::default() }) else {
+            return;
+        };
+        inside(&group, "for i in 1 2 3 4 5 6 7 8; do sleep 600 & done");
+        assert!((1..=5).contains(&group.pids().len()), "{:?}", group.pids());
+        assert!(group.refusals().0 > 0);
+        assert!(group.kill_all(Duration::from_secs(10)));
+        group.remove();
+    }
+
+    #[test]
+    fn all_are_ended_those_in_groups_of_their_own_too() {
+        let Some(group) = group("kill", Limits::default()) else { return };
+        let dir = group.dirs()[0].join("own");
+        fs::create_dir(&dir).unwrap();
+        let own = format!("setsid sh -c 'echo $$ > {}/cgroup.procs; sleep 600' &", dir.display());
+        inside(
+            &group,
+            &format!(
+                "{own} sleep 600 & while [ -z \"$(cat {}/cgroup.procs)\" ]; do :; done",
+                dir.display()
+            ),
+        );
+        let pids = group.pids();
+        assert!(pids.len() >= 2 && pids.iter().all(|pid| group.holds(*pid)), "{pids:?}");
+        assert!(!group.holds(1) && !group.holds(std::process::id()));
+        assert!(group.kill_all(Duration::from_secs(10)));
+        group.remove();
+        assert!(!dir.exists() && group.dirs().iter().all(|dir| !dir.exists()));
     }
 }

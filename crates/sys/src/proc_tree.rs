@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 
 /// A listening TCP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,41 @@ pub fn descendants(root: u32) -> Vec<u32> {
     }
     found.remove(0);
     found
+}
+
+/// Whether a process has ended and only waits for its parent, or is gone altogether.
+pub fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+/// Whether a process stands below another one in the tree, at any depth.
+pub fn is_descendant(pid: u32, root: u32) -> bool {
+    ancestors(pid).any(|parent| parent == root)
+}
+
+/// Whether a process runs our program or was started by one that does.
+pub fn is_ours(pid: u32) -> bool {
+    let program = |pid: u32| {
+        let meta = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    let own = program(std::process::id());
+    own.is_some() && std::iter::once(pid).chain(ancestors(pid)).any(|pid| program(pid) == own)
+}
+
+/// Parent, its parent, and so on. Bounded: what is read one by one may have moved meanwhile.
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(parent_of(pid), |pid| parent_of(*pid))
+        .take_while(|pid| *pid != 0)
+        .take(64)
+}
+
+/// The paths of a process's control groups, one of each hierarchy.
+pub fn cgroups_of(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let path = |line: &str| Some(line.splitn(3, ':').nth(2)?.to_owned());
+    text.lines().filter_map(path).collect()
 }
 
 /// Field 4 of `/proc/PID/stat`; the name before it may hold spaces and brackets.

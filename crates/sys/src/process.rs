@@ -84,6 +84,20 @@ pub fn signal_process(pid: u32, signal: i32) {
     }
 }
 
+/// Sends a signal to a process only while `is_it` says that it is the one that is meant. Its number may
+/// have gone to a stranger since it was read: the process is held by a descriptor before it is judged,
+/// so what is judged and what is signalled are the same, or it is gone.
+pub fn signal_if(pid: u32, signal: i32, is_it: impl FnOnce(u32) -> bool) {
+    use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+    let (Some(held), Some(signal)) = (to_pid(pid), Signal::from_named_raw(signal)) else { return };
+    if let Ok(held) = pidfd_open(held, PidfdFlags::empty())
+        && is_it(pid)
+    {
+        // One that is gone by now needs no signal.
+        pidfd_send_signal(&held, signal).ok();
+    }
+}
+
 fn to_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
@@ -227,6 +241,16 @@ pub fn most_open_files() -> u64 {
         return most.and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20);
     }
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// The most processes and threads that this kernel runs at once.
+pub fn most_tasks() -> u64 {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    // 32768 is what kernels have had at least since there were numbers.
+    read("pid_max").unwrap_or(32_768).min(read("threads-max").unwrap_or(u64::MAX))
 }
 
 /// Whether `CAP_SYS_RESOURCE` is in force.

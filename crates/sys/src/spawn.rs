@@ -58,6 +58,7 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
         .iter()
         .map(|file| file.as_fd().try_clone_to_owned())
         .collect::<io::Result<_>>()?;
+    let parent = std::process::id();
     let user = start.user.map(|(uid, gid, groups)| (uid, gid, groups.to_vec()));
     let (nofile, answer_binds) = (start.nofile, start.answer_binds);
     let rules = move || {
@@ -71,7 +72,12 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
             process::drop_to_user(*uid, *gid, groups)?;
         }
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // A parent that died before that line sends nothing any more.
+        if parent_of_ours() != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
         process::no_new_privs()?;
+        close_others_on_exec()?;
         if answer_binds {
             let fd = seccomp::stop_at_bind()?;
             send_descriptor(&theirs, fd)?;
@@ -84,6 +90,10 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
     drop(command);
     let listener = if answer_binds { receive_descriptor(&ours)? } else { None };
     Ok((child, listener))
+}
+
+fn parent_of_ours() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32)
 }
 
 fn limit_files(nofile: Option<u64>) -> io::Result<()> {
@@ -106,6 +116,26 @@ fn send_descriptor(stream: &UnixStream, fd: i32) -> io::Result<()> {
 
 fn receive_descriptor(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(fdpass::receive_message(stream, 0)?.and_then(|(_, mut fds)| fds.pop()))
+}
+
+/// Lets a process of ours inherit its three standard descriptors and nothing else, whatever we were
+/// given by whoever started us.
+pub fn inherit_nothing(command: &mut Command) {
+    // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(close_others_on_exec) };
+}
+
+/// Marks every descriptor but the three standard ones to be closed by exec. Safe between fork and exec.
+fn close_others_on_exec() -> io::Result<()> {
+    // SAFETY: takes numbers only, and closes nothing yet: no owner of a descriptor is surprised.
+    let code =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    // Sandboxes that do not know the call: what is ours is close-on-exec anyway.
+    let error = if code < 0 { io::Error::last_os_error().raw_os_error() } else { None };
+    match error {
+        None | Some(libc::ENOSYS | libc::EINVAL) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// A pipe whose reading end does not block.

@@ -244,8 +244,7 @@ fn a_long_line_is_cut_around_the_place() {
     let text =
         format!("{GOOD}env = {{ {}B = 5{} }}\n", "A = true, ".repeat(1), ", C = true".repeat(1));
     assert!(try_parse(&text).unwrap_err().render(false).contains("env = { A = …, B = …, C = … }"));
-    let keys: String =
-        (0..400).map(|at| format!("K{at} = {}, ", if at == 200 { "5" } else { "\"x\"" }));
+    let keys = repeated(400, |at| format!("K{at} = {}, ", if at == 200 { "5" } else { "\"x\"" }));
     let text = format!("{GOOD}env = {{ {keys} Z = \"\" }}\n");
     let problem = try_parse(&text).unwrap_err().problems.remove(0);
     let source: Vec<char> = problem.source.unwrap().chars().collect();

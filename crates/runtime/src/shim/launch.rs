@@ -45,6 +45,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
     for (_, value) in &mut environment {
         *value = replace(value, &names);
     }
+    environment.extend(spec.secret_environment.iter().cloned());
     environment.extend(names.clone());
     environment.extend(write_secrets(spec).map_err(plain)?);
     let argv: Vec<String> = spec.argv.iter().map(|word| replace(word, &names)).collect();
