@@ -5,6 +5,7 @@
 //! works again; whoever logs is never blocked or ended by it. Compression is done by a short-lived
 //! process of the caller's, so that its memory does not stay with a process that lives for months.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -99,12 +100,14 @@ impl RotatingLog {
     }
 
     fn rotate(&mut self) -> Option<PathBuf> {
+        let newest = rotated(&self.rules.path).pop();
         let stamp = day_stamp(self.day);
-        let name = self.rules.path.to_string_lossy().into_owned();
-        let target =
-            (1..10_000).map(|number| PathBuf::from(format!("{name}.{stamp}-{number}"))).find(
-                |path| !path.exists() && !PathBuf::from(format!("{}.gz", path.display())).exists(),
-            )?;
+        // A clock that was set back does not make the newest file look old.
+        let (stamp, number) = match newest {
+            Some(newest) if newest.day >= stamp => (newest.day, newest.number.checked_add(1)?),
+            _ => (stamp, 1),
+        };
+        let target = beside(&self.rules.path, &format!(".{stamp}-{number}"));
         fs::rename(&self.rules.path, &target).ok()?;
         self.file = None;
         self.size = 0;
@@ -114,40 +117,84 @@ impl RotatingLog {
     }
 }
 
-/// Removes rotated files beyond the number and age kept.
-pub fn prune(rules: &LogRules) {
-    let (Some(dir), Some(name)) =
-        (rules.path.parent(), rules.path.file_name().and_then(|name| name.to_str()))
+/// A rotated log: one file, or two while it is being compressed. Ordered from the oldest on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rotated {
+    /// As eight digits.
+    day: String,
+    number: u32,
+    files: Vec<PathBuf>,
+}
+
+/// The rotated files of the log at `path`, oldest first.
+fn rotated(path: &Path) -> Vec<Rotated> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
     else {
-        return;
+        return Vec::new();
     };
-    let prefix = format!("{name}.");
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut rotated: Vec<(SystemTime, PathBuf)> = entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    rotated.sort();
+    let mut all: BTreeMap<(String, u32), Vec<PathBuf>> = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let Some(rest) = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.'))
+        else {
+            continue;
+        };
+        let stem = rest.strip_suffix(".tmp").unwrap_or(rest);
+        let stem = stem.strip_suffix(".gz").unwrap_or(stem);
+        if let Some((day, number)) = stem.split_once('-')
+            && day.len() == 8
+            && let Ok(number) = number.parse()
+        {
+            all.entry((day.to_owned(), number)).or_default().push(entry.path());
+        }
+    }
+    all.into_iter().map(|((day, number), files)| Rotated { day, number, files }).collect()
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Removes rotated logs beyond the number and age kept.
+pub fn prune(rules: &LogRules) {
+    let rotated = rotated(&rules.path);
     let age = rules.days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
     let too_many = rotated.len().saturating_sub(rules.keep as usize);
-    for (index, (modified, path)) in rotated.iter().enumerate() {
-        let too_old = age.is_some_and(|age| modified.elapsed().is_ok_and(|since| since > age));
-        if index < too_many || too_old {
-            fs::remove_file(path).ok();
+    for (index, one) in rotated.iter().enumerate() {
+        let is_old = |path: &PathBuf| {
+            let modified = fs::metadata(path).and_then(|meta| meta.modified());
+            age.zip(modified.ok()).is_some_and(|(age, at)| at.elapsed().is_ok_and(|is| is > age))
+        };
+        if index < too_many || one.files.iter().any(is_old) {
+            one.files.iter().for_each(|path| drop(fs::remove_file(path)));
         }
     }
 }
 
-/// Compresses a rotated file to `FILE.gz` and removes it; a half-written result of a crash is overwritten.
+/// Compresses a rotated file to `FILE.gz`, which is as old as it was, and removes it. A file that is
+/// pruned meanwhile leaves nothing; a half-written result of a crash is overwritten or pruned.
 pub fn compress(path: &Path) -> io::Result<()> {
-    let temporary = PathBuf::from(format!("{}.gz.tmp", path.display()));
+    let mut source = File::open(path)?;
+    let temporary = beside(path, ".gz.tmp");
+    let packed = pack(&mut source, &temporary)
+        .and_then(|()| if path.exists() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) })
+        .and_then(|()| fs::rename(&temporary, beside(path, ".gz")));
+    if packed.is_err() {
+        fs::remove_file(&temporary).ok();
+    }
+    packed.and_then(|()| fs::remove_file(path))
+}
+
+fn pack(source: &mut File, temporary: &Path) -> io::Result<()> {
     let target =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&temporary)?;
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(temporary)?;
     let mut encoder = flate2::write::GzEncoder::new(target, flate2::Compression::new(6));
-    io::copy(&mut File::open(path)?, &mut encoder)?;
-    encoder.finish()?.sync_all()?;
-    fs::rename(&temporary, format!("{}.gz", path.display()))?;
-    fs::remove_file(path)
+    io::copy(source, &mut encoder)?;
+    let target = encoder.finish()?;
+    target.set_modified(source.metadata()?.modified()?)?;
+    target.sync_all()
 }
 
 fn today() -> u64 {
@@ -204,6 +251,45 @@ mod tests {
             .read_to_string(&mut text)
             .unwrap();
         assert!(text.starts_with("line number"));
+    }
+
+    #[test]
+    fn a_file_that_is_being_compressed_counts_once_and_the_newest_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["20300101-1.gz", "20300101-2", "20300101-2.gz.tmp", "20300101-10"];
+        for name in names {
+            fs::write(dir.path().join(format!("a.log.{name}")), "x").unwrap();
+        }
+        fs::write(dir.path().join("a.log.notes"), "not ours").unwrap();
+        prune(&rules(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
+        // The clock was set back by years: what is rotated now is still the newest.
+        let mut log = RotatingLog::open(rules(dir.path()));
+        let line = [b'x'; 90];
+        log.write(&line, 1);
+        assert_eq!(log.write(&line, 1).unwrap(), dir.path().join("a.log.20300101-11"));
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let expected = [
+            "a.log",
+            "a.log.20300101-10",
+            "a.log.20300101-11",
+            "a.log.20300101-2",
+            "a.log.20300101-2.gz.tmp",
+            "a.log.notes",
+        ];
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn what_was_pruned_while_it_was_compressed_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("a.log.20300101-1");
+        assert!(compress(&gone).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -89,5 +89,9 @@ impl Life {
         run.address = run.address_of(0, &self.spec.ports).or(run.address);
         run.listened |= run.address.is_some();
         self.prober.aim(self.starts, run.address, run.health.was_ready());
+        if run.usage.is_none() {
+            // Whoever is told that it listens is told what it uses.
+            self.sample();
+        }
     }
 }
