@@ -13,8 +13,20 @@ use crate::run;
 type Needed = (&'static str, &'static str);
 
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Needed] =
-    &[("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
+pub(crate) const FOR_TESTS: &[Needed] = &[
+    ("python3", "python3-minimal"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("cc", "gcc"),
+    // Peers of the backups: servers are started by the tests themselves, as nobody, in temporary folders.
+    ("pg_createcluster", "postgresql"),
+    ("mariadbd", "mariadb-server"),
+    ("redis-server", "redis-server"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("age", "age"),
+    ("zstd", "zstd"),
+];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[
@@ -26,6 +38,16 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
     ("curl", "curl"),
     ("python3", "python3-minimal"),
     ("taskset", "util-linux"),
+];
+
+/// What `bench backup` needs besides.
+pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
+    ("pg_createcluster", "postgresql"),
+    ("pgbackrest", "pgbackrest"),
+    ("restic", "restic"),
+    ("gzip", "gzip"),
+    ("age", "age"),
+    ("zstd", "zstd"),
 ];
 
 /// Installs what is missing of `needed`.

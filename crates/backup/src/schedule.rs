@@ -56,19 +56,18 @@ pub fn due_at(
     zone: &TimeZone,
     seed: u64,
 ) -> Timestamp {
-    // A last run in the future means that the clock was wrong then: it counts from when the rule began.
     let planned = match rhythm {
         Rhythm::At(minute) => {
-            let after = past.last.unwrap_or(since);
-            let spread = SPREAD.as_millis() as u64;
-            let base = next_time_of_day(*minute, Timestamp(after.0.saturating_sub(spread)), zone);
-            let due = Timestamp(base.0 + seed % spread);
-            // The last run was this one's own, begun a little after its time of day.
-            if past.last.is_some_and(|last| due <= last) {
-                Timestamp(next_time_of_day(*minute, Timestamp(base.0), zone).0 + seed % spread)
+            let (after, spread) = (past.last.unwrap_or(since), SPREAD.as_millis() as u64);
+            let spread_by = seed % spread;
+            let slot = next_time_of_day(*minute, Timestamp(after.0.saturating_sub(spread)), zone);
+            // The last run may have been this very slot's, begun a little after its time of day.
+            let slot = if slot.0 + spread_by > after.0 {
+                slot
             } else {
-                due
-            }
+                next_time_of_day(*minute, slot, zone)
+            };
+            Timestamp(slot.0 + spread_by)
         }
         Rhythm::Every(millis) => match past.last {
             Some(last) => Timestamp(last.0.saturating_add(*millis)),

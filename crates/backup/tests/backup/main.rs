@@ -1,0 +1,6 @@
+//! Each engine against its real server: load, back up while somebody writes, lose everything, restore,
+//! compare; and everything that can go wrong on the way.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+mod platform;
+mod postgres;
