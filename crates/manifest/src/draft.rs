@@ -14,11 +14,13 @@ use seaworthy_base::{ServiceName, SiteName};
 use toml::de::DeTable;
 
 use self::sections::{read_listen, read_secrets, read_tls};
+use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
+use crate::site::backups::Backups;
 use crate::site::{Listen, SecretSources, Site, Tls};
 use crate::wire;
 
@@ -36,6 +38,7 @@ pub(crate) struct Draft {
     /// All that the file names, those that could not be read too.
     pub(crate) services: BTreeMap<ServiceName, Declared>,
     pub(crate) routes: Vec<RawRoute>,
+    pub(crate) backups: Backups,
     pub(crate) complete: Complete,
 }
 
@@ -75,6 +78,7 @@ impl Draft {
             tls: self.tls.unwrap_or(Tls::Internal),
             listen: self.listen,
             secrets: self.secrets,
+            backups: self.backups,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -118,6 +122,7 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
             Some("[service.web]\nrun = \"…\"".replace('\n', "  ")),
         ),
     }
+    draft.backups = read_backups(reader, &found);
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {
         read_routes(reader, value, &mut draft);

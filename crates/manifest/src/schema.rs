@@ -53,7 +53,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 14] = [
+    let sections: [(&str, &[Key]); 21] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::TLS),
         ("[listen]", keys::LISTEN),
@@ -68,6 +68,13 @@ pub fn reference() -> String {
         ("route: respond", keys::RESPOND),
         ("route: timeout", keys::TIMEOUT),
         ("route: response_headers, request_headers", keys::HEADERS),
+        ("[database.X]", keys::backups::DATABASE),
+        ("[redis.X]", keys::backups::REDIS),
+        ("[files.X]", keys::backups::FILES),
+        ("database, redis, files: backup", keys::backups::BACKUP),
+        ("backup: keep", keys::backups::KEEP),
+        ("backup: drill", keys::backups::DRILL),
+        ("[store.X]", keys::backups::STORE),
     ];
     for (title, keys) in sections {
         out.push_str(&format!("\n## {title}\n\n| key | meaning |\n| --- | --- |\n"));

@@ -4,6 +4,8 @@
 //! project, routes point at services that exist, `after` has no loop); a [`Site`] is never changed
 //! after it was made. Secrets stand here by name only.
 
+pub mod backups;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +30,9 @@ pub struct Site {
     pub secrets: SecretSources,
     /// `[service.X]`, by name.
     pub services: BTreeMap<ServiceName, Service>,
+    /// What is backed up, and where to.
+    #[serde(default)]
+    pub backups: backups::Backups,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
     pub routes: Vec<Route>,
 }
