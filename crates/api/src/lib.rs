@@ -5,6 +5,7 @@
 //! with one JSON object a line. Invariants: additive after 0.1; no value of a secret ever travels here.
 //! Not here: the server's routes; they stand in `control`, which implements them.
 
+pub mod backup;
 pub mod client;
 pub mod layout;
 pub mod model;

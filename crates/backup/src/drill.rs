@@ -10,7 +10,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 use crate::engine::{self, Parts, Trial};
 use crate::keys;
 use crate::open;
-use crate::records::{DrillRecord, Records};
+use crate::records::DrillRecord;
 use crate::report::Drilled;
 use crate::set::{Set, SetId};
 use crate::store::{self, Store};
@@ -24,7 +24,7 @@ pub(crate) fn drill(
     from: Option<&str>,
 ) -> Result<Drilled, Fault> {
     let job = &work.job;
-    let mut records = Records::open(work.state(), &job.site, &job.item.name)?;
+    let mut records = work.records()?;
     work.tidy();
     let Chosen { set, store: name, access: mut store } =
         choose(work, from, |id| given.is_none_or(|given| given == id.as_str()))?.ok_or_else(

@@ -25,6 +25,8 @@ pub struct Job {
     pub run_as: Option<RunAs>,
     /// age recipients of the owner.
     pub owner: Vec<String>,
+    /// Whether to wait for another run on the same item.
+    pub patient: bool,
     /// What to do.
     pub action: Action,
 }
@@ -132,10 +134,8 @@ pub enum Source {
     },
     /// Files and folders.
     Files {
-        /// What the paths are relative to.
-        root: PathBuf,
-        /// Which of it.
-        paths: Vec<String>,
+        /// Name in the backup, and where it is.
+        trees: Vec<(String, PathBuf)>,
     },
 }
 

@@ -15,7 +15,7 @@ use crate::work::Work;
 
 /// Prunes, or shows what would go.
 pub(crate) fn prune(work: &Work, plan_only: bool) -> Result<Pruned, Fault> {
-    let mut records = Records::open(work.state(), &work.job.site, &work.job.item.name)?;
+    let mut records = work.records()?;
     let sets = apply(work, &mut records, plan_only)?;
     let bytes = sets.iter().filter(|(_, _, why, _)| why.is_empty()).map(|(.., bytes)| bytes).sum();
     let sets = sets.into_iter().map(|(store, id, why, _)| (store, id, why)).collect();
@@ -78,6 +78,7 @@ fn candidate(records: &Records, set: &Set, store: &str, now: Timestamp) -> Candi
     Candidate {
         id: set.id.clone(),
         taken: set.taken,
+        asked: set.reason != "schedule",
         verified: state == judge::State::Verified,
         needs: set.needs.clone(),
     }

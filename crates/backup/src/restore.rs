@@ -32,7 +32,7 @@ pub(crate) struct Request<'a> {
 pub(crate) fn restore(work: &Work, request: &Request<'_>) -> Result<Restored, Fault> {
     let (job, begun) = (&work.job, Instant::now());
     // Held to the end: nothing may prune what is being read.
-    let mut records = Records::open(work.state(), &job.site, &job.item.name)?;
+    let mut records = work.records()?;
     work.tidy();
     let last = request.at.map(|at| SetId::new(at, u16::MAX));
     let fits = |id: &SetId| {

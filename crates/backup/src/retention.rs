@@ -5,6 +5,7 @@
 //! kept one needs stays. Periods are those of UTC.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use seaworthy_base::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,11 +43,16 @@ pub struct Candidate {
     pub id: SetId,
     /// When it was taken.
     pub taken: Timestamp,
+    /// Somebody asked for it, or a restore or migration came after it.
+    pub asked: bool,
     /// Its content was re-read and found good.
     pub verified: bool,
     /// Sets that it cannot be restored without.
     pub needs: Vec<SetId>,
 }
+
+/// What was asked for stays for so long, counted from the newest set.
+const ASKED: Duration = Duration::from_secs(7 * 86_400);
 
 /// Why a set stays; one without reasons goes.
 pub type Reasons = BTreeMap<SetId, Vec<String>>;
@@ -63,6 +69,11 @@ pub fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
     };
     if let Some(newest) = newest_first.first() {
         add(&newest.id, "newest".to_owned());
+        for set in
+            newest_first.iter().filter(|set| set.asked && newest.taken.since(set.taken) < ASKED)
+        {
+            add(&set.id, "asked for, a week".to_owned());
+        }
     }
     if let Some(good) = newest_first.iter().find(|set| set.verified) {
         add(&good.id, "newest verified".to_owned());
@@ -131,7 +142,7 @@ mod tests {
 
     fn set(at: u64, verified: bool) -> Candidate {
         let taken = Timestamp(1_800_000_000_000 + at);
-        Candidate { id: SetId::new(taken, 0), taken, verified, needs: Vec::new() }
+        Candidate { id: SetId::new(taken, 0), taken, asked: false, verified, needs: Vec::new() }
     }
 
     fn kept(reasons: &Reasons) -> usize {
@@ -167,6 +178,14 @@ mod tests {
         let reasons = decide(&sets, keep, false);
         assert_eq!(kept(&reasons), 3);
         assert!(reasons[&sets[2].id].is_empty());
+    }
+
+    #[test]
+    fn what_was_asked_for_stays_a_week() {
+        let mut sets: Vec<_> = (0..10).map(|day| set(day * DAY, true)).collect();
+        sets.iter_mut().for_each(|set| set.asked = true);
+        let keep = Keep { last: 1, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+        assert_eq!(kept(&decide(&sets, keep, false)), 7);
     }
 
     proptest! {

@@ -129,7 +129,7 @@ pub struct Set {
 
 impl Set {
     /// The document's bytes, sealed.
-    pub(crate) fn document(&self) -> Result<Vec<u8>, Fault> {
+    pub fn document(&self) -> Result<Vec<u8>, Fault> {
         let failed = |error: serde_json::Error| {
             Fault::new(Code::Internal, "could not write a set's document")
                 .because(error.to_string())

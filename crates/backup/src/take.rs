@@ -5,7 +5,7 @@
 //! fails before publishing leaves nothing that looks like a backup; every copy was re-read before it is
 //! called good; nothing is pruned unless this run succeeded everywhere.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{ByteSize, Code, Fault, Timestamp};
 
@@ -21,7 +21,7 @@ use crate::work::Work;
 
 /// Makes a backup and notes what became of it.
 pub(crate) fn take(work: &Work, reason: &str) -> Result<Taken, Fault> {
-    let mut records = Records::open(work.state(), &work.job.site, &work.job.item.name)?;
+    let mut records = work.records()?;
     work.tidy();
     let mut taken = record(work, &mut records, reason)?;
     if taken.failed.is_empty() {
@@ -90,7 +90,8 @@ fn attempt(
     };
     let dump = engine::of(&job.item.source)?.dump(work, &into)?;
     let mut notes = dump.notes;
-    if moment != at {
+    // Two within one second are no matter of the clock.
+    if moment.since(at) > Duration::from_secs(2) {
         notes.push(format!("the clock said {at}, which is before the backup before it: this one counts as made at {moment}"));
     }
     if job.owner.is_empty() {

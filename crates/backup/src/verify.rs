@@ -19,7 +19,7 @@ use crate::work::Work;
 /// Verifies the copies of an item in all stores.
 pub(crate) fn verify(work: &Work, full: bool, only: Option<&str>) -> Result<Verified, Fault> {
     let (job, begun) = (&work.job, Instant::now());
-    let mut records = Records::open(work.state(), &job.site, &job.item.name)?;
+    let mut records = work.records()?;
     let mut report =
         Verified { item: job.item.name.clone(), copies: Vec::new(), read_bytes: 0, took_ms: 0 };
     for at in &job.stores {

@@ -15,10 +15,13 @@ use seaworthy_base::{ByteSize, Code, Fault};
 use seaworthy_sys::files::{available_bytes, create_private_dir};
 
 use crate::model::{Event, Job};
+use crate::records::Records;
 use crate::seal::write_fault;
 
 /// How often progress is said.
 const EVERY: Duration = Duration::from_millis(200);
+/// How long one run waits for another.
+const PATIENCE: Duration = Duration::from_secs(12 * 3600);
 /// Never fill a disk beyond this: other things live there.
 pub(crate) const RESERVE: u64 = 256 << 20;
 
@@ -66,6 +69,28 @@ impl Work {
     /// The state folder of backups.
     pub(crate) fn state(&self) -> &Path {
         &self.job.folders.state
+    }
+
+    /// The item's records, held until they are dropped. A job that somebody waits for waits its turn.
+    pub(crate) fn records(&self) -> Result<Records, Fault> {
+        let open = || Records::open(self.state(), &self.job.site, &self.job.item.name);
+        let (begun, mut said) = (Instant::now(), false);
+        loop {
+            match open() {
+                Err(fault)
+                    if fault.code == Code::BackupBusy
+                        && self.job.patient
+                        && begun.elapsed() < PATIENCE =>
+                {
+                    if !said {
+                        self.step("waiting for another run on it to end");
+                    }
+                    said = true;
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Begins the names of this item's temporary folders.

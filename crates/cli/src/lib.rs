@@ -4,6 +4,7 @@
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
 mod args;
+mod backup;
 mod explain;
 mod logs;
 mod manifest;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Explain(options) => platform::block_on(explain::explain(layout, &options)),
         Verb::Logs(options) => logs::logs(layout, &options),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
+        Verb::Backup(options) => platform::block_on(backup::backup(layout, &options)),
         Verb::Cert(options) => manifest::cert(layout, &options),
     }
 }

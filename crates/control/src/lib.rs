@@ -15,6 +15,7 @@ use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
 
 mod apply;
+mod backups;
 mod ca;
 mod commands;
 mod decide;
@@ -113,6 +114,7 @@ async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
+    tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     platform.ending.notified().await;
     // Lets the answer to `down` go out.

@@ -17,21 +17,22 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, DownRequest, ExplainRequest, Hello, Progress, RestartRequest, VERSION,
+    ApplyRequest, DownRequest, ExplainRequest, Hello, RestartRequest, VERSION,
 };
 use seaworthy_base::Fault;
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::mpsc;
 
 use crate::apply::{self, Reporter};
 use crate::edge_link::build_id;
 use crate::platform::Platform;
-use crate::{explain, lifecycle, status};
+use crate::{backups, explain, lifecycle, status};
 
-type Shared = State<Arc<Platform>>;
+pub(crate) type Shared = State<Arc<Platform>>;
 
 /// A fault as an answer: 422, since the request was understood and refused.
-struct Refusal(Fault);
+pub(crate) struct Refusal(pub(crate) Fault);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -60,6 +61,7 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
+        .merge(backups::routes())
         .with_state(platform);
     axum::serve(OwnUsersOnly { listener, uid }, routes).await
 }
@@ -124,7 +126,10 @@ async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>
     lines(receiver)
 }
 
-fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {
+/// An answer of one JSON object a line, as they come.
+pub(crate) fn lines<T: Serialize + Send + 'static>(
+    receiver: mpsc::UnboundedReceiver<T>,
+) -> Response {
     let each = stream::unfold(receiver, |mut receiver| async {
         let progress = receiver.recv().await?;
         let mut line = serde_json::to_vec(&progress).unwrap_or_default();

@@ -123,7 +123,8 @@ impl Engine for Postgres {
             trial.rows += found.rows.values().sum::<u64>();
             trial.differences.extend(differences(saved, &found));
             for question in &work.job.item.rules.sql {
-                trial.differences.extend(survey::ask(&mut session, question)?);
+                let mut session = server.tools().session(&saved.name)?;
+                trial.differences.extend(survey::ask(&mut session, question));
             }
         }
         Ok(trial)

@@ -39,6 +39,7 @@ impl Platform {
             folders: Folders { state: self.state(), run: self.place.path().join("r") },
             run_as: unprivileged().map(|(uid, gid)| RunAs { uid, gid, groups: Vec::new() }),
             owner: vec![self.owner.recipient.clone()],
+            patient: false,
             action,
         }
     }

@@ -121,3 +121,86 @@ fn a_backup_taken_under_writes_is_of_one_moment_and_a_destroyed_database_comes_b
 fn restore(target: RestoreTarget) -> Action {
     Action::Restore { set: None, at: None, store: None, target, identity: None }
 }
+
+#[test]
+fn one_row_that_is_missing_in_what_was_stored_makes_a_drill_fail_and_the_backup_count_as_damaged() {
+    let server = Postgres::start();
+    fill(&server);
+    let platform = Platform::new();
+    let taken = platform.take(ITEM, &source(&server));
+    server.sql("shop", "DELETE FROM orders WHERE id = 777");
+    // The same backup, whole and sealed, but for that row.
+    let forged = platform.take("database.forged", &source(&server));
+    let (dir, other) = (
+        platform.set_dir(ITEM, taken.set.id.as_str()),
+        platform.set_dir("database.forged", forged.set.id.as_str()),
+    );
+    for part in &forged.set.parts {
+        std::fs::copy(other.join(&part.file), dir.join(&part.file)).unwrap();
+    }
+    let set = seaworthy_backup::Set { parts: forged.set.parts.clone(), ..taken.set.clone() };
+    std::fs::write(dir.join("set.json"), set.document().unwrap()).unwrap();
+    let drilled = platform.drill(ITEM, &source(&server));
+    let fault = drilled.drill.fault.unwrap();
+    assert_eq!(fault.code.as_str(), "SW-BAK-007");
+    assert!(
+        fault.to_string().contains("rows of public.orders: 20000 were saved, 19999 came back"),
+        "{fault}"
+    );
+    assert!(matches!(platform.list(ITEM, &source(&server)).sets[0].copies[0].1, State::Damaged(_)));
+}
+
+#[test]
+fn thousands_of_tables_and_none_are_backed_up_and_drilled() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    let platform = Platform::new();
+    platform.take(ITEM, &source(&server));
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+    // In pieces: one transaction would need as many locks as there are tables.
+    for piece in 0..20 {
+        server.sql("shop", &format!("DO $$ BEGIN FOR n IN 1..100 LOOP EXECUTE format('CREATE TABLE t_%s_%s (x int)', {piece}, n); END LOOP; END $$"));
+    }
+    let taken = platform.take(ITEM, &source(&server));
+    assert_eq!(taken.set.databases[0].rows.len(), 2000);
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+}
+
+#[test]
+fn a_server_that_goes_away_or_refuses_costs_nothing_that_was_there_and_publishes_nothing() {
+    let mut server = Postgres::start();
+    fill(&server);
+    server.sql("shop", "INSERT INTO log SELECT '2026-06-01', repeat(md5(n::text), 100) FROM generate_series(1, 20000) n");
+    let platform = Platform::new();
+    let good = platform.take(ITEM, &source(&server));
+    let wrong =
+        Source::Postgres { url: server.url("shop").replace("s3cr%3At", "wrong"), databases: None };
+    let fault = platform.fails(ITEM, &wrong, crate::platform::take());
+    assert_eq!(fault.code.as_str(), "SW-BAK-002");
+    assert!(fault.causes[0].contains("password authentication failed"), "{fault:?}");
+    let fault = platform.fails(
+        ITEM,
+        &Source::Postgres { url: server.url("nothing"), databases: None },
+        crate::platform::take(),
+    );
+    assert!(fault.causes[0].contains("does not exist"), "{fault:?}");
+
+    // Ended in the middle of the dump.
+    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
+    worker.until("dumping shop");
+    server.stop();
+    let fault = worker.finish().unwrap_err();
+    assert_eq!(fault.code.as_str(), "SW-BAK-002", "{fault:?}");
+    server.restart();
+
+    // The worker itself killed in the middle: what it left is removed by the next run.
+    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
+    worker.until("dumping shop");
+    worker.kill();
+    let report = platform.list(ITEM, &source(&server));
+    assert_eq!(report.sets.iter().map(|set| &set.set.id).collect::<Vec<_>>(), [&good.set.id]);
+    assert_eq!(report.sets[0].copies[0].1, State::Verified);
+    platform.take(ITEM, &source(&server));
+    platform.assert_tidy();
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+}

@@ -129,8 +129,9 @@ impl Tools {
             })?;
             environment.insert("PGPASSFILE".to_owned(), path.display().to_string());
         } else {
-            // Nothing of the user's home is to be found by chance.
-            environment.insert("PGPASSFILE".to_owned(), "/dev/null".to_owned());
+            // Nothing of the user's home is to be found by chance: a file that is not there is no password.
+            let path = scratch.path().join("no-password").display().to_string();
+            environment.insert("PGPASSFILE".to_owned(), path);
         }
         Ok(Self {
             environment,

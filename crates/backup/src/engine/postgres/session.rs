@@ -134,15 +134,18 @@ impl Session {
         };
         match running.finish(Code::BackupSource) {
             Err(fault) => {
-                let cause =
-                    fault.evidence.first().cloned().unwrap_or_else(|| fault.causes.join(": "));
-                let cause =
-                    cause.strip_prefix("psql: error: ").map_or(cause.clone(), str::to_owned);
-                Fault {
-                    what,
-                    causes: vec![cause.trim_start_matches("ERROR:").trim().to_owned()],
-                    ..fault
-                }
+                let telling = ["ERROR:", "FATAL:", "error:"];
+                let told = fault
+                    .evidence
+                    .iter()
+                    .find(|line| telling.iter().any(|word| line.contains(word)));
+                let cause = told.or(fault.evidence.first()).cloned();
+                let cause = cause.unwrap_or_else(|| fault.causes.join(": "));
+                let cause = cause
+                    .trim_start_matches("psql: error: ")
+                    .trim_start_matches("ERROR:")
+                    .to_owned();
+                Fault { what, causes: vec![cause.trim().to_owned()], ..fault }
             }
             Ok(_) => Fault::new(Code::BackupSource, what).because("the session ended"),
         }

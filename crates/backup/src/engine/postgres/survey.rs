@@ -146,16 +146,25 @@ fn migrations(session: &mut Session) -> Result<BTreeMap<String, String>, Fault> 
     Ok(all)
 }
 
-/// The owner's own question: a first value that is neither false, nor null, nor 0.
-pub(super) fn ask(session: &mut Session, question: &str) -> Result<Option<Difference>, Fault> {
+/// The owner's own question: its first value must be neither false, nor null, nor 0. A question that the
+/// restored copy refuses is a difference as well.
+pub(super) fn ask(session: &mut Session, question: &str) -> Option<Difference> {
     let question = question.trim().trim_end_matches(';');
-    let answer = session.one(&format!("SELECT to_json(a) -> (SELECT k FROM json_object_keys(to_json(a)) k LIMIT 1) FROM ({question}) AS a LIMIT 1"))?;
-    let good = !matches!(&answer, Value::Null | Value::Bool(false)) && answer != 0 && answer != "";
-    Ok((!good).then(|| Difference {
+    let sql = format!(
+        "SELECT to_json(a) -> (SELECT k FROM json_object_keys(to_json(a)) k LIMIT 1) FROM ({question}) AS a LIMIT 1"
+    );
+    let answer = session.run("RESET search_path").and_then(|()| session.one(&sql));
+    let restored = match answer {
+        Ok(Value::Null) => "nothing".to_owned(),
+        Ok(value) if value == false || value == 0 || value == "" => value.to_string(),
+        Ok(_) => return None,
+        Err(fault) => fault.causes.join(": "),
+    };
+    Some(Difference {
         subject: format!("`{question}`"),
         saved: "a true answer".to_owned(),
-        restored: answer.to_string(),
-    }))
+        restored,
+    })
 }
 
 fn text(value: &Value) -> String {
