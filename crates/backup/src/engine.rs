@@ -4,7 +4,9 @@
 //! trial runs in a scratch place and knows nothing of the source; a restore never writes over live data
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
+mod place;
 mod postgres;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,6 +115,7 @@ pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
         Source::Postgres { url, databases } => {
             Ok(Box::new(postgres::Postgres::new(url, databases.as_deref())?))
         }
+        Source::Sqlite { path } => Ok(Box::new(sqlite::Sqlite::new(path))),
         _ => Err(Fault::new(
             Code::BackupTool,
             format!("this build cannot back up {}", source.engine()),

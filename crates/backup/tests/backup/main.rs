@@ -4,3 +4,4 @@
 
 mod platform;
 mod postgres;
+mod sqlite;
