@@ -4,6 +4,7 @@
 //! trial runs in a scratch place and knows nothing of the source; a restore never writes over live data
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
+pub(crate) mod files;
 mod place;
 mod postgres;
 mod sqlite;
@@ -41,6 +42,8 @@ pub(crate) struct Into<'a> {
     pub recipients: &'a [Recipient],
     /// The set before this one, where there is one.
     pub previous: Option<&'a Set>,
+    /// The same, if every store has it and all that it needs, each found good: a set may refer to it.
+    pub base: Option<&'a Set>,
 }
 
 /// What a trial found.
@@ -116,6 +119,7 @@ pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
             Ok(Box::new(postgres::Postgres::new(url, databases.as_deref())?))
         }
         Source::Sqlite { path } => Ok(Box::new(sqlite::Sqlite::new(path))),
+        Source::Files { trees } => Ok(Box::new(files::Files::new(trees))),
         _ => Err(Fault::new(
             Code::BackupTool,
             format!("this build cannot back up {}", source.engine()),

@@ -80,6 +80,7 @@ fn attempt(
         .collect();
     let previous = newest(records, &mut stores);
     let moment = next_moment(at, previous.as_ref().map(|set| set.taken));
+    let base = previous.as_ref().filter(|set| everywhere(records, &mut stores, set));
     let staging = work.staging()?;
     let expected = previous.as_ref().map_or(0, Set::bytes);
     work.need_space(staging.path(), expected + expected / 4, "a new backup")?;
@@ -87,6 +88,7 @@ fn attempt(
         staging: staging.path(),
         recipients: &recipients,
         previous: previous.as_ref(),
+        base,
     };
     let dump = engine::of(&job.item.source)?.dump(work, &into)?;
     let mut notes = dump.notes;
@@ -97,10 +99,9 @@ fn attempt(
     if job.owner.is_empty() {
         notes.push("only this server can open it: there is no owner's key".to_owned());
     }
-    notes.extend(strange_size(
-        previous.as_ref(),
-        dump.parts.iter().map(|part| part.plain_bytes).sum(),
-    ));
+    // A run over files that did not change has no content of its own.
+    let whole = previous.as_ref().filter(|set| set.engine != "files");
+    notes.extend(strange_size(whole, dump.parts.iter().map(|part| part.plain_bytes).sum()));
     let set = Set {
         v: 1,
         seal: String::new(),
@@ -150,6 +151,10 @@ fn publish(
         }));
     }
     records.keep_set(&taken.set)?;
+    // Losing it costs reading everything anew.
+    if let Err(error) = engine::files::keep_index(work, &taken.set, staged) {
+        work.warn(crate::seal::write_fault("could not keep the index of files", &error));
+    }
     catch_up(work, records, &taken, stores);
     Ok(taken)
 }
@@ -244,6 +249,23 @@ fn newest(
         best = set.or(best);
     }
     best
+}
+
+/// Whether every store has a good copy of a set and of all that it needs.
+fn everywhere(
+    records: &Records,
+    stores: &mut [(String, Result<Box<dyn Store>, Fault>)],
+    set: &Set,
+) -> bool {
+    stores.iter_mut().all(|(name, store)| {
+        let Ok(Ok(there)) = store.as_mut().map(|store| store.sets()) else { return false };
+        let good = |id: &SetId| {
+            let check = records.check(id, name);
+            there.contains(id)
+                && check.is_some_and(|check| check.fault.is_none() && check.read_at.is_some())
+        };
+        good(&set.id) && set.needs.iter().all(good)
+    })
 }
 
 /// A backup whose size is far from the one before it is worth a look.
