@@ -5,6 +5,7 @@
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
 pub(crate) mod files;
+mod mysql;
 mod place;
 mod postgres;
 mod sqlite;
@@ -120,6 +121,9 @@ pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
         }
         Source::Sqlite { path } => Ok(Box::new(sqlite::Sqlite::new(path))),
         Source::Files { trees } => Ok(Box::new(files::Files::new(trees))),
+        Source::Mysql { url, databases } => {
+            Ok(Box::new(mysql::Mysql::new(url, databases.as_deref())?))
+        }
         _ => Err(Fault::new(
             Code::BackupTool,
             format!("this build cannot back up {}", source.engine()),

@@ -4,6 +4,7 @@
 //! server listens on a Unix socket or a free loopback port. Invariants: as root it runs as `nobody`, since
 //! most refuse root; it dies with the thread that started it; a missing program fails the test.
 
+mod mariadb;
 mod postgres;
 
 use std::fs;
@@ -13,6 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 
 /// The user that nobody is, by number: there on every Linux.

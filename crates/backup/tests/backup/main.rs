@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod files;
+mod mariadb;
 mod platform;
 mod postgres;
 mod sqlite;
