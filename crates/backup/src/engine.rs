@@ -8,6 +8,7 @@ pub(crate) mod files;
 mod mysql;
 mod place;
 mod postgres;
+mod redis;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -124,9 +125,6 @@ pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
         Source::Mysql { url, databases } => {
             Ok(Box::new(mysql::Mysql::new(url, databases.as_deref())?))
         }
-        _ => Err(Fault::new(
-            Code::BackupTool,
-            format!("this build cannot back up {}", source.engine()),
-        )),
+        Source::Redis { url } => Ok(Box::new(redis::Redis::new(url)?)),
     }
 }

@@ -6,6 +6,7 @@
 
 mod mariadb;
 mod postgres;
+mod redis;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use redis::Redis;
 
 /// The user that nobody is, by number: there on every Linux.
 const NOBODY: u32 = 65_534;

@@ -6,4 +6,5 @@ mod files;
 mod mariadb;
 mod platform;
 mod postgres;
+mod redis;
 mod sqlite;
