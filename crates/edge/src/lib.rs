@@ -18,6 +18,7 @@ mod accept;
 mod access_log;
 mod body;
 mod conn;
+mod counter;
 mod forwarded;
 mod h1;
 mod link;
