@@ -106,8 +106,7 @@ pub(crate) fn choose(
         (None, None);
     let named = job.stores.iter().filter(|at| from.is_none_or(|from| from == at.name));
     for at in named {
-        let found = store::connect(at, &job.site, &job.item.name)
-            .and_then(|mut store| Ok((store.sets()?, store)));
+        let found = store::connect(at, work).and_then(|mut store| Ok((store.sets()?, store)));
         match found {
             Ok((sets, store)) => {
                 let newest = sets.into_iter().rfind(|id| fits(id));

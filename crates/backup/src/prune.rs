@@ -35,7 +35,7 @@ pub(crate) fn apply(
     let failing = records.history.failures() > 0;
     let mut all = Vec::new();
     for at in &job.stores {
-        let mut store = store::connect(at, &job.site, &job.item.name)?;
+        let mut store = store::connect(at, work)?;
         let mut sets = Vec::new();
         for id in store.sets()? {
             let known =

@@ -5,6 +5,8 @@
 //! removal that was cut off leaves no set that looks whole. Not here: keys, what is kept.
 
 mod folder;
+mod s3;
+mod sftp;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{StoreAt, StorePlace};
 use crate::set::{Set, SetId};
+use crate::work::Work;
 
 /// What a store says of a part without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +54,18 @@ pub(crate) trait Store {
     fn tidy(&mut self) -> Result<(), Fault>;
 }
 
-/// The store, for the sets of one item of one site.
-pub(crate) fn connect(at: &StoreAt, site: &str, item: &str) -> Result<Box<dyn Store>, Fault> {
+/// The store, for the sets of the job's item.
+pub(crate) fn connect(at: &StoreAt, work: &Work) -> Result<Box<dyn Store>, Fault> {
+    let (site, item) = (&work.job.site, &work.job.item.name);
     match &at.place {
         StorePlace::Folder { path } => {
             Ok(Box::new(folder::Folder::new(&at.name, path, site, item)))
         }
-        StorePlace::S3 { .. } | StorePlace::Sftp { .. } => Err(Fault::new(
-            seaworthy_base::Code::BackupStore,
-            format!("store `{}` cannot be used by this build", at.name),
-        )),
+        StorePlace::S3 { .. } => Ok(Box::new(s3::S3::new(&at.name, &at.place, site, item)?)),
+        StorePlace::Sftp { .. } => {
+            let files = work.private()?;
+            Ok(Box::new(sftp::SftpStore::connect(&at.name, &at.place, site, item, files)?))
+        }
     }
 }
 

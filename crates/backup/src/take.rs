@@ -73,11 +73,8 @@ fn attempt(
     let job = &work.job;
     let drill = keys::drill_key(work.state())?;
     let recipients = keys::recipients(&job.owner, &drill)?;
-    let mut stores: Vec<(String, Result<Box<dyn Store>, Fault>)> = job
-        .stores
-        .iter()
-        .map(|at| (at.name.clone(), store::connect(at, &job.site, &job.item.name)))
-        .collect();
+    let mut stores: Vec<(String, Result<Box<dyn Store>, Fault>)> =
+        job.stores.iter().map(|at| (at.name.clone(), store::connect(at, work))).collect();
     let previous = newest(records, &mut stores);
     let moment = next_moment(at, previous.as_ref().map(|set| set.taken));
     let base = previous.as_ref().filter(|set| everywhere(records, &mut stores, set));

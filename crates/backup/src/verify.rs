@@ -23,7 +23,7 @@ pub(crate) fn verify(work: &Work, full: bool, only: Option<&str>) -> Result<Veri
     let mut report =
         Verified { item: job.item.name.clone(), copies: Vec::new(), read_bytes: 0, took_ms: 0 };
     for at in &job.stores {
-        let mut store = store::connect(at, &job.site, &job.item.name)?;
+        let mut store = store::connect(at, work)?;
         for id in store.sets()? {
             if only.is_some_and(|only| only != id.as_str()) {
                 continue;

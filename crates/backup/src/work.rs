@@ -108,6 +108,11 @@ impl Work {
         self.temporary(&self.state().join("scratch"), 0o711, true)
     }
 
+    /// A folder of our own for what nobody else may see: keys.
+    pub(crate) fn private(&self) -> Result<Temporary, Fault> {
+        self.temporary(&self.state().join("scratch"), 0o711, false)
+    }
+
     /// A folder with a short path, for sockets.
     pub(crate) fn sockets(&self) -> Result<Temporary, Fault> {
         self.temporary(&self.job.folders.run, 0o711, true)

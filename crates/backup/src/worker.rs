@@ -95,7 +95,7 @@ fn list(work: &Work) -> Result<ItemReport, Fault> {
         rto_ms: job.item.rules.rto_ms,
     };
     for at in &job.stores {
-        let found = store::connect(at, &job.site, &job.item.name).and_then(|mut store| {
+        let found = store::connect(at, work).and_then(|mut store| {
             store
                 .sets()?
                 .into_iter()

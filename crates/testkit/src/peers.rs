@@ -7,6 +7,7 @@
 mod mariadb;
 mod postgres;
 mod redis;
+mod sshd;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -18,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use sshd::Sshd;
 
 /// The user that nobody is, by number: there on every Linux.
 const NOBODY: u32 = 65_534;
@@ -59,9 +61,14 @@ impl Default for Place {
 
 /// A command that runs as that user and dies with us.
 pub(crate) fn command(program: &Path, dir: &Path) -> Command {
+    command_as(unprivileged(), program, dir)
+}
+
+/// The same for another user.
+pub(crate) fn command_as(user: Option<(u32, u32)>, program: &Path, dir: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
-    if let Some((uid, gid)) = unprivileged() {
+    if let Some((uid, gid)) = user {
         command.args([
             format!("--reuid={uid}"),
             format!("--regid={gid}"),

@@ -8,3 +8,4 @@ mod platform;
 mod postgres;
 mod redis;
 mod sqlite;
+mod stores;
