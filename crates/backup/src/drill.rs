@@ -95,6 +95,9 @@ pub(crate) struct Chosen {
     pub access: Box<dyn Store>,
 }
 
+/// A set that fits, the store that has it, and access to it.
+type Candidate = (SetId, String, Box<dyn Store>);
+
 /// Finds the newest set that `fits`, in the named store or in the first that has it.
 pub(crate) fn choose(
     work: &Work,
@@ -102,8 +105,8 @@ pub(crate) fn choose(
     fits: impl Fn(&SetId) -> bool,
 ) -> Result<Option<Chosen>, Fault> {
     let job = &work.job;
-    let (mut best, mut fault): (Option<(SetId, String, Box<dyn Store>)>, Option<Fault>) =
-        (None, None);
+    let mut best: Option<Candidate> = None;
+    let mut fault: Option<Fault> = None;
     let named = job.stores.iter().filter(|at| from.is_none_or(|from| from == at.name));
     for at in named {
         let found = store::connect(at, work).and_then(|mut store| Ok((store.sets()?, store)));

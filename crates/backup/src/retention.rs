@@ -57,6 +57,9 @@ const ASKED: Duration = Duration::from_secs(7 * 86_400);
 /// Why a set stays; one without reasons goes.
 pub type Reasons = BTreeMap<SetId, Vec<String>>;
 
+/// Numbers the period that a moment is in.
+type Period = fn(Timestamp) -> i64;
+
 /// Decides. `failing`: the last run did not succeed.
 pub fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
     let mut newest_first: Vec<&Candidate> = sets.iter().collect();
@@ -78,7 +81,7 @@ pub fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
     if let Some(good) = newest_first.iter().find(|set| set.verified) {
         add(&good.id, "newest verified".to_owned());
     }
-    let rules: [(&str, u32, fn(Timestamp) -> i64); 6] = [
+    let rules: [(&str, u32, Period); 6] = [
         ("last", keep.last, |at| at.0 as i64),
         ("hourly", keep.hourly, |at| (at.0 / 3_600_000) as i64),
         ("daily", keep.daily, |at| (at.0 / 86_400_000) as i64),

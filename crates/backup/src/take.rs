@@ -19,6 +19,9 @@ use crate::store::{self, Store};
 use crate::verify;
 use crate::work::Work;
 
+/// A store by name, or why it cannot be used.
+type Named = (String, Result<Box<dyn Store>, Fault>);
+
 /// Makes a backup and notes what became of it.
 pub(crate) fn take(work: &Work, reason: &str) -> Result<Taken, Fault> {
     let mut records = work.records()?;
@@ -73,7 +76,7 @@ fn attempt(
     let job = &work.job;
     let drill = keys::drill_key(work.state())?;
     let recipients = keys::recipients(&job.owner, &drill)?;
-    let mut stores: Vec<(String, Result<Box<dyn Store>, Fault>)> =
+    let mut stores: Vec<Named> =
         job.stores.iter().map(|at| (at.name.clone(), store::connect(at, work))).collect();
     let previous = newest(records, &mut stores);
     let moment = next_moment(at, previous.as_ref().map(|set| set.taken));
@@ -128,7 +131,7 @@ fn publish(
     records: &mut Records,
     set: Set,
     staged: &std::path::Path,
-    stores: &mut [(String, Result<Box<dyn Store>, Fault>)],
+    stores: &mut [Named],
 ) -> Result<Taken, Fault> {
     let mut taken = Taken { set, stores: Vec::new(), failed: Vec::new(), removed: Vec::new() };
     for (name, store) in stores.iter_mut() {
@@ -188,12 +191,7 @@ fn put(
 }
 
 /// Brings the other stores what an earlier run could not, from the folder store.
-fn catch_up(
-    work: &Work,
-    records: &mut Records,
-    taken: &Taken,
-    stores: &mut [(String, Result<Box<dyn Store>, Fault>)],
-) {
+fn catch_up(work: &Work, records: &mut Records, taken: &Taken, stores: &mut [Named]) {
     let Some((source, Ok(first))) = stores.first_mut().map(|(name, store)| (name.clone(), store))
     else {
         return;
@@ -231,10 +229,7 @@ fn catch_up(
 }
 
 /// The newest set that any store has.
-fn newest(
-    records: &Records,
-    stores: &mut [(String, Result<Box<dyn Store>, Fault>)],
-) -> Option<Set> {
+fn newest(records: &Records, stores: &mut [Named]) -> Option<Set> {
     let mut best: Option<Set> = None;
     for (_, store) in stores.iter_mut() {
         let Ok(store) = store else { continue };
@@ -249,11 +244,7 @@ fn newest(
 }
 
 /// Whether every store has a good copy of a set and of all that it needs.
-fn everywhere(
-    records: &Records,
-    stores: &mut [(String, Result<Box<dyn Store>, Fault>)],
-    set: &Set,
-) -> bool {
+fn everywhere(records: &Records, stores: &mut [Named], set: &Set) -> bool {
     stores.iter_mut().all(|(name, store)| {
         let Ok(Ok(there)) = store.as_mut().map(|store| store.sets()) else { return false };
         let good = |id: &SetId| {

@@ -175,8 +175,7 @@ impl Tool {
     pub(crate) fn output(&self, code: Code) -> Result<String, Fault> {
         let mut running = self.start(false)?;
         let mut text = Vec::new();
-        let read =
-            running.output().and_then(|pipe| Ok(pipe.take(MAX_OUTPUT).read_to_end(&mut text)));
+        let read = running.output().map(|pipe| pipe.take(MAX_OUTPUT).read_to_end(&mut text));
         running.finish(code)?;
         read?.map_err(|error| {
             Fault::new(code, format!("could not read what `{}` printed", self.name()))

@@ -4,6 +4,7 @@
 //! is older than the rotation. Invariants: a copy whose stamp changed is read at once; what was read and
 //! does not fit its checksum is damaged until it is read again and does.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use seaworthy_base::{Code, Fault, Timestamp};
@@ -63,7 +64,7 @@ fn one(
             records.put_check(
                 id,
                 name,
-                Check { read_at: None, stamps: Default::default(), fault: Some(fault) },
+                Check { read_at: None, stamps: BTreeMap::default(), fault: Some(fault) },
             )?;
             report.copies.push((id.clone(), name.to_owned(), true, judge::State::Damaged(why)));
             return Ok(());
@@ -116,7 +117,7 @@ fn lost(
             false,
             judge::State::Damaged("it is gone".to_owned()),
         ));
-        let check = Check { read_at: None, stamps: Default::default(), fault: Some(fault) };
+        let check = Check { read_at: None, stamps: BTreeMap::default(), fault: Some(fault) };
         records.put_check(&id, name, check)?;
     }
     Ok(())

@@ -39,6 +39,7 @@ impl Work {
     }
 
     /// Says something. Nobody may be listening any more; the work goes on.
+    #[expect(clippy::unused_self, reason = "only who does a job speaks for it")]
     pub(crate) fn say(&self, event: &Event) {
         let Ok(mut line) = serde_json::to_vec(event) else { return };
         line.push(b'\n');
@@ -157,6 +158,7 @@ impl Work {
     }
 
     /// Refuses when less than `needed` and a reserve are free where `path` is.
+    #[expect(clippy::unused_self, reason = "only a job takes space")]
     pub(crate) fn need_space(&self, path: &Path, needed: u64, what: &str) -> Result<(), Fault> {
         let Ok(free) = available_bytes(path) else { return Ok(()) };
         if free >= needed.saturating_add(RESERVE) {

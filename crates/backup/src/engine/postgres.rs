@@ -71,6 +71,7 @@ impl Engine for Postgres {
         drop(session);
         let tool = tools.version("pg_dump", major)?;
         let mut dump = Dump { server, tool, ..Dump::default() };
+        let server = Server { tools: &tools, major };
         for (at, name) in names.iter().enumerate() {
             work.step(format!("dumping {name}"));
             let file = if names.len() == 1 {
@@ -78,7 +79,7 @@ impl Engine for Postgres {
             } else {
                 format!("{at:04}.dump.zst.age")
             };
-            let (part, facts) = database(work, &tools, major, name, &file, into, &mut dump.doubts)?;
+            let (part, facts) = database(work, &server, name, &file, into, &mut dump.doubts)?;
             dump.parts.push(part);
             dump.databases.push(facts);
         }
@@ -141,11 +142,16 @@ impl Engine for Postgres {
     }
 }
 
+/// A server and the tools that fit it.
+struct Server<'a> {
+    tools: &'a connect::Tools,
+    major: u32,
+}
+
 /// Dumps one database; once more when something vanished between the snapshot and the dump's locks.
 fn database(
     work: &Work,
-    tools: &connect::Tools,
-    major: u32,
+    server: &Server<'_>,
     name: &str,
     file: &str,
     into: &Into<'_>,
@@ -154,7 +160,7 @@ fn database(
     let mut tries = 0;
     loop {
         tries += 1;
-        match attempt(work, tools, major, name, file, into, doubts) {
+        match attempt(work, server, name, file, into, doubts) {
             Err(fault)
                 if tries < 3
                     && fault.evidence.iter().any(|line| line.contains("does not exist")) =>
@@ -169,21 +175,20 @@ fn database(
 
 fn attempt(
     work: &Work,
-    tools: &connect::Tools,
-    major: u32,
+    server: &Server<'_>,
     name: &str,
     file: &str,
     into: &Into<'_>,
     doubts: &mut Vec<String>,
 ) -> Result<(Part, DatabaseFacts), Fault> {
-    let mut session = tools.session(name)?;
+    let mut session = server.tools.session(name)?;
     session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let snapshot = session.one("SELECT to_json(pg_export_snapshot())")?;
     let mut facts = survey::facts(&mut session, name)?;
     let snapshot = format!("--snapshot={}", snapshot.as_str().unwrap_or_default());
     let wait = format!("--lock-wait-timeout={LOCK_WAIT}");
     let words = ["-Fc", "-Z0", &snapshot, &wait, "--no-password", "--quote-all-identifiers"];
-    let mut running = tools.tool("pg_dump", major, name)?.args(words).start(false)?;
+    let mut running = server.tools.tool("pg_dump", server.major, name)?.args(words).start(false)?;
     let path = into.staging.join(file);
     let failed =
         |error: &std::io::Error| write_fault(format!("could not write the dump of {name}"), error);
@@ -216,7 +221,7 @@ fn attempt(
         Err(Fault::new(Code::Internal, "counting rows ended without a word"))
     })?;
     drop(session);
-    let mut after = tools.session(name)?;
+    let mut after = server.tools.session(name)?;
     survey::sequences_after(&mut after, &mut facts)?;
     let part = sealing.finish(file, name, "pg_dump -Fc").map_err(|error| failed(&error))?;
     Ok((part, facts))

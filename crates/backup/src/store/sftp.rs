@@ -232,11 +232,17 @@ fn ssh(place: &StorePlace, files: &Path) -> io::Result<Command> {
     }
     if let Some(host_key) = host_key {
         let path = files.join("known_hosts");
-        let lines: String = host_key
+        let lines: Vec<String> = host_key
             .lines()
-            .map(|line| format!("[{host}]:{port} {line}\n{host} {line}\n"))
+            .map(|line| {
+                format!(
+                    "[{host}]:{port} {line}
+{host} {line}
+"
+                )
+            })
             .collect();
-        write_atomically(&path, lines.as_bytes(), 0o600)?;
+        write_atomically(&path, lines.concat().as_bytes(), 0o600)?;
         command
             .arg("-o")
             .arg(format!("UserKnownHostsFile={}", path.display()))
@@ -299,7 +305,8 @@ impl Store for SftpStore {
             let path = dir.join(&part.file);
             match self.link.runtime.block_on(async { self.fs().metadata(&path).await }) {
                 Ok(meta) => {
-                    let time = meta.modified().map(|time| time.as_system_time());
+                    let time =
+                        meta.modified().map(openssh_sftp_client::UnixTimeStamp::as_system_time);
                     stamps.push((
                         part.file.clone(),
                         Stamp { bytes: meta.len().unwrap_or(0), mark: format!("{time:?}") },

@@ -43,7 +43,7 @@ fn listing(root: &Path) -> Vec<String> {
             let time = if meta.is_symlink() { 0 } else { meta.mtime_nsec() };
             all.push(format!(
                 "{:?} {:o} {}:{} {time} {target:?} {content:?}",
-                path.strip_prefix(root).unwrap(),
+                path.strip_prefix(root).unwrap().as_os_str(),
                 meta.mode(),
                 meta.uid(),
                 meta.gid()
@@ -75,7 +75,7 @@ fn unchanged_files_are_stored_once_and_every_state_comes_back_exactly() {
     fs::remove_file(root.join("a/9.txt")).unwrap();
     fs::write(root.join("a/1.txt"), "FILE 1\n").unwrap();
     let second = platform.take(ITEM, &source);
-    assert_eq!(second.set.needs, [first.set.id.clone()]);
+    assert_eq!(second.set.needs, std::slice::from_ref(&first.set.id));
     assert!(second.set.parts[0].plain_bytes < 10_000, "{:?}", second.set.parts);
     let third = platform.take(ITEM, &source);
     assert_eq!(third.set.needs.len(), 2);

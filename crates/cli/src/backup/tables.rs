@@ -68,8 +68,7 @@ fn rough(duration: Duration) -> String {
     let unit = match seconds {
         0 => return format!("{} ms", duration.as_millis()),
         1..60 => 1,
-        60..3600 => 60,
-        3600..86_400 => 60,
+        60..86_400 => 60,
         86_400..604_800 => 3600,
         _ => 86_400,
     };
@@ -113,7 +112,7 @@ pub(super) fn items(reports: &[ItemReport]) -> String {
             limited(report.rpo_now_ms(), report.rpo_ms, "everything"),
             limited(report.rto_measured_ms(), report.rto_ms, "unknown"),
             plain(trend(&report.sets)),
-            plain(newest.map_or_else(String::new, |set| stores(set))),
+            plain(newest.map_or_else(String::new, stores)),
         ]);
     }
     table.text()

@@ -149,7 +149,7 @@ impl Postgres {
         // Newer versions put a random word around the dump.
         let mut lines: Vec<&str> = text
             .lines()
-            .filter(|line| !line.starts_with("\\") && !line.starts_with("--"))
+            .filter(|line| !line.starts_with('\\') && !line.starts_with("--"))
             .collect();
         lines.sort_unstable();
         lines.join("\n")

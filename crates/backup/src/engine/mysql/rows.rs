@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// The longest beginning of a statement that is looked at; names have 64 characters at most.
 const HEAD: usize = 1024;
 
+/// How a statement with rows begins.
+const INSERT: &[u8] = b"INSERT INTO `";
+
 /// Counts while bytes go by.
 #[derive(Debug, Default)]
 pub(super) struct RowCounter {
@@ -101,7 +104,6 @@ impl RowCounter {
             return;
         }
         self.line.push(byte);
-        const INSERT: &[u8] = b"INSERT INTO `";
         let fits = |start: &[u8]| self.line.iter().zip(start).all(|(is, should)| is == should);
         if self.body || !fits(INSERT) {
             if !fits(b"DELIMITER ") {

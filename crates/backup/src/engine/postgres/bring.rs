@@ -246,10 +246,8 @@ fn exchange(
 ) -> Result<String, Fault> {
     work.step(format!("swapping `{live}`"));
     let before = format!("{}_before_{}", shortened(live), stamp(set));
-    let before = match databases(tools, desk)?.contains(&before) {
-        true => format!("{before}_{:04x}", rand::random::<u16>()),
-        false => before,
-    };
+    let taken = databases(tools, desk)?.contains(&before);
+    let before = if taken { format!("{before}_{:04x}", rand::random::<u16>()) } else { before };
     let text = live.replace('\'', "''");
     let mut session = tools.session(desk)?;
     // Rights and settings of the database itself stand outside of its dump.
