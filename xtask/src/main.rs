@@ -1,4 +1,4 @@
-//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`, `soak`.
+//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`, `bench backup`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -20,6 +20,7 @@ cargo xtask host-test       limits and stops on a real host with systemd and con
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
+cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
-        ["soak", ref options @ ..] => soak(options),
+        ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
+            .and_then(|()| with_release("bench_backup", options)),
+        ["soak", ref options @ ..] => with_release("soak", options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -56,13 +59,13 @@ fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
 }
 
-/// The promise "nothing is dropped", at length, with the release binary; `soak --help` says what can be asked.
-fn soak(arguments: &[&str]) -> Result<()> {
+/// Runs a program of the harness on the release binary; `soak --help` and the like say what can be asked.
+fn with_release(name: &str, arguments: &[&str]) -> Result<()> {
     let build = ["build", "--release", "-p", "seaworthy", "-p", "seaworthy-testkit"];
     run(Command::new(cargo()).args(build))?;
     let release = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);
     let release = release.context("cargo names no target folder")?.join("release");
-    let mut program = Command::new(release.join("soak"));
+    let mut program = Command::new(release.join(name));
     run(program.arg("--binary").arg(release.join("seaworthy")).args(arguments))
 }
 

@@ -43,7 +43,6 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
 /// What `bench backup` needs besides.
 pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
     ("pg_createcluster", "postgresql"),
-    ("pgbackrest", "pgbackrest"),
     ("restic", "restic"),
     ("gzip", "gzip"),
     ("age", "age"),

@@ -130,12 +130,10 @@ fn the_files_open_with_age_zstd_and_the_databases_own_tools_alone() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success()
-            && text.contains("CREATE TABLE public.users")
-            && text.contains("u1000"),
-        "{line}: {output:?}"
-    );
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    let holds = |words: &str| assert!(text.contains(words), "`{words}` is missing: {line}");
+    holds("CREATE TABLE \"public\".\"users\"");
+    holds("1000\tu1000");
 }
 
 /// Ends the test when a file below the folder holds one of the texts.
