@@ -1,7 +1,7 @@
 //! Sealing: what a tool streams becomes a file, compressed (zstd), encrypted (age), counted and hashed.
 //!
-//! The file opens without us: `age -d -i KEY FILE | zstd -d`. zstd compresses in threads of its own, so that a
-//! dump is not held up by encryption. Invariants: memory does not depend on the length of the stream; a
+//! The file opens without us: `age -d -i KEY FILE | zstd -d`. Where there are cores to spare zstd
+//! compresses in a thread of its own. Invariants: memory does not depend on the length of the stream; a
 //! file is synced before its hash is handed out. Not here: where the file goes.
 
 use std::fs::File;
@@ -16,8 +16,9 @@ use crate::set::{Part, hex};
 
 /// zstd's level: faster than a dump on one core, and smaller than gzip's default.
 const LEVEL: i32 = 3;
-/// Threads that compress beside ours.
-const THREADS: u32 = 1;
+/// With more cores than this one of them compresses beside us; with fewer it would only take turns with the
+/// server and its dump.
+const FEW_CORES: usize = 2;
 /// Bytes that one thread compresses at a time: bounds memory (zstd keeps a few of these).
 const JOB: u32 = 1 << 20;
 /// Bytes read at once.
@@ -66,8 +67,10 @@ impl Sealing {
         let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
         let mut encoder = zstd::Encoder::new(encryptor.wrap_output(hashed)?, LEVEL)?;
         encoder.include_checksum(true)?;
-        encoder.multithread(THREADS)?;
-        encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB))?;
+        if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > FEW_CORES) {
+            encoder.multithread(1)?;
+            encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB))?;
+        }
         Ok(Self { encoder, plain: 0, file })
     }
 

@@ -404,6 +404,13 @@ async fn build_release(
     copy_files(project, prepared, &dir, &data, user)
         .map_err(|error| disk_fault(format!("could not make release `{id}`"), &error))?;
     let place = Place { layout: &platform.layout, site: &site.name, release: id };
+    // A site that never served has no data that a migration could spoil.
+    let known = platform.world().sites.contains_key(&site.name);
+    if known && site.services.values().any(|service| !service.migrate.is_empty()) {
+        for made in crate::backups::before_migration(platform, project, site).await? {
+            report.step(made);
+        }
+    }
     let steps = run_steps(site, place, &prepared.values, user, report).await;
     if let Err(fault) = steps {
         record.state = ReleaseState::Failed;

@@ -8,7 +8,7 @@
 mod clock;
 mod jobs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -144,6 +144,41 @@ async fn serve(
         to.send(last).ok();
     }
     Ok(())
+}
+
+/// Backs up the databases of a site right before a migration changes them: what a rollback of the data would go
+/// back to. Returns what was made, in words. A site that was never released has nothing to lose yet.
+pub(crate) async fn before_migration(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<Vec<String>, Fault> {
+    let chosen =
+        Chosen { name: site.name.clone(), project: project.to_path_buf(), site: site.clone() };
+    let declared = site
+        .backups
+        .items
+        .iter()
+        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some());
+    let (to, mut from) = mpsc::unbounded_channel();
+    tokio::spawn(async move { while from.recv().await.is_some() {} });
+    let mut made = Vec::new();
+    for (item, _) in declared {
+        let action = Action::Take { reason: "before-migration".to_owned() };
+        let report =
+            perform(platform, &chosen, item, action, true, &to).await.map_err(|fault| {
+                let what = format!(
+                    "no restore point of `{item}` could be made before the migration: {}",
+                    fault.what
+                );
+                Fault { what, ..fault }.next(
+                    "nothing was migrated; mend this, or take `backup` out of the database's table",
+                )
+            })?;
+        let id = report["set"]["id"].as_str().unwrap_or_default().to_owned();
+        made.push(format!("restore point of {item}: {id}"));
+    }
+    Ok(made)
 }
 
 /// The worker's action for what was asked.

@@ -3,9 +3,9 @@
 use std::fs;
 
 use seaworthy_testkit::peers::Postgres;
-use seaworthy_testkit::{FakeApp, Sandbox, Site};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 
-use crate::sandbox;
+use crate::{LIMIT, sandbox};
 
 /// A site whose database is on that server.
 fn site(sandbox: &Sandbox, server: &Postgres) -> Site {
@@ -134,6 +134,46 @@ fn the_files_open_with_age_zstd_and_the_databases_own_tools_alone() {
     let holds = |words: &str| assert!(text.contains(words), "`{words}` is missing: {line}");
     holds("CREATE TABLE \"public\".\"users\"");
     holds("1000\tu1000");
+}
+
+#[test]
+fn a_migration_has_a_restore_point_right_before_it_and_what_is_declared_is_backed_up_and_drilled_unasked()
+ {
+    let server = Postgres::start();
+    fill(&server);
+    let sandbox = sandbox();
+    let migrate = "migrate = { shell = \"echo migrated\" }";
+    let app = |version: &str| {
+        FakeApp::new().key(migrate).key(&format!("env = {{ VERSION = \"{version}\" }}"))
+    };
+    let more = "[database.main]\nengine = \"postgres\"\nurl = \"secret:DATABASE_URL\"\nbackup = { every = \"1m\" }";
+    let site = |version: &str| {
+        Site::new("shop").app("web", app(version)).more(more).file("version", version)
+    };
+    let project = sandbox.write(&site("1"));
+    let file = project.join(".env");
+    fs::write(&file, format!("DATABASE_URL={}\n", server.url("shop"))).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    sandbox.up(&site("1")).never_says("restore point");
+    sandbox.up(&site("2")).says(["restore point of database.main: 20"]);
+    let sets =
+        || sandbox.run(["backup", "list", "--json", "--site", "shop"]).json()["items"][0].clone();
+    assert_eq!(
+        sets()["sets"].as_array().unwrap().last().unwrap()["set"]["reason"],
+        "before-migration"
+    );
+    // Nobody asked: the clock sees to the drill that follows the first backup.
+    eventually("a drill that nobody asked for", LIMIT, || {
+        sets()["last_drill"]["fault"].is_null() && !sets()["last_drill"].is_null()
+    });
+    server.sql("postgres", "ALTER ROLE boss PASSWORD 'changed'");
+    let refused = sandbox.try_up(&site("3"));
+    refused.code(1).says([
+        "no restore point of `database.main`",
+        "SW-BAK-002",
+        "password authentication failed",
+    ]);
+    sandbox.run(["status"]).says(["SW-BAK-002"]);
 }
 
 /// Ends the test when a file below the folder holds one of the texts.
