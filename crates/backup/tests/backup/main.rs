@@ -2,6 +2,7 @@
 //! compare; and everything that can go wrong on the way.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod faults;
 mod files;
 mod mariadb;
 mod platform;

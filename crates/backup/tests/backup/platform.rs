@@ -108,6 +108,9 @@ pub(crate) fn folder_store(name: &str, path: &Path) -> StoreAt {
     StoreAt { name: name.to_owned(), place: StorePlace::Folder { path: path.to_path_buf() } }
 }
 
+/// The worker's program.
+const WORKER: &str = env!("CARGO_BIN_EXE_backup-worker-under-test");
+
 /// A worker that runs.
 pub(crate) struct Worker {
     child: Child,
@@ -117,11 +120,25 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(job: &Job) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_backup-worker-under-test"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_with(job, &[])
+    }
+
+    /// With other variables.
+    pub(crate) fn start_with(job: &Job, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(WORKER);
+        command.envs(variables.iter().copied());
+        Self::spawn(job, command)
+    }
+
+    /// Started by another program.
+    pub(crate) fn start_under(job: &Job, words: &[&str]) -> Self {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(WORKER);
+        Self::spawn(job, command)
+    }
+
+    fn spawn(job: &Job, mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = serde_json::to_vec(job).unwrap();
         line.push(b'\n');
         child.stdin.as_mut().unwrap().write_all(&line).unwrap();
