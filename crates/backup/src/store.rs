@@ -59,7 +59,8 @@ pub(crate) fn connect(at: &StoreAt, work: &Work) -> Result<Box<dyn Store>, Fault
     let (site, item) = (&work.job.site, &work.job.item.name);
     match &at.place {
         StorePlace::Folder { path } => {
-            Ok(Box::new(folder::Folder::new(&at.name, path, site, item)))
+            let staging = work.state().join("staging");
+            Ok(Box::new(folder::Folder::new(&at.name, path, site, item, staging)))
         }
         StorePlace::S3 { .. } => Ok(Box::new(s3::S3::new(&at.name, &at.place, site, item)?)),
         StorePlace::Sftp { .. } => {

@@ -1,7 +1,8 @@
 //! A folder as a store: the local one, a second disk, a mounted share.
 //!
 //! A set is put together under a name that is no id, synced, and renamed: after a crash it is there whole or
-//! not at all. Where staging is on the same file system parts are linked, not copied.
+//! not at all. Where staging is on the same file system parts are linked into the first store, not copied; no two
+//! stores ever share a file.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,13 +23,20 @@ const PARTIAL: &str = ".partial-";
 #[derive(Debug)]
 pub(crate) struct Folder {
     name: String,
+    staging: PathBuf,
     root: PathBuf,
     dir: PathBuf,
 }
 
 impl Folder {
-    pub(crate) fn new(name: &str, root: &Path, site: &str, item: &str) -> Self {
-        Self { name: name.to_owned(), root: root.to_path_buf(), dir: root.join(site).join(item) }
+    /// `staging` is where parts lie that nobody else has yet.
+    pub(crate) fn new(name: &str, root: &Path, site: &str, item: &str, staging: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            staging,
+            root: root.to_path_buf(),
+            dir: root.join(site).join(item),
+        }
     }
 
     fn fault(&self, what: &str, error: &io::Error) -> Fault {
@@ -55,7 +63,9 @@ impl Folder {
         create_private_dir(&draft, 0o700)?;
         for part in &set.parts {
             let (from, to) = (staged.join(&part.file), draft.join(&part.file));
-            if fs::hard_link(&from, &to).is_ok() {
+            // Once only: two stores that share a file would share its damage.
+            let alone = staged.starts_with(&self.staging) && fs::metadata(&from)?.nlink() == 1;
+            if alone && fs::hard_link(&from, &to).is_ok() {
                 moved(part.bytes);
                 continue;
             }
