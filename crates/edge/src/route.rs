@@ -58,6 +58,8 @@ pub enum Found {
     /// The site has no route for this path and method, or the path can be read in two ways that lead to
     /// different routes: 404.
     NoRoute(Arc<CompiledSite>),
+    /// Routes fit the path, but none of them the method: 405 with these in `Allow`.
+    NoMethod(Arc<CompiledSite>, String),
 }
 
 impl Table {
@@ -125,12 +127,14 @@ impl Table {
         if host.redirects {
             return Found::RedirectHost(Arc::clone(&host.site));
         }
-        let route = CanonicalPath::parse(path)
-            .ok()
-            .and_then(|path| host.route_of_every_reading(method, &path));
-        match route {
-            Some(route) => Found::Route(Arc::clone(&host.site), Arc::clone(route)),
-            None => Found::NoRoute(Arc::clone(&host.site)),
+        let site = Arc::clone(&host.site);
+        let Ok(path) = CanonicalPath::parse(path) else { return Found::NoRoute(site) };
+        match host.route_of_every_reading(method, &path) {
+            Some(route) => Found::Route(site, Arc::clone(route)),
+            None => match host.methods(&path) {
+                Some(methods) => Found::NoMethod(site, methods),
+                None => Found::NoRoute(site),
+            },
         }
     }
 
@@ -163,5 +167,23 @@ impl Host {
             self.route(method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
         };
         path.other_reading().is_none_or(agrees).then_some(route)
+    }
+
+    /// The methods that the path is served for, as `Allow` lists them; none where it is not served.
+    fn methods(&self, path: &CanonicalPath<'_>) -> Option<String> {
+        if path.other_reading().is_some() {
+            return None;
+        }
+        let fitting = self.routes.iter().filter(|route| {
+            route.matches(path.decoded()) && !matches!(route.action, model::Action::Block)
+        });
+        let mut methods: Vec<&str> = Vec::new();
+        for route in fitting {
+            for method in route.method_names() {
+                let known = methods.contains(&method);
+                methods.extend((!known).then_some(method));
+            }
+        }
+        (!methods.is_empty()).then(|| methods.join(", "))
     }
 }

@@ -196,6 +196,14 @@ impl CompiledRoute {
     }
 }
 
+impl CompiledRoute {
+    /// What `Allow` lists for it.
+    pub(super) fn method_names(&self) -> impl Iterator<Item = &str> {
+        let head = self.methods.contains(&Method::GET).then_some("HEAD");
+        self.methods.iter().map(Method::as_str).chain(head)
+    }
+}
+
 /// Headers whose change would alter where a message ends or whether the connection is kept.
 const FRAMING: [&str; 9] = [
     "connection",
