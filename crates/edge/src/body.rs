@@ -16,6 +16,7 @@ use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::serve::Record;
+use crate::shape::Shaped;
 use crate::snapshot::Instance;
 use crate::static_files::FileBody;
 use crate::upstream::{InFlight, Link};
@@ -25,7 +26,7 @@ use crate::worker::Local;
 /// What a body fails with.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+pub(crate) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 /// How far a client's body got; shared with who waits for the instance's answer.
 #[derive(Debug, Default)]
@@ -59,10 +60,54 @@ pub(crate) enum RequestBody {
     Upload(Box<Upload>),
 }
 
+/// A client's body, of which the beginning may have been looked at.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) first: Bytes,
+    pub(crate) rest: Incoming,
+}
+
+impl From<Incoming> for Inbound {
+    fn from(rest: Incoming) -> Self {
+        Self { first: Bytes::new(), rest }
+    }
+}
+
+impl HttpBody for Inbound {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+        }
+        Pin::new(&mut self.rest).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (first, mut hint) = (self.first.len() as u64, self.rest.size_hint());
+        if first > 0 {
+            let upper = hint.upper().map(|upper| upper + first);
+            hint.set_lower(hint.lower() + first);
+            if let Some(upper) = upper {
+                hint.set_upper(upper);
+            }
+        }
+        hint
+    }
+}
+
 /// What a client sends, within bounds.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    pub(crate) body: Incoming,
+    pub(crate) body: Inbound,
     /// Bytes that may still come.
     pub(crate) left: u64,
     pub(crate) idle: Option<Duration>,
@@ -137,6 +182,43 @@ pub(crate) enum Content {
     Full(Bytes),
     File(FileBody),
     Instance(FromInstance),
+    Shaped(Box<Shaped>),
+}
+
+impl Content {
+    /// The next piece.
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
+        Poll::Ready(match self {
+            Self::Empty => None,
+            Self::Full(bytes) if bytes.is_empty() => None,
+            Self::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Self::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
+            Self::Instance(response) => ready!(response.poll_frame(context)),
+            Self::Shaped(shaped) => ready!(shaped.poll_frame(context)),
+        })
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::File(file) => file.is_done(),
+            Self::Instance(response) => response.body.is_end_stream(),
+            Self::Shaped(shaped) => shaped.is_done(),
+        }
+    }
+
+    /// How much is left, as far as that is known.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::File(file) => SizeHint::with_exact(file.left()),
+            Self::Instance(response) => response.body.size_hint(),
+            Self::Shaped(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// What is kept until an instance's response was read whole.
@@ -229,6 +311,11 @@ impl From<Content> for ResponseBody {
 }
 
 impl ResponseBody {
+    /// What is sent, to be wrapped.
+    pub(crate) fn into_content(mut self) -> Content {
+        std::mem::replace(&mut self.content, Content::Empty)
+    }
+
     /// With the record that is written when it is dropped.
     pub(crate) fn logged(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
@@ -241,13 +328,7 @@ impl HttpBody for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        let polled = match &mut self.content {
-            Content::Empty => None,
-            Content::Full(bytes) if bytes.is_empty() => None,
-            Content::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
-            Content::Instance(response) => ready!(response.poll_frame(context)),
-        };
+        let polled = ready!(self.content.poll_frame(context));
         match &polled {
             Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(error)) => {
@@ -262,21 +343,11 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Empty => true,
-            Content::Full(bytes) => bytes.is_empty(),
-            Content::File(file) => file.is_done(),
-            Content::Instance(response) => response.body.is_end_stream(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::File(file) => SizeHint::with_exact(file.left()),
-            Content::Instance(response) => response.body.size_hint(),
-        }
+        self.content.size_hint()
     }
 }
 

@@ -22,9 +22,11 @@ mod forwarded;
 mod h1;
 mod link;
 pub mod model;
+mod policy;
 mod respond;
 pub mod route;
 mod serve;
+mod shape;
 mod snapshot;
 mod static_files;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
@@ -26,7 +27,7 @@ pub struct Config {
 }
 
 /// One site.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Its name, for logs.
     pub name: String,
@@ -38,6 +39,9 @@ pub struct Site {
     pub https_port: Option<u16>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
+    /// How a request's user is known; the first that is there counts.
+    #[serde(default)]
+    pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
 }
@@ -111,6 +115,9 @@ pub struct Settings {
     pub request_headers: HeaderRules,
     /// Path pattern and `Cache-Control` value for responses.
     pub cache_control: Vec<(String, String)>,
+    /// What is demanded of requests and added to answers.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl Default for Settings {
@@ -124,6 +131,7 @@ impl Default for Settings {
             response_headers: HeaderRules::default(),
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
+            policy: Policy::default(),
         }
     }
 }
@@ -183,6 +191,9 @@ pub struct Keys {
     pub version: u64,
     /// Certificates; the first whose hosts match the server name is used, the first of all when none does.
     pub certificates: Vec<Certificate>,
+    /// Values of the secrets that routes name, by `site/NAME`.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Keys {

@@ -29,13 +29,17 @@ pub(crate) mod headers;
 pub(crate) mod keys;
 pub(crate) mod limit;
 pub(crate) mod lockout;
+mod rewrite;
 
-use http::header::{ACCEPT, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Body as _;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-pub(crate) use compile::{CompiledPolicy, Scope};
+pub(crate) use compile::{CompiledPolicy, PolicyError, Scope};
 
 use crate::body::ResponseBody;
 use crate::respond;
@@ -72,7 +76,8 @@ impl Refused {
         let mut response = match self.body {
             Some(body) => {
                 let html = body.trim_start().starts_with('<');
-                let kind = if html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+                let kind =
+                    if html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
                 respond::fixed(self.status.as_u16(), &body, kind)
             }
             None if self.status == StatusCode::NO_CONTENT => {
@@ -95,6 +100,40 @@ impl Refused {
     }
 }
 
+/// What the instance, or the file's folder, gets to see instead of what the client sent.
+pub(crate) fn prepare(parts: &mut Parts, route: &CompiledRoute) {
+    let policy = &route.policy;
+    if policy.auth.is_some() {
+        // The password was for us.
+        parts.headers.remove(AUTHORIZATION);
+    }
+    if let Some(rewrite) = &policy.rewrite
+        && let Some(uri) = rewrite::rewritten(rewrite, &parts.uri)
+    {
+        parts.uri = uri;
+    }
+    if policy.shape.needs_plain() {
+        parts.headers.remove(ACCEPT_ENCODING);
+    }
+}
+
+/// Completes the headers of an answer.
+pub(crate) fn finish(headers: &mut HeaderMap, record: &Record, status: StatusCode) {
+    let sight = headers::Sight {
+        status,
+        secure: record.secure,
+        host: &record.host,
+        origin: record.origin.as_ref(),
+        nonce: record.nonce.as_deref(),
+    };
+    headers::finish(headers, record.route.as_ref().map(|route| &route.policy), sight);
+}
+
+/// 128 bits that nobody can guess, as text for a header and an attribute.
+pub(crate) fn fresh_nonce() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+}
+
 /// Everything that can be said from the head of a request.
 pub(crate) fn admit(
     local: &Local,
@@ -103,7 +142,7 @@ pub(crate) fn admit(
     site: &CompiledSite,
     route: &CompiledRoute,
 ) -> Result<(), Refused> {
-    let policy = &*route.policy;
+    let policy = &route.policy;
     if policy.asks_nothing {
         return Ok(());
     }
@@ -111,9 +150,10 @@ pub(crate) fn admit(
     access::check(policy, record.client, parts.uri.query())?;
     if policy.counts {
         let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: None };
-        let caller = keys::Keys { caller, site, hasher: shared.limits.hasher() };
-        record.attempt = lockout::begin_by_head(&shared.lockouts, &policy.lockouts, &caller)?;
-        limit::check(&shared.limits, policy.limits_by_head(), &caller, clock::monotonic_ms())?;
+        let keys = keys::Keys { caller, site, hasher: shared.lockouts.hasher() };
+        record.attempt = lockout::begin_by_head(&shared.lockouts, &policy.lockouts, &keys)?;
+        let keys = keys::Keys { hasher: shared.limits.hasher(), ..keys };
+        limit::check(&shared.limits, policy.limits_by_head(), &keys, clock::monotonic_ms())?;
     }
     if let Some(cors) = &policy.cors {
         cors.preflight(&parts.method, &parts.headers)?;
@@ -127,7 +167,24 @@ pub(crate) fn admit(
     Ok(())
 }
 
-/// Whether a request has a body to look at for the route's keys.
-pub(crate) fn looks_into_body(route: &CompiledRoute, body: &hyper::body::Incoming) -> bool {
-    route.policy.needs_body && !body.is_end_stream()
+/// What can be said once the fields of the body are known.
+pub(crate) fn admit_body(
+    local: &Local,
+    parts: &Parts,
+    record: &mut Record,
+    (site, route): (&CompiledSite, &CompiledRoute),
+    fields: &fields::Fields,
+) -> Result<(), Refused> {
+    let (shared, policy) = (&local.shared, &route.policy);
+    let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: Some(fields) };
+    let keys = keys::Keys { caller, site, hasher: shared.lockouts.hasher() };
+    let attempt = lockout::begin_by_body(&shared.lockouts, &policy.lockouts, &keys)?;
+    if let Some(attempt) = attempt {
+        match &mut record.attempt {
+            Some(earlier) => earlier.join(*attempt),
+            None => record.attempt = Some(attempt),
+        }
+    }
+    let keys = keys::Keys { hasher: shared.limits.hasher(), ..keys };
+    limit::check(&shared.limits, policy.limits_by_body(), &keys, clock::monotonic_ms())
 }

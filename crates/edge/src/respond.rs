@@ -1,6 +1,6 @@
 //! Answers of the edge itself: errors with a request id and nothing internal, redirects, fixed answers.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use seaworthy_base::RequestId;
 
@@ -24,6 +24,18 @@ pub(crate) fn error(
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
+    response
+}
+
+/// 405 with the methods that there are.
+pub(crate) fn not_allowed(
+    methods: &str,
+    id: RequestId,
+    accept: Option<&HeaderValue>,
+) -> Response<Body> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, id, accept);
+    let methods = HeaderValue::from_str(methods).unwrap_or(HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(ALLOW, methods);
     response
 }
 

@@ -5,6 +5,7 @@
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
 
+mod guarded;
 mod proxy;
 mod record;
 
@@ -26,8 +27,10 @@ use crate::access_log::Entry;
 use crate::body::ResponseBody;
 use crate::forwarded;
 use crate::model::Action;
+use crate::policy;
 use crate::respond;
 use crate::route::{self, CompiledRoute, Found, Table};
+use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
@@ -81,12 +84,15 @@ pub(crate) async fn handle(
     client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
     let id = HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
-    let result = match decide(&local, &client, &parts, &mut record) {
-        Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
+    let result = match decide(&local, &client, &mut parts, &mut record) {
+        Ok(None) if record.is_guarded() => {
+            guarded::forward(&local, &client, parts, body, &id, &mut record).await
+        }
+        Ok(None) => proxy::forward(&local, &client, parts, body.into(), &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
         Err(refusal) => Err(refusal),
     };
@@ -99,9 +105,9 @@ pub(crate) async fn handle(
     });
     let status = response.status();
     let way = forwarded::Way {
-        tls: client.tls,
+        tls: record.secure,
         host: &record.host,
-        port: client.port,
+        port: record.port,
         id: &id,
         upgrade: status == StatusCode::SWITCHING_PROTOCOLS,
     };
@@ -115,12 +121,19 @@ pub(crate) async fn handle(
         record.route.as_deref(),
         &record.uri,
     );
-    if !client.http2 && !way.upgrade && (close || local.draining.get()) {
+    if !way.upgrade {
+        policy::finish(response.headers_mut(), &record, status);
+    }
+    let upgrade = way.upgrade;
+    if !client.http2 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.fetch_add(1, Ordering::Relaxed);
     record.status = status.as_u16();
-    Ok(response.map(|body| body.logged(record)))
+    if let Some(attempt) = record.attempt.take() {
+        attempt.settle(status, response.headers(), b"");
+    }
+    Ok(shape::shape(response, &mut record).map(|body| body.logged(record)))
 }
 
 fn refused_response(
@@ -213,7 +226,7 @@ fn target(parts: &Parts) -> &str {
 fn decide(
     local: &Local,
     client: &Client,
-    parts: &Parts,
+    parts: &mut Parts,
     record: &mut Record,
 ) -> Result<Decision, Refusal> {
     if parts.method == Method::CONNECT {
@@ -234,6 +247,11 @@ fn decide(
             record.site = Some(site);
             return refuse(StatusCode::NOT_FOUND, "no route matches");
         }
+        Found::NoMethod(site, methods) => {
+            record.site = Some(site);
+            record.cause = Some("no route is for this method".to_owned());
+            return Ok(Some(respond::not_allowed(&methods, record.id, parts.headers.get(ACCEPT))));
+        }
         Found::RedirectHost(site) => {
             let response = match site.https_port {
                 Some(port) => respond::to_https(&site.canonical, port, target(parts)),
@@ -247,9 +265,13 @@ fn decide(
         }
         Found::Route(site, route) => (site, route),
     };
-    record.client = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
-    let https_port = site.https_port;
-    record.site = Some(site);
+    let trusts = |ip| site.trusts(ip);
+    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
+    if trusts(client.peer) {
+        (record.secure, record.port) =
+            forwarded::public_way(&parts.headers, (client.tls, client.port));
+    }
+    record.site = Some(Arc::clone(&site));
     if is_misdirected(table, client, &record.host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
@@ -257,8 +279,12 @@ fn decide(
         );
     }
     record.route = Some(Arc::clone(&found));
-    if let (false, Some(port)) = (client.tls, https_port) {
+    if let (false, Some(port)) = (record.secure, site.https_port) {
         return Ok(Some(respond::to_https(&record.host, port, target(parts))));
+    }
+    record.note(parts, &found);
+    if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
+        return Ok(Some(refused.answer(parts, record)));
     }
     if found.settings.body_limit.is_some_and(|limit| record::length(&parts.headers) > limit) {
         return refuse(
@@ -266,7 +292,8 @@ fn decide(
             "the body is larger than the route's body_limit",
         );
     }
-    act(parts, record, &found)
+    policy::prepare(parts, &found);
+    act(parts, &found)
 }
 
 /// Whether the connection was opened for another site's name: its certificate and its tickets are that
@@ -275,7 +302,7 @@ fn is_misdirected(table: &Table, client: &Client, host: &str) -> bool {
     client.server_name.as_deref().is_some_and(|name| name != host && !table.same_site(name, host))
 }
 
-fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision, Refusal> {
+fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
     let response = match &route.action {
         Action::Block => return refuse(StatusCode::NOT_FOUND, "the route is blocked"),
         Action::Redirect { to, status } => {
@@ -293,7 +320,7 @@ fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision
             root,
             *spa,
             cache_control,
-            record.uri.path(),
+            &parts.uri,
             &parts.method,
             &parts.headers,
         )

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
+use crate::policy::auth::Passwords;
+use crate::policy::limit::Buckets;
+use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
 use crate::tls::Resolver;
 use crate::upstream::Budget;
@@ -57,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
+    pub(crate) limits: Buckets,
+    pub(crate) lockouts: Arc<Lockouts>,
+    pub(crate) passwords: Passwords,
     pub(crate) connections: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -96,6 +102,9 @@ impl Shared {
             tls: crate::tls::server_config(Arc::clone(&resolver)),
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
+            limits: Buckets::new(),
+            lockouts: Arc::new(Lockouts::open(&options.log_dir)),
+            passwords: Passwords::default(),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),

@@ -79,7 +79,8 @@ impl Edge {
             hosts: vec!["a.example".into()],
             redirect_hosts: vec![],
             https_port: None,
-            trusted_proxies: vec![],
+            trusted_proxies: vec!["127.0.0.2".into()],
+            identity: vec![],
             routes,
         };
         self.say(&Request::Config(Config { version: 1, sites: vec![site] }), &[]);

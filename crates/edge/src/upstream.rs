@@ -25,7 +25,7 @@ pub(crate) use budget::Budget;
 pub(crate) use link::Link;
 pub(crate) use pool::Pool;
 
-use crate::body::{Progress, RequestBody};
+use crate::body::{Inbound, Progress, RequestBody};
 use crate::model::Settings;
 use crate::snapshot::{Instance, Load};
 use crate::watch::Alarm;
@@ -71,7 +71,7 @@ impl Drop for InFlight {
 }
 
 /// Whether a request may be sent twice: idempotent (RFC 9110 § 9.2.2) and without a body.
-pub(crate) fn is_replayable(method: &Method, body: &Incoming) -> bool {
+pub(crate) fn is_replayable(method: &Method, body: &Inbound) -> bool {
     body.is_end_stream()
         && matches!(
             *method,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seaworthy_base::policy::{Identity, Policy};
+use seaworthy_base::policy::{Policy, Rewrite};
 
 use super::access::{Access, Maintenance};
 use super::auth::Auth;
@@ -13,6 +13,7 @@ use super::limit::Limit;
 use super::lockout::Lockout;
 use crate::model;
 use crate::route::{Network, NetworkError, Rules};
+use crate::shape::Shape;
 
 /// What a policy belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) site: &'a model::Site,
     /// The parsed header rules of the route.
     pub(crate) rules: &'a Rules,
+    /// The route serves files.
+    pub(crate) is_files: bool,
 }
 
 /// One route's policy.
@@ -41,7 +44,11 @@ pub(crate) struct CompiledPolicy {
     pub(crate) cors: Option<Cors>,
     pub(crate) csrf: Option<Csrf>,
     pub(crate) auth: Option<Auth>,
+    pub(crate) rewrite: Option<Rewrite>,
     pub(crate) browser: Browser,
+    pub(crate) shape: Shape,
+    /// The way to the instance is more than passing on.
+    pub(crate) is_guarded: bool,
 }
 
 /// Why a policy cannot be served: a header or origin that cannot be sent, or a network that is none.
@@ -76,9 +83,12 @@ impl CompiledPolicy {
         let needs_body =
             by_head < limits.len() || lockouts.iter().any(|lockout| lockout.needs_body());
         let counts = !limits.is_empty() || !lockouts.is_empty();
-        let cors = policy.cors.as_ref().map(Cors::build).transpose().map_err(PolicyError::Header)?;
+        let cors =
+            policy.cors.as_ref().map(Cors::build).transpose().map_err(PolicyError::Header)?;
         let csrf = policy.csrf.as_ref().map(Csrf::build);
         let auth = policy.auth.as_ref().map(|auth| Auth::build(of_site, auth));
+        let reads_answer = lockouts.iter().any(|lockout| lockout.has_answer_text());
+        let browser = Browser::build(policy, scope.rules).map_err(PolicyError::Header)?;
         let asks_nothing = access.is_none()
             && maintenance.is_none()
             && policy.block_query.is_empty()
@@ -99,7 +109,10 @@ impl CompiledPolicy {
             cors,
             csrf,
             auth,
-            browser: Browser::build(policy, scope.rules).map_err(PolicyError::Header)?,
+            rewrite: policy.rewrite.clone(),
+            shape: Shape::build(policy, &browser, scope.is_files, reads_answer),
+            browser,
+            is_guarded: needs_body || reads_answer,
         })
     }
 
@@ -110,9 +123,4 @@ impl CompiledPolicy {
     pub(crate) fn limits_by_body(&self) -> &[Limit] {
         &self.limits[self.by_head..]
     }
-}
-
-/// Where a site looks for who a request's user is.
-pub(crate) fn identities(site: &model::Site) -> Vec<Identity> {
-    site.identity.clone()
 }

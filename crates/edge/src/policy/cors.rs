@@ -30,12 +30,15 @@ impl Cors {
     /// The error is what cannot be a header.
     pub(super) fn build(given: &said::Cors) -> Result<Self, String> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| text.to_owned());
-        let list = |words: &[String]| {
-            (!words.is_empty()).then(|| value(&words.join(", "))).transpose()
-        };
+        let list =
+            |words: &[String]| (!words.is_empty()).then(|| value(&words.join(", "))).transpose();
         let mut methods: Vec<&str> = vec!["GET", "HEAD", "POST"];
         methods.extend(
-            given.methods.iter().map(String::as_str).filter(|one| !["GET", "HEAD", "POST"].contains(one)),
+            given
+                .methods
+                .iter()
+                .map(String::as_str)
+                .filter(|one| !["GET", "HEAD", "POST"].contains(one)),
         );
         Ok(Self {
             any: given.origins.iter().any(|origin| origin == "*"),
@@ -73,7 +76,12 @@ impl Cors {
         }
         let mut answer = Refused::plain(StatusCode::NO_CONTENT, "preflight");
         let mut put = |name: HeaderName, value: HeaderValue| answer.headers.push((name, value));
-        put(VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
+        put(
+            VARY,
+            HeaderValue::from_static(
+                "Access-Control-Request-Method, Access-Control-Request-Headers",
+            ),
+        );
         // The answer itself is marked for its origin by `finish`.
         if self.allowed(origin).is_some() {
             put(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
@@ -145,7 +153,9 @@ mod tests {
         assert_eq!(said(ACCESS_CONTROL_ALLOW_METHODS).unwrap(), "GET, HEAD, POST, PUT");
         assert_eq!(said(ACCESS_CONTROL_ALLOW_HEADERS).unwrap(), "Authorization, Content-Type");
         assert_eq!(said(ACCESS_CONTROL_MAX_AGE).unwrap(), "600");
-        for origin in ["https://evil.example", "null", "https://a.example.evil.example", "http://a.example"] {
+        for origin in
+            ["https://evil.example", "null", "https://a.example.evil.example", "http://a.example"]
+        {
             let no = cors.preflight(&Method::OPTIONS, &ask(origin, true)).unwrap_err();
             assert_eq!(no.status, StatusCode::FORBIDDEN, "{origin}");
         }

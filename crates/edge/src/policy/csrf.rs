@@ -50,14 +50,17 @@ impl<'a> Facts<'a> {
 
     /// Whether it could do harm: it changes something, and the browser adds who the user is.
     fn could_harm(&self) -> bool {
-        let safe = matches!(*self.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let safe =
+            matches!(*self.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
         (!safe || self.headers.contains_key(UPGRADE)) && self.is_recognised()
     }
 
     fn is_recognised(&self) -> bool {
         let stored = |value: &HeaderValue| {
             let scheme = value.to_str().unwrap_or_default().split(' ').next().unwrap_or_default();
-            ["basic", "digest", "negotiate", "ntlm"].iter().any(|one| one.eq_ignore_ascii_case(scheme))
+            ["basic", "digest", "negotiate", "ntlm"]
+                .iter()
+                .any(|one| one.eq_ignore_ascii_case(scheme))
         };
         self.headers.contains_key(COOKIE) || self.headers.get(AUTHORIZATION).is_some_and(stored)
     }
@@ -104,7 +107,8 @@ impl Csrf {
             }
         }
         let from = origin.and_then(|origin| origin.to_str().ok()).unwrap_or("an unknown origin");
-        let cause = format!("sent by a page of {} (csrf)", from.chars().take(100).collect::<String>());
+        let cause =
+            format!("sent by a page of {} (csrf)", from.chars().take(100).collect::<String>());
         Err(Refused::plain(StatusCode::FORBIDDEN, cause))
     }
 
@@ -138,28 +142,84 @@ mod tests {
     fn a_foreign_page_changes_nothing_with_the_users_cookies() {
         let cookie = ("cookie", "session=1");
         for (expected, method, headers) in [
-            (false, "POST", vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")]),
-            (false, "POST", vec![cookie, ("sec-fetch-site", "same-site"), ("origin", "https://blog.shop.example")]),
+            (
+                false,
+                "POST",
+                vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+            ),
+            (
+                false,
+                "POST",
+                vec![
+                    cookie,
+                    ("sec-fetch-site", "same-site"),
+                    ("origin", "https://blog.shop.example"),
+                ],
+            ),
             (false, "POST", vec![cookie, ("origin", "https://evil.example")]),
             (false, "DELETE", vec![cookie, ("origin", "null")]),
             (false, "POST", vec![cookie, ("sec-fetch-site", "cross-site")]),
             (false, "POST", vec![cookie, ("origin", "http://shop.example")]),
             (false, "POST", vec![cookie, ("origin", "https://shop.example:8443")]),
-            (false, "POST", vec![cookie, ("origin", "https://shop.example"), ("origin", "https://evil.example")]),
-            (false, "POST", vec![("authorization", "Basic eDp5"), ("origin", "https://evil.example")]),
-            (false, "GET", vec![cookie, ("upgrade", "websocket"), ("origin", "https://evil.example")]),
-            (true, "GET", vec![cookie, ("upgrade", "websocket"), ("origin", "https://shop.example")]),
-            (true, "POST", vec![cookie, ("sec-fetch-site", "same-origin"), ("origin", "https://shop.example")]),
+            (
+                false,
+                "POST",
+                vec![
+                    cookie,
+                    ("origin", "https://shop.example"),
+                    ("origin", "https://evil.example"),
+                ],
+            ),
+            (
+                false,
+                "POST",
+                vec![("authorization", "Basic eDp5"), ("origin", "https://evil.example")],
+            ),
+            (
+                false,
+                "GET",
+                vec![cookie, ("upgrade", "websocket"), ("origin", "https://evil.example")],
+            ),
+            (
+                true,
+                "GET",
+                vec![cookie, ("upgrade", "websocket"), ("origin", "https://shop.example")],
+            ),
+            (
+                true,
+                "POST",
+                vec![cookie, ("sec-fetch-site", "same-origin"), ("origin", "https://shop.example")],
+            ),
             (true, "POST", vec![cookie, ("sec-fetch-site", "none")]),
             (true, "POST", vec![cookie, ("origin", "https://SHOP.example:443")]),
-            (true, "POST", vec![cookie, ("sec-fetch-site", "same-site"), ("origin", "https://www.shop.example")]),
-            (true, "POST", vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://idp.example")]),
+            (
+                true,
+                "POST",
+                vec![
+                    cookie,
+                    ("sec-fetch-site", "same-site"),
+                    ("origin", "https://www.shop.example"),
+                ],
+            ),
+            (
+                true,
+                "POST",
+                vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://idp.example")],
+            ),
             // No browser: curl, another server.
             (true, "POST", vec![cookie]),
             // Nothing that the browser adds by itself.
-            (true, "POST", vec![("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")]),
+            (
+                true,
+                "POST",
+                vec![("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+            ),
             (true, "POST", vec![("authorization", "Bearer x"), ("origin", "https://evil.example")]),
-            (true, "GET", vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")]),
+            (
+                true,
+                "GET",
+                vec![cookie, ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+            ),
         ] {
             assert_eq!(passes(method, true, &headers), expected, "{method} {headers:?}");
         }

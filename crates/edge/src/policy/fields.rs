@@ -26,16 +26,20 @@ pub(crate) struct Fields {
 
 /// Whether the body can be read as it stands.
 pub(crate) fn is_readable(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    headers
+        .get(CONTENT_ENCODING)
+        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 impl Fields {
     pub(crate) fn new(headers: &HeaderMap, body: Bytes) -> Self {
-        let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind =
+            headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = kind.split(';').skip(1).find_map(|parameter| {
             let (name, value) = parameter.split_once('=')?;
             let value = value.trim().trim_matches('"');
-            (name.trim().eq_ignore_ascii_case("boundary") && !value.is_empty()).then(|| value.to_owned())
+            (name.trim().eq_ignore_ascii_case("boundary") && !value.is_empty())
+                .then(|| value.to_owned())
         });
         Self { body, boundary }
     }
@@ -77,9 +81,9 @@ impl Fields {
     fn multipart(&self, name: &str) -> Vec<String> {
         let Some(boundary) = &self.boundary else { return Vec::new() };
         let text = String::from_utf8_lossy(&self.body);
-        let parts = text.split(&format!("--{boundary}")).filter_map(|part| {
-            let (head, value) =
-                part.split_once("\r\n\r\n").or_else(|| part.split_once("\n\n"))?;
+        let between = format!("--{boundary}");
+        let parts = text.split(between.as_str()).filter_map(|part| {
+            let (head, value) = part.split_once("\r\n\r\n").or_else(|| part.split_once("\n\n"))?;
             let fits = head.lines().any(|line| {
                 let lower = line.to_ascii_lowercase();
                 lower.starts_with("content-disposition:") && disposition_name(line) == Some(name)

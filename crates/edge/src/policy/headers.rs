@@ -20,7 +20,7 @@ use crate::route::Rules;
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// The other headers of the profile.
-const PROFILE: [(HeaderName, HeaderValue); 6] = [
+static PROFILE: [(HeaderName, HeaderValue); 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
@@ -90,12 +90,18 @@ impl Csp {
         let mut text = text.trim_end_matches([';', ' ']).to_owned();
         if !text.contains("frame-ancestors") && !rules.remove.contains(&X_FRAME_OPTIONS) {
             let framed = rules.set.iter().find(|(name, _)| *name == X_FRAME_OPTIONS);
-            let own = framed.is_some_and(|(_, value)| value.as_bytes().eq_ignore_ascii_case(b"sameorigin"));
-            text.push_str(if own { "; frame-ancestors 'self'" } else { "; frame-ancestors 'none'" });
+            let own = framed
+                .is_some_and(|(_, value)| value.as_bytes().eq_ignore_ascii_case(b"sameorigin"));
+            text.push_str(if own {
+                "; frame-ancestors 'self'"
+            } else {
+                "; frame-ancestors 'none'"
+            });
         }
         Ok(Self {
             parts: text.split("'nonce'").map(str::to_owned).collect(),
-            fixed: HeaderValue::from_str(&text).map_err(|_| "content-security-policy".to_owned())?,
+            fixed: HeaderValue::from_str(&text)
+                .map_err(|_| "content-security-policy".to_owned())?,
             only_missing: rules.only_missing,
         })
     }
@@ -156,7 +162,8 @@ fn fill(headers: &mut HeaderMap, gaps: &[(HeaderName, HeaderValue)]) {
 fn allows_frames(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_SECURITY_POLICY).iter().any(|value| {
         let text = value.to_str().unwrap_or_default();
-        let directive = text.split(';').map(str::trim).find_map(|one| one.strip_prefix("frame-ancestors"));
+        let directive =
+            text.split(';').map(str::trim).find_map(|one| one.strip_prefix("frame-ancestors"));
         directive.is_some_and(|sources| sources.trim() != "'none'")
     })
 }
@@ -224,14 +231,22 @@ mod tests {
     fn policy(policy: Policy, rules: &HeaderRules) -> CompiledPolicy {
         let rules = Rules::build(rules).unwrap();
         let site = model::Site::default();
-        CompiledPolicy::build(&policy, super::super::Scope { site: &site, rules: &rules }).unwrap()
+        CompiledPolicy::build(
+            &policy,
+            super::super::Scope { site: &site, rules: &rules, is_files: false },
+        )
+        .unwrap()
     }
 
     fn sight(host: &str, secure: bool) -> Sight<'_> {
         Sight { status: StatusCode::OK, secure, host, origin: None, nonce: Some("N") }
     }
 
-    fn finished(policy: &CompiledPolicy, given: &[(&'static str, &'static str)], sight: Sight<'_>) -> HeaderMap {
+    fn finished(
+        policy: &CompiledPolicy,
+        given: &[(&'static str, &'static str)],
+        sight: Sight<'_>,
+    ) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
             headers.append(*name, HeaderValue::from_static(value));
@@ -243,15 +258,26 @@ mod tests {
     #[test]
     fn the_profile_fills_gaps_and_doubles_nothing() {
         let plain = policy(Policy::default(), &HeaderRules::default());
-        let headers = finished(&plain, &[("x-frame-options", "SAMEORIGIN"), ("referrer-policy", "no-referrer")], sight("a.example", true));
+        let headers = finished(
+            &plain,
+            &[("x-frame-options", "SAMEORIGIN"), ("referrer-policy", "no-referrer")],
+            sight("a.example", true),
+        );
         assert_eq!(headers["x-frame-options"], "SAMEORIGIN");
         assert_eq!(headers["referrer-policy"], "no-referrer");
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["strict-transport-security"], "max-age=31536000; includeSubDomains");
-        assert!(headers.keys().all(|name| headers.get_all(name).iter().count() == 1), "{headers:?}");
+        assert!(
+            headers.keys().all(|name| headers.get_all(name).iter().count() == 1),
+            "{headers:?}"
+        );
         assert_eq!(headers.len(), 7);
-        let removed = HeaderRules { remove: vec!["Permissions-Policy".to_owned()], ..HeaderRules::default() };
-        assert!(!finished(&policy(Policy::default(), &removed), &[], sight("a.example", true)).contains_key("permissions-policy"));
+        let removed =
+            HeaderRules { remove: vec!["Permissions-Policy".to_owned()], ..HeaderRules::default() };
+        assert!(
+            !finished(&policy(Policy::default(), &removed), &[], sight("a.example", true))
+                .contains_key("permissions-policy")
+        );
     }
 
     #[test]
@@ -274,7 +300,9 @@ mod tests {
     fn frames_are_spoken_of_in_one_voice() {
         let plain = policy(Policy::default(), &HeaderRules::default());
         let framed = |csp: &'static str| {
-            finished(&plain, &[("content-security-policy", csp)], sight("a.example", true)).get(X_FRAME_OPTIONS).cloned()
+            finished(&plain, &[("content-security-policy", csp)], sight("a.example", true))
+                .get(X_FRAME_OPTIONS)
+                .cloned()
         };
         assert_eq!(framed("default-src 'self'; frame-ancestors https://x.example"), None);
         assert_eq!(framed("frame-ancestors 'none'").unwrap(), "DENY");
@@ -284,33 +312,72 @@ mod tests {
         };
         let headers = with("default-src 'self';", &HeaderRules::default());
         assert_eq!(headers[CONTENT_SECURITY_POLICY], "default-src 'self'; frame-ancestors 'none'");
-        let own = HeaderRules { set: vec![("X-Frame-Options".to_owned(), "SAMEORIGIN".to_owned())], ..HeaderRules::default() };
-        assert_eq!(with("default-src 'self'", &own)[CONTENT_SECURITY_POLICY], "default-src 'self'; frame-ancestors 'self'");
+        let own = HeaderRules {
+            set: vec![("X-Frame-Options".to_owned(), "SAMEORIGIN".to_owned())],
+            ..HeaderRules::default()
+        };
+        assert_eq!(
+            with("default-src 'self'", &own)[CONTENT_SECURITY_POLICY],
+            "default-src 'self'; frame-ancestors 'self'"
+        );
         let headers = with("frame-ancestors 'self'", &HeaderRules::default());
         assert!(!headers.contains_key(X_FRAME_OPTIONS));
     }
 
     #[test]
     fn a_nonce_stands_wherever_the_policy_asks_and_never_in_a_304() {
-        let given = Policy { csp: Some("script-src 'nonce' 'strict-dynamic'; style-src 'nonce'; frame-ancestors 'none'".to_owned()), ..Policy::default() };
+        let given = Policy {
+            csp: Some(
+                "script-src 'nonce' 'strict-dynamic'; style-src 'nonce'; frame-ancestors 'none'"
+                    .to_owned(),
+            ),
+            ..Policy::default()
+        };
         let policy = policy(given, &HeaderRules::default());
         assert!(policy.browser.wants_nonce());
-        let headers = finished(&policy, &[("content-security-policy", "default-src *")], sight("a.example", true));
-        assert_eq!(headers[CONTENT_SECURITY_POLICY], "script-src 'nonce-N' 'strict-dynamic'; style-src 'nonce-N'; frame-ancestors 'none'");
+        let headers = finished(
+            &policy,
+            &[("content-security-policy", "default-src *")],
+            sight("a.example", true),
+        );
+        assert_eq!(
+            headers[CONTENT_SECURITY_POLICY],
+            "script-src 'nonce-N' 'strict-dynamic'; style-src 'nonce-N'; frame-ancestors 'none'"
+        );
         let unchanged = Sight { status: StatusCode::NOT_MODIFIED, ..sight("a.example", true) };
-        assert!(!finished(&policy, &[("content-security-policy", "x")], unchanged).contains_key(CONTENT_SECURITY_POLICY));
+        assert!(
+            !finished(&policy, &[("content-security-policy", "x")], unchanged)
+                .contains_key(CONTENT_SECURITY_POLICY)
+        );
     }
 
     #[test]
     fn cookies_get_what_they_lack() {
         let all = Cookies { secure: true, http_only: true, same_site: Some("Lax".to_owned()) };
-        assert_eq!(hardened("a=b; Path=/", &all, true), "a=b; Path=/; Secure; HttpOnly; SameSite=Lax");
-        assert_eq!(hardened("a=b; secure; httponly; SAMESITE=None", &all, true), "a=b; secure; httponly; SAMESITE=None");
-        assert_eq!(hardened("secure=1", &Cookies { secure: true, ..Cookies::default() }, true), "secure=1; Secure");
+        assert_eq!(
+            hardened("a=b; Path=/", &all, true),
+            "a=b; Path=/; Secure; HttpOnly; SameSite=Lax"
+        );
+        assert_eq!(
+            hardened("a=b; secure; httponly; SAMESITE=None", &all, true),
+            "a=b; secure; httponly; SAMESITE=None"
+        );
+        assert_eq!(
+            hardened("secure=1", &Cookies { secure: true, ..Cookies::default() }, true),
+            "secure=1; Secure"
+        );
         assert_eq!(hardened("a=b", &Cookies { secure: true, ..Cookies::default() }, false), "a=b");
-        let policy = policy(Policy { cookies: Cookies { secure: true, ..Cookies::default() }, ..Policy::default() }, &HeaderRules::default());
-        let headers = finished(&policy, &[("set-cookie", "a=1"), ("set-cookie", "b=2; Secure")], sight("a.example", true));
-        let said: Vec<_> = headers.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
+        let policy = policy(
+            Policy { cookies: Cookies { secure: true, ..Cookies::default() }, ..Policy::default() },
+            &HeaderRules::default(),
+        );
+        let headers = finished(
+            &policy,
+            &[("set-cookie", "a=1"), ("set-cookie", "b=2; Secure")],
+            sight("a.example", true),
+        );
+        let said: Vec<_> =
+            headers.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(said, ["a=1; Secure", "b=2; Secure"]);
     }
 }

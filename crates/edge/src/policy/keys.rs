@@ -184,7 +184,10 @@ mod tests {
         let session = [("cookie", "a=1; session=x")];
         assert_eq!(user("192.0.2.1", &session), user("192.0.2.2", &session));
         // As HTTP/2 sends it.
-        assert_eq!(user("192.0.2.1", &session), user("::1", &[("cookie", "a=1"), ("cookie", "session=x")]));
+        assert_eq!(
+            user("192.0.2.1", &session),
+            user("::1", &[("cookie", "a=1"), ("cookie", "session=x")])
+        );
         let token = [("authorization", "Bearer x")];
         assert_eq!(user("192.0.2.1", &token), user("192.0.2.2", &[("authorization", "bearer x")]));
         assert_ne!(user("192.0.2.1", &session), user("192.0.2.1", &token));
@@ -195,6 +198,9 @@ mod tests {
     fn leaving_out_what_is_counted_by_does_not_leave_the_count() {
         let by = Key::Header("x-key".to_owned());
         assert_eq!(key("192.0.2.1", &[], &by), key("192.0.2.1", &[], &Key::Ip));
-        assert_ne!(key("192.0.2.1", &[("x-key", "1")], &by), key("192.0.2.1", &[("x-key", "2")], &by));
+        assert_ne!(
+            key("192.0.2.1", &[("x-key", "1")], &by),
+            key("192.0.2.1", &[("x-key", "2")], &by)
+        );
     }
 }

@@ -9,8 +9,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::header::HeaderName;
 use http::HeaderValue;
+use http::header::HeaderName;
 use seaworthy_base::policy::{self as said, Key};
 
 use super::Refused;
@@ -36,8 +36,10 @@ pub(crate) struct Limit {
 pub(crate) struct Rule {
     /// One request.
     unit: u64,
-    /// Units that drain in a second.
+    /// So many units drain …
     rate: u64,
+    /// … in so many milliseconds.
+    per: u64,
     /// Units that may be in the bucket.
     burst: u64,
 }
@@ -63,10 +65,18 @@ impl State {
 impl Rule {
     pub(crate) fn new(count: u32, per_ms: u64, burst: Option<u32>) -> Self {
         let burst = u64::from(burst.unwrap_or(count.saturating_sub(1)));
-        // nginx counts in thousandths; a rate of less than one a minute would be rounded to nothing.
-        let unit = if per_ms > 60_000 && burst < 4000 { 1_000_000 } else { 1000 };
-        let rate = (u64::from(count) * unit * 1000 / per_ms.max(1)).max(1);
-        Self { unit, rate, burst: (burst * unit).min(u64::from(u32::MAX)) }
+        let count = u64::from(count);
+        if per_ms > 60_000 && burst < 4000 {
+            // What nginx cannot express: in its thousandths an hourly rate would be rounded to nothing.
+            return Self {
+                unit: 1_000_000,
+                rate: count * 1_000_000,
+                per: per_ms,
+                burst: burst * 1_000_000,
+            };
+        }
+        let rate = (count * 1_000_000 / per_ms.max(1)).max(1);
+        Self { unit: 1000, rate, per: 1000, burst: (burst * 1000).min(u64::from(u32::MAX)) }
     }
 
     /// The bucket after one more request; `Err` is how many milliseconds it must wait.
@@ -76,10 +86,10 @@ impl Rule {
         // Another thread may have read the clock a moment later.
         let elapsed = now32.wrapping_sub(before.last);
         let elapsed = if elapsed > u32::MAX - 60_000 { 0 } else { u64::from(elapsed) };
-        let excess =
-            (u64::from(before.excess) + self.unit).saturating_sub(self.rate * elapsed / 1000);
+        let drained = self.rate.saturating_mul(elapsed) / self.per;
+        let excess = (u64::from(before.excess) + self.unit).saturating_sub(drained);
         if excess > self.burst {
-            return Err(((excess - self.burst) * 1000).div_ceil(self.rate));
+            return Err(((excess - self.burst) * self.per).div_ceil(self.rate));
         }
         let last = if elapsed == 0 { before.last } else { now32 };
         Ok(State { excess: excess as u32, last })
@@ -90,8 +100,11 @@ impl Limit {
     pub(super) fn build(site: &str, given: &said::Limit) -> Self {
         let per = given.rate.per;
         let rule = Rule::new(given.rate.count, per.as_millis() as u64, given.burst);
-        let quoted: String =
-            given.name.chars().filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c) || *c == ' ').collect();
+        let quoted: String = given
+            .name
+            .chars()
+            .filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c) || *c == ' ')
+            .collect();
         let seconds = per.as_secs().max(1);
         let policy = format!("\"{quoted}\";q={};w={seconds}", given.rate.count);
         Self {
@@ -105,7 +118,8 @@ impl Limit {
     }
 
     fn refuse(&self, wait_ms: u64) -> Refused {
-        let mut refused = Refused::too_many(format!("more than the limit `{}`", self.name), wait_ms);
+        let mut refused =
+            Refused::too_many(format!("more than the limit `{}`", self.name), wait_ms);
         let seconds = wait_ms.div_ceil(1000).max(1);
         let state = format!("\"{}\";r=0;t={seconds}", self.label);
         refused.headers.push((RATE_LIMIT_POLICY, self.policy.clone()));
@@ -124,7 +138,8 @@ pub(crate) fn check(
     let mut counted: Vec<(&Limit, u64)> = Vec::with_capacity(limits.len());
     for limit in limits {
         if limit.by.needs_body() {
-            counted.extend(keys.by_body(limit.ident, &limit.by).into_iter().map(|key| (limit, key)));
+            counted
+                .extend(keys.by_body(limit.ident, &limit.by).into_iter().map(|key| (limit, key)));
         } else {
             counted.push((limit, keys.by_head(limit.ident, &limit.by)));
         }
@@ -199,7 +214,8 @@ impl Buckets {
         let mut bits = slot.state.load(Ordering::Acquire);
         loop {
             let after = rule.take(Some(State::unpack(bits)), now)?.pack();
-            match slot.state.compare_exchange_weak(bits, after, Ordering::AcqRel, Ordering::Acquire) {
+            match slot.state.compare_exchange_weak(bits, after, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Ok(()),
                 Err(changed) => bits = changed,
             }

@@ -64,6 +64,11 @@ impl Lockout {
         self.by.iter().any(Key::needs_body)
     }
 
+    /// Whether some answers are known by a text in their body.
+    pub(super) fn has_answer_text(&self) -> bool {
+        self.refusals.iter().any(|one| one.body.is_some())
+    }
+
     /// Whether the beginning of the answer's body decides.
     pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
         self.refusals.iter().any(|one| one.body.is_some() && fits_status(one, status))
@@ -79,9 +84,10 @@ impl Lockout {
                 let given = headers.get(LOCATION).and_then(|value| value.to_str().ok());
                 given.is_some_and(|given| given.contains(text.as_str()))
             });
-            let found = one.body.as_ref().map_or(1, |text| {
-                memchr::memmem::find_iter(body, text.as_bytes()).count() as u32
-            });
+            let found = one
+                .body
+                .as_ref()
+                .map_or(1, |text| memchr::memmem::find_iter(body, text.as_bytes()).count() as u32);
             if fits_status(one, status) && location { found } else { 0 }
         };
         match self.refusals.iter().map(failures).max().unwrap_or(0) {
@@ -211,8 +217,7 @@ fn begin<'a>(
     keys: &Keys<'_>,
     now: u64,
 ) -> Result<Option<Box<Attempt>>, Refused> {
-    let mut attempt =
-        Attempt { all: Arc::clone(all), reserved: Vec::new(), ip: keys.caller.ip };
+    let mut attempt = Attempt { all: Arc::clone(all), reserved: Vec::new(), ip: keys.caller.ip };
     for lockout in lockouts {
         let counted = lockout.keys(keys);
         all.reserve(lockout, &counted, now)?;
@@ -281,7 +286,14 @@ impl Lockouts {
         Ok(())
     }
 
-    fn settle(&self, lockout: &Lockout, counted: &[Counted], outcome: Outcome, ip: IpAddr, now: u64) {
+    fn settle(
+        &self,
+        lockout: &Lockout,
+        counted: &[Counted],
+        outcome: Outcome,
+        ip: IpAddr,
+        now: u64,
+    ) {
         let mut inner = self.lock();
         let mut address_is_locked = false;
         let alone = counted.iter().filter(|one| !one.by_ip).count() == 1;
@@ -418,9 +430,8 @@ impl Inner {
     }
 
     fn forget_if_idle(&mut self, key: u64, now: u64) {
-        let idle = |entry: &Entry| {
-            entry.in_flight == 0 && entry.failures == 0 && entry.until <= now
-        };
+        let idle =
+            |entry: &Entry| entry.in_flight == 0 && entry.failures == 0 && entry.until <= now;
         if self.entries.get(&key).is_some_and(idle) {
             self.entries.remove(&key);
         }

@@ -27,6 +27,7 @@ fn site(name: &str, hosts: &[&str], routes: Vec<Route>) -> Site {
         redirect_hosts: Vec::new(),
         https_port: Some(443),
         trusted_proxies: Vec::new(),
+        identity: Vec::new(),
         routes,
     }
 }
@@ -328,7 +329,7 @@ fn a_configuration_is_taken_whole_or_refused() {
     );
     let mut trusting = site("a", &["a"], vec![]);
     trusting.trusted_proxies = vec!["10.0.0.0/33".to_owned()];
-    assert_eq!(build(vec![trusting]), "site `a`: trusted proxies cannot be read");
+    assert_eq!(build(vec![trusting]), "site `a`: a list of networks cannot be read");
 }
 
 #[test]

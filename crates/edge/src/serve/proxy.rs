@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::{Client, Record, Refusal, lists, record, refuse};
-use crate::body::{Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
+use crate::body::{Content, FromInstance, Inbound, Progress, RequestBody, ResponseBody, Upload};
 use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
@@ -32,7 +32,7 @@ pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Client,
     mut parts: Parts,
-    body: Incoming,
+    body: Inbound,
     id: &HeaderValue,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
@@ -46,7 +46,7 @@ pub(super) async fn forward(
     let client_upgrade = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
-    let way = Way { tls: client.tls, host: &record.host, port: client.port, id, upgrade };
+    let way = Way { tls: record.secure, host: &record.host, port: record.port, id, upgrade };
     prepare(&mut parts, client, &way, record.client, &route);
     let (body, progress) = outgoing(local, body, &route, idle);
     let request = Request::from_parts(parts, body);
@@ -109,7 +109,7 @@ fn prepare(
         &mut parts.headers,
         way,
         address,
-        client.port_text.clone(),
+        if way.port == client.port { client.port_text.clone() } else { way.port.into() },
         &route.request_rules,
     );
     parts.version = Version::HTTP_11;
@@ -122,7 +122,7 @@ fn prepare(
 /// The body as it goes to the instance; with its progress where there is one.
 fn outgoing(
     local: &Rc<Local>,
-    body: Incoming,
+    body: Inbound,
     route: &CompiledRoute,
     idle: Option<Duration>,
 ) -> (RequestBody, Option<Rc<Progress>>) {

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ORIGIN, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use seaworthy_base::RequestId;
 
 use super::Client;
 use crate::access_log::Entry;
+use crate::policy::lockout::Attempt;
 use crate::route::{CompiledRoute, CompiledSite};
 use crate::worker::Local;
 
@@ -21,24 +22,36 @@ use crate::worker::Local;
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(super) local: Rc<Local>,
-    pub(super) id: RequestId,
+    pub(crate) id: RequestId,
     pub(super) begun: Instant,
-    pub(super) client: IpAddr,
-    pub(super) method: Method,
-    pub(super) host: String,
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) host: String,
     pub(super) uri: Uri,
     pub(super) http2: bool,
     pub(super) tls: bool,
     pub(super) agent: Option<HeaderValue>,
     pub(super) referer: Option<HeaderValue>,
     pub(super) site: Option<Arc<CompiledSite>>,
-    pub(super) route: Option<Arc<CompiledRoute>>,
+    pub(crate) route: Option<Arc<CompiledRoute>>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) upstream_micros: Option<u64>,
     pub(super) retries: u32,
-    pub(super) cause: Option<String>,
+    pub(crate) cause: Option<String>,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
+    /// Whether the client came over HTTPS, here or at a trusted proxy.
+    pub(crate) secure: bool,
+    /// The port that the client came to.
+    pub(super) port: u16,
+    /// Who asks to read the answer, where the route has `cors`.
+    pub(crate) origin: Option<HeaderValue>,
+    /// Codings that the client understands, where the route compresses.
+    pub(crate) encodings: Option<HeaderValue>,
+    /// The fresh value for scripts and styles, where the route's policy has one.
+    pub(crate) nonce: Option<String>,
+    /// What the route's lockouts have reserved for it.
+    pub(crate) attempt: Option<Box<Attempt>>,
 }
 
 /// Microseconds since a moment.
@@ -77,7 +90,31 @@ impl Record {
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
+            secure: client.tls,
+            port: client.port,
+            origin: None,
+            encodings: None,
+            nonce: None,
+            attempt: None,
         }
+    }
+
+    /// Keeps what the answer's shape depends on, where the route's answers have one.
+    pub(super) fn note(&mut self, parts: &http::request::Parts, route: &CompiledRoute) {
+        if route.policy.cors.is_some() {
+            self.origin = parts.headers.get(ORIGIN).cloned();
+        }
+        if route.policy.shape.may_compress() {
+            self.encodings = parts.headers.get(ACCEPT_ENCODING).cloned();
+        }
+        if route.policy.browser.wants_nonce() {
+            self.nonce = Some(crate::policy::fresh_nonce());
+        }
+    }
+
+    /// Whether the way to the instance is more than passing on.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.policy.is_guarded)
     }
 
     /// The response ended before its end; the first cause stays.

@@ -56,7 +56,8 @@ impl Journal {
     }
 
     fn try_open(path: &Path, fresh: (u64, u64)) -> std::io::Result<(File, (u64, u64), u64)> {
-        let head = |secret| Ok::<_, std::io::Error>(serde_json::to_string(&Head { secret })? + "\n");
+        let head =
+            |secret| Ok::<_, std::io::Error>(serde_json::to_string(&Head { secret })? + "\n");
         let mut options = OpenOptions::new();
         options.read(true).append(true).mode(0o600);
         match options.clone().create_new(true).open(path) {
@@ -78,16 +79,22 @@ impl Journal {
         }
         let known = text.lines().next().and_then(|line| serde_json::from_str::<Head>(line).ok());
         if let (Some(known), true) = (&known, (text.len() as u64) < MAX_LENGTH) {
-            return Ok((file, known.secret, text.lines().next().map_or(0, |line| line.len() as u64 + 1)));
+            return Ok((
+                file,
+                known.secret,
+                text.lines().next().map_or(0, |line| line.len() as u64 + 1),
+            ));
         }
         // Too long, or not ours: what still holds is kept under the old secret.
         let secret = known.as_ref().map_or(fresh, |known| known.secret);
         let now = unix_seconds();
         let still = |line: &&str| {
             known.is_some()
-                && serde_json::from_str::<Line>(line).is_ok_and(|line| line.until == 0 || line.until > now)
+                && serde_json::from_str::<Line>(line)
+                    .is_ok_and(|line| line.until == 0 || line.until > now)
         };
-        let kept: String = text.lines().skip(1).filter(still).map(|line| format!("{line}\n")).collect();
+        let kept: String =
+            text.lines().skip(1).filter(still).map(|line| format!("{line}\n")).collect();
         let beside = path.with_extension("new");
         let mut made =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;

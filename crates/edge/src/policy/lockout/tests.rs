@@ -130,9 +130,12 @@ fn attempts_at_the_same_time_are_no_more_than_one_after_the_other() {
     let body = "{\"email\":\"ann@x\"}";
     let under_way: Vec<_> = (0..100).filter_map(|_| world.begin("192.0.2.1", body).ok()).collect();
     assert_eq!(under_way.len(), 5);
-    let many: Vec<_> = (1..100).filter_map(|n| world.begin(&format!("198.51.100.{n}"), body).ok()).collect();
+    let many: Vec<_> =
+        (1..100).filter_map(|n| world.begin(&format!("198.51.100.{n}"), body).ok()).collect();
     assert!(many.is_empty());
-    under_way.into_iter().for_each(|one| one.settle(StatusCode::UNAUTHORIZED, &HeaderMap::new(), b""));
+    under_way
+        .into_iter()
+        .for_each(|one| one.settle(StatusCode::UNAUTHORIZED, &HeaderMap::new(), b""));
     assert_eq!(world.try_to_log_in("192.0.2.1", "bob@x", 200), 429);
 }
 
@@ -142,7 +145,11 @@ fn guesses_in_one_request_are_counted_one_by_one() {
     let batch = |n: usize| format!("[{}]", vec!["{\"email\":\"ann@x\"}"; n].join(","));
     assert_eq!(world.begin("192.0.2.1", &batch(6)).unwrap_err().status.as_u16(), 429);
     let four = world.begin("192.0.2.1", &batch(4)).unwrap();
-    four.settle(StatusCode::MULTI_STATUS, &HeaderMap::new(), b"UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED");
+    four.settle(
+        StatusCode::MULTI_STATUS,
+        &HeaderMap::new(),
+        b"UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED",
+    );
     assert_eq!(world.try_to_log_in("192.0.2.1", "ann@x", 401), 401);
     assert_eq!(world.try_to_log_in("192.0.2.1", "ann@x", 401), 429);
 }
@@ -176,7 +183,10 @@ fn a_lockout_holds_in_another_process_and_after_a_restart() {
         let other = World { all: Arc::clone(all), ..self::world() };
         assert_eq!(other.try_to_log_in("192.0.2.1", "ann@x", 200), 429);
         let held = all.list();
-        assert_eq!((held.len(), held[0].what.as_str(), held[0].site.as_str()), (1, "192.0.2.1", "shop"));
+        assert_eq!(
+            (held.len(), held[0].what.as_str(), held[0].site.as_str()),
+            (1, "192.0.2.1", "shop")
+        );
         assert!((890..=900).contains(&held[0].left));
     }
     assert_eq!(after.clear(Some("shop"), Some("192.0.2.9")), 0);
