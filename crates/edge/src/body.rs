@@ -94,11 +94,11 @@ impl HttpBody for Inbound {
     fn size_hint(&self) -> SizeHint {
         let (first, mut hint) = (self.first.len() as u64, self.rest.size_hint());
         if first > 0 {
-            let upper = hint.upper().map(|upper| upper + first);
-            hint.set_lower(hint.lower() + first);
-            if let Some(upper) = upper {
-                hint.set_upper(upper);
+            // The upper bound first: the lower one may never pass it.
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + first);
             }
+            hint.set_lower(hint.lower() + first);
         }
         hint
     }

@@ -13,6 +13,7 @@ mod kill;
 mod logs;
 mod named;
 mod offline;
+mod policy;
 mod restart;
 mod secrets;
 mod serving;
