@@ -40,6 +40,10 @@ pub(crate) enum Verb {
     Restart(Restart),
     /// Why a request was answered as it was, or why an instance is down or out
     Explain(Explain),
+    /// Who is locked out, and letting them in again
+    Limits(Limits),
+    /// Answers that the edge keeps
+    Cache(Cache),
     /// Values of secrets, encrypted on this server
     Secrets(Secrets),
     /// Certificates
@@ -170,6 +174,53 @@ pub(crate) enum ExplainWhat {
     Request { id: String },
     /// An instance, a service or a site: the worst of it
     Instance { name: String },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy limits list\n  seaworthy limits clear ann@example.com --site shop\n  seaworthy limits clear 192.0.2.7"
+)]
+pub(crate) struct Limits {
+    #[command(subcommand)]
+    pub(crate) what: LimitsWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LimitsWhat {
+    /// Which addresses and accounts are locked out, and for how long
+    List(Json),
+    /// Let in again: an address, an account by its name, or what `list` shows
+    Clear {
+        /// Who
+        #[arg(required_unless_present = "all")]
+        who: Option<String>,
+        /// Only at this site
+        #[arg(long)]
+        site: Option<String>,
+        /// Everybody
+        #[arg(long, conflicts_with = "who")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cache purge shop\n  seaworthy cache purge shop '/assets/*'"
+)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    pub(crate) what: CacheWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheWhat {
+    /// Forget what is kept of a site, or of some of its paths
+    Purge {
+        /// Which site
+        site: String,
+        /// A path, or a pattern with `*`; everything when it is left out
+        path: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

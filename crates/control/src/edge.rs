@@ -313,6 +313,17 @@ impl Edge {
         Some(status)
     }
 
+    /// Asks every living edge the same, the newest first.
+    pub(crate) async fn ask_all(&self, request: &Request) -> Result<Vec<Reply>, Fault> {
+        let living = self.link.iter().chain(&self.draining).filter(|link| !link.is_dead());
+        let mut replies = Vec::new();
+        for link in living {
+            let failed = |error| edge_fault("the edge did not answer", &error);
+            replies.push(link.ask(request.clone(), Vec::new()).await.map_err(failed)?.0);
+        }
+        Ok(replies)
+    }
+
     /// Ends the edge: what is under way gets `patience`.
     pub(crate) async fn stop(&mut self, patience: Duration) {
         let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(0);

@@ -61,15 +61,15 @@ pub(crate) enum RequestBody {
 }
 
 /// A client's body, of which the beginning may have been looked at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Inbound {
     pub(crate) first: Bytes,
-    pub(crate) rest: Incoming,
+    pub(crate) rest: Option<Incoming>,
 }
 
 impl From<Incoming> for Inbound {
     fn from(rest: Incoming) -> Self {
-        Self { first: Bytes::new(), rest }
+        Self { first: Bytes::new(), rest: Some(rest) }
     }
 }
 
@@ -84,15 +84,19 @@ impl HttpBody for Inbound {
         if !self.first.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
-        Pin::new(&mut self.rest).poll_frame(context)
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.rest.is_end_stream()
+        self.first.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (first, mut hint) = (self.first.len() as u64, self.rest.size_hint());
+        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint);
+        let (first, mut hint) = (self.first.len() as u64, rest);
         if first > 0 {
             // The upper bound first: the lower one may never pass it.
             if let Some(upper) = hint.upper() {

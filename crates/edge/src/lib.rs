@@ -17,6 +17,7 @@ use seaworthy_sys::process;
 mod accept;
 mod access_log;
 mod body;
+mod cache;
 mod conn;
 mod forwarded;
 mod h1;

@@ -143,6 +143,14 @@ impl Link {
                 }
                 Err(error) => failed(error.to_string()),
             },
+            Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
+            Request::ClearLockouts { site, what } => {
+                let count = self.shared.lockouts.clear(site.as_deref(), what.as_deref()) as u64;
+                Reply::Cleared { count }
+            }
+            Request::Purge { site, path } => {
+                Reply::Cleared { count: self.shared.cache.purge(&site, path.as_deref()) as u64 }
+            }
             Request::Status => Reply::Status(Box::new(self.shared.status())),
             Request::Drain { deadline_ms } => {
                 self.drain(Duration::from_millis(deadline_ms), acceptor, drained);

@@ -259,6 +259,22 @@ pub enum Request {
     Listeners,
     /// How things are.
     Status,
+    /// Which lockouts hold.
+    Lockouts,
+    /// Open again what is locked out.
+    ClearLockouts {
+        /// Of this site only.
+        site: Option<String>,
+        /// Only this address, account or digest of one.
+        what: Option<String>,
+    },
+    /// Forget answers that are kept.
+    Purge {
+        /// Of this site.
+        site: String,
+        /// Paths that fit this pattern; all when absent.
+        path: Option<String>,
+    },
     /// Stop accepting, finish what there is, end when nothing is left or after `deadline_ms`.
     Drain {
         /// The longest time.
@@ -292,11 +308,34 @@ pub enum Reply {
     },
     /// To `Status`.
     Status(Box<EdgeStatus>),
+    /// To `Lockouts`.
+    Lockouts {
+        /// By site.
+        held: Vec<LockedOut>,
+    },
+    /// To `ClearLockouts` and `Purge`.
+    Cleared {
+        /// How many there were.
+        count: u64,
+    },
     /// Not done; the state before the request stays.
     Failed {
         /// Why.
         message: String,
     },
+}
+
+/// Who is locked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// The site.
+    pub site: String,
+    /// The rule, by the routes that it stands on.
+    pub rule: String,
+    /// An address or network, or `account` and a digest.
+    pub what: String,
+    /// Seconds that are left.
+    pub left: u64,
 }
 
 /// How the edge is.

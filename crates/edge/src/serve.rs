@@ -5,6 +5,7 @@
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
 
+mod cached;
 mod guarded;
 mod proxy;
 mod record;

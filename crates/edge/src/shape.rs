@@ -7,6 +7,7 @@
 //! zstd), [`nonce`] (HTML), [`verdict`] (lockouts).
 
 mod coding;
+mod keep;
 mod negotiate;
 mod nonce;
 mod verdict;
@@ -25,6 +26,7 @@ use hyper::body::Frame;
 use seaworthy_base::policy::{Compress, Policy};
 
 pub(crate) use coding::Coding;
+pub(crate) use keep::Keeping;
 pub(crate) use negotiate::{accepted, best};
 
 use crate::body::{Content, Polled, ResponseBody};
@@ -108,7 +110,7 @@ pub(crate) struct Shaped {
 }
 
 impl Shaped {
-    fn new(inner: Content, steps: Vec<Box<dyn Step>>) -> Content {
+    fn content(inner: Content, steps: Vec<Box<dyn Step>>) -> Content {
         let waiting = Bytes::new();
         Content::Shaped(Box::new(Self { inner, steps, waiting, dirty: false, ended: false }))
     }
@@ -122,11 +124,7 @@ impl Shaped {
             if self.ended {
                 return Poll::Ready(None);
             }
-            let changed = if !self.waiting.is_empty() {
-                let piece = self.waiting.split_to(PIECE.min(self.waiting.len()));
-                self.dirty = true;
-                self.run(&piece, |step, data, out| step.push(data, out))
-            } else {
+            let changed = if self.waiting.is_empty() {
                 match self.inner.poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => {
                         // Trailers speak of a body that is another one now.
@@ -150,6 +148,10 @@ impl Shaped {
                     }
                     Poll::Pending => return Poll::Pending,
                 }
+            } else {
+                let piece = self.waiting.split_to(PIECE.min(self.waiting.len()));
+                self.dirty = true;
+                self.run(&piece, |step, data, out| step.push(data, out))
             };
             match changed {
                 Ok(out) if out.is_empty() => {}
@@ -198,7 +200,21 @@ pub(crate) fn settle(
 ) -> Response<ResponseBody> {
     let (parts, body) = response.into_parts();
     let step = verdict::Verdict::new(attempt, parts.status, parts.headers.clone());
-    let content = Shaped::new(body.into_content(), vec![Box::new(step)]);
+    let content = Shaped::content(body.into_content(), vec![Box::new(step)]);
+    Response::from_parts(parts, content.into())
+}
+
+/// Copies an answer as it passes by.
+pub(crate) fn keep(
+    response: Response<ResponseBody>,
+    mut keeping: Keeping,
+) -> Response<ResponseBody> {
+    let (parts, body) = response.into_parts();
+    let content = body.into_content();
+    let length =
+        parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    keeping.length = if content.is_end_stream() { Some(0) } else { length };
+    let content = Shaped::content(content, vec![Box::new(keeping)]);
     Response::from_parts(parts, content.into())
 }
 
@@ -230,7 +246,7 @@ pub(crate) fn shape(
         && is_worth_compressing(rules, parts.status, &parts.headers)
     {
         add_vary(&mut parts.headers, "Accept-Encoding");
-        if let Some(coding) = record.encodings.as_ref().and_then(|header| best(header)) {
+        if let Some(coding) = record.encodings.as_ref().and_then(best) {
             steps.push(coding::encoder(coding));
             changed(&mut parts.headers);
             parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
@@ -239,7 +255,7 @@ pub(crate) fn shape(
     if steps.is_empty() || head_only {
         return Response::from_parts(parts, body);
     }
-    Response::from_parts(parts, Shaped::new(body.into_content(), steps).into())
+    Response::from_parts(parts, Shaped::content(body.into_content(), steps).into())
 }
 
 fn has_no_content(status: StatusCode) -> bool {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
+use crate::cache::Cache;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
 use crate::policy::limit::Buckets;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Buckets,
     pub(crate) lockouts: Arc<Lockouts>,
     pub(crate) passwords: Passwords,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) connections: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -105,6 +107,7 @@ impl Shared {
             limits: Buckets::new(),
             lockouts: Arc::new(Lockouts::open(&options.log_dir)),
             passwords: Passwords::default(),
+            cache: Arc::new(Cache::new()),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),

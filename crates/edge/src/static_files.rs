@@ -206,14 +206,14 @@ fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
 }
 
 /// What part of a file is wanted.
-enum Range {
+pub(crate) enum Range {
     Whole,
     Part(u64, u64),
     Impossible,
 }
 
 /// One range; several are answered with the whole, as RFC 9110 § 14.2 allows.
-fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
+pub(crate) fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
     let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
         return Range::Whole;
     };
@@ -316,7 +316,7 @@ mod tests {
         ] {
             let found = get(dir.path(), path, &[]);
             let status =
-                found.as_ref().map(|one| one.status().as_u16()).map_err(|one| one.as_u16());
+                found.as_ref().map(|one| one.status().as_u16()).map_err(StatusCode::as_u16);
             assert_eq!(status, expected, "{path}");
         }
         let moved = get(dir.path(), "/sub?x=1", &[]).unwrap();

@@ -158,12 +158,11 @@ fn texts_that(
 ) -> Vec<String> {
     let mut all = Vec::new();
     for (span, text) in reader.texts(value) {
-        match fit(&text) {
-            Some(text) => all.push(text),
-            None => {
-                let quoted = reader.quote(&span, &text);
-                reader.problem(span, format!("{quoted} is no {wanted}"), None);
-            }
+        if let Some(text) = fit(&text) {
+            all.push(text);
+        } else {
+            let quoted = reader.quote(&span, &text);
+            reader.problem(span, format!("{quoted} is no {wanted}"), None);
         }
     }
     reader.at_most(value, &mut all, crate::limits::POLICY_LIST, "entries");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seaworthy_base::policy::{Policy, Rewrite};
+use seaworthy_base::policy::{Cache, Policy, Rewrite};
 
 use super::access::{Access, Maintenance};
 use super::auth::Auth;
@@ -44,6 +44,7 @@ pub(crate) struct CompiledPolicy {
     pub(crate) cors: Option<Cors>,
     pub(crate) csrf: Option<Csrf>,
     pub(crate) auth: Option<Auth>,
+    pub(crate) cache: Option<Cache>,
     pub(crate) rewrite: Option<Rewrite>,
     pub(crate) browser: Browser,
     pub(crate) shape: Shape,
@@ -109,10 +110,11 @@ impl CompiledPolicy {
             cors,
             csrf,
             auth,
+            cache: policy.cache.clone(),
             rewrite: policy.rewrite.clone(),
             shape: Shape::build(policy, &browser, scope.is_files, reads_answer),
             browser,
-            is_guarded: needs_body || reads_answer,
+            is_guarded: needs_body || reads_answer || policy.cache.is_some(),
         })
     }
 

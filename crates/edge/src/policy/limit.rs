@@ -227,12 +227,12 @@ impl Row {
     /// Puts a new key in a free slot, or in that of the key that was quiet for longest. Two threads that
     /// bring the same new key at the same moment may count one request less, never one too many.
     fn put(&self, key: u64, state: State, now: u64) {
-        let quiet = |slot: &&Slot| match slot.key.load(Ordering::Acquire) {
-            0 => u32::MAX,
-            _ => {
-                let last = State::unpack(slot.state.load(Ordering::Acquire)).last;
-                (now as u32).wrapping_sub(last).min(u32::MAX - 1)
+        let quiet = |slot: &&Slot| {
+            if slot.key.load(Ordering::Acquire) == 0 {
+                return u32::MAX;
             }
+            let last = State::unpack(slot.state.load(Ordering::Acquire)).last;
+            (now as u32).wrapping_sub(last).min(u32::MAX - 1)
         };
         if let Some(slot) = self.0.iter().max_by_key(quiet) {
             slot.key.store(0, Ordering::Release);

@@ -22,6 +22,7 @@ use self::journal::{Journal, Line};
 use super::Refused;
 use super::clock::unix_seconds;
 use super::keys::{Hasher, Keys, ident, network};
+use crate::model::LockedOut;
 
 /// `lockout` of a route.
 #[derive(Debug)]
@@ -146,17 +147,6 @@ struct Entry {
     lockout: Arc<str>,
     ident: u64,
     what: Box<str>,
-}
-
-/// A lockout that holds, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) site: String,
-    pub(crate) lockout: String,
-    /// An address, or a digest that stands for an account.
-    pub(crate) what: String,
-    /// Seconds that are left.
-    pub(crate) left: u64,
 }
 
 /// More keys than this are an attack: the oldest that is not locked gives way.
@@ -318,16 +308,17 @@ impl Lockouts {
     }
 
     /// What holds now.
-    pub(crate) fn list(&self) -> Vec<Held> {
+    pub(crate) fn list(&self) -> Vec<LockedOut> {
         let now = unix_seconds();
         let inner = self.lock();
-        let held = inner.entries.values().filter(|entry| entry.until > now).map(|entry| Held {
-            site: entry.site.to_string(),
-            lockout: entry.lockout.to_string(),
-            what: entry.what.to_string(),
-            left: entry.until - now,
-        });
-        let mut all: Vec<Held> = held.collect();
+        let held =
+            inner.entries.values().filter(|entry| entry.until > now).map(|entry| LockedOut {
+                site: entry.site.to_string(),
+                rule: entry.lockout.to_string(),
+                what: entry.what.to_string(),
+                left: entry.until - now,
+            });
+        let mut all: Vec<LockedOut> = held.collect();
         all.sort_by(|a, b| (&a.site, &a.what).cmp(&(&b.site, &b.what)));
         all
     }

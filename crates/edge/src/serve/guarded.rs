@@ -1,11 +1,12 @@
-//! The way to an instance where more is to be done than passing on: fields of the body are counted, and
-//! the answer's text says whether an attempt failed.
+//! The way to an instance where more is to be done than passing on: fields of the body are counted, the
+//! answer may come from what is kept ([`cached`]), and its text says whether an attempt failed.
 //!
 //! Invariant: what was read of a body is passed on in full and in order; a body that cannot be read (too
 //! long, compressed) does not get past a count.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
-use super::{Client, Record, Refusal, proxy, refuse};
+use super::{Client, Record, Refusal, cached, refuse};
 use crate::body::{Inbound, ResponseBody};
 use crate::policy::{self, fields};
 use crate::shape;
@@ -22,10 +23,10 @@ use crate::worker::Local;
 
 type Answer = (Response<ResponseBody>, Option<SocketAddr>);
 
-/// As [`proxy::forward`], with what the route's policy asks for around it.
+/// As [`super::proxy::forward`], with what the route's policy asks for around it.
 pub(super) async fn forward(
     local: &Rc<Local>,
-    client: &Client,
+    client: &Arc<Client>,
     parts: Parts,
     body: Incoming,
     id: &HeaderValue,
@@ -36,16 +37,16 @@ pub(super) async fn forward(
     };
     let mut inbound = Inbound::from(body);
     if route.policy.needs_body {
-        if !inbound.is_end_stream() {
+        if let Some(mut body) = inbound.rest.take_if(|body| !body.is_end_stream()) {
             let idle = route.settings.idle_ms.map(Duration::from_millis);
-            inbound.first = read(local, &parts, &mut inbound.rest, idle).await?;
+            inbound.first = read(local, &parts, &mut body, idle).await?;
         }
         let found = fields::Fields::new(&parts.headers, inbound.first.clone());
         if let Err(refused) = policy::admit_body(local, &parts, record, (&site, &route), &found) {
             return Ok((refused.answer(&parts, record), None));
         }
     }
-    let (response, from) = proxy::forward(local, client, parts, inbound, id, record).await?;
+    let (response, from) = cached::forward(local, client, parts, inbound, id, record).await?;
     let status = response.status();
     let Some(attempt) = record.attempt.take_if(|attempt| attempt.reads_answer(status)) else {
         return Ok((response, from));

@@ -140,7 +140,7 @@ fn outgoing(
     (RequestBody::Upload(Box::new(upload)), Some(progress))
 }
 
-fn wants_upgrade(parts: &Parts) -> bool {
+pub(super) fn wants_upgrade(parts: &Parts) -> bool {
     let Some(protocol) = parts.headers.get(UPGRADE) else { return false };
     let protocol = protocol.to_str().unwrap_or_default();
     // h2c would hide requests from the routes.

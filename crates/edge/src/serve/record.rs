@@ -112,6 +112,19 @@ impl Record {
         }
     }
 
+    /// Of a request that we make ourselves because of this one.
+    pub(super) fn aside(&self, client: &Client, parts: &http::request::Parts) -> Self {
+        Self {
+            client: self.client,
+            host: self.host.clone(),
+            secure: self.secure,
+            port: self.port,
+            site: self.site.clone(),
+            route: self.route.clone(),
+            ..Self::new(&self.local, client, parts)
+        }
+    }
+
     /// Whether the way to the instance is more than passing on.
     pub(super) fn is_guarded(&self) -> bool {
         self.route.as_ref().is_some_and(|route| route.policy.is_guarded)

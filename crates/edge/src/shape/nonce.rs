@@ -26,8 +26,11 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
         && !headers.contains_key(CONTENT_RANGE)
 }
 
+/// Takes what the rewriter gives.
+type Output = Box<dyn FnMut(&[u8])>;
+
 struct Nonce {
-    rewriter: Option<HtmlRewriter<'static, Box<dyn FnMut(&[u8])>>>,
+    rewriter: Option<HtmlRewriter<'static, Output>>,
     sink: Sink,
 }
 
@@ -49,8 +52,7 @@ pub(super) fn nonce(value: &str) -> Box<dyn Step> {
         .append_element_content_handler(mark)
         .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MEMORY))
         .with_strict(false);
-    let write: Box<dyn FnMut(&[u8])> =
-        Box::new(move |bytes: &[u8]| to.0.borrow_mut().extend_from_slice(bytes));
+    let write: Output = Box::new(move |bytes: &[u8]| to.0.borrow_mut().extend_from_slice(bytes));
     Box::new(Nonce { rewriter: Some(HtmlRewriter::new(settings, write)), sink })
 }
 

@@ -240,7 +240,7 @@ fn lockout(reader: &mut Reader<'_>, value: Value<'_>, scope: &str) -> Option<Loc
     };
     let name = format!("{scope} lockout {failures}/{}s", within.as_secs());
     let whole = reader.understood(before) && !by.is_empty() && !refusals.is_empty();
-    whole.then(|| Lockout { name, failures: failures as u16, within, locked, by, refusals })
+    whole.then_some(Lockout { name, failures: failures as u16, within, locked, by, refusals })
 }
 
 fn refusals(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<Refusal> {

@@ -29,7 +29,7 @@ fn limits_add_up_and_names_are_shared() {
     );
     let by_path = |path: &str| found.iter().find(|route| route.path == path).unwrap();
     let general = ("100/1m".to_owned(), None, &Key::User);
-    assert_eq!(limits(by_path("/*")), [general.clone()]);
+    assert_eq!(limits(by_path("/*")), std::slice::from_ref(&general));
     let api = ("10/1s".to_owned(), Some(20), &Key::Ip);
     assert_eq!(limits(by_path("/api/*")), [general.clone(), api.clone()]);
     let field = Key::Json("user.email".to_owned());

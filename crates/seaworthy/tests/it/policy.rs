@@ -374,6 +374,12 @@ fn limits_and_lockouts_count_over_all_connections_and_protocols() {
         h1.try_get("/x").is_ok_and(|answer| answer.status == 200)
     });
     assert_eq!(log_in(&h1, "/login", "carol@x", "good"), 429);
+    let listed = sandbox.run(["limits", "list"]);
+    let shown = listed.success().raw_stdout();
+    assert!(shown.starts_with("WHO "), "{shown}");
+    assert!(shown.contains("127.0.0.1") && shown.contains("/login lockout 3/900s"), "{shown}");
+    sandbox.run(["limits", "clear", "127.0.0.1"]).success();
+    assert_eq!(log_in(&h1, "/login", "carol@x", "good"), 200);
     let packed = h1.send("POST", "/login/broken", &[("content-encoding", "gzip")], b"x").unwrap();
     assert_eq!(packed.status, 415);
     assert_eq!(h1.send("POST", "/login/broken", &[], &[b' '; 70_000]).unwrap().status, 413);

@@ -248,11 +248,8 @@ fn the_same_requests_are_refused_as_by_nginx() {
             }
             refused += usize::from(!accepted);
             if *accepted {
-                state = rule
-                    .take(state, *now)
-                    .or_else(|_| rule.take(state, now + 2))
-                    .map(Some)
-                    .unwrap_or(state);
+                let after = rule.take(state, *now).or_else(|_| rule.take(state, now + 2));
+                state = after.map_or(state, Some);
             }
         }
         assert!(

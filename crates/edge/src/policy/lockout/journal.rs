@@ -94,7 +94,7 @@ impl Journal {
                     .is_ok_and(|line| line.until == 0 || line.until > now)
         };
         let kept: String =
-            text.lines().skip(1).filter(still).map(|line| format!("{line}\n")).collect();
+            text.lines().skip(1).filter(still).flat_map(|line| [line, "\n"]).collect();
         let beside = path.with_extension("new");
         let mut made =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
