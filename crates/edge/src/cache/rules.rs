@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HeaderName, IF_MODIFIED_SINCE,
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
+    CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, ETAG, EXPIRES, HeaderName, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -99,7 +99,6 @@ pub(crate) fn may_keep(
     let forbidden = !asked.may_keep
         || part
         || status.is_informational()
-        || headers.contains_key(CONTENT_RANGE)
         || said.forbids(status)
         || is_private(&said, asked, request, headers);
     if forbidden {
@@ -116,6 +115,10 @@ pub(crate) fn may_keep(
         || (rule.ttl.is_some() && status.is_success());
     (useful && explicit).then(|| {
         let mut headers = headers.clone();
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named: Vec<HeaderName> =
+            named.flat_map(split).filter_map(|name| name.parse().ok()).collect();
+        named.iter().for_each(|name| drop(headers.remove(name)));
         let hop = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
         hop.iter().for_each(|name| drop(headers.remove(*name)));
         let listed: Vec<HeaderName> =
@@ -192,14 +195,17 @@ fn timed(
     }
 }
 
-/// `Age` in seconds: the first member; what is none means very old.
+/// `Age` in seconds; what is not one plain number means very old.
 fn age(headers: &HeaderMap) -> u64 {
-    let Some(value) = headers.get(AGE) else { return 0 };
-    let text = value.to_str().unwrap_or("?");
-    let first = split(text).into_iter().next().unwrap_or("?");
-    let first = first.split(';').next().unwrap_or("?").trim();
-    let digits = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { first.parse().unwrap_or(u64::MAX / 2000) } else { u64::MAX / 2000 }
+    const OLD: u64 = u64::MAX / 2000;
+    let mut lines = headers.get_all(AGE).iter().map(|value| value.to_str().unwrap_or("?").trim());
+    match (lines.next(), lines.next()) {
+        (None, _) => 0,
+        (Some(text), None) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+            text.parse().unwrap_or(OLD).min(OLD)
+        }
+        _ => OLD,
+    }
 }
 
 /// A date in milliseconds since 1970.
@@ -284,8 +290,14 @@ impl Kept {
 /// The kept answer after the application said that it is unchanged (RFC 9111 § 3.2).
 pub(crate) fn refreshed(rule: &Rule, kept: &Kept, unchanged: &HeaderMap, now: u64) -> Kept {
     // They describe the bytes that we have, or the connection.
-    const OURS: [HeaderName; 5] =
-        [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING, CONTENT_TYPE];
+    const OURS: [HeaderName; 6] = [
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        HeaderName::from_static("content-md5"),
+        TRANSFER_ENCODING,
+        ETAG,
+    ];
     let mut headers = kept.headers.clone();
     headers.remove(AGE);
     let mut seen: Vec<&HeaderName> = Vec::new();
