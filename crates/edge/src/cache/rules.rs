@@ -107,8 +107,9 @@ pub(crate) fn may_keep(
     let vary = vary_key(headers, request)?;
     let kept = timed(rule, &said, status, headers, now);
     let validators = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
-    // What is stale at once is worth its room only if the application can say "unchanged".
-    let useful = kept.lifetime > kept.initial_age || kept.while_revalidating > 0 || validators;
+    // What is stale at once is worth its room only if it may help out or can be said to be unchanged.
+    let helps = kept.while_revalidating > 0 || kept.if_error > 0;
+    let useful = kept.lifetime > kept.initial_age || helps || validators;
     let explicit = said.max_age.or(said.s_maxage).is_some()
         || headers.contains_key(EXPIRES)
         || said.no_cache
