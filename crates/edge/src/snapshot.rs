@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxHashMap;
+
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
@@ -51,7 +53,7 @@ pub(crate) struct Service {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) table: Arc<Table>,
-    pub(crate) services: Arc<HashMap<String, Service>>,
+    pub(crate) services: Arc<FxHashMap<String, Arc<Service>>>,
 }
 
 /// What lives as long as the process.
@@ -149,7 +151,7 @@ impl Shared {
     /// A snapshot with these instances.
     pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) -> Arc<Snapshot> {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut services = HashMap::new();
+        let mut services = FxHashMap::default();
         let mut living = Vec::new();
         for (key, list) in &endpoints.services {
             let mut service = Service::default();
@@ -170,7 +172,7 @@ impl Shared {
                     EndpointState::Draining => {}
                 }
             }
-            services.insert(key.clone(), service);
+            services.insert(key.clone(), Arc::new(service));
         }
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
