@@ -15,6 +15,7 @@ mod verdict;
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub(crate) use negotiate::{accepted, best};
 use crate::body::{Content, Polled, ResponseBody};
 use crate::policy::headers::{Browser, add_vary};
 use crate::policy::lockout::Attempt;
+use crate::route::CompiledRoute;
 use crate::serve::Record;
 
 /// Bytes that are taken through the steps at once: what is packed tightly unfolds a piece at a time.
@@ -223,11 +225,17 @@ pub(crate) fn shape(
     response: Response<ResponseBody>,
     record: &mut Record,
 ) -> Response<ResponseBody> {
-    let Some(route) = record.route.clone() else { return response };
-    let shape = &route.policy.shape;
-    if (shape.compress.is_none() && !shape.nonce) || has_no_content(response.status()) {
+    let busy = |route: &CompiledRoute| {
+        let shape = &route.policy.shape;
+        shape.compress.is_some() || shape.nonce
+    };
+    let Some(route) = record.route.as_ref().filter(|route| busy(route)).map(Arc::clone) else {
+        return response;
+    };
+    if has_no_content(response.status()) {
         return response;
     }
+    let shape = &route.policy.shape;
     let (mut parts, body) = response.into_parts();
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
     let head_only = record.method == Method::HEAD;

@@ -12,6 +12,7 @@ mod down;
 mod explain;
 mod kill;
 mod logs;
+mod manifests;
 mod named;
 mod offline;
 mod policy;

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PAGE = b"<!doctype html><title>t</title><style>a{}</style><script src=a.js></script><p>" + b"x" * 3000
 
 class App(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, wbufsize = "HTTP/1.1", -1
     def log_message(self, *args): pass
 
     def say(self, status, body, kind="application/json", extra=()):
