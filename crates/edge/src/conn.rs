@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use crate::h1::{Guard, Refused};
+use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::serve::{self, Client};
 use crate::watch::within;
@@ -47,8 +48,14 @@ pub(crate) async fn serve(
     port: u16,
     tls: bool,
 ) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
     stream.set_nodelay(true).ok();
+    let mut peer = peer;
+    if local.current().table.is_announced(peer.ip()) {
+        let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
+        let Some(Ok(announced)) = header else { return };
+        peer = announced.unwrap_or(peer);
+    }
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
         return serve_http1(local, stream, Arc::new(client)).await;

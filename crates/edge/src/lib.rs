@@ -24,6 +24,7 @@ mod h1;
 mod link;
 pub mod model;
 mod policy;
+mod proxy_header;
 mod respond;
 pub mod route;
 mod serve;

@@ -39,6 +39,10 @@ pub struct Site {
     pub https_port: Option<u16>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
+    /// Networks (CIDR) that begin each connection with a PROXY header; a connection belongs to no site
+    /// yet, so those of all sites count for all.
+    #[serde(default)]
+    pub proxy_protocol: Vec<String>,
     /// How a request's user is known; the first that is there counts.
     #[serde(default)]
     pub identity: Vec<Identity>,

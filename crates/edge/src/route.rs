@@ -17,6 +17,7 @@ mod pattern;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -36,6 +37,8 @@ pub struct Table {
     exact: HashMap<Box<str>, Host>,
     /// By what follows the `*.`: a wildcard stands for exactly one label, as in certificates.
     wildcard: HashMap<Box<str>, Host>,
+    /// Who begins connections with a PROXY header.
+    proxies: Vec<Network>,
 }
 
 /// What answers to one host name.
@@ -74,6 +77,11 @@ impl Table {
 
     fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
         let compiled = Arc::new(CompiledSite::build(site)?);
+        for text in &site.proxy_protocol {
+            let network = text.parse();
+            let failed = |source| RouteError::Network { site: site.name.clone(), source };
+            self.proxies.push(network.map_err(failed)?);
+        }
         let routes = site
             .routes
             .iter()
@@ -136,6 +144,11 @@ impl Table {
                 None => Found::NoRoute(site),
             },
         }
+    }
+
+    /// Whether connections of this peer begin with a PROXY header.
+    pub(crate) fn is_announced(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
     }
 
     /// Whether two canonical hosts belong to one site; an unknown first one does not count.

@@ -2,6 +2,7 @@
 //! upstream that says what it was sent. Every socket is on loopback; nothing waits for a fixed time.
 
 mod attacks;
+mod front;
 mod proxy;
 
 use std::collections::BTreeMap;
@@ -81,6 +82,7 @@ impl Edge {
             https_port: None,
             trusted_proxies: vec!["127.0.0.2".into()],
             identity: vec![],
+            proxy_protocol: vec!["127.0.0.3".into()],
             routes,
         };
         self.say(&Request::Config(Config { version: 1, sites: vec![site] }), &[]);
