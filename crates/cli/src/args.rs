@@ -121,7 +121,7 @@ pub(crate) struct Json {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
 )]
 pub(crate) struct Logs {
     /// Which site; not needed when there is one only
@@ -147,6 +147,21 @@ pub(crate) struct Logs {
     /// The control process's own log
     #[arg(long)]
     pub(crate) control: bool,
+    /// The requests that the edge answered
+    #[arg(long, conflicts_with_all = ["control", "service", "instance"])]
+    pub(crate) access: bool,
+    /// How requests look (with --access)
+    #[arg(long, value_enum, default_value_t = LogFormat::Json, requires = "access")]
+    pub(crate) format: LogFormat,
+}
+
+/// How a request looks in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line, as it is written
+    Json,
+    /// As web servers write it
+    Combined,
 }
 
 #[derive(Debug, Args)]

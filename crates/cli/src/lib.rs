@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error; `--json` on everything that prints data; errors
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
+mod access;
 mod args;
 mod counts;
 mod explain;

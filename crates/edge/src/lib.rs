@@ -34,6 +34,7 @@ mod static_files;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod upstream;
 mod watch;
 mod worker;

@@ -186,6 +186,7 @@ pub(crate) fn refused(
             http2: false,
             tls: client.tls,
             retries: 0,
+            trace: b"",
             cause: Some(cause),
             agent: b"",
             referer: b"",

@@ -22,6 +22,7 @@ use crate::body::{Content, FromInstance, Inbound, Progress, RequestBody, Respons
 use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
+use crate::trace;
 use crate::upstream::{self, Answer, Outgoing};
 use crate::watch::Alarm;
 use crate::worker::Local;
@@ -46,11 +47,13 @@ pub(super) async fn forward(
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
     let way = Way { tls: record.secure, host: &record.host, port: record.port, id, upgrade };
+    let trace = trace::put(&mut parts.headers, record.id);
     prepare(&mut parts, client, &way, record.client, &route);
     let (body, progress) = outgoing(local, body, &route, idle);
     let request = Outgoing { parts: &parts, body, progress: progress.as_deref(), replayable };
     let begun = Instant::now();
     let sent = upstream::send(local, service, &route.settings, request).await;
+    record.trace = trace;
     record.upstream_micros = Some(record::micros(begun));
     let answer = match sent {
         Ok(answer) => answer,

@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(super) upstream: Option<Arc<str>>,
     pub(super) upstream_micros: Option<u64>,
     pub(super) retries: u32,
+    /// The trace that the client brought.
+    pub(super) trace: Option<HeaderValue>,
     pub(crate) cause: Option<String>,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
@@ -87,6 +89,7 @@ impl Record {
             upstream: None,
             upstream_micros: None,
             retries: 0,
+            trace: None,
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
@@ -135,9 +138,16 @@ impl Record {
         self.cause.get_or_insert(cause);
     }
 
+    /// All, none, or a sample; of a sample whatever went wrong.
+    fn is_logged(&self, route: &CompiledRoute) -> bool {
+        let sample = route.settings.policy.log_sample;
+        let chosen = sample >= 1000 || self.status >= 400 || self.cause.is_some();
+        route.settings.log && (chosen || rand::random_range(0..1000) < sample)
+    }
+
     /// Writes the line; so many bytes of body were sent.
     pub(crate) fn write(&self, bytes_out: u64) {
-        if self.route.as_ref().is_some_and(|route| !route.settings.log) {
+        if self.route.as_ref().is_some_and(|route| !self.is_logged(route)) {
             return;
         }
         self.local.shared.log.write(
@@ -159,6 +169,7 @@ impl Record {
                 http2: self.http2,
                 tls: self.tls,
                 retries: self.retries,
+                trace: self.trace.as_ref().map_or(b"", HeaderValue::as_bytes),
                 cause: self.cause.as_deref(),
                 agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
                 referer: self.referer.as_ref().map_or(b"", HeaderValue::as_bytes),

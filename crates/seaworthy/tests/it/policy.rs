@@ -134,6 +134,14 @@ csp = "script-src 'nonce' 'strict-dynamic'; style-src 'nonce'"
 compress = true
 
 [[route]]
+paths = ["/quiet"]
+log = false
+
+[[route]]
+paths = ["/sampled"]
+log = { sample = "0.1%" }
+
+[[route]]
 paths = ["/framed"]
 response_headers = { set = { X-Frame-Options = "SAMEORIGIN" }, remove = ["Permissions-Policy"] }
 "#;
@@ -153,6 +161,37 @@ fn each_policy_key_does_on_the_wire_what_it_says() {
         pages(name, &client);
     }
     over_plain_http(&sandbox);
+    logs(&sandbox);
+}
+
+/// What is written of requests, and what is not.
+fn logs(sandbox: &Sandbox) {
+    let (_, client) = &clients(sandbox)[0];
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let secret = [
+        ("traceparent", trace),
+        ("authorization", "Bearer hunter2"),
+        ("cookie", "session=hunter2"),
+    ];
+    let seen = ask(client, "GET", "/traced?token=hunter2&x=1", &secret).json();
+    assert_eq!(seen["headers"]["traceparent"], trace);
+    let fresh = ask(client, "GET", "/quiet", &[]);
+    let made = fresh.json()["headers"]["traceparent"].as_str().unwrap().to_owned();
+    assert!(made.len() == 55 && made.ends_with("-00"), "{made}");
+    (0..20).for_each(|_| drop(ask(client, "GET", "/sampled", &[])));
+    ask(client, "GET", "/last", &[]);
+    let shown = |format: &str| {
+        let words = ["logs", "--access", "--tail", "1000", "--format", format];
+        sandbox.run(words).success().raw_stdout().to_owned()
+    };
+    seaworthy_testkit::eventually("the log is written", crate::LIMIT, || {
+        shown("json").contains("/last")
+    });
+    let json = shown("json");
+    assert!(json.contains("\"trace\":\"4bf92f3577b34da6a3ce929d0e0e4736\""), "{json}");
+    assert!(!json.contains("hunter2") && !json.contains("/quiet"), "{json}");
+    assert!(json.matches("/sampled").count() < 20);
+    assert!(shown("combined").contains("\"GET /traced?token=…&x=1 HTTP/1.1\" 200 "));
 }
 
 fn routing(name: &str, client: &Client) {
