@@ -49,7 +49,10 @@ pub(crate) fn show(layout: &Layout, options: &Logs, wanted: &Wanted) -> Result<E
     for line in &lines[lines.len().saturating_sub(options.tail)..] {
         render::print(&format!("{line}\n"));
     }
-    while options.follow {
+    if !options.follow {
+        return Ok(Exit::Ok);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(200));
         let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
         let from = if size < place { 0 } else { place };
@@ -57,7 +60,6 @@ pub(crate) fn show(layout: &Layout, options: &Logs, wanted: &Wanted) -> Result<E
         place = to;
         news.iter().for_each(|line| render::print(&format!("{line}\n")));
     }
-    Ok(Exit::Ok)
 }
 
 /// The wanted ones of the whole lines from a place on, and where they end.
