@@ -19,6 +19,7 @@ mod access_log;
 mod body;
 mod cache;
 mod conn;
+mod counter;
 mod forwarded;
 mod h1;
 mod link;

@@ -88,7 +88,10 @@ pub(crate) async fn handle(
     let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
-    let id = HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
+    let mut id =
+        HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
+    // It never comes again, so that no table of HTTP/2 need remember it.
+    id.set_sensitive(client.http2);
     let result = match decide(&local, &client, &mut parts, &mut record) {
         Ok(None) if record.is_guarded() => {
             guarded::forward(&local, &client, parts, body, &id, &mut record).await
@@ -110,6 +113,7 @@ pub(crate) async fn handle(
         host: &record.host,
         port: record.port,
         id: &id,
+        trace: None,
         upgrade: status == StatusCode::SWITCHING_PROTOCOLS,
     };
     let close =
@@ -129,7 +133,7 @@ pub(crate) async fn handle(
     if !client.http2 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    local.shared.requests.fetch_add(1, Ordering::Relaxed);
+    local.shared.requests.add();
     record.status = status.as_u16();
     if let Some(attempt) = record.attempt.take() {
         attempt.settle(status, response.headers(), b"");

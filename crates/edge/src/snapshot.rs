@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
+use crate::counter::Counter;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
 use crate::policy::limit::Buckets;
@@ -32,8 +33,8 @@ pub(crate) struct Instance {
 /// What goes on with it, over all threads and snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) pooled: AtomicU64,
+    pub(crate) in_flight: Counter,
+    pub(crate) pooled: Counter,
     /// Taken out by the edge itself: it refused a connection.
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
@@ -68,7 +69,7 @@ pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) cache: Arc<Cache>,
     pub(crate) connections: AtomicU64,
-    pub(crate) requests: AtomicU64,
+    pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
     pub(crate) upgraded: AtomicU64,
     pub(crate) waiting: AtomicU32,
@@ -111,7 +112,7 @@ impl Shared {
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
             connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
+            requests: Counter::default(),
             failed: AtomicU64::new(0),
             upgraded: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
@@ -177,9 +178,7 @@ impl Shared {
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| {
-            load.in_flight.load(Ordering::Relaxed) == 0 && load.pooled.load(Ordering::Relaxed) == 0
-        };
+        let idle = |load: &Load| load.in_flight.get() == 0 && load.pooled.get() == 0;
         loads.retain(|place, load| living.contains(place) || !idle(load));
         drop(loads);
         self.replace(Snapshot {
@@ -193,8 +192,8 @@ impl Shared {
         let mut instances: BTreeMap<String, InstanceLoad> = BTreeMap::new();
         for ((name, _), load) in self.loads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let entry = instances.entry(name.clone()).or_default();
-            entry.in_flight += count(&load.in_flight);
-            entry.pooled += count(&load.pooled);
+            entry.in_flight += load.in_flight.get();
+            entry.pooled += load.pooled.get();
             if load.out.load(Ordering::Relaxed) {
                 entry.out = Some("it refused a connection".to_owned());
             }
@@ -206,7 +205,7 @@ impl Shared {
             endpoints,
             keys,
             connections: count(&self.connections),
-            requests: count(&self.requests),
+            requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
             instances,

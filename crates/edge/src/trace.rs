@@ -6,19 +6,18 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use seaworthy_base::RequestId;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Sees to it that a request has one; gives the one that was kept.
-pub(crate) fn put(headers: &mut HeaderMap, id: RequestId) -> Option<HeaderValue> {
+/// The trace that a client brought; what is none is removed.
+pub(crate) fn kept(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut given = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (given.next(), given.next())
-        && is_valid(value.as_bytes())
-    {
-        return Some(value.clone());
+    match (given.next(), given.next()) {
+        (Some(value), None) if is_valid(value.as_bytes()) => return Some(value.clone()),
+        (None, _) => {}
+        _ => drop(headers.remove(TRACEPARENT)),
     }
     headers.remove(TRACESTATE);
-    headers.insert(TRACEPARENT, fresh(id.bits()));
     None
 }
 
@@ -39,7 +38,8 @@ fn is_valid(value: &[u8]) -> bool {
 }
 
 /// A trace that begins with this request. Not sampled: whether it is, the application decides.
-fn fresh(bits: u128) -> HeaderValue {
+pub(crate) fn fresh(id: RequestId) -> HeaderValue {
+    let bits = id.bits();
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let digit = |at: u32| HEX[(bits >> (at * 4)) as usize & 15];
@@ -60,17 +60,15 @@ mod tests {
 
     #[test]
     fn a_trace_is_kept_if_it_is_one_and_begun_otherwise() {
-        let id = RequestId::new(1_763_000_000_007, 1, 0, 7, 0xdead_beef);
         let put_with = |given: &[&'static str]| {
             let mut headers = HeaderMap::new();
             headers.insert(TRACESTATE, HeaderValue::from_static("x=1"));
             for value in given {
                 headers.append(TRACEPARENT, HeaderValue::from_static(value));
             }
-            let kept = put(&mut headers, id).is_some();
-            assert!(is_valid(headers[TRACEPARENT].as_bytes()), "{headers:?}");
+            let kept = kept(&mut headers).is_some();
             assert_eq!(headers.contains_key(TRACESTATE), kept);
-            assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
+            assert_eq!(headers.get_all(TRACEPARENT).iter().count(), usize::from(kept));
             kept
         };
         assert!(put_with(&[GIVEN]));
@@ -95,7 +93,8 @@ mod tests {
     #[test]
     fn a_trace_that_begins_here_is_found_by_the_requests_id() {
         let id = RequestId::new(1_763_000_000_007, 1, 0, 7, 0xdead_beef);
-        let text = fresh(id.bits());
+        let text = fresh(id);
+        assert!(is_valid(text.as_bytes()));
         let trace = &text.to_str().unwrap()[3..35];
         assert_eq!(u128::from_str_radix(trace, 16).unwrap(), id.bits());
     }

@@ -18,7 +18,6 @@ mod sending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -43,14 +42,17 @@ use crate::worker::Local;
 const RETRIES: u32 = 2;
 
 /// A request as it is to be sent.
-#[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) parts: &'a Parts,
+    /// Writes its fields, but for those that frame the body.
+    pub(crate) fields: &'a dyn Fn(&mut Vec<u8>),
     pub(crate) body: RequestBody,
     /// How far the body got, where there is one.
     pub(crate) progress: Option<&'a Progress>,
     /// It may be sent a second time.
     pub(crate) replayable: bool,
+    /// When it began.
+    pub(crate) begun: Instant,
 }
 
 /// Why no answer came.
@@ -78,14 +80,14 @@ pub(crate) struct InFlight(Arc<Load>);
 
 impl InFlight {
     fn new(load: &Arc<Load>) -> Self {
-        load.in_flight.fetch_add(1, Ordering::Relaxed);
+        load.in_flight.add();
         Self(Arc::clone(load))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.sub();
     }
 }
 
@@ -105,15 +107,15 @@ pub(crate) async fn send(
     settings: &Settings,
     request: Outgoing<'_>,
 ) -> Result<Answer, Failure> {
-    let begun = Instant::now();
-    let Outgoing { parts, body, progress, replayable } = request;
-    let mut sending = Sending::new(parts, body, local.rooms.head());
+    let Outgoing { begun, progress, replayable, .. } = request;
+    let mut sending = Sending::new(request, local.rooms.head());
     let mut refused: Vec<SocketAddr> = Vec::new();
     let mut retries = 0;
     loop {
         let (service, instance) = choose::choose(local, service, begun, &mut refused).await?;
         let guard = InFlight::new(&instance.load);
-        let Ok((link, reused)) = link::get(local, &instance, settings, replayable).await else {
+        let Ok((link, reused)) = link::get(local, &instance, settings, (replayable, begun)).await
+        else {
             choose::take_out(local, &instance);
             refused.push(instance.address);
             continue;

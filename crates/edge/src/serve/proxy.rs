@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
@@ -46,14 +46,46 @@ pub(super) async fn forward(
     let client_upgrade = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
-    let way = Way { tls: record.secure, host: &record.host, port: record.port, id, upgrade };
-    let trace = trace::put(&mut parts.headers, record.id);
-    prepare(&mut parts, client, &way, record.client, &route);
+    record.trace = trace::kept(&mut parts.headers);
+    let trace = record.trace.is_none().then(|| trace::fresh(record.id));
+    let way = Way {
+        tls: record.secure,
+        host: &record.host,
+        port: record.port,
+        id,
+        trace: trace.as_ref(),
+        upgrade,
+    };
+    complete(&mut parts);
+    let (address, port) = told(client, record.client, record.port);
+    let ruled = !route.request_rules.is_empty();
+    if ruled {
+        forwarded::prepare(
+            &mut parts.headers,
+            &way,
+            address.clone(),
+            port.clone(),
+            &route.request_rules,
+        );
+    }
+    let fields = |out: &mut Vec<u8>| {
+        if ruled {
+            forwarded::encode_all(out, &parts.headers);
+        } else {
+            forwarded::encode(out, &parts.headers, &way, &address, &port);
+        }
+    };
     let (body, progress) = outgoing(local, body, &route, idle);
-    let request = Outgoing { parts: &parts, body, progress: progress.as_deref(), replayable };
-    let begun = Instant::now();
+    let begun = record.begun;
+    let request = Outgoing {
+        parts: &parts,
+        fields: &fields,
+        body,
+        progress: progress.as_deref(),
+        replayable,
+        begun,
+    };
     let sent = upstream::send(local, service, &route.settings, request).await;
-    record.trace = trace;
     record.upstream_micros = Some(record::micros(begun));
     let answer = match sent {
         Ok(answer) => answer,
@@ -79,14 +111,8 @@ pub(super) async fn forward(
     Ok((response.map(|()| ResponseBody::from(Content::Instance(body))), address))
 }
 
-/// The client's head becomes ours.
-fn prepare(
-    parts: &mut Parts,
-    client: &Client,
-    way: &Way<'_>,
-    ip: std::net::IpAddr,
-    route: &CompiledRoute,
-) {
+/// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.
+fn complete(parts: &mut Parts) {
     if parts.headers.get_all(COOKIE).iter().nth(1).is_some() {
         join_cookies(&mut parts.headers);
     }
@@ -96,15 +122,14 @@ fn prepare(
     {
         parts.headers.insert(HOST, host);
     }
+}
+
+/// The client's address, and the port it came to, as the instance is told them.
+fn told(client: &Client, ip: std::net::IpAddr, port: u16) -> (HeaderValue, HeaderValue) {
     let address =
         if ip == client.peer { client.peer_text.clone() } else { forwarded::address_value(ip) };
-    forwarded::prepare(
-        &mut parts.headers,
-        way,
-        address,
-        if way.port == client.port { client.port_text.clone() } else { way.port.into() },
-        &route.request_rules,
-    );
+    let port = if port == client.port { client.port_text.clone() } else { port.into() };
+    (address, port)
 }
 
 /// The body as it goes to the instance; with its progress where there is one.

@@ -55,7 +55,7 @@ fn pick(service: &Service, refused: &[SocketAddr]) -> Option<Arc<Instance>> {
     }
     let nth = || service.ready.iter().filter(fits).nth(rand::random_range(0..usable));
     let (a, b) = (nth()?, nth()?);
-    let busy = |one: &Instance| one.load.in_flight.load(Ordering::Relaxed);
+    let busy = |one: &Instance| one.load.in_flight.get();
     Some(Arc::clone(if busy(a) <= busy(b) { a } else { b }))
 }
 

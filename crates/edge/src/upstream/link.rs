@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -80,14 +80,15 @@ impl Link {
     }
 }
 
-/// A pooled connection, or a new one. The flag says whether it was used before.
+/// A pooled connection, or a new one, for a request that may be sent again or not and began then. The flag
+/// says whether it was used before.
 pub(super) async fn get(
     local: &Rc<Local>,
     instance: &Arc<Instance>,
     settings: &Settings,
-    replayable: bool,
+    (replayable, begun): (bool, Instant),
 ) -> Result<(Link, bool), ()> {
-    while let Some(mut link) = local.pool.take(instance.address) {
+    while let Some(mut link) = local.pool.take(instance.address, begun) {
         if replayable || link.is_quiet_now() {
             link.bytes = local.rooms.buffer();
             return Ok((link, true));

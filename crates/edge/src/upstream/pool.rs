@@ -28,7 +28,7 @@ struct Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        self.load.pooled.fetch_sub(1, Ordering::Relaxed);
+        self.load.pooled.sub();
     }
 }
 
@@ -39,11 +39,10 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The connection that was used last and still lives.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Link> {
+    /// The connection that was used last and still lives, for a request that began `now`.
+    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
         let mut all = self.idle.borrow_mut();
         let list = all.get_mut(&address)?;
-        let now = Instant::now();
         while let Some(mut idle) = list.pop() {
             // It may have been closed, or say something that nobody asked for.
             let link = idle.link.take().filter(|link| now < idle.until && link.is_quiet());
@@ -62,7 +61,7 @@ impl Pool {
         let mut all = self.idle.borrow_mut();
         let list = all.entry(instance.address).or_default();
         if list.len() < MOST_IDLE {
-            instance.load.pooled.fetch_add(1, Ordering::Relaxed);
+            instance.load.pooled.add();
             let until = Instant::now() + link.patience;
             list.push(Idle { link: Some(link), until, load: Arc::clone(&instance.load) });
         }

@@ -9,14 +9,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::request::Parts;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use hyper::body::Body as _;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
+use super::Outgoing;
 use crate::body::{BodyError, RequestBody};
+
+/// Most heads need no more.
+const ROOM: usize = 1024;
 
 /// Why it did not go on.
 #[derive(Debug)]
@@ -53,19 +56,18 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// Encodes the head into `buffer`, which was used before for its room.
-    pub(super) fn new(parts: &Parts, body: RequestBody, mut buffer: Vec<u8>) -> Self {
+    /// Encodes the head into `buffer`, which was used before for its room. `fields` writes all fields but
+    /// those that frame the body.
+    pub(super) fn new(request: Outgoing<'_>, mut buffer: Vec<u8>) -> Self {
+        let Outgoing { parts, fields, body, .. } = request;
         buffer.clear();
+        buffer.reserve(ROOM);
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         for part in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             buffer.extend_from_slice(part.as_bytes());
         }
         let delimited = frame(&mut buffer, &parts.method, &parts.headers, &body);
-        for (name, value) in &parts.headers {
-            if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-                field(&mut buffer, name.as_str(), value.as_bytes());
-            }
-        }
+        fields(&mut buffer);
         buffer.extend_from_slice(b"\r\n");
         let method = parts.method.clone();
         Self { method, buffer, sent: 0, piece: Bytes::new(), body, delimited, begun: false }
@@ -203,7 +205,9 @@ fn frame(
         }
         (Some(length), false) => {
             let mut digits = itoa::Buffer::new();
-            field(buffer, "content-length", digits.format(length).as_bytes());
+            buffer.extend_from_slice(b"content-length: ");
+            buffer.extend_from_slice(digits.format(length).as_bytes());
+            buffer.extend_from_slice(b"\r\n");
             Delimited::Length(length)
         }
         (None, false) => {
@@ -211,11 +215,4 @@ fn frame(
             Delimited::Chunks(false)
         }
     }
-}
-
-fn field(buffer: &mut Vec<u8>, name: &str, value: &[u8]) {
-    buffer.extend_from_slice(name.as_bytes());
-    buffer.extend_from_slice(b": ");
-    buffer.extend_from_slice(value);
-    buffer.extend_from_slice(b"\r\n");
 }

@@ -421,5 +421,5 @@ fn limits_and_lockouts_count_over_all_connections_and_protocols() {
     assert_eq!(log_in(&h1, "/login", "carol@x", "good"), 200);
     let packed = h1.send("POST", "/login/broken", &[("content-encoding", "gzip")], b"x").unwrap();
     assert_eq!(packed.status, 415);
-    assert_eq!(h1.send("POST", "/login/broken", &[], &[b' '; 70_000]).unwrap().status, 413);
+    assert_eq!(h1.send("POST", "/login/broken", &[], &vec![b' '; 70_000]).unwrap().status, 413);
 }
