@@ -39,8 +39,8 @@ fn is_valid(value: &[u8]) -> bool {
 
 /// A trace that begins with this request. Not sampled: whether it is, the application decides.
 pub(crate) fn fresh(id: RequestId) -> HeaderValue {
-    let bits = id.bits();
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bits = id.bits();
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let digit = |at: u32| HEX[(bits >> (at * 4)) as usize & 15];
     for at in 0..32 {

@@ -10,6 +10,7 @@ mod check;
 mod control;
 mod down;
 mod explain;
+mod guide;
 mod kill;
 mod logs;
 mod manifests;
