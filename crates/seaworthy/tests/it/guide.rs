@@ -51,9 +51,10 @@ fn site(block: &str) -> Site {
     };
     // A block with a `[listen]` of its own gets the test's ports in it.
     let listen = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n";
-    let (head, block) = match block.contains("[listen]\n") {
-        true => ("", block.replace("[listen]\n", listen)),
-        false => (listen, block.to_owned()),
+    let (head, block) = if block.contains("[listen]\n") {
+        ("", block.replace("[listen]\n", listen))
+    } else {
+        (listen, block.to_owned())
     };
     let manifest = format!(
         "site = \"shop\"\ndomains = [\"{HOST}\"]\n{head}[tls]\nmode = \"internal\"\n{}{}{block}",
@@ -74,12 +75,11 @@ fn examples(page: &str) -> Vec<(String, String)> {
     let mut examples: Vec<(String, String)> = Vec::new();
     for part in page.split("\n```").skip(1).step_by(2) {
         let (kind, text) = part.split_once('\n').unwrap();
-        match kind {
-            "toml" => examples.push((format!("{text}\n"), String::new())),
-            "http" => {
-                examples.last_mut().expect("a manifest before the requests").1 = text.to_owned()
-            }
-            _ => panic!("an example of another kind: {kind}"),
+        if kind == "toml" {
+            examples.push((format!("{text}\n"), String::new()));
+        } else {
+            assert_eq!(kind, "http", "an example of another kind");
+            text.clone_into(&mut examples.last_mut().unwrap().1);
         }
     }
     examples
