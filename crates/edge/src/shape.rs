@@ -301,17 +301,30 @@ const TYPES: [&str; 14] = [
     "image/svg+xml",
 ];
 
+/// The media type of an answer, without parameters.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether what an answer holds usually becomes much smaller.
+pub(crate) fn becomes_smaller(headers: &HeaderMap) -> bool {
+    is_usual(&media_type(headers))
+}
+
+fn is_usual(kind: &str) -> bool {
+    kind.starts_with("text/") || kind.ends_with("+json") || TYPES.contains(&kind)
+}
+
 fn is_worth_compressing(rules: &Compress, status: StatusCode, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let kind = text(CONTENT_TYPE).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = media_type(headers);
     let listed = |wanted: &String| match wanted.strip_suffix('*') {
         Some(start) => kind.starts_with(start),
         None => kind == *wanted,
     };
-    let usual =
-        || kind.starts_with("text/") || kind.ends_with("+json") || TYPES.contains(&kind.as_str());
-    let fits = if rules.types.is_empty() { usual() } else { rules.types.iter().any(listed) };
+    let fits =
+        if rules.types.is_empty() { is_usual(&kind) } else { rules.types.iter().any(listed) };
     let length = text(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     // Events are small and must come at once; a part of a file has the file's coding.
     fits && kind != "text/event-stream"

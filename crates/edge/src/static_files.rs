@@ -90,6 +90,9 @@ pub(crate) fn serve(
     out.insert(CONTENT_TYPE, content_type(&name));
     if let Some(coding) = coding {
         out.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    // Also of what is sent as it is: others may get it packed.
+    if coding.is_some() || shape::becomes_smaller(out) {
         out.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     // By the file that is sent, not by what was asked for: the page of a single-page application must not be

@@ -7,8 +7,8 @@
 //! Not here: the nonce on scripts and styles ([`crate::nonce`]).
 
 use http::header::{
-    CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CONTENT_SECURITY_POLICY, Entry, HeaderName, REFERRER_POLICY, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use seaworthy_base::policy::{Cookies, Policy};
@@ -150,10 +150,14 @@ pub(crate) fn finish(headers: &mut HeaderMap, policy: Option<&CompiledPolicy>, s
 
 /// Adds what is missing.
 fn fill(headers: &mut HeaderMap, gaps: &[(HeaderName, HeaderValue)]) {
+    // Once, instead of growing while they are put in.
+    headers.reserve(gaps.len() + 2);
     for (name, value) in gaps {
-        let contradicts = || *name == X_FRAME_OPTIONS && allows_frames(headers);
-        if !headers.contains_key(name) && !contradicts() {
-            headers.insert(name.clone(), value.clone());
+        if *name == X_FRAME_OPTIONS && allows_frames(headers) {
+            continue;
+        }
+        if let Entry::Vacant(gap) = headers.entry(name) {
+            gap.insert(value.clone());
         }
     }
 }

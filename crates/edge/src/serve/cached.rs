@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LOCATION, LOCATION};
+use http::header::{CONTENT_LOCATION, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Body as _;
@@ -47,7 +47,7 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
-    let Some((rule, key)) = route.policy.cache.as_ref().zip(key_of(record)) else {
+    let Some((rule, key)) = route.policy.cache.as_ref().zip(key_of(&parts, record)) else {
         return proxy::forward(local, client, parts, body, id, record).await;
     };
     let asked = cache::asked(&parts.method, &parts.headers);
@@ -58,12 +58,16 @@ pub(super) async fn forward(
     way.read(parts, body, record).await
 }
 
-fn key_of(record: &Record) -> Option<Key> {
+/// The host with its port, as the application is told it: what it writes into its pages is kept for who
+/// asks by the same words only.
+fn key_of(parts: &Parts, record: &Record) -> Option<Key> {
     let target = record.uri.path_and_query()?.as_str();
+    let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = named.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str))?;
     Some(Key {
         site: Arc::clone(&record.site.as_ref()?.name),
         secure: record.secure,
-        host: record.host.as_str().into(),
+        host: host.to_ascii_lowercase().into(),
         target: target.into(),
     })
 }
@@ -99,7 +103,8 @@ impl Way<'_> {
     /// Path and query of a place, if it is on the same host.
     fn own_target(&self, place: &str) -> Option<String> {
         let uri: http::Uri = place.parse().ok()?;
-        if uri.host().is_some_and(|host| !host.eq_ignore_ascii_case(&self.key.host)) {
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(&self.key.host)) {
             return None;
         }
         let target = uri.path_and_query()?.as_str();

@@ -94,11 +94,14 @@ fn kept_answers_serve_many_help_out_and_stay_private() {
     assert_eq!(hit.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(get(&h2, "/x", &[("range", "bytes=0-1")]).text(), "/x");
     assert_eq!(h2.send("HEAD", "/x", &[], b"").unwrap().header("content-length"), Some("9"));
+    // What the application is told of its name and port is part of what is kept.
+    let elsewhere = get(&h1, "/x", &[("host", "shop.localhost:1")]);
+    assert_eq!(elsewhere.text(), "/x 2 None");
     // By language, and not for another query.
     assert_eq!(get(&h1, "/vary", &[("accept-language", "de")]).text(), "/vary 1 de");
     assert_eq!(get(&h1, "/vary", &[("accept-language", "en")]).text(), "/vary 2 en");
     assert_eq!(get(&h2, "/vary", &[("accept-language", "de")]).text(), "/vary 1 de");
-    assert_eq!(get(&h1, "/x?y", &[]).text(), "/x 2 None");
+    assert_eq!(get(&h1, "/x?y", &[]).text(), "/x 3 None");
     privacy(&h1);
     collapsing(&h2, &folder);
     staleness(&h1, &folder);
