@@ -15,7 +15,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::serve::Record;
+use crate::h1;
+use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
 use crate::snapshot::Instance;
 use crate::static_files::FileBody;
@@ -47,6 +48,55 @@ impl Progress {
     }
 }
 
+/// A request's body as the client sends it.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    Empty,
+    Http1(h1::Body),
+    Http2(Incoming),
+    /// It was read whole already.
+    Read(Bytes),
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Read(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Read(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Http1(body) => {
+                let piece = ready!(body.poll_data(context));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
+            }
+            Self::Http2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Read(bytes) => bytes.is_empty(),
+            Self::Http1(body) => body.left() == Some(0),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Http1(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A request's body on its way to an instance.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
@@ -54,58 +104,10 @@ pub(crate) enum RequestBody {
     Upload(Box<Upload>),
 }
 
-/// A client's body, of which the beginning may have been looked at.
-#[derive(Debug, Default)]
-pub(crate) struct Inbound {
-    pub(crate) first: Bytes,
-    pub(crate) rest: Option<Incoming>,
-}
-
-impl From<Incoming> for Inbound {
-    fn from(rest: Incoming) -> Self {
-        Self { first: Bytes::new(), rest: Some(rest) }
-    }
-}
-
-impl HttpBody for Inbound {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
-        }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(context),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint);
-        let (first, mut hint) = (self.first.len() as u64, rest);
-        if first > 0 {
-            // The upper bound first: the lower one may never pass it.
-            if let Some(upper) = hint.upper() {
-                hint.set_upper(upper + first);
-            }
-            hint.set_lower(hint.lower() + first);
-        }
-        hint
-    }
-}
-
 /// What a client sends, within bounds.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    pub(crate) body: Inbound,
+    pub(crate) body: ClientBody,
     /// Bytes that may still come.
     pub(crate) left: u64,
     pub(crate) idle: Option<Duration>,
@@ -171,15 +173,13 @@ impl HttpBody for RequestBody {
 
 /// What a client is sent.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost every answer is an instance's: a box would be an allocation for each of them"
-)]
 pub(crate) enum Content {
     Empty,
     Full(Bytes),
     File(FileBody),
-    Instance(FromInstance),
+    Instance(Box<FromInstance>),
+    /// What the connection becomes behind the head.
+    Tunnel(Option<Box<Tunnel>>),
     Shaped(Box<Shaped>),
 }
 
@@ -187,7 +187,7 @@ impl Content {
     /// The next piece.
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
         Poll::Ready(match self {
-            Self::Empty => None,
+            Self::Empty | Self::Tunnel(_) => None,
             Self::Full(bytes) if bytes.is_empty() => None,
             Self::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Self::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
@@ -199,7 +199,7 @@ impl Content {
     /// Whether nothing is left.
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::File(file) => file.is_done(),
             Self::Instance(response) => response.left() == Some(0),
@@ -210,13 +210,22 @@ impl Content {
     /// How much is left, as far as that is known.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Instance(response) => {
                 response.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
-            Self::Shaped(_) => SizeHint::default(),
+            Self::Shaped(shaped) => shaped.size_hint(),
+        }
+    }
+
+    /// Whether more of the request may be needed for it.
+    pub(crate) fn needs_request(&self) -> bool {
+        match self {
+            Self::Instance(_) | Self::Tunnel(_) => true,
+            Self::Shaped(shaped) => shaped.needs_request(),
+            Self::Empty | Self::Full(_) | Self::File(_) => false,
         }
     }
 }
@@ -309,6 +318,17 @@ impl ResponseBody {
     /// What is sent, to be wrapped.
     pub(crate) fn into_content(mut self) -> Content {
         std::mem::replace(&mut self.content, Content::Empty)
+    }
+
+    /// Whether more of the request may be needed for it.
+    pub(crate) fn needs_request(&self) -> bool {
+        self.content.needs_request()
+    }
+
+    /// What the connection becomes, once.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        let Content::Tunnel(tunnel) = &mut self.content else { return None };
+        tunnel.take().map(|tunnel| *tunnel)
     }
 
     /// With the record that is written when it is dropped.

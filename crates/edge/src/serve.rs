@@ -10,7 +10,6 @@ mod guarded;
 mod proxy;
 mod record;
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,13 +18,13 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use seaworthy_base::RequestId;
 
+pub(crate) use proxy::Tunnel;
 pub(crate) use record::Record;
 
 use crate::access_log::Entry;
-use crate::body::ResponseBody;
+use crate::body::{ClientBody, ResponseBody};
 use crate::forwarded;
 use crate::model::Action;
 use crate::policy;
@@ -83,8 +82,8 @@ type Decision = Option<Response<ResponseBody>>;
 pub(crate) async fn handle(
     local: Rc<Local>,
     client: Arc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
@@ -96,7 +95,7 @@ pub(crate) async fn handle(
         Ok(None) if record.is_guarded() => {
             guarded::forward(&local, &client, parts, body, &id, &mut record).await
         }
-        Ok(None) => proxy::forward(&local, &client, parts, body.into(), &id, &mut record).await,
+        Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
         Err(refusal) => Err(refusal),
     };
@@ -138,7 +137,7 @@ pub(crate) async fn handle(
     if let Some(attempt) = record.attempt.take() {
         attempt.settle(status, response.headers(), b"");
     }
-    Ok(shape::shape(response, &mut record).map(|body| body.logged(record)))
+    shape::shape(response, &mut record).map(|body| body.logged(record))
 }
 
 fn refused_response(

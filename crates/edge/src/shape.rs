@@ -23,7 +23,7 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use seaworthy_base::policy::{Compress, Policy};
 
 pub(crate) use coding::Coding;
@@ -77,6 +77,10 @@ pub(crate) trait Step: std::fmt::Debug {
     fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
     /// Gives the rest.
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
+    /// Whether it gives just what it takes.
+    fn is_transparent(&self) -> bool {
+        false
+    }
 }
 
 /// Where the codecs write to.
@@ -119,6 +123,21 @@ impl Shaped {
 
     pub(crate) fn is_done(&self) -> bool {
         self.ended
+    }
+
+    /// What is left, where every byte passes as it is.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let waiting = self.waiting.len() as u64;
+        let inner = self
+            .inner
+            .size_hint()
+            .exact()
+            .filter(|_| self.steps.iter().all(|one| one.is_transparent()));
+        inner.map_or_else(SizeHint::default, |inner| SizeHint::with_exact(inner + waiting))
+    }
+
+    pub(crate) fn needs_request(&self) -> bool {
+        self.inner.needs_request()
     }
 
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {

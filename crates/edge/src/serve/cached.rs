@@ -17,7 +17,7 @@ use hyper::body::Body as _;
 use seaworthy_base::policy::Cache as Rule;
 
 use super::{Client, Record, Refusal, proxy, refuse};
-use crate::body::{Content, Inbound, ResponseBody};
+use crate::body::{ClientBody, Content, ResponseBody};
 use crate::cache::{self, Asked, Flight, Kept, Key, Leader, Use, now_ms};
 use crate::shape;
 use crate::watch::within;
@@ -40,7 +40,7 @@ pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Arc<Client>,
     parts: Parts,
-    body: Inbound,
+    body: ClientBody,
     id: &HeaderValue,
     record: &mut Record,
 ) -> Result<Answer, Refusal> {
@@ -81,7 +81,7 @@ impl Way<'_> {
     async fn change(
         &self,
         parts: Parts,
-        body: Inbound,
+        body: ClientBody,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
         let safe =
@@ -119,7 +119,7 @@ impl Way<'_> {
     async fn read(
         &self,
         parts: Parts,
-        body: Inbound,
+        body: ClientBody,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
         let mut found = self.cache().find(&self.key, &parts.headers, now_ms());
@@ -158,7 +158,7 @@ impl Way<'_> {
     async fn ask(
         &self,
         parts: Parts,
-        body: Inbound,
+        body: ClientBody,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
         proxy::forward(self.local, self.client, parts, body, self.id, record).await
@@ -168,7 +168,7 @@ impl Way<'_> {
     async fn fetch(
         &self,
         parts: Parts,
-        body: Inbound,
+        body: ClientBody,
         record: &mut Record,
         leader: Option<Leader>,
     ) -> Result<Answer, Refusal> {
@@ -213,7 +213,7 @@ impl Way<'_> {
     async fn revalidate(
         &self,
         mut parts: Parts,
-        body: Inbound,
+        body: ClientBody,
         record: &mut Record,
         (kept, leader): (&Kept, Option<Leader>),
     ) -> Result<Answer, Refusal> {
@@ -268,7 +268,7 @@ impl Way<'_> {
         tokio::task::spawn_local(async move {
             let way = Way { local: &local, client: &client, id: &id, rule: &rule, key, asked };
             let answer =
-                way.revalidate(again, Inbound::default(), &mut aside, (&kept, Some(leader))).await;
+                way.revalidate(again, ClientBody::Empty, &mut aside, (&kept, Some(leader))).await;
             if let Ok((response, _)) = answer {
                 drain(response.into_body().into_content()).await;
             }

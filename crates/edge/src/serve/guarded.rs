@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::{Client, Record, Refusal, cached, refuse};
-use crate::body::{Inbound, ResponseBody};
+use crate::body::{ClientBody, ResponseBody};
 use crate::policy::{self, fields};
 use crate::shape;
 use crate::watch::within;
@@ -28,25 +28,26 @@ pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Arc<Client>,
     parts: Parts,
-    body: Incoming,
+    mut body: ClientBody,
     id: &HeaderValue,
     record: &mut Record,
 ) -> Result<Answer, Refusal> {
     let Some((site, route)) = record.site.clone().zip(record.route.clone()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
-    let mut inbound = Inbound::from(body);
     if route.policy.needs_body {
-        if let Some(mut body) = inbound.rest.take_if(|body| !body.is_end_stream()) {
+        let mut whole = Bytes::new();
+        if !body.is_end_stream() {
             let idle = route.settings.idle_ms.map(Duration::from_millis);
-            inbound.first = read(local, &parts, &mut body, idle).await?;
+            whole = read(local, &parts, &mut body, idle).await?;
+            body = ClientBody::Read(whole.clone());
         }
-        let found = fields::Fields::new(&parts.headers, inbound.first.clone());
+        let found = fields::Fields::new(&parts.headers, whole);
         if let Err(refused) = policy::admit_body(local, &parts, record, (&site, &route), &found) {
             return Ok((refused.answer(&parts, record), None));
         }
     }
-    let (response, from) = cached::forward(local, client, parts, inbound, id, record).await?;
+    let (response, from) = cached::forward(local, client, parts, body, id, record).await?;
     let status = response.status();
     let Some(attempt) = record.attempt.take_if(|attempt| attempt.reads_answer(status)) else {
         return Ok((response, from));
@@ -58,7 +59,7 @@ pub(super) async fn forward(
 async fn read(
     local: &Local,
     parts: &Parts,
-    body: &mut Incoming,
+    body: &mut ClientBody,
     idle: Option<Duration>,
 ) -> Result<Bytes, Refusal> {
     if !fields::is_readable(&parts.headers) {

@@ -37,6 +37,10 @@ impl Step for Keeping {
         Ok(())
     }
 
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
     fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
         Ok(())
     }

@@ -45,6 +45,10 @@ impl Step for Verdict {
         Ok(())
     }
 
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
     fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
         Ok(())
     }
