@@ -26,6 +26,7 @@ pub(crate) fn site(
         https_port: if site.tls == site::Tls::Off { None } else { https_port },
         trusted_proxies: site.listen.trusted_proxies.clone(),
         identity: site.identity.clone(),
+        connections_per_address: site.listen.connections_per_address,
         proxy_protocol: site.listen.proxy_protocol.clone(),
         routes: site
             .routes

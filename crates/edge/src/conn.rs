@@ -5,10 +5,11 @@
 //! itself ([`h1`]).
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Request;
@@ -23,6 +24,7 @@ use crate::body::ClientBody;
 use crate::h1;
 use crate::proxy_header;
 use crate::route::canonical_host;
+use crate::seats::Seat;
 use crate::serve::{self, Client};
 use crate::watch::within;
 use crate::worker::Local;
@@ -38,6 +40,22 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SameThread {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
     }
+}
+
+/// An address holds all the connections that it may.
+struct NoSeat;
+
+/// What a connection holds of those that its address may have; nothing for proxies that speak for others.
+fn seat(local: &Local, ip: IpAddr) -> Result<Option<Seat>, NoSeat> {
+    let snapshot = local.current();
+    if snapshot.table.is_proxy(ip) {
+        return Ok(None);
+    }
+    let seat = local.shared.seats.take(ip, snapshot.table.per_address);
+    if seat.is_none() {
+        local.shared.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+    seat.map(Some).ok_or(NoSeat)
 }
 
 /// Serves a connection to its end. Errors of clients are theirs.
@@ -56,6 +74,7 @@ pub(crate) async fn serve(
         let Some(Ok(announced)) = header else { return };
         peer = announced.unwrap_or(peer);
     }
+    let Ok(_seat) = seat(local, peer.ip()) else { return };
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
         return h1::serve(local, stream, Arc::new(client)).await;

@@ -30,6 +30,7 @@ mod proxy_header;
 mod respond;
 mod rooms;
 pub mod route;
+mod seats;
 mod serve;
 mod shape;
 mod snapshot;

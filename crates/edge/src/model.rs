@@ -43,6 +43,9 @@ pub struct Site {
     /// yet, so those of all sites count for all.
     #[serde(default)]
     pub proxy_protocol: Vec<String>,
+    /// How many connections an address may hold; of several sites the smallest counts.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
     /// How a request's user is known; the first that is there counts.
     #[serde(default)]
     pub identity: Vec<Identity>,
@@ -359,6 +362,9 @@ pub struct EdgeStatus {
     pub failed: u64,
     /// Open upgraded connections (WebSockets).
     pub upgraded: u64,
+    /// Connections of addresses that held too many.
+    #[serde(default)]
+    pub turned_away: u64,
     /// By instance: what is under way.
     pub instances: BTreeMap<String, InstanceLoad>,
     /// Whether it is draining.

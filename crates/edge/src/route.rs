@@ -39,6 +39,10 @@ pub struct Table {
     wildcard: HashMap<Box<str>, Host>,
     /// Who begins connections with a PROXY header.
     proxies: Vec<Network>,
+    /// Proxies of any site that are believed: their connections are not one client's.
+    trusted: Vec<Network>,
+    /// How many connections an address may hold, where a site says so.
+    pub(crate) per_address: Option<u32>,
 }
 
 /// What answers to one host name.
@@ -77,6 +81,8 @@ impl Table {
 
     fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
         let compiled = Arc::new(CompiledSite::build(site)?);
+        self.trusted.extend(compiled.trusted_proxies.iter().copied());
+        self.per_address = self.per_address.into_iter().chain(site.connections_per_address).min();
         for text in &site.proxy_protocol {
             let network = text.parse();
             let failed = |source| RouteError::Network { site: site.name.clone(), source };
@@ -149,6 +155,11 @@ impl Table {
     /// Whether connections of this peer begin with a PROXY header.
     pub(crate) fn is_announced(&self, peer: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// Whether a peer speaks for others.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
     }
 
     /// Whether two canonical hosts belong to one site; an unknown first one does not count.

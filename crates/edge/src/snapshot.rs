@@ -19,6 +19,7 @@ use crate::policy::auth::Passwords;
 use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
+use crate::seats::Seats;
 use crate::tls::Resolver;
 use crate::upstream::Budget;
 
@@ -65,6 +66,9 @@ pub(crate) struct Shared {
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
     pub(crate) limits: Buckets,
+    pub(crate) seats: Arc<Seats>,
+    /// Connections of addresses that held too many.
+    pub(crate) turned_away: AtomicU64,
     pub(crate) lockouts: Arc<Lockouts>,
     pub(crate) passwords: Passwords,
     pub(crate) cache: Arc<Cache>,
@@ -108,6 +112,8 @@ impl Shared {
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
             limits: Buckets::new(),
+            seats: Arc::default(),
+            turned_away: AtomicU64::new(0),
             lockouts: Arc::new(Lockouts::open(&options.log_dir)),
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
@@ -208,6 +214,7 @@ impl Shared {
             requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
+            turned_away: count(&self.turned_away),
             instances,
             draining: self.draining.load(Ordering::Relaxed),
         }

@@ -118,6 +118,11 @@ pub const LISTEN: &[Key] = &[
     ),
     key("https", Kind::Any, "the same; 443 as root, 8443 otherwise"),
     key("trusted_proxies", Kind::Texts, "networks whose `X-Forwarded-*` are believed"),
+    key(
+        "connections_per_address",
+        Kind::Integer,
+        "how many connections an address (of IPv6 the /64) may hold at a time; 1000, loopback and trusted proxies uncounted",
+    ),
     planned("http3"),
     key(
         "proxy_protocol",

@@ -131,6 +131,7 @@ const SHOWN: &[&str] = &[
     "limit.*.by",
     "identity.user",
     "listen.proxy_protocol",
+    "listen.connections_per_address",
     "route.log",
     "route.cache_control.*",
     "route.response_headers.remove",

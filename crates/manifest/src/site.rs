@@ -62,6 +62,9 @@ pub struct Listen {
     pub https: Vec<ListenAddress>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
+    /// `connections_per_address`, as far as it was given.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
     /// Networks (CIDR) whose connections begin with a PROXY header, which is then required of them.
     #[serde(default)]
     pub proxy_protocol: Vec<String>,

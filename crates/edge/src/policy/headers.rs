@@ -148,6 +148,14 @@ pub(crate) fn finish(headers: &mut HeaderMap, policy: Option<&CompiledPolicy>, s
     }
 }
 
+/// The profile as it stands in a head that is written at once.
+pub(crate) fn profile_lines() -> String {
+    let line = |(name, value): &(HeaderName, HeaderValue)| {
+        format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
+    };
+    PROFILE.iter().map(line).collect::<Vec<_>>().concat()
+}
+
 /// Adds what is missing.
 fn fill(headers: &mut HeaderMap, gaps: &[(HeaderName, HeaderValue)]) {
     // Once, instead of growing while they are put in.

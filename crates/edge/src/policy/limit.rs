@@ -135,6 +135,13 @@ pub(crate) fn check(
     keys: &Keys<'_>,
     now: u64,
 ) -> Result<(), Refused> {
+    // The usual case without a list.
+    if let [limit] = limits
+        && !limit.by.needs_body()
+    {
+        let key = keys.by_head(limit.ident, &limit.by);
+        return buckets.take(key, limit.rule, now).map_err(|wait| limit.refuse(wait));
+    }
     let mut counted: Vec<(&Limit, u64)> = Vec::with_capacity(limits.len());
     for limit in limits {
         if limit.by.needs_body() {

@@ -28,6 +28,7 @@ fn site(name: &str, hosts: &[&str], routes: Vec<Route>) -> Site {
         https_port: Some(443),
         trusted_proxies: Vec::new(),
         identity: Vec::new(),
+        connections_per_address: None,
         proxy_protocol: Vec::new(),
         routes,
     }

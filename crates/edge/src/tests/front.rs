@@ -95,3 +95,28 @@ fn a_limit_counts_the_client_that_a_balancer_announced() {
     let asked = ["192.0.2.7", "192.0.2.7", "192.0.2.8"].map(status);
     assert_eq!(asked, ["200", "429", "200"].map(|one| Some(one.to_owned())));
 }
+
+#[test]
+fn an_address_holds_so_many_connections_and_a_trusted_proxy_any_number() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(to_web(), &[upstream.address]);
+    edge.configure_site(Site { connections_per_address: Some(2), ..edge.site(to_web()) });
+    let held: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = edge.connect();
+            stream.write_all(b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+            assert!(stream.read(&mut [0; 12]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    assert_eq!(ask_from(&edge, [127, 0, 0, 1], get("").as_bytes()), "");
+    assert!(ask_from(&edge, [127, 0, 0, 9], get("").as_bytes()).starts_with("HTTP/1.1 200 "));
+    let proxied: Vec<String> =
+        (0..4).map(|_| ask_from(&edge, [127, 0, 0, 2], get("").as_bytes())).collect();
+    assert!(proxied.iter().all(|one| one.starts_with("HTTP/1.1 200 ")), "{proxied:?}");
+    drop(held);
+    eventually("its seats are given back", || {
+        ask_from(&edge, [127, 0, 0, 1], get("").as_bytes()).starts_with("HTTP/1.1 200 ")
+    });
+    assert!(edge.shared.status().turned_away > 0);
+}

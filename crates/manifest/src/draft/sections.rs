@@ -90,7 +90,16 @@ pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Liste
     }
     let networks =
         |list: Vec<(Range<usize>, String)>| list.into_iter().map(|(_, one)| one).collect();
-    Listen { http, https, trusted_proxies: networks(trusted), proxy_protocol: networks(speaking) }
+    let per_address = found
+        .get("connections_per_address")
+        .and_then(|(_, value)| reader.number(value, 1..=1_000_000));
+    Listen {
+        http,
+        https,
+        trusted_proxies: networks(trusted),
+        proxy_protocol: networks(speaking),
+        connections_per_address: per_address.map(|number| number as u32),
+    }
 }
 
 fn listen_address(reader: &mut Reader<'_>, value: Value<'_>) -> Option<ListenAddress> {
