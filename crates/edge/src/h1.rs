@@ -3,14 +3,17 @@
 //! What is lenient can be read in two ways: bare LF, `Content-Length` beside `Transfer-Encoding`, two
 //! hosts. So bytes are read here once, by one reader, and a request goes on as what was read, never as the
 //! bytes that came. Rooms: [`server`] a connection's life, [`wire`] its bytes, [`head`], [`framing`] and
-//! [`chunked`] their meaning, [`answer`] what goes back. Not here: what the host and path mean (`route`), HTTP/2.
+//! [`chunked`] their meaning, [`answer`] what goes back, [`outlet`] how a message is
+//! written. Not here: what the host and path mean (`route`), HTTP/2.
 
 mod answer;
 mod chunked;
 mod framing;
 mod head;
+mod outlet;
 mod server;
 mod wire;
 
 pub(crate) use framing::Framing;
+pub(crate) use outlet::{Delimited, Fault, Outlet, Step};
 pub(crate) use server::{Body, serve};

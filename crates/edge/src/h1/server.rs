@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -138,7 +139,8 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
         serve::refused(&local.shared, local.next_id(), client, refusal.status, refusal.cause);
     let mut left = text.as_bytes();
     while !left.is_empty() {
-        let written = poll_fn(|context| wire.borrow_mut().poll_write(context, left, b"")).await;
+        let written =
+            poll_fn(|context| wire.borrow_mut().poll_write(context, &[IoSlice::new(left)])).await;
         let Ok(written) = written else { return };
         left = left.get(written..).unwrap_or_default();
     }

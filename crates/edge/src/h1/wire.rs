@@ -176,18 +176,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.is_body_over()
     }
 
-    /// Writes as much of both as can be written now.
+    /// Writes as much as can be written now.
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
-        first: &[u8],
-        second: &[u8],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let stream = Pin::new(&mut self.stream);
-        let written = match (first, second) {
-            (first, []) => stream.poll_write(context, first),
-            ([], second) => stream.poll_write(context, second),
-            _ => stream.poll_write_vectored(context, &[IoSlice::new(first), IoSlice::new(second)]),
+        let written = match slices {
+            [only] => stream.poll_write(context, only),
+            several => stream.poll_write_vectored(context, several),
         };
         self.wait_for_client(context, written)
     }
@@ -236,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for Wire<S> {
             }
             while !self.go_on.is_empty() {
                 let go_on = self.go_on;
-                match ready!(self.poll_write(context, go_on, b"")) {
+                match ready!(self.poll_write(context, &[IoSlice::new(go_on)])) {
                     Ok(written) => self.go_on = go_on.get(written..).unwrap_or_default(),
                     Err(_) => return Poll::Ready(Some(Err(Bad::CutOff))),
                 }

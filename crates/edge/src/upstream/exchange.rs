@@ -5,6 +5,7 @@
 //! that answers before it took all of the request is heard; the connection is used again only when the
 //! request was sent whole, the response was read to its end, and nothing followed it.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -33,15 +34,15 @@ pub(super) enum Lost {
 pub(crate) struct Exchange {
     link: Link,
     sending: Sending,
-    /// The instance takes no more of the request.
-    deaf: bool,
+    /// Why the instance takes no more of the request.
+    deaf: Option<io::Error>,
     framing: Framing,
     keep: bool,
 }
 
 impl Exchange {
     pub(super) fn new(link: Link, sending: Sending) -> Self {
-        Self { link, sending, deaf: false, framing: Framing::ToEnd, keep: false }
+        Self { link, sending, deaf: None, framing: Framing::ToEnd, keep: false }
     }
 
     /// What was to be sent, after a failure.
@@ -55,13 +56,14 @@ impl Exchange {
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), BodyError> {
-        if self.deaf || self.sending.is_done() {
+        if self.deaf.is_some() || self.sending.is_done() {
             return Ok(());
         }
         match self.sending.poll(context, &mut self.link.stream) {
             Poll::Ready(Err(Stuck::Client(error))) => Err(error),
-            Poll::Ready(Err(Stuck::Instance)) => {
-                self.deaf = true;
+            Poll::Ready(Err(Stuck::Instance(error))) => {
+                // Said when it turns out that it gave no answer either.
+                self.deaf = Some(error);
                 Ok(())
             }
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -85,7 +87,11 @@ impl Exchange {
                 Ok(None) => {}
             }
             match ready!(self.link.poll_read(context, 0)) {
-                Ok(0) => return failed("the connection ended before the answer".to_owned()),
+                Ok(0) => {
+                    let why =
+                        self.deaf.as_ref().map_or(String::new(), |error| format!(": {error}"));
+                    return failed(format!("the connection ended before the answer{why}"));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     return failed(format!("the connection ended before the answer: {error}"));
