@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod bench;
+mod cache_tests;
 mod generate;
 mod host_test;
 mod setup;
@@ -20,6 +21,7 @@ cargo xtask host-test       limits and stops on a real host with systemd and con
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
+cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
+        ["cache-tests"] => cache_tests::cache_tests(),
         ["soak", ref options @ ..] => soak(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -13,8 +13,16 @@ use crate::run;
 type Needed = (&'static str, &'static str);
 
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Needed] =
-    &[("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
+pub(crate) const FOR_TESTS: &[Needed] = &[
+    ("python3", "python3-minimal"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("cc", "gcc"),
+    ("nginx", "nginx-light"),
+];
+
+/// What `cache-tests` needs besides.
+pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[

@@ -17,6 +17,7 @@ use seaworthy_sys::process::Lock;
 mod apply;
 mod ca;
 mod commands;
+mod counts;
 mod decide;
 mod edge;
 mod edge_config;

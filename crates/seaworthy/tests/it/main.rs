@@ -4,15 +4,19 @@
 //! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod cache;
 mod change;
 mod check;
 mod control;
 mod down;
 mod explain;
+mod guide;
 mod kill;
 mod logs;
+mod manifests;
 mod named;
 mod offline;
+mod policy;
 mod restart;
 mod secrets;
 mod serving;
