@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod bench;
+mod cache_tests;
 mod generate;
 mod host_test;
 mod setup;
@@ -21,6 +22,7 @@ cargo xtask tidy            what the compiler does not check: documentation, dir
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
+cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
             .and_then(|()| with_release("bench_backup", options)),
         ["soak", ref options @ ..] => with_release("soak", options),
+        ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

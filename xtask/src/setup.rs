@@ -26,7 +26,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("ssh", "openssh-client"),
     ("age", "age"),
     ("zstd", "zstd"),
+    ("nginx", "nginx-light"),
 ];
+
+/// What `cache-tests` needs besides.
+pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[

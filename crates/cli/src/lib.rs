@@ -3,8 +3,10 @@
 //! Data goes to standard output, talk to standard error; `--json` on everything that prints data; errors
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
+mod access;
 mod args;
 mod backup;
+mod counts;
 mod explain;
 mod logs;
 mod manifest;
@@ -55,6 +57,8 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),
         Verb::Explain(options) => platform::block_on(explain::explain(layout, &options)),
         Verb::Logs(options) => logs::logs(layout, &options),
+        Verb::Limits(options) => platform::block_on(counts::limits(layout, &options)),
+        Verb::Cache(options) => platform::block_on(counts::cache(layout, &options)),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
         Verb::Backup(options) => platform::block_on(backup::backup(layout, &options)),
         Verb::Cert(options) => manifest::cert(layout, &options),

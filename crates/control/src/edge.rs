@@ -26,6 +26,9 @@ use tokio::sync::Notify;
 use crate::edge_link::{Link, LinkError};
 use crate::processes;
 
+/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/007).
+const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
+
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
@@ -260,14 +263,15 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends routes and certificates; an edge that refuses keeps what it had, and so do we.
+    /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
         sites: Vec<seaworthy_edge::model::Site>,
-        keys: Vec<seaworthy_edge::model::Certificate>,
+        certificates: Vec<seaworthy_edge::model::Certificate>,
+        secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
-        let keys = Keys { version: self.next_version(), certificates: keys };
+        let keys = Keys { version: self.next_version(), certificates, secrets };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
@@ -310,6 +314,20 @@ impl Edge {
             }
         }
         Some(status)
+    }
+
+    /// Asks every living edge the same, the newest first. A draining one may end before it answers.
+    pub(crate) async fn ask_all(&self, request: &Request) -> Result<Vec<Reply>, Fault> {
+        let mut replies = Vec::new();
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
+            let failed = |error| edge_fault("the edge did not answer", &error);
+            replies.push(link.ask(request.clone(), Vec::new()).await.map_err(failed)?.0);
+        }
+        for link in self.draining.iter().filter(|link| !link.is_dead()) {
+            let answer = link.ask(request.clone(), Vec::new()).await;
+            replies.extend(answer.ok().map(|(reply, _)| reply));
+        }
+        Ok(replies)
     }
 
     /// Ends the edge: what is under way gets `patience`.
@@ -355,7 +373,7 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
         .arg(number.to_string())
         .arg("--threads")
         .arg(options.threads.to_string());
-    command.arg("--log-dir").arg(&logs);
+    command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
     if let Some(user) = &options.user {
         command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));
     }

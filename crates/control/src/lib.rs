@@ -18,6 +18,7 @@ mod apply;
 mod backups;
 mod ca;
 mod commands;
+mod counts;
 mod decide;
 mod edge;
 mod edge_config;

@@ -25,6 +25,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
             .collect()
     };
     let certificates = certificates(platform, &sites)?;
+    let secrets = route_secrets(platform);
     let mut edge = platform.edge.lock().await;
     let wanted = resolve_free_ports(
         platform,
@@ -48,9 +49,24 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
-    edge.configure(routed, certificates).await?;
+    edge.configure(routed, certificates, secrets).await?;
     edge.listen(bound, &addresses).await?;
     remember(platform, &edge.record())
+}
+
+/// Values of the secrets that routes name, by `site/NAME`; for the edge's memory only.
+fn route_secrets(platform: &Platform) -> BTreeMap<String, String> {
+    let world = platform.world();
+    let running = world.sites.values().filter(|site| site.running);
+    let named = running.flat_map(|state| {
+        let site = &state.applied.site;
+        let value = |name: String| {
+            let value = state.values.get(&name)?.expose().clone();
+            Some((edge_config::secret_key(site.name.as_str(), &name), value))
+        };
+        edge_config::secret_names(site).into_iter().filter_map(value)
+    });
+    named.collect()
 }
 
 fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Result<(), Fault> {

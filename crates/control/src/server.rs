@@ -17,7 +17,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, DownRequest, ExplainRequest, Hello, RestartRequest, VERSION,
+    ApplyRequest, ClearRequest, Cleared, DownRequest, ExplainRequest, Hello, LimitsView,
+    PurgeRequest, RestartRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use serde::Serialize;
@@ -27,7 +28,7 @@ use tokio::sync::mpsc;
 use crate::apply::{self, Reporter};
 use crate::edge_link::build_id;
 use crate::platform::Platform;
-use crate::{backups, explain, lifecycle, status};
+use crate::{backups, counts, explain, lifecycle, status};
 
 pub(crate) type Shared = State<Arc<Platform>>;
 
@@ -62,6 +63,9 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
         .merge(backups::routes())
+        .route("/v1/limits", get(limits))
+        .route("/v1/limits/clear", post(clear_limits))
+        .route("/v1/cache/purge", post(purge_cache))
         .with_state(platform);
     axum::serve(OwnUsersOnly { listener, uid }, routes).await
 }
@@ -153,6 +157,27 @@ async fn restart(
 ) -> Result<Response, Refusal> {
     let restarted = lifecycle::restart(&platform, &request.target).await.map_err(Refusal)?;
     Ok(Json(restarted).into_response())
+}
+
+async fn limits(State(platform): Shared) -> Result<Response, Refusal> {
+    let lockouts = counts::lockouts(&platform).await.map_err(Refusal)?;
+    Ok(Json(LimitsView { v: VERSION, lockouts }).into_response())
+}
+
+async fn clear_limits(
+    State(platform): Shared,
+    Json(request): Json<ClearRequest>,
+) -> Result<Response, Refusal> {
+    let count = counts::clear(&platform, request).await.map_err(Refusal)?;
+    Ok(Json(Cleared { count }).into_response())
+}
+
+async fn purge_cache(
+    State(platform): Shared,
+    Json(request): Json<PurgeRequest>,
+) -> Result<Response, Refusal> {
+    let count = counts::purge(&platform, request).await.map_err(Refusal)?;
+    Ok(Json(Cleared { count }).into_response())
 }
 
 async fn explain_why(

@@ -1,25 +1,30 @@
 //! One client connection: TLS where it is spoken, then HTTP/1.1 or HTTP/2.
 //!
 //! Draining: HTTP/1.1 connections are never closed while idle; the next answer carries `Connection:
-//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. HTTP/1.1 reaches
-//! hyper only through [`Guard`].
+//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: HTTP/1.1
+//! itself ([`h1`]).
 
-use std::net::{SocketAddr, TcpStream};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::StatusCode;
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use crate::h1::{Guard, Refused};
+use crate::body::ClientBody;
+use crate::h1;
+use crate::proxy_header;
 use crate::route::canonical_host;
+use crate::seats::Seat;
 use crate::serve::{self, Client};
 use crate::watch::within;
 use crate::worker::Local;
@@ -37,6 +42,22 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SameThread {
     }
 }
 
+/// An address holds all the connections that it may.
+struct NoSeat;
+
+/// What a connection holds of those that its address may have; nothing for proxies that speak for others.
+fn seat(local: &Local, ip: IpAddr) -> Result<Option<Seat>, NoSeat> {
+    let snapshot = local.current();
+    if snapshot.table.is_proxy(ip) {
+        return Ok(None);
+    }
+    let seat = local.shared.seats.take(ip, snapshot.table.per_address);
+    if seat.is_none() {
+        local.shared.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+    seat.map(Some).ok_or(NoSeat)
+}
+
 /// Serves a connection to its end. Errors of clients are theirs.
 pub(crate) async fn serve(
     local: &Rc<Local>,
@@ -45,11 +66,18 @@ pub(crate) async fn serve(
     port: u16,
     tls: bool,
 ) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
     stream.set_nodelay(true).ok();
+    let mut peer = peer;
+    if local.current().table.is_announced(peer.ip()) {
+        let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
+        let Some(Ok(announced)) = header else { return };
+        peer = announced.unwrap_or(peer);
+    }
+    let Ok(_seat) = seat(local, peer.ip()) else { return };
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return serve_http1(local, stream, Arc::new(client)).await;
+        return h1::serve(local, stream, Arc::new(client)).await;
     }
     let acceptor = TlsAcceptor::from(Arc::clone(&local.shared.tls));
     let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, acceptor.accept(stream)).await else {
@@ -62,39 +90,8 @@ pub(crate) async fn serve(
     if client.http2 {
         serve_http2(local, stream, Arc::new(client)).await;
     } else {
-        serve_http1(local, stream, Arc::new(client)).await;
+        h1::serve(local, stream, Arc::new(client)).await;
     }
-}
-
-async fn serve_http1(
-    local: &Rc<Local>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Arc<Client>,
-) {
-    let (of_service, of_client) = (Rc::clone(local), Arc::clone(&client));
-    let switched = Arc::new(AtomicBool::new(false));
-    let of_guard = Arc::clone(&switched);
-    let service = service_fn(move |request| {
-        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&of_client), request);
-        let switched = Arc::clone(&switched);
-        async move {
-            let answer = answer.await;
-            if answer
-                .as_ref()
-                .is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS)
-            {
-                switched.store(true, Ordering::Release);
-            }
-            answer
-        }
-    });
-    let refused =
-        Refused { shared: Arc::clone(&local.shared), ids: Arc::clone(&local.ids), client };
-    let stream = Guard::new(stream, refused, of_guard, &local.watch);
-    let mut builder = http1::Builder::new();
-    // Its own timer would be set for each request; the guard has cheaper ones.
-    builder.header_read_timeout(None).half_close(true).max_buf_size(64 << 10);
-    builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
 }
 
 async fn serve_http2(
@@ -103,9 +100,11 @@ async fn serve_http2(
     client: Arc<Client>,
 ) {
     let of_service = Rc::clone(local);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(ClientBody::Http2);
+        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&client), request);
         // Boxed: the task of each stream is moved about before it runs.
-        Box::pin(serve::handle(Rc::clone(&of_service), Arc::clone(&client), request))
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
     let mut builder = http2::Builder::new(SameThread);
     builder

@@ -17,6 +17,7 @@ mod pattern;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -36,6 +37,12 @@ pub struct Table {
     exact: HashMap<Box<str>, Host>,
     /// By what follows the `*.`: a wildcard stands for exactly one label, as in certificates.
     wildcard: HashMap<Box<str>, Host>,
+    /// Who begins connections with a PROXY header.
+    proxies: Vec<Network>,
+    /// Proxies of any site that are believed: their connections are not one client's.
+    trusted: Vec<Network>,
+    /// How many connections an address may hold, where a site says so.
+    pub(crate) per_address: Option<u32>,
 }
 
 /// What answers to one host name.
@@ -58,6 +65,8 @@ pub enum Found {
     /// The site has no route for this path and method, or the path can be read in two ways that lead to
     /// different routes: 404.
     NoRoute(Arc<CompiledSite>),
+    /// Routes fit the path, but none of them the method: 405 with these in `Allow`.
+    NoMethod(Arc<CompiledSite>, String),
 }
 
 impl Table {
@@ -72,6 +81,13 @@ impl Table {
 
     fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
         let compiled = Arc::new(CompiledSite::build(site)?);
+        self.trusted.extend(compiled.trusted_proxies.iter().copied());
+        self.per_address = self.per_address.into_iter().chain(site.connections_per_address).min();
+        for text in &site.proxy_protocol {
+            let network = text.parse();
+            let failed = |source| RouteError::Network { site: site.name.clone(), source };
+            self.proxies.push(network.map_err(failed)?);
+        }
         let routes = site
             .routes
             .iter()
@@ -125,13 +141,25 @@ impl Table {
         if host.redirects {
             return Found::RedirectHost(Arc::clone(&host.site));
         }
-        let route = CanonicalPath::parse(path)
-            .ok()
-            .and_then(|path| host.route_of_every_reading(method, &path));
-        match route {
-            Some(route) => Found::Route(Arc::clone(&host.site), Arc::clone(route)),
-            None => Found::NoRoute(Arc::clone(&host.site)),
+        let site = Arc::clone(&host.site);
+        let Ok(path) = CanonicalPath::parse(path) else { return Found::NoRoute(site) };
+        match host.route_of_every_reading(method, &path) {
+            Some(route) => Found::Route(site, Arc::clone(route)),
+            None => match host.methods(&path) {
+                Some(methods) => Found::NoMethod(site, methods),
+                None => Found::NoRoute(site),
+            },
         }
+    }
+
+    /// Whether connections of this peer begin with a PROXY header.
+    pub(crate) fn is_announced(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// Whether a peer speaks for others.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
     }
 
     /// Whether two canonical hosts belong to one site; an unknown first one does not count.
@@ -163,5 +191,23 @@ impl Host {
             self.route(method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
         };
         path.other_reading().is_none_or(agrees).then_some(route)
+    }
+
+    /// The methods that the path is served for, as `Allow` lists them; none where it is not served.
+    fn methods(&self, path: &CanonicalPath<'_>) -> Option<String> {
+        if path.other_reading().is_some() {
+            return None;
+        }
+        let fitting = self.routes.iter().filter(|route| {
+            route.matches(path.decoded()) && !matches!(route.action, model::Action::Block)
+        });
+        let mut methods: Vec<&str> = Vec::new();
+        for route in fitting {
+            for method in route.method_names() {
+                let known = methods.contains(&method);
+                methods.extend((!known).then_some(method));
+            }
+        }
+        (!methods.is_empty()).then(|| methods.join(", "))
     }
 }

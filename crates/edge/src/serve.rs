@@ -5,10 +5,11 @@
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
 
+mod cached;
+mod guarded;
 mod proxy;
 mod record;
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,17 +18,19 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use seaworthy_base::RequestId;
 
+pub(crate) use proxy::Tunnel;
 pub(crate) use record::Record;
 
 use crate::access_log::Entry;
-use crate::body::ResponseBody;
+use crate::body::{ClientBody, ResponseBody};
 use crate::forwarded;
 use crate::model::Action;
+use crate::policy;
 use crate::respond;
 use crate::route::{self, CompiledRoute, Found, Table};
+use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
@@ -79,16 +82,19 @@ type Decision = Option<Response<ResponseBody>>;
 pub(crate) async fn handle(
     local: Rc<Local>,
     client: Arc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let (parts, body) = request.into_parts();
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
+    let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
     let mut id =
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.http2);
-    let result = match decide(&local, &client, &parts, &mut record) {
+    let result = match decide(&local, &client, &mut parts, &mut record) {
+        Ok(None) if record.is_guarded() => {
+            guarded::forward(&local, &client, parts, body, &id, &mut record).await
+        }
         Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
         Err(refusal) => Err(refusal),
@@ -102,10 +108,11 @@ pub(crate) async fn handle(
     });
     let status = response.status();
     let way = forwarded::Way {
-        tls: client.tls,
+        tls: record.secure,
         host: &record.host,
-        port: client.port,
+        port: record.port,
         id: &id,
+        trace: None,
         upgrade: status == StatusCode::SWITCHING_PROTOCOLS,
     };
     let close =
@@ -118,12 +125,19 @@ pub(crate) async fn handle(
         record.route.as_deref(),
         &record.uri,
     );
-    if !client.http2 && !way.upgrade && (close || local.draining.get()) {
+    if !way.upgrade {
+        policy::finish(response.headers_mut(), &record, status);
+    }
+    let upgrade = way.upgrade;
+    if !client.http2 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.add();
     record.status = status.as_u16();
-    Ok(response.map(|body| body.logged(record)))
+    if let Some(attempt) = record.attempt.take() {
+        attempt.settle(status, response.headers(), b"");
+    }
+    shape::shape(response, &mut record).map(|body| body.logged(record))
 }
 
 fn refused_response(
@@ -175,6 +189,7 @@ pub(crate) fn refused(
             http2: false,
             tls: client.tls,
             retries: 0,
+            trace: b"",
             cause: Some(cause),
             agent: b"",
             referer: b"",
@@ -216,7 +231,7 @@ fn target(parts: &Parts) -> &str {
 fn decide(
     local: &Local,
     client: &Client,
-    parts: &Parts,
+    parts: &mut Parts,
     record: &mut Record,
 ) -> Result<Decision, Refusal> {
     if parts.method == Method::CONNECT {
@@ -237,6 +252,11 @@ fn decide(
             record.site = Some(site);
             return refuse(StatusCode::NOT_FOUND, "no route matches");
         }
+        Found::NoMethod(site, methods) => {
+            record.site = Some(site);
+            record.cause = Some("no route is for this method".to_owned());
+            return Ok(Some(respond::not_allowed(&methods, record.id, parts.headers.get(ACCEPT))));
+        }
         Found::RedirectHost(site) => {
             let response = match site.https_port {
                 Some(port) => respond::to_https(&site.canonical, port, target(parts)),
@@ -250,9 +270,13 @@ fn decide(
         }
         Found::Route(site, route) => (site, route),
     };
-    record.client = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
-    let https_port = site.https_port;
-    record.site = Some(site);
+    let trusts = |ip| site.trusts(ip);
+    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
+    if trusts(client.peer) {
+        (record.secure, record.port) =
+            forwarded::public_way(&parts.headers, (client.tls, client.port));
+    }
+    record.site = Some(Arc::clone(&site));
     if is_misdirected(table, client, &record.host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
@@ -260,8 +284,12 @@ fn decide(
         );
     }
     record.route = Some(Arc::clone(&found));
-    if let (false, Some(port)) = (client.tls, https_port) {
+    if let (false, Some(port)) = (record.secure, site.https_port) {
         return Ok(Some(respond::to_https(&record.host, port, target(parts))));
+    }
+    record.note(parts, &found);
+    if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
+        return Ok(Some(refused.answer(parts, record)));
     }
     if found.settings.body_limit.is_some_and(|limit| record::length(&parts.headers) > limit) {
         return refuse(
@@ -269,7 +297,8 @@ fn decide(
             "the body is larger than the route's body_limit",
         );
     }
-    act(parts, record, &found)
+    policy::prepare(parts, &found);
+    act(parts, &found)
 }
 
 /// Whether the connection was opened for another site's name: its certificate and its tickets are that
@@ -278,7 +307,7 @@ fn is_misdirected(table: &Table, client: &Client, host: &str) -> bool {
     client.server_name.as_deref().is_some_and(|name| name != host && !table.same_site(name, host))
 }
 
-fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision, Refusal> {
+fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
     let response = match &route.action {
         Action::Block => return refuse(StatusCode::NOT_FOUND, "the route is blocked"),
         Action::Redirect { to, status } => {
@@ -296,7 +325,7 @@ fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision
             root,
             *spa,
             cache_control,
-            record.uri.path(),
+            &parts.uri,
             &parts.method,
             &parts.headers,
         )

@@ -5,15 +5,19 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod backup;
+mod cache;
 mod change;
 mod check;
 mod control;
 mod down;
 mod explain;
+mod guide;
 mod kill;
 mod logs;
+mod manifests;
 mod named;
 mod offline;
+mod policy;
 mod restart;
 mod secrets;
 mod serving;
