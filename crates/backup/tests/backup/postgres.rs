@@ -185,18 +185,33 @@ fn a_server_that_goes_away_or_refuses_costs_nothing_that_was_there_and_publishes
     );
     assert!(fault.causes[0].contains("does not exist"), "{fault:?}");
 
-    // Ended in the middle of the dump.
-    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
-    worker.until("dumping shop");
+    // Ended in the middle of the dump: a lock that somebody holds keeps it there.
+    let script = server.folder().join("lock.sql");
+    std::fs::write(&script, "BEGIN; LOCK TABLE orders; SELECT pg_sleep(600);").unwrap();
+    let caught = |server: &Postgres| {
+        let holder = server.client("shop", &script);
+        let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'orders'::regclass";
+        server.wait_for("the table is locked", "shop", locked, |count| count == "1");
+        let mut worker = platform.start(ITEM, &source(server), crate::platform::take());
+        worker.until("dumping shop");
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass";
+        server.wait_for("the dump waits", "shop", waiting, |count| count == "1");
+        (holder, worker)
+    };
+    let (holder, worker) = caught(&server);
     server.stop();
     let fault = worker.finish().unwrap_err();
     assert_eq!(fault.code.as_str(), "SW-BAK-002", "{fault:?}");
+    drop(holder);
     server.restart();
 
     // The worker itself killed in the middle: what it left is removed by the next run.
-    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
-    worker.until("dumping shop");
+    let (holder, worker) = caught(&server);
     worker.kill();
+    drop(holder);
+    // A backend that sleeps does not notice that its client went.
+    server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
     let report = platform.list(ITEM, &source(&server));
     assert_eq!(report.sets.iter().map(|set| &set.set.id).collect::<Vec<_>>(), [&good.set.id]);
     assert_eq!(report.sets[0].copies[0].1, State::Verified);
