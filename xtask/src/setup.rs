@@ -19,6 +19,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("git", "git"),
     ("cc", "gcc"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
 ];
 
 /// What `cache-tests` needs besides.

@@ -9,6 +9,7 @@ mod change;
 mod check;
 mod control;
 mod down;
+mod drain;
 mod explain;
 mod guide;
 mod kill;
