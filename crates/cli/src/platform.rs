@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartRequest, SiteStatus};
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
+use seaworthy_sys::process::Awaited;
 
 use crate::args::{Down, Json, Restart};
 use crate::render::{self, Failure, io_failure};
 
 /// Control greets within this time; opening the state is quick, but adopted sites are published first.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs an asynchronous verb.
 pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
@@ -42,16 +43,22 @@ pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
 
 /// Connects, starting control first when nobody answers.
 pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
-    match connect(layout).await {
-        Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
-        other => return other,
-    }
-    seaworthy_control::prepare_folders(layout)?;
-    let mut keeper = start_keeper(layout)?;
     let begun = Instant::now();
     loop {
         match connect(layout).await {
-            Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+            Err(failure) if failure.fault.code == Code::ControlNotRunning => break,
+            Err(failure) if is_ending(&failure) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+            }
+            other => return other,
+        }
+    }
+    seaworthy_control::prepare_folders(layout)?;
+    let mut keeper = start_keeper(layout)?;
+    loop {
+        match connect(layout).await {
+            Err(failure)
+                if failure.fault.code == Code::ControlNotRunning || is_ending(&failure) => {}
             other => return other,
         }
         let ended = keeper.try_wait().ok().flatten();
@@ -103,13 +110,25 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
         }
         Err(failure) => return Err(failure),
     };
+    let platform: PlatformStatus = client.get("/v1/status").await?;
     let site = match (&options.site, options.all) {
         (Some(site), _) => Some(site.clone()),
         (None, true) => None,
-        (None, false) => Some(only_site(&client.get::<PlatformStatus>("/v1/status").await?)?),
+        (None, false) => Some(only_site(&platform)?),
     };
+    let control = &platform.control;
+    let ours =
+        options.all.then(|| [Some(control.pid), control.keeper].map(|pid| pid.map(Awaited::new)));
     let stopped: Vec<String> = client.post("/v1/down", &DownRequest { site }).await?;
     stopped.iter().for_each(|site| render::talk(&format!("{site} is down")));
+    // Under systemd, which starts it again at once, control is no business of ours.
+    if let (Some(ours), true) = (ours, control.keeper.is_some()) {
+        let ended = ours.iter().flatten().all(|process| process.wait(PATIENCE));
+        if !ended {
+            let what = "the sites are down, but the control process did not end";
+            return Err(Fault::new(Code::Internal, what).next("seaworthy logs --control").into());
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -228,7 +247,12 @@ fn instance_lines(instance: &InstanceView) -> String {
     out
 }
 
+/// Whether control is on its way out: it said so, or left in the middle of its answer.
+pub(crate) fn is_ending(failure: &Failure) -> bool {
+    matches!(failure.fault.code, Code::ControlEnding | Code::ControlCutOff)
+}
+
 /// Whether an error says that nobody answers.
 pub(crate) fn is_gone(error: &ClientError) -> bool {
-    matches!(error, ClientError::NotRunning { .. } | ClientError::Garbled { .. })
+    matches!(error, ClientError::NotRunning { .. } | ClientError::CutOff { .. })
 }

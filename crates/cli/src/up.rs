@@ -1,7 +1,8 @@
 //! `up` and `plan`: a folder's manifest made true, with progress; then its logs until Ctrl-C.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use seaworthy_api::Layout;
@@ -12,7 +13,7 @@ use seaworthy_base::{Code, Exit, Fault, SiteName};
 
 use crate::args::{Plan, Up};
 use crate::logs::Follower;
-use crate::platform::{connect, connect_or_start, is_gone};
+use crate::platform::{PATIENCE, connect, connect_or_start, is_ending, is_gone};
 use crate::render::{self, Failure};
 
 fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
@@ -46,7 +47,6 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let site = check_first(&project)?;
     // From here on: what the application says while it starts belongs to what is followed.
     let follower = Follower::from_now(layout, &site);
-    let client = connect_or_start(layout).await?;
     let spinner = ProgressBar::new_spinner();
     spinner.set_style(ProgressStyle::default_spinner());
     spinner.enable_steady_tick(Duration::from_millis(100));
@@ -62,7 +62,7 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
         Progress::Warning { fault } => spinner.suspend(|| render::warn(fault)),
         Progress::Done(_) | Progress::Failed { .. } => {}
     };
-    let work = client.follow("/v1/apply", &request, show);
+    let work = apply(layout, &request, show);
     let ended = tokio::select! {
         ended = work => ended?,
         _ = tokio::signal::ctrl_c() => {
@@ -90,6 +90,32 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     follow(layout, &applied, follower).await
+}
+
+/// Asks control, and asks the next one where the first was about to end: until something was begun
+/// there is nothing that could be done twice.
+async fn apply(
+    layout: &Layout,
+    request: &ApplyRequest,
+    show: impl Fn(&Progress),
+) -> Result<Progress, Failure> {
+    let begun = Instant::now();
+    loop {
+        let client = connect_or_start(layout).await?;
+        let started = Cell::new(false);
+        let each = |progress: &Progress| {
+            started.set(started.get() || matches!(progress, Progress::Step { .. }));
+            show(progress);
+        };
+        let failure = match client.follow("/v1/apply", request, each).await {
+            Ok(Progress::Failed { fault }) if fault.code == Code::ControlEnding => fault.into(),
+            Ok(ended) => return Ok(ended),
+            Err(error) => Failure::from(error),
+        };
+        if started.get() || !is_ending(&failure) || begun.elapsed() > PATIENCE {
+            return Err(failure);
+        }
+    }
 }
 
 fn announce(applied: &Applied) {

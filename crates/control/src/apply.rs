@@ -62,6 +62,9 @@ pub(crate) async fn apply(
     report: &Reporter,
 ) {
     let _one_at_a_time = platform.applying.lock().await;
+    if platform.world().closing {
+        return report.say(Progress::Failed { fault: crate::lifecycle::ending() });
+    }
     let begun = Instant::now();
     match attempt(platform, project, plan_only, report).await {
         Ok(mut outcome) => {

@@ -8,11 +8,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
+use tokio::signal::unix::{SignalKind, signal};
 
 mod apply;
 mod ca;
@@ -41,6 +42,9 @@ mod world;
 use platform::Platform;
 
 pub use edge_link::build_id;
+
+/// From the moment in which a control closes its socket to that in which the kernel frees its lock.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Says something in control's own log (standard error, which the keeper or systemd keeps).
 #[expect(clippy::print_stderr, reason = "the daemon's log is its standard error")]
@@ -85,16 +89,7 @@ pub fn main(layout: Layout, program: PathBuf) -> Exit {
 
 fn start(layout: Layout, program: PathBuf) -> Result<(), Fault> {
     prepare_folders(&layout)?;
-    let lock = Lock::try_acquire(&layout.control_lock()).map_err(|error| {
-        release::disk_fault(format!("could not lock `{}`", layout.control_lock().display()), &error)
-    })?;
-    let Some(_lock) = lock else {
-        return Err(Fault::new(
-            Code::ControlRunning,
-            format!("another control process owns `{}`", layout.state.display()),
-        )
-        .next("seaworthy status"));
-    };
+    let _lock = take_over(&layout)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build();
     let runtime = runtime.map_err(|error| {
@@ -102,6 +97,30 @@ fn start(layout: Layout, program: PathBuf) -> Result<(), Fault> {
     })?;
     let platform = Arc::new(Platform::open(layout, program)?);
     runtime.block_on(run(platform))
+}
+
+/// Takes the state folder's lock. One that is about to end serves its socket to the last moment and is
+/// waited for; one that goes on is not.
+fn take_over(layout: &Layout) -> Result<Lock, Fault> {
+    let file = layout.control_lock();
+    let begun = Instant::now();
+    loop {
+        let lock = Lock::try_acquire(&file).map_err(|error| {
+            release::disk_fault(format!("could not lock `{}`", file.display()), &error)
+        })?;
+        if let Some(lock) = lock {
+            return Ok(lock);
+        }
+        let answers = std::os::unix::net::UnixStream::connect(layout.control_socket()).is_ok();
+        if answers || begun.elapsed() > HANDOVER {
+            return Err(Fault::new(
+                Code::ControlRunning,
+                format!("another control process owns `{}`", layout.state.display()),
+            )
+            .next("seaworthy status"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
@@ -114,10 +133,22 @@ async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
-    platform.ending.notified().await;
-    // Lets the answer to `down` go out.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let told = |kind| {
+        signal(kind).map_err(|error| {
+            Fault::new(Code::Internal, "could not wait for signals").because(error.to_string())
+        })
+    };
+    let (mut terminate, mut interrupt) =
+        (told(SignalKind::terminate())?, told(SignalKind::interrupt())?);
+    tokio::select! {
+        () = platform.ending.notified() => {
+            // Lets the answer to `down` go out.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Sites are ended by `down` only: edge and instances go on, and the next control adopts them.
+        _ = terminate.recv() => say("told to end: what is served goes on"),
+        _ = interrupt.recv() => say("told to end: what is served goes on"),
+    }
     serving.abort();
-    std::fs::remove_file(&socket).ok();
     Ok(())
 }

@@ -28,6 +28,9 @@ pub(crate) async fn down(
     site: Option<&str>,
 ) -> Result<Vec<String>, Fault> {
     let _no_apply = platform.applying.lock().await;
+    if platform.world().closing {
+        return Err(ending());
+    }
     let names = chosen(platform, site)?;
     for name in &names {
         apply::keep_refused(platform, name, None);
@@ -53,6 +56,13 @@ pub(crate) async fn down(
         platform.ending.notify_one();
     }
     Ok(names.iter().map(ToString::to_string).collect())
+}
+
+/// The answer of a control that ends.
+pub(crate) fn ending() -> Fault {
+    Fault::new(Code::ControlEnding, "the control process is about to end")
+        .because("`seaworthy down` was asked of it")
+        .next("try again")
 }
 
 fn under_systemd() -> bool {

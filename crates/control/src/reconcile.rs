@@ -64,6 +64,10 @@ async fn keep_edge(platform: &Arc<Platform>) {
         return;
     }
     let mut edge = platform.edge.lock().await;
+    // `down` may have ended it while we waited for our turn.
+    if platform.world().closing {
+        return;
+    }
     match edge.ensure().await {
         Ok(false) => {}
         Ok(true) => {

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -60,8 +61,17 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&platform), refuse_at_the_end))
         .with_state(platform);
     axum::serve(OwnUsersOnly { listener, uid }, routes).await
+}
+
+/// Nothing is begun any more by a control that ends.
+async fn refuse_at_the_end(State(platform): Shared, request: Request, next: Next) -> Response {
+    if platform.world().closing {
+        return Refusal(lifecycle::ending()).into_response();
+    }
+    next.run(request).await
 }
 
 /// Accepts only peers that are root or ourselves.
