@@ -1,7 +1,7 @@
 //! The control process: decides and remembers what runs, and makes it true.
 //!
 //! The composition root. State (`seaworthy-state`) and manifests go in, instances (`seaworthy-runtime`) and the
-//! edge (`seaworthy-edge`) are what comes out; the flow of a change is `server` → `apply` → `release` →
+//! edge (`seaworthy-edge`) are what comes out; the flow of a change is `server` → `release` →
 //! `serve` (edge) and `reconcile` (`decide`, `instances`). Invariants: it may die at any moment and lose
 //! nothing; it parses nothing that comes from the internet and opens no connection outward; two controls
 //! never own one state folder.
@@ -15,7 +15,6 @@ use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
 use tokio::signal::unix::{SignalKind, signal};
 
-mod apply;
 mod ca;
 mod commands;
 mod decide;

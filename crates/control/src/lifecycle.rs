@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use seaworthy_base::{Code, Fault, InstanceId, SiteName};
 use seaworthy_state::Desired;
 
-use crate::apply;
 use crate::edge::EdgeRecord;
 use crate::instances;
 use crate::platform::Platform;
+use crate::release;
 use crate::serve;
 use crate::users;
 use crate::world::{Applied, SiteState};
@@ -33,11 +33,11 @@ pub(crate) async fn down(
     }
     let names = chosen(platform, site)?;
     for name in &names {
-        apply::keep_refused(platform, name, None);
+        release::keep_refused(platform, name, None);
         if let Some(state) = platform.world().sites.get_mut(name) {
             state.running = false;
         }
-        apply::record(platform, name, "")?;
+        release::record(platform, name, "")?;
     }
     serve::publish(platform).await?;
     platform.changed();
@@ -177,7 +177,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         let running = record.desired == Desired::Running;
         any |= running;
         let (values, faults) =
-            match apply::resolve_secrets(platform, &record.project, &applied.site) {
+            match release::resolve_secrets(platform, &record.project, &applied.site) {
                 Ok((values, _)) => (values, Vec::new()),
                 Err(fault) => (specs_values(), vec![fault]),
             };

@@ -24,9 +24,9 @@ use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::mpsc;
 
-use crate::apply::{self, Reporter};
 use crate::edge_link::build_id;
 use crate::platform::Platform;
+use crate::release::{self, Reporter};
 use crate::{explain, lifecycle, status};
 
 type Shared = State<Arc<Platform>>;
@@ -129,7 +129,7 @@ async fn full_status(State(platform): Shared) -> Response {
 async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        apply::apply(&platform, &request.project, request.plan_only, &Reporter(sender)).await;
+        release::apply(&platform, &request.project, request.plan_only, &Reporter(sender)).await;
     });
     lines(receiver)
 }
