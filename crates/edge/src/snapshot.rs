@@ -15,6 +15,9 @@ use crate::route::{RouteError, Table};
 use crate::tls::Resolver;
 use crate::upstream::Budget;
 
+/// Counters of times: the last one is for everything from two minutes on.
+const TIMES: usize = 28;
+
 /// One place to send requests to.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -32,6 +35,23 @@ pub(crate) struct Load {
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
     pub(crate) retired: AtomicBool,
+    answered: AtomicU64,
+    errors: AtomicU64,
+    times: [AtomicU64; TIMES],
+}
+
+impl Load {
+    /// Counts an answer, or that none came; so many microseconds after the request was sent.
+    pub(crate) fn count(&self, failed: bool, micros: u64) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        if let Some(times) = self.times.get(bucket.min(TIMES - 1)) {
+            times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The instances of one service.
@@ -181,6 +201,10 @@ impl Shared {
             let entry = instances.entry(name.clone()).or_default();
             entry.in_flight += count(&load.in_flight);
             entry.pooled += count(&load.pooled);
+            entry.answered += count(&load.answered);
+            entry.errors += count(&load.errors);
+            entry.times.resize(TIMES, 0);
+            entry.times.iter_mut().zip(&load.times).for_each(|(sum, one)| *sum += count(one));
             if load.out.load(Ordering::Relaxed) {
                 entry.out = Some("it refused a connection".to_owned());
             }

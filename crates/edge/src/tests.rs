@@ -3,6 +3,7 @@
 
 mod attacks;
 mod proxy;
+mod releases;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -74,14 +75,11 @@ impl Edge {
     }
 
     fn configure(&self, routes: Vec<Route>) {
-        let site = Site {
-            name: "shop".into(),
-            hosts: vec!["a.example".into()],
-            redirect_hosts: vec![],
-            https_port: None,
-            trusted_proxies: vec![],
-            routes,
-        };
+        self.configure_site(Site { routes, ..Site::default() });
+    }
+
+    fn configure_site(&self, site: Site) {
+        let site = Site { name: "shop".into(), hosts: vec!["a.example".into()], ..site };
         self.say(&Request::Config(Config { version: 1, sites: vec![site] }), &[]);
     }
 

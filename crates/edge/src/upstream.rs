@@ -102,12 +102,16 @@ pub(crate) async fn send(
         };
         let Some(outgoing) = request.take() else { return Err(lost(&instance)) };
         let copy = replayable.then(|| copy_of(&outgoing));
+        let asked = Instant::now();
+        let count = |failed| instance.load.count(failed, asked.elapsed().as_micros() as u64);
         match exchange(local, &mut link, outgoing, settings, progress).await {
             Ok(response) => {
                 local.credit(service);
+                count(response.status().is_server_error());
                 return Ok(Answer { response, instance, guard, retries, link });
             }
             Err(Broken::TimedOut(cause)) => {
+                count(true);
                 return Err(Failure {
                     status: StatusCode::GATEWAY_TIMEOUT,
                     cause,
@@ -120,6 +124,7 @@ pub(crate) async fn send(
                 let allowed = free || (retries < RETRIES && local.debit(service));
                 request = unsent.map(|request| *request).or(copy).filter(|_| allowed);
                 if request.is_none() {
+                    count(true);
                     return Err(Failure {
                         status: StatusCode::BAD_GATEWAY,
                         cause,

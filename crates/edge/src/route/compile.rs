@@ -13,6 +13,8 @@ use thiserror::Error;
 use super::host;
 use super::network::{Network, NetworkError};
 use super::pattern::Pattern;
+use crate::candidate::Candidate;
+use crate::gate::Gate;
 use crate::model;
 
 /// Why a configuration cannot be served. The whole of it is refused.
@@ -94,6 +96,10 @@ pub struct CompiledSite {
     pub https_port: Option<u16>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Who gets a release that is being tried.
+    pub candidate: Option<Candidate>,
+    /// Closed for a while.
+    pub gate: Option<Gate>,
 }
 
 impl CompiledSite {
@@ -105,6 +111,8 @@ impl CompiledSite {
             name: site.name.as_str().into(),
             canonical: host::name_of(site, canonical)?,
             https_port: site.https_port,
+            candidate: site.candidate.as_ref().map(Candidate::new),
+            gate: Gate::build(site)?,
             trusted_proxies: parsed
                 .map_err(|source| RouteError::Network { site: name(), source })?,
         })

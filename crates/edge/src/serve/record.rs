@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(super) cause: Option<String>,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
+    /// A cookie that keeps the visitor's release.
+    pub(super) visit: Option<HeaderValue>,
 }
 
 /// Microseconds since a moment.
@@ -77,6 +79,7 @@ impl Record {
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
+            visit: None,
         }
     }
 
