@@ -90,6 +90,7 @@ pub(crate) fn record(platform: &Arc<Platform>, name: &SiteName, text: &str) -> R
             desired: if site.running { Desired::Running } else { Desired::Stopped },
             started_by_up: true,
             applied: Timestamp::now(),
+            more: String::new(),
         }
     };
     let id = platform.store().put_site(&record).map_err(|error| store_fault(&error))?;
