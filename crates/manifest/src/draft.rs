@@ -4,6 +4,7 @@
 //! checks across sections all the same. Invariant: every value of a draft has a place in the file or is
 //! a default. Not here: the keys of a service ([`crate::service`]) and of a route ([`crate::route`]).
 
+mod deploy;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::limits;
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
-use crate::site::{Listen, SecretSources, Site, Tls};
+use crate::site::{Deploy, Listen, SecretSources, Site, Tls};
 use crate::wire;
 
 /// A site before it is checked as a whole.
@@ -36,6 +37,7 @@ pub(crate) struct Draft {
     /// All that the file names, those that could not be read too.
     pub(crate) services: BTreeMap<ServiceName, Declared>,
     pub(crate) routes: Vec<RawRoute>,
+    pub(crate) deploy: Deploy,
     pub(crate) complete: Complete,
 }
 
@@ -75,6 +77,7 @@ impl Draft {
             tls: self.tls.unwrap_or(Tls::Internal),
             listen: self.listen,
             secrets: self.secrets,
+            deploy: self.deploy,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -117,6 +120,9 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
             "there is no `[service.X]`: nothing would run",
             Some("[service.web]\nrun = \"…\"".replace('\n', "  ")),
         ),
+    }
+    if let Some(table) = found.get("deploy").and_then(|(_, value)| reader.table(value)) {
+        draft.deploy = deploy::read_deploy(reader, table);
     }
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {

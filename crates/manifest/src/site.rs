@@ -4,12 +4,16 @@
 //! project, routes point at services that exist, `after` has no loop); a [`Site`] is never changed
 //! after it was made. Secrets stand here by name only.
 
+mod deploy;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
+
+pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
 
 /// One site, as its `seaworthy.toml` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Site {
     pub services: BTreeMap<ServiceName, Service>,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// `[deploy]`.
+    #[serde(default)]
+    pub deploy: Deploy,
 }
 
 /// How the site's certificates come about.
