@@ -55,6 +55,16 @@ codes! {
     BuildFailed = "SW-REL-001", "A build command failed; nothing was changed.";
     MigrateFailed = "SW-REL-002", "A migration failed; the new code was not started.";
     StartFailed = "SW-REL-003", "A new instance did not become ready in time; the old ones stay.";
+    GateFailed = "SW-REL-004", "The new release started, but a request through the real listener was not answered well; nothing was changed.";
+    TakenBack = "SW-REL-005", "The new release was worse than the old one, which serves again.";
+    Aborted = "SW-REL-006", "Somebody stopped the deployment; the old release serves.";
+    DeployBusy = "SW-REL-007", "Another deployment of the same site goes on.";
+    NoSuchRelease = "SW-REL-008", "There is no such release to go to.";
+    SchemaAhead = "SW-REL-009", "The database was migrated since that release; going back needs a word on the schema.";
+    SourceUnusable = "SW-REL-010", "The files to deploy could not be had: a git reference, an archive or a folder is not usable.";
+    CheckFailed = "SW-REL-011", "One of the project's own checks failed; nothing was changed.";
+    Interrupted = "SW-REL-012", "The process that worked on the deployment ended in the middle of it; the next one resolved it.";
+    DeployTimeout = "SW-REL-013", "The new instances did not become ready within the time of the deployment.";
     PortTaken = "SW-EDG-001", "A port that the edge is to listen on is held by another program.";
     PortDenied = "SW-EDG-002", "This user may not listen on that port.";
     EdgeDown = "SW-EDG-003", "The edge process does not answer.";

@@ -4,10 +4,13 @@
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
 mod args;
+mod deploy;
 mod explain;
 mod logs;
 mod manifest;
 mod platform;
+mod progress;
+mod releases;
 mod render;
 mod secrets;
 mod up;
@@ -49,6 +52,15 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Man => manifest::man(),
         Verb::Up(options) => platform::block_on(up::up(layout, &options)),
         Verb::Plan(options) => platform::block_on(up::plan(layout, &options)),
+        Verb::Deploy(options) => platform::block_on(deploy::deploy(layout, &options)),
+        Verb::Rollback(options) => platform::block_on(deploy::rollback(layout, &options)),
+        Verb::Releases(options) => platform::block_on(releases::releases(layout, &options)),
+        Verb::Promote(options) => {
+            platform::block_on(deploy::order(layout, options.site.as_deref(), "promote"))
+        }
+        Verb::Abort(options) => {
+            platform::block_on(deploy::order(layout, options.site.as_deref(), "abort"))
+        }
         Verb::Down(options) => platform::block_on(platform::down(layout, &options)),
         Verb::Status(options) => platform::block_on(platform::status(layout, &options)),
         Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),

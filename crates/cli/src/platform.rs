@@ -114,7 +114,7 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
     let site = match (&options.site, options.all) {
         (Some(site), _) => Some(site.clone()),
         (None, true) => None,
-        (None, false) => Some(only_site(&platform)?),
+        (None, false) => Some(known_site(&platform, None)?),
     };
     let control = &platform.control;
     let ours =
@@ -132,7 +132,11 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
     Ok(Exit::Ok)
 }
 
-fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
+/// The site that is named, or the only one that runs.
+pub(crate) fn known_site(status: &PlatformStatus, named: Option<&str>) -> Result<String, Failure> {
+    if let Some(name) = named {
+        return Ok(name.to_owned());
+    }
     let running: Vec<&SiteStatus> = status.sites.iter().filter(|site| site.running).collect();
     match running[..] {
         [only] => Ok(only.name.clone()),
@@ -141,7 +145,7 @@ fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
             let names: Vec<&str> = running.iter().map(|site| site.name.as_str()).collect();
             Err(Fault::new(Code::NoSuchSite, "several sites run: say which")
                 .because(names.join(", "))
-                .next(format!("seaworthy down {}", names[0]))
+                .next("the same command with the site's name")
                 .into())
         }
     }
@@ -178,6 +182,20 @@ fn show(status: &PlatformStatus) -> String {
         let release = site.release.as_deref().unwrap_or_default();
         let _infallible =
             writeln!(out, "{}", format!("{}  {state}  {release}", site.name).trim_end());
+        if let Some(closed) = &site.closed {
+            let _infallible = writeln!(out, "  {closed}");
+        }
+        if let Some(rollout) = &site.rollout {
+            let share = rollout.share.map(|share| format!(" ({share} %)")).unwrap_or_default();
+            let _infallible = writeln!(
+                out,
+                "  deploying        {} ({}) for {}: {}{share}",
+                rollout.release, rollout.strategy, rollout.who, rollout.step
+            );
+            if let Some(preview) = &rollout.preview {
+                let _infallible = writeln!(out, "  preview          {preview}");
+            }
+        }
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }

@@ -307,6 +307,10 @@ impl Edge {
                 let entry = status.instances.entry(instance).or_default();
                 entry.in_flight += load.in_flight;
                 entry.pooled += load.pooled;
+                entry.answered += load.answered;
+                entry.errors += load.errors;
+                entry.times.resize(load.times.len().max(entry.times.len()), 0);
+                entry.times.iter_mut().zip(load.times).for_each(|(sum, one)| *sum += one);
             }
         }
         Some(status)

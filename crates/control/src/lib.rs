@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 mod ca;
 mod commands;
+mod crash;
 mod decide;
 mod edge;
 mod edge_config;
@@ -28,6 +29,7 @@ mod lifecycle;
 mod listeners;
 mod old_logs;
 mod platform;
+pub mod probe;
 mod processes;
 mod reconcile;
 mod release;
@@ -125,6 +127,7 @@ fn take_over(layout: &Layout) -> Result<Lock, Fault> {
 async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     let socket = platform.layout.control_socket();
     lifecycle::resume(&platform).await?;
+    release::resume(&platform).await;
     reconcile::pass(&platform).await;
     let listener = server::bind(&socket).map_err(|error| {
         release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)

@@ -11,12 +11,15 @@ use std::time::Instant;
 use rand::distr::{Alphanumeric, SampleString};
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault, Timestamp};
+use seaworthy_runtime::model::User;
 use seaworthy_secrets::vault::Vault;
 use seaworthy_state::{EventRecord, Store};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
 use crate::edge::{Edge, EdgeOptions};
+use crate::release::Turns;
 use crate::users;
 use crate::world::World;
 
@@ -45,10 +48,14 @@ pub(crate) struct Platform {
     pub wake: Arc<Notify>,
     /// Counts changes, for those who wait for something to become true.
     pub changes: watch::Sender<u64>,
-    /// One apply at a time.
-    pub applying: tokio::sync::Mutex<()>,
+    /// One deployment of a site at a time.
+    pub turns: Turns,
+    /// Names this control process among all that ever were.
+    pub identity: String,
     /// Set when control is to end.
     pub ending: Notify,
+    /// As whom the edge runs, when we are root.
+    pub edge_user: Option<User>,
     /// Guards that this host cannot give.
     pub guards: Vec<String>,
     store: Mutex<Store>,
@@ -88,6 +95,7 @@ impl Platform {
         };
         let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
+        let edge_user = user.clone();
         let options =
             EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
         let wake = Arc::new(Notify::new());
@@ -102,8 +110,10 @@ impl Platform {
             edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake))),
             wake,
             changes: watch::Sender::new(0),
-            applying: tokio::sync::Mutex::new(()),
+            turns: Turns::default(),
+            identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
+            edge_user,
             guards,
             store: Mutex::new(store),
             world: Mutex::new(World::default()),
@@ -125,6 +135,23 @@ impl Platform {
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
         self.wake.notify_one();
+    }
+
+    /// Writes who did what; a store that cannot take it is said, and what was asked for is done all the same.
+    pub(crate) fn audit(&self, who: &str, action: &str, subject: &str, detail: &str) {
+        let entry = AuditEntry {
+            at: Timestamp::now(),
+            who: who.to_owned(),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let text = serde_json::to_string(&entry).unwrap_or_default();
+        if let Err(error) = self.store().append_audit(&text) {
+            crate::say(&format!(
+                "could not write the audit log ({who}: {action} {subject}): {error}"
+            ));
+        }
     }
 
     /// Writes an event; a store that cannot take it is said and survived.
@@ -150,6 +177,21 @@ impl Platform {
             crate::say(&format!("could not record an event ({kind}: {text}): {error}"));
         }
     }
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked.
+    pub who: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// More of it.
+    pub detail: String,
 }
 
 /// The key is made once and lives in the store (0600).

@@ -86,8 +86,8 @@ async fn keep_edge(platform: &Arc<Platform>) {
 
 async fn perform(platform: &Arc<Platform>, action: Action) -> bool {
     match action {
-        Action::Launch(site, service, slot) => {
-            if let Err(fault) = instances::launch(platform, &site, &service, slot).await {
+        Action::Launch(site, service, slot, hash) => {
+            if let Err(fault) = instances::launch(platform, &site, &service, slot, &hash).await {
                 crate::say(&fault.to_string());
                 platform.event(
                     Some(site.as_str()),
@@ -130,9 +130,10 @@ fn drain(platform: &Arc<Platform>, id: &InstanceId) {
 }
 
 /// Sends the endpoints when they changed, and learns which draining instances are done with.
-async fn tell_edge(platform: &Arc<Platform>) {
-    let services = platform.world().endpoints().services;
+pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let mut edge = platform.edge.lock().await;
+    // Read under the edge's lock: what is sent last is what is true last.
+    let services = platform.world().endpoints(platform.cores).services;
     let told = edge.point(services).await;
     if let Err(error) = &told {
         crate::say(&format!("the edge was not told where the instances are: {error}"));

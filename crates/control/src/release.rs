@@ -1,30 +1,54 @@
-//! Makes a folder's manifest true: read, compare, build what is new, switch, wait, or go back.
+//! Makes a manifest true: read, compare, build what is new, try it, switch, watch, or go back.
 //!
-//! Rooms: [`prepare`] (what can be refused), [`differences`], [`build`] with [`files`], [`settle`] (switch and
-//! wait), [`prune`]. Invariant: everything that can be refused is refused before anything changes.
+//! One way for `up`, `deploy` and `rollback`. Rooms: [`source`] (where files come from), [`prepare`] and
+//! [`plan`] (what can be refused or foreseen), [`flow`] (the steps, journaled by [`run`]), [`build`] with
+//! [`files`], [`gate`], [`watch`], [`settle`] (what is wanted, in the world and on the disk), [`back`]
+//! (rollback), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
+//! can be refused is refused before anything changes.
 
+mod back;
 mod build;
 mod differences;
+mod error_lines;
 pub(crate) mod files;
+mod flow;
+mod gate;
+mod plan;
 mod prepare;
 mod prune;
+mod restore_point;
+mod resume;
+mod run;
 mod settle;
+mod source;
+mod turn;
+mod views;
+mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use seaworthy_api::model::{Applied as Outcome, Progress, VERSION};
-use seaworthy_base::{Fault, SiteName};
-use seaworthy_manifest::site::{Site, Tls};
+use seaworthy_api::model::{
+    Applied as Outcome, ApplyRequest, Asker, OrderRequest, Progress, RollbackRequest, Source,
+    VERSION,
+};
+use seaworthy_base::{Code, Fault, ReleaseId, SiteName, Timestamp};
+use seaworthy_manifest::site::Tls;
+use seaworthy_release::Deployment;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::platform::Platform;
-use crate::world::{Applied, Refused};
+use crate::world::Refused;
+use prepare::Prepared;
+use run::Run;
 
 pub(crate) use files::{disk_fault, hex};
 pub(crate) use prepare::resolve_secrets;
+pub(crate) use resume::resume;
 pub(crate) use settle::record;
+pub(crate) use turn::{Turn, Turns, Word, take as take_turn};
+pub(crate) use views::releases;
 
 /// Where progress goes.
 #[derive(Debug, Clone)]
@@ -39,21 +63,30 @@ impl Reporter {
     fn step(&self, text: impl Into<String>) {
         self.say(Progress::Step { text: text.into() });
     }
+
+    fn warn(&self, fault: Fault) {
+        self.say(Progress::Warning { fault });
+    }
 }
 
-/// Applies a project's folder; the last thing reported is `Done` or `Failed`.
-pub(crate) async fn apply(
+/// Applies a project's files; the last thing reported is `Done` or `Failed`.
+pub(crate) async fn apply(platform: &Arc<Platform>, request: ApplyRequest, report: &Reporter) {
+    let begun = Instant::now();
+    tell(begun, attempt(platform, &request, report).await, report);
+}
+
+/// Goes back to an earlier release.
+pub(crate) async fn rollback(
     platform: &Arc<Platform>,
-    project: &Path,
-    plan_only: bool,
+    request: RollbackRequest,
     report: &Reporter,
 ) {
-    let _one_at_a_time = platform.applying.lock().await;
-    if platform.world().closing {
-        return report.say(Progress::Failed { fault: crate::lifecycle::ending() });
-    }
     let begun = Instant::now();
-    match attempt(platform, project, plan_only, report).await {
+    tell(begun, go_back(platform, &request, report).await, report);
+}
+
+fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
+    match result {
         Ok(mut outcome) => {
             outcome.took_ms = begun.elapsed().as_millis() as u64;
             report.say(Progress::Done(outcome));
@@ -62,21 +95,164 @@ pub(crate) async fn apply(
     }
 }
 
+/// Says a word to the deployment of a site that goes on.
+pub(crate) fn order(platform: &Arc<Platform>, request: &OrderRequest) -> Result<String, Fault> {
+    let nothing = || {
+        let what = format!("no deployment of `{}` goes on", request.site);
+        Fault::new(Code::NoSuchRelease, what).next("seaworthy status")
+    };
+    let name: SiteName = request.site.parse().map_err(|_| nothing())?;
+    let word = match request.word.as_str() {
+        "promote" => Word::Promote,
+        _ => Word::Abort(request.asker.who.clone()),
+    };
+    if !platform.turns.say(&name, word) {
+        return Err(nothing());
+    }
+    platform.audit(&request.asker.who, &request.word, name.as_str(), "");
+    Ok(name.to_string())
+}
+
 async fn attempt(
     platform: &Arc<Platform>,
-    project: &Path,
-    plan_only: bool,
+    request: &ApplyRequest,
     report: &Reporter,
 ) -> Result<Outcome, Fault> {
-    let site = seaworthy_manifest::load(project).map_err(|problems| problems.to_fault())?;
-    prepare::refuse_conflicts(platform, project, &site)?;
+    let source = request.deploy.as_ref().map(|options| options.source.clone()).unwrap_or_default();
+    let (layout, from) = (platform.layout.clone(), request.project.clone());
+    let opened = tokio::task::spawn_blocking(move || source::open(&layout, &from, &source)).await;
+    let files = opened.map_err(|error| Fault::new(Code::Internal, error.to_string()))??;
+    let site = seaworthy_manifest::load(&files.dir).map_err(|problems| problems.to_fault())?;
     let name = site.name.clone();
-    let was_running = platform.world().sites.get(&name).is_some_and(|site| site.running);
-    let outcome = perform(platform, project, plan_only, site, report).await;
-    if !plan_only {
-        remember(platform, project, &name, was_running, outcome.as_ref().err());
+    let project = project_of(platform, request, &name)?;
+    prepare::refuse_conflicts(platform, &project, &site)?;
+    let verb = if request.deploy.is_some() { "deploy" } else { "up" };
+    let options = request.deploy.as_ref();
+    let ready = |report: &Reporter| {
+        prepare::prepare(platform, &project, &files.dir, site.clone(), options, report)
+    };
+    if request.plan_only {
+        let prepared = ready(report)?;
+        return Ok(outcome(platform, &prepared, None).await);
     }
-    outcome
+    let no_wait = options.is_some_and(|options| options.no_wait);
+    let turn = take_turn(platform, &name, &by(&request.asker), no_wait, report).await?;
+    let was_running = is_running(platform, &name);
+    let result = match ready(report) {
+        Ok(prepared) => {
+            carry_out(platform, turn, &prepared, verb, &files.words, &request.asker, report).await
+        }
+        Err(fault) => Err(fault),
+    };
+    remember(platform, &project, &name, verb, was_running, result.as_ref().err());
+    result
+}
+
+/// The folder that a site belongs to; one that came as an archive only has a place of its own.
+fn project_of(
+    platform: &Arc<Platform>,
+    request: &ApplyRequest,
+    name: &SiteName,
+) -> Result<PathBuf, Fault> {
+    let archive = request.deploy.as_ref().is_some_and(|one| matches!(one.source, Source::Tar(_)));
+    if !archive {
+        return Ok(request.project.clone());
+    }
+    if let Some(site) = platform.world().sites.get(name) {
+        return Ok(site.project.clone());
+    }
+    let own = platform.layout.state.join("sites").join(name.as_str()).join("project");
+    std::fs::create_dir_all(&own)
+        .map_err(|error| disk_fault(format!("could not make `{}`", own.display()), &error))?;
+    Ok(own)
+}
+
+async fn go_back(
+    platform: &Arc<Platform>,
+    request: &RollbackRequest,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let unknown = || Fault::new(Code::NoSuchSite, format!("there is no site `{}`", request.site));
+    let name: SiteName = request.site.parse().map_err(|_| unknown())?;
+    let turn = take_turn(platform, &name, &by(&request.asker), false, report).await?;
+    let target = back::target(platform, &name, request)?;
+    let project = platform.world().sites.get(&name).map(|site| site.project.clone());
+    let project = project.ok_or_else(unknown)?;
+    back::announce(report, &target);
+    let prepared = prepare::again(platform, &project, target, report)?;
+    carry_out(platform, turn, &prepared, "rollback", "", &request.asker, report).await
+}
+
+/// Who asks, for those who have to wait.
+fn by(asker: &Asker) -> String {
+    if asker.who.is_empty() { "somebody".to_owned() } else { asker.who.clone() }
+}
+
+fn is_running(platform: &Arc<Platform>, name: &SiteName) -> bool {
+    platform.world().sites.get(name).is_some_and(|site| site.running)
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a deployment is, once")]
+async fn carry_out(
+    platform: &Arc<Platform>,
+    turn: Turn,
+    prepared: &Prepared,
+    verb: &str,
+    source: &str,
+    asker: &Asker,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let name = &prepared.site.name;
+    let mut outcome = outcome(platform, prepared, None).await;
+    let from = platform.world().sites.get(name).map(|site| site.applied.release);
+    let record = Deployment {
+        number: 0,
+        site: name.clone(),
+        verb: verb.to_owned(),
+        source: source.to_owned(),
+        release: None,
+        from,
+        strategy: prepared.strategy,
+        owner: run::owner(platform, &by(asker), asker.process),
+        lease_until: Timestamp::now(),
+        began: Timestamp::now(),
+        steps: Vec::new(),
+        ending: None,
+        fault: None,
+        applied: String::new(),
+    };
+    let run = Run::open(platform, turn, record, report)?;
+    let subject = format!("{name} deployment {}", run.record().number);
+    platform.audit(&by(asker), verb, &subject, source);
+    let done = flow::go(&run, prepared).await;
+    let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+    platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);
+    outcome.release = Some(done?.to_string());
+    outcome.urls = crate::status::urls(platform, name).await;
+    Ok(outcome)
+}
+
+/// What is known before anything is done; complete but for the release.
+async fn outcome(
+    platform: &Arc<Platform>,
+    prepared: &Prepared,
+    release: Option<ReleaseId>,
+) -> Outcome {
+    let name = &prepared.site.name;
+    let built = build::find(platform, prepared).is_some();
+    let serving = platform.world().sites.get(name).map(|site| site.applied.release);
+    let plan = plan::plan(&platform.world(), prepared, built);
+    Outcome {
+        v: VERSION,
+        site: name.to_string(),
+        release: release.or(serving).map(|release| release.to_string()),
+        urls: crate::status::urls(platform, name).await,
+        ca: (prepared.site.tls == Tls::Internal).then(|| platform.layout.ca()),
+        changes: differences::differences(platform, prepared),
+        plan: Some(plan),
+        was_running: is_running(platform, name),
+        took_ms: 0,
+    }
 }
 
 /// Keeps why a site is not what its folder says, for those who ask later. A first start that failed is
@@ -85,16 +261,17 @@ fn remember(
     platform: &Arc<Platform>,
     project: &Path,
     name: &SiteName,
+    verb: &str,
     was_running: bool,
     fault: Option<&Fault>,
 ) {
     let kept = was_running || !platform.world().sites.get(name).is_some_and(|site| site.running);
     let refused = fault.filter(|_| kept).map(|fault| {
-        let what = format!("the last `up` was not done: {}", fault.what);
+        let what = format!("the last `{verb}` was not done: {}", fault.what);
         let fault = Fault { what, ..fault.clone() };
         Refused {
             project: project.to_path_buf(),
-            fault: fault.next(format!("seaworthy up {}", project.display())),
+            fault: fault.next(format!("seaworthy {verb} {}", project.display())),
         }
     });
     if let Some(Refused { fault, .. }) = &refused {
@@ -117,57 +294,4 @@ pub(crate) fn keep_refused(platform: &Arc<Platform>, name: &SiteName, refused: O
     if let Err(error) = platform.store().put_setting("refused", &text) {
         crate::say(&format!("could not record why `up` of {name} was refused: {error}"));
     }
-}
-
-async fn perform(
-    platform: &Arc<Platform>,
-    project: &Path,
-    plan_only: bool,
-    site: Site,
-    report: &Reporter,
-) -> Result<Outcome, Fault> {
-    let prepared = prepare::prepare(platform, project, site, report)?;
-    let changes = differences::differences(platform, &prepared);
-    let name = prepared.site.name.clone();
-    let was_running = platform.world().sites.get(&name).is_some_and(|site| site.running);
-    if plan_only {
-        let release =
-            platform.world().sites.get(&name).map(|site| site.applied.release.to_string());
-        return Ok(Outcome {
-            v: VERSION,
-            site: name.to_string(),
-            release,
-            urls: Vec::new(),
-            ca: None,
-            changes,
-            was_running,
-            took_ms: 0,
-        });
-    }
-    let release = build::realise(platform, project, &prepared, report).await?;
-    let applied = Applied {
-        site: prepared.site.clone(),
-        release,
-        hashes: prepared.hashes.clone(),
-        content: prepared.fingerprint.services.clone(),
-    };
-    settle::switch(platform, project, prepared, applied, report).await?;
-    prune::prune(platform, &name);
-    let urls = crate::status::urls(platform, &name).await;
-    let ca = platform
-        .world()
-        .sites
-        .get(&name)
-        .is_some_and(|site| site.applied.site.tls == Tls::Internal);
-    let ca = ca.then(|| platform.layout.ca());
-    Ok(Outcome {
-        v: VERSION,
-        site: name.to_string(),
-        release: Some(release.to_string()),
-        urls,
-        ca,
-        changes,
-        was_running,
-        took_ms: 0,
-    })
 }

@@ -18,7 +18,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, DownRequest, ExplainRequest, Hello, Progress, RestartRequest, VERSION,
+    ApplyRequest, DownRequest, ExplainRequest, Hello, OrderRequest, Progress, ReleasesRequest,
+    RestartRequest, RollbackRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -58,6 +59,9 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/hello", get(hello))
         .route("/v1/status", get(full_status))
         .route("/v1/apply", post(apply_folder))
+        .route("/v1/rollback", post(roll_back))
+        .route("/v1/releases", post(releases))
+        .route("/v1/order", post(order))
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
@@ -129,9 +133,33 @@ async fn full_status(State(platform): Shared) -> Response {
 async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        release::apply(&platform, &request.project, request.plan_only, &Reporter(sender)).await;
+        release::apply(&platform, request, &Reporter(sender)).await;
     });
     lines(receiver)
+}
+
+async fn roll_back(State(platform): Shared, Json(request): Json<RollbackRequest>) -> Response {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        release::rollback(&platform, request, &Reporter(sender)).await;
+    });
+    lines(receiver)
+}
+
+async fn releases(
+    State(platform): Shared,
+    Json(request): Json<ReleasesRequest>,
+) -> Result<Response, Refusal> {
+    let answer = release::releases(&platform, &request.site).map_err(Refusal)?;
+    Ok(Json(answer).into_response())
+}
+
+async fn order(
+    State(platform): Shared,
+    Json(request): Json<OrderRequest>,
+) -> Result<Response, Refusal> {
+    let answer = release::order(&platform, &request).map_err(Refusal)?;
+    Ok(Json(answer).into_response())
 }
 
 fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {

@@ -9,6 +9,6 @@ pub mod journal;
 pub mod judge;
 pub mod rollout;
 
-pub use journal::{Deployment, Ending, Owner, Step, StepRecord};
+pub use journal::{Deployment, Ending, Owner, Resolution, Step, StepRecord};
 pub use judge::{Counts, Rules, judge};
 pub use rollout::{Phase, Role, Side, Strategy, View, Want};

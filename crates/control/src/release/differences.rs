@@ -21,8 +21,7 @@ pub(super) fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<
         changes.push(match old {
             None => change(ChangeKind::Add, subject, "new"),
             Some((before, old)) => {
-                let same_content =
-                    before.content.get(name) == prepared.fingerprint.services.get(name);
+                let same_content = before.content.get(name) == prepared.content.get(name);
                 let same_hash = before.hashes.get(name) == prepared.hashes.get(name);
                 match (old == service, same_content, same_hash) {
                     (true, true, true) => change(ChangeKind::Keep, subject, "untouched"),

@@ -28,13 +28,6 @@ pub(crate) struct Fingerprint {
     pub files: Vec<PathBuf>,
 }
 
-impl Fingerprint {
-    /// The first 32 bits, for the release's id.
-    pub(crate) fn short(&self) -> u32 {
-        u32::from_str_radix(self.whole.get(..8).unwrap_or("0"), 16).unwrap_or(0)
-    }
-}
-
 /// Reads the project's files (those that `.gitignore` does not leave out) and hashes them.
 pub(crate) fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fault> {
     let unreadable = |path: &Path, error: &dyn std::fmt::Display| {

@@ -1,6 +1,6 @@
 //! Removes releases that nobody needs any more.
 //!
-//! Invariant: never one that is wanted or that an instance runs from.
+//! Invariant: never one that is wanted or that an instance runs from, nor the last one that served before.
 
 use std::sync::Arc;
 
@@ -9,15 +9,13 @@ use seaworthy_state::{ReleaseRecord, ReleaseState};
 
 use crate::platform::Platform;
 
-/// Releases kept besides the one in use.
-const KEEP: usize = 5;
-
 /// Removes old releases: never one that is wanted or that an instance runs from.
-pub(super) fn prune(platform: &Arc<Platform>, name: &SiteName) {
+pub(super) fn prune(platform: &Arc<Platform>, name: &SiteName, keep: u16) {
     let Ok(releases) = platform.store().releases(name) else { return };
     let in_use: Vec<ReleaseId> = {
         let world = platform.world();
-        let wanted = world.sites.get(name).map(|site| site.applied.release);
+        let wanted = world.sites.get(name);
+        let wanted = wanted.into_iter().flat_map(|site| site.sides().map(|(_, one)| one.release));
         world
             .instances
             .iter()
@@ -26,8 +24,17 @@ pub(super) fn prune(platform: &Arc<Platform>, name: &SiteName) {
             .chain(wanted)
             .collect()
     };
-    let unused: Vec<_> = releases.iter().filter(|release| !in_use.contains(&release.id)).collect();
-    for old in unused.iter().take(unused.len().saturating_sub(KEEP)) {
+    let last_good = releases
+        .iter()
+        .rev()
+        .find(|one| one.state == ReleaseState::Live && !in_use.contains(&one.id))
+        .map(|one| one.id);
+    let unused: Vec<_> = releases
+        .iter()
+        .filter(|one| one.state != ReleaseState::Retired)
+        .filter(|one| !in_use.contains(&one.id) && last_good != Some(one.id))
+        .collect();
+    for old in unused.iter().take(unused.len().saturating_sub(usize::from(keep))) {
         let public = platform.layout.public(name, old.id);
         for dir in [&old.dir, &public] {
             match std::fs::remove_dir_all(dir) {
