@@ -148,6 +148,22 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
     }
 }
 
+/// Where a service's new release is tried and nothing of it is ready, what serves stands in.
+pub(crate) fn stand_in(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &str, service: &str) {
+    let plain = service_key(site, service, None);
+    let named = format!("{plain}:");
+    let keys = all.keys().filter(|key| **key == plain || key.starts_with(&named));
+    let keys: Vec<String> = keys.filter(|key| !key.ends_with(TRIED)).cloned().collect();
+    for key in keys {
+        let tried = format!("{key}{TRIED}");
+        let ready = |one: &Endpoint| one.state == EndpointState::Ready;
+        if !all.get(&tried).is_some_and(|endpoints| endpoints.iter().any(ready)) {
+            let serving = all.get(&key).cloned().unwrap_or_default();
+            all.insert(tried, serving);
+        }
+    }
+}
+
 /// Adds the endpoints of one instance, under its service's key and under each of its named ports.
 pub(crate) fn add_instance(
     all: &mut BTreeMap<String, Vec<Endpoint>>,

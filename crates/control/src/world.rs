@@ -15,7 +15,7 @@ use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
 use seaworthy_runtime::model::{Phase, Status, User};
 use serde::{Deserialize, Serialize};
 
-use seaworthy_release::{Role, Side};
+use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
@@ -271,6 +271,7 @@ impl World {
             edge_config::add_instance(&mut all, status, &self.port_names(id, one), use_);
         }
         self.let_requests_wait(&mut all, cores);
+        self.stand_in(&mut all);
         Endpoints { version: 0, services: all }
     }
 
@@ -283,6 +284,20 @@ impl World {
                 if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
                     endpoints.push(edge_config::expected(name.as_str(), service.as_str()));
                 }
+            }
+        }
+    }
+
+    /// Routes and endpoints reach the edge one after the other: whoever is still sent to a release that is
+    /// tried, when nothing of it serves (any more), gets what everybody gets.
+    fn stand_in(&self, all: &mut BTreeMap<String, Vec<Endpoint>>) {
+        for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
+            let begun = |rollout: &&Rollout| !matches!(rollout.phase, RolloutPhase::Start { .. });
+            if site.rollout.as_ref().filter(begun).is_none() {
+                continue;
+            }
+            for service in site.programs().into_iter().filter(|service| site.changes(service)) {
+                edge_config::stand_in(all, name.as_str(), service.as_str());
             }
         }
     }

@@ -39,7 +39,8 @@ pub(crate) fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fa
     let mut whole = Sha256::new();
     let mut services: BTreeMap<ServiceName, Sha256> = BTreeMap::new();
     for service in site.services.values() {
-        let commands = serde_json::to_vec(&(&service.dir, &service.build)).unwrap_or_default();
+        let commands = serde_json::to_vec(&(&service.dir, &service.build, &service.migrate))
+            .unwrap_or_default();
         whole.update(&commands);
         services.entry(service.name.clone()).or_default().update(&commands);
     }
