@@ -7,6 +7,7 @@
 mod change;
 mod check;
 mod control;
+mod crash;
 mod deploy;
 mod down;
 mod explain;
