@@ -77,6 +77,7 @@ codes! {
     NoSuchInstance = "SW-CTL-006", "There is no service or instance of that name.";
     HostConflict = "SW-CTL-007", "Another site already serves that host name.";
     WrongControl = "SW-CTL-008", "The control process that answered belongs to another build or state folder.";
+    AuditBroken = "SW-CTL-011", "The audit log's chain of hashes is broken: it was edited.";
     ControlEnding = "SW-CTL-009", "The control process that answered is about to end.";
     ControlCutOff = "SW-CTL-010", "The control process ended in the middle of its answer.";
     Internal = "SW-INT-001", "A defect in Seaworthy, or an operating system that failed.";

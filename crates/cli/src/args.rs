@@ -40,6 +40,18 @@ pub(crate) enum Verb {
     Promote(SiteOnly),
     /// Stop a deployment; the old release serves
     Abort(SiteOnly),
+    /// Let a site's requests wait for a while
+    Hold(Hold),
+    /// Answer a site's requests with a maintenance page
+    Maintenance(Maintenance),
+    /// Another number of instances, remembered until it is taken back
+    Scale(Scale),
+    /// Run a program in a service's environment, folder and user
+    Exec(Exec),
+    /// Run a shell line in a service's environment, folder and user
+    Run(Exec),
+    /// Who did what, in a log that shows when it was edited
+    Audit(Audit),
     /// Stop a site, or everything
     Down(Down),
     /// What runs, and what is wrong
@@ -171,6 +183,88 @@ pub(crate) struct SiteOnly {
 pub(crate) struct SiteJson {
     /// Which site; not needed when there is one only
     pub(crate) site: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  seaworthy hold shop --for 20s\n  seaworthy hold shop --off")]
+pub(crate) struct Hold {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// At the longest; it ends by itself
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s")]
+    pub(crate) period: String,
+    /// So many requests wait; more are refused
+    #[arg(long, default_value_t = 1000, value_name = "REQUESTS")]
+    pub(crate) most: u32,
+    /// Let them go on now
+    #[arg(long)]
+    pub(crate) off: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy maintenance on shop --page back-soon.html --allow 10.0.0.0/8\n  seaworthy maintenance off shop"
+)]
+pub(crate) struct Maintenance {
+    /// `on` or `off`
+    pub(crate) switch: Switch,
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// The page to show (HTML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
+    /// When clients are told to come again
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub(crate) retry_after: String,
+    /// Networks that are served all the same
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy scale shop/web 4\n  seaworthy scale shop/web --manifest"
+)]
+pub(crate) struct Scale {
+    /// `site/service`
+    pub(crate) target: String,
+    /// How many instances
+    #[arg(required_unless_present = "manifest")]
+    pub(crate) count: Option<u16>,
+    /// As many as the manifest says
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) manifest: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy exec shop/web -- python3 manage.py shell\n  seaworthy run shop/web 'du -sh $DATA | sort'"
+)]
+pub(crate) struct Exec {
+    /// `site/service`
+    pub(crate) target: String,
+    /// The program and its arguments, or one line for the shell
+    #[arg(required = true, trailing_var_arg = true)]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// `verify` checks the chain only
+    #[arg(value_parser = ["verify"])]
+    pub(crate) what: Option<String>,
+    /// The newest so many entries
+    #[arg(long, default_value_t = 50, value_name = "ENTRIES")]
+    pub(crate) tail: u32,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

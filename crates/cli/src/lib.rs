@@ -4,6 +4,7 @@
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
 mod args;
+mod by_hand;
 mod deploy;
 mod explain;
 mod logs;
@@ -61,6 +62,12 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Abort(options) => {
             platform::block_on(deploy::order(layout, options.site.as_deref(), "abort"))
         }
+        Verb::Hold(options) => platform::block_on(by_hand::hold(layout, &options)),
+        Verb::Maintenance(options) => platform::block_on(by_hand::maintenance(layout, &options)),
+        Verb::Scale(options) => platform::block_on(by_hand::scale(layout, &options)),
+        Verb::Exec(options) => by_hand::exec(layout, &options, false),
+        Verb::Run(options) => by_hand::exec(layout, &options, true),
+        Verb::Audit(options) => platform::block_on(by_hand::audit(layout, &options)),
         Verb::Down(options) => platform::block_on(platform::down(layout, &options)),
         Verb::Status(options) => platform::block_on(platform::status(layout, &options)),
         Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),

@@ -88,7 +88,8 @@ pub(crate) async fn run(
         failed(format!("`{program}` could not be started: {error}"))
             .next(format!("check that `{program}` is installed and in PATH"))
     })?;
-    let group = child.id();
+    // Also when this work is dropped: what the command started must not outlive a deployment.
+    let group = Group(child.id());
     let (sender, mut receiver) = mpsc::unbounded_channel();
     pump(child.stdout.take(), &sender);
     pump(child.stderr.take(), &sender);
@@ -109,19 +110,35 @@ pub(crate) async fn run(
     };
     let ended = tokio::time::timeout(LIMIT, work).await;
     let cause = match ended {
-        Ok(Ok(status)) if status.success() => return Ok(()),
+        Ok(Ok(status)) if status.success() => {
+            group.leave();
+            return Ok(());
+        }
         Ok(Ok(status)) => format!("it ended with {status}"),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => {
-            if let Some(group) = group {
-                seaworthy_sys::process::kill_group(group);
-            }
-            format!("it did not end within {} minutes", LIMIT.as_secs() / 60)
-        }
+        Err(_) => format!("it did not end within {} minutes", LIMIT.as_secs() / 60),
     };
     let mut fault = failed(cause);
     fault.evidence = tail.into();
     Err(fault)
+}
+
+/// The process group of a command; ended when this is dropped.
+struct Group(Option<u32>);
+
+impl Group {
+    /// The command ended well: what it left running on purpose stays.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            seaworthy_sys::process::kill_group(group);
+        }
+    }
 }
 
 fn pump(

@@ -15,6 +15,7 @@ use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
 use tokio::signal::unix::{SignalKind, signal};
 
+mod by_hand;
 mod ca;
 mod commands;
 mod crash;

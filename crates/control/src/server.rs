@@ -18,8 +18,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, DownRequest, ExplainRequest, Hello, OrderRequest, Progress, ReleasesRequest,
-    RestartRequest, RollbackRequest, VERSION,
+    ApplyRequest, AuditRequest, DownRequest, ExecRequest, ExplainRequest, GateRequest, Hello,
+    OrderRequest, Progress, ReleasesRequest, RestartRequest, RollbackRequest, ScaleRequest,
+    VERSION,
 };
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{explain, lifecycle, status};
+use crate::{by_hand, explain, lifecycle, status};
 
 type Shared = State<Arc<Platform>>;
 
@@ -62,6 +63,10 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/rollback", post(roll_back))
         .route("/v1/releases", post(releases))
         .route("/v1/order", post(order))
+        .route("/v1/gate", post(gate))
+        .route("/v1/scale", post(scale))
+        .route("/v1/exec", post(exec))
+        .route("/v1/audit", post(audit))
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
@@ -170,6 +175,34 @@ fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {
         Some((Ok::<_, Infallible>(Bytes::from(line)), receiver))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(each)).into_response()
+}
+
+async fn gate(
+    State(platform): Shared,
+    Json(request): Json<GateRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::gate(&platform, &request).await.map_err(Refusal)?).into_response())
+}
+
+async fn scale(
+    State(platform): Shared,
+    Json(request): Json<ScaleRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::scale(&platform, &request).map_err(Refusal)?).into_response())
+}
+
+async fn exec(
+    State(platform): Shared,
+    Json(request): Json<ExecRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::exec(&platform, &request).map_err(Refusal)?).into_response())
+}
+
+async fn audit(
+    State(platform): Shared,
+    Json(request): Json<AuditRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::audit(&platform, request.limit).map_err(Refusal)?).into_response())
 }
 
 async fn down(

@@ -292,8 +292,8 @@ impl World {
     /// tried, when nothing of it serves (any more), gets what everybody gets.
     fn stand_in(&self, all: &mut BTreeMap<String, Vec<Endpoint>>) {
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
-            let begun = |rollout: &&Rollout| !matches!(rollout.phase, RolloutPhase::Start { .. });
-            if site.rollout.as_ref().filter(begun).is_none() {
+            let trying = |rollout: &Rollout| matches!(rollout.phase, RolloutPhase::Start { .. });
+            if site.rollout.as_ref().is_none_or(trying) {
                 continue;
             }
             for service in site.programs().into_iter().filter(|service| site.changes(service)) {

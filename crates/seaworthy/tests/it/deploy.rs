@@ -173,3 +173,101 @@ fn a_plan_says_what_will_happen_and_changes_nothing() {
     ]);
     assert_eq!(served(&sandbox), "old");
 }
+
+#[test]
+fn a_git_reference_or_an_archive_is_deployed_and_what_is_none_is_named() {
+    let sandbox = sandbox();
+    sandbox.up(&level("zero", ""));
+    let project = sandbox.write(&level("committed", ""));
+    let shell = |line: &str| {
+        let status =
+            std::process::Command::new("sh").arg("-c").arg(line).current_dir(&project).status();
+        assert!(status.unwrap().success(), "{line}");
+    };
+    shell(
+        "git init -q -b main . && git add -A && git -c user.name=a -c user.email=a@b commit -qm one",
+    );
+    sandbox.write(&level("only in the folder", ""));
+    let with = |options: &[&str]| {
+        let mut words = vec!["deploy".into(), project.clone().into_os_string()];
+        words.extend(options.iter().map(Into::into));
+        sandbox.run(words)
+    };
+    with(&["--git", "main", "--no-watch"]).success();
+    assert_eq!(served(&sandbox), "committed");
+    with(&["--git", "mian"]).code(1).says(["SW-REL-010", "`mian`", "there are: main"]);
+    with(&["--git=--output=/tmp/x"]).code(1).says(["SW-REL-010"]);
+    shell("tar cf ../archive.tar . && printf 'no archive' > ../broken.tar");
+    let archive = |name: &str| {
+        let line = format!(
+            "{} deploy --stdin --no-watch < {}",
+            sandbox.folder().join("bin/seaworthy").display(),
+            project.parent().unwrap().join(name).display()
+        );
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(line).env("SEAWORTHY_STATE", sandbox.state());
+        command.env("SEAWORTHY_RUN", sandbox.folder().join("run")).output().unwrap()
+    };
+    assert!(archive("archive.tar").status.success());
+    assert_eq!(served(&sandbox), "only in the folder");
+    let broken = archive("broken.tar");
+    let said = String::from_utf8_lossy(&broken.stderr).into_owned();
+    assert!(!broken.status.success() && said.contains("SW-REL-010"), "{said}");
+    assert_eq!(std::fs::read_dir(sandbox.state().join("incoming")).unwrap().count(), 0);
+}
+
+#[test]
+fn going_back_behind_a_migration_needs_a_word_and_a_named_release_is_found_by_its_number() {
+    let sandbox = sandbox();
+    let migrating = |name: &str| {
+        let web =
+            FakeApp::new().key(&format!("env = {{ LEVEL = \"{name}\" }}\nmigrate = \"true\""));
+        Site::new("shop").app("web", web).file("level", name)
+    };
+    sandbox.up(&migrating("one"));
+    deploy(&sandbox, &migrating("two"), &["--no-watch"]).success();
+    sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-009", "--keep-schema"]);
+    sandbox.run(["rollback", "shop", "--to", "r1", "--keep-schema"]).success();
+    assert_eq!(served(&sandbox), "one");
+    sandbox.run(["rollback", "shop", "--to", "r9"]).code(1).says(["SW-REL-008", "r9"]);
+    sandbox.run(["releases", "shop"]).success().says(["* r1-", "was live", "rollback"]);
+}
+
+#[test]
+fn a_build_that_fails_hangs_or_is_left_alone_leaves_what_runs() {
+    let sandbox = sandbox();
+    sandbox.up(&level("old", ""));
+    let building = |command: &str| {
+        Site::new("shop")
+            .app("web", FakeApp::new().key(&format!("build = {command}")))
+            .file("x", command)
+    };
+    deploy(&sandbox, &building("\"false\""), &[]).code(1).says(["SW-REL-001", "`false` failed"]);
+    // Interrupted at the terminal it goes on; the word `abort` ends it with all that it started.
+    let project = sandbox.write(&building("{ shell = \"sleep 600 & wait\" }"));
+    let mut hanging = sandbox.spawn(["deploy".as_ref(), project.as_os_str()]);
+    eventually("it builds", LIMIT, || {
+        let list = sandbox.run(["releases", "shop", "--json"]);
+        list.raw_stdout().contains("\"state\": \"build\"")
+    });
+    hanging.interrupt();
+    hanging.finish(LIMIT).code(130).says(["goes on in the background"]);
+    let sleeping = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let folder = sandbox.state();
+        all.filter(|entry| {
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder))
+                && std::fs::read(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line.starts_with(b"sleep"))
+        })
+        .count()
+    };
+    assert_eq!(sleeping(), 1);
+    sandbox.run(["abort", "shop"]).success();
+    eventually("the build ended whole", LIMIT, || sleeping() == 0);
+    eventually("it is aborted", LIMIT, || {
+        releases(&sandbox)["deployments"][0]["state"] == "aborted"
+    });
+    assert_eq!(served(&sandbox), "old");
+    deploy(&sandbox, &level("new", ""), &["--no-watch"]).success();
+}
