@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use crate::serve::Record;
 use crate::snapshot::Instance;
 use crate::static_files::FileBody;
-use crate::upstream::{InFlight, Link};
+use crate::upstream::{Exchange, InFlight};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -31,7 +31,6 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pieces: Cell<u64>,
-    done: Cell<bool>,
     fault: Cell<Option<(StatusCode, &'static str)>>,
 }
 
@@ -39,11 +38,6 @@ impl Progress {
     /// Grows with each piece that was passed on.
     pub(crate) fn seen(&self) -> u64 {
         self.pieces.get()
-    }
-
-    /// Whether all of it was passed on.
-    pub(crate) fn is_done(&self) -> bool {
-        self.done.get()
     }
 
     /// What was wrong with it.
@@ -104,14 +98,10 @@ impl HttpBody for RequestBody {
                 }
                 upload.left -= size;
                 upload.progress.pieces.set(upload.progress.pieces.get() + 1);
-                upload.progress.done.set(upload.body.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(_)) => upload.fail(CUT_OFF),
-            None => {
-                upload.progress.done.set(true);
-                Poll::Ready(None)
-            }
+            None => Poll::Ready(None),
         }
     }
 
@@ -142,7 +132,7 @@ pub(crate) enum Content {
 /// What is kept until an instance's response was read whole.
 #[derive(Debug)]
 struct Rest {
-    link: Link,
+    exchange: Exchange,
     instance: Arc<Instance>,
     local: Rc<Local>,
     _guard: InFlight,
@@ -151,7 +141,7 @@ struct Rest {
 /// An instance's response; at its end the connection goes back into the pool.
 #[derive(Debug)]
 pub(crate) struct FromInstance {
-    body: Incoming,
+    /// None once it ended.
     rest: Option<Rest>,
     idle: Option<Duration>,
     alarm: Option<Alarm>,
@@ -159,57 +149,52 @@ pub(crate) struct FromInstance {
 
 impl FromInstance {
     pub(crate) fn new(
-        body: Incoming,
-        link: Link,
+        exchange: Exchange,
         instance: Arc<Instance>,
         local: Rc<Local>,
         guard: InFlight,
         idle: Option<Duration>,
     ) -> Self {
-        let rest = Rest { link, instance, local, _guard: guard };
-        Self { body, rest: Some(rest), idle, alarm: None }
-    }
-
-    fn finish(&mut self) {
-        self.alarm = None;
-        if let Some(rest) = self.rest.take() {
-            rest.local.pool.put(&rest.instance, rest.link);
-        }
+        let rest = Rest { exchange, instance, local, _guard: guard };
+        Self { rest: Some(rest), idle, alarm: None }
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
-        let mut polled = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Pending, Some(rest)) = (&polled, &mut self.rest) {
-            rest.link.drive(context);
-            polled = Pin::new(&mut self.body).poll_frame(context);
-        }
-        match polled {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        match rest.exchange.poll_data(context) {
+            Poll::Ready(Some(piece)) => {
+                self.alarm = None;
+                Poll::Ready(Some(piece.map(Frame::data)))
+            }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(frame)) => {
-                self.alarm = None;
-                Poll::Ready(Some(frame.map_err(Into::into)))
-            }
             Poll::Pending => {
-                let (Some(idle), Some(rest)) = (self.idle, &self.rest) else {
-                    return Poll::Pending;
-                };
+                let Some(idle) = self.idle else { return Poll::Pending };
                 let alarm = self.alarm.get_or_insert_with(|| Alarm::new(&rest.local.watch));
                 ready!(alarm.poll(context, idle));
                 Poll::Ready(Some(Err("the instance sent nothing for the route's idle time".into())))
             }
         }
     }
+
+    fn left(&self) -> Option<u64> {
+        self.rest.as_ref().map_or(Some(0), |rest| rest.exchange.left())
+    }
+
+    fn finish(&mut self) {
+        self.alarm = None;
+        if let Some(rest) = self.rest.take() {
+            rest.exchange.finish(&rest.local, &rest.instance);
+        }
+    }
 }
 
 impl Drop for FromInstance {
     fn drop(&mut self) {
-        // hyper asks for no further frame when it has sent all it promised.
-        if self.body.is_end_stream() {
-            self.finish();
-        }
+        // Whether it was read whole or not; hyper asks for no further frame when it sent all it promised.
+        self.finish();
     }
 }
 
@@ -266,7 +251,7 @@ impl HttpBody for ResponseBody {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
             Content::File(file) => file.is_done(),
-            Content::Instance(response) => response.body.is_end_stream(),
+            Content::Instance(response) => response.left() == Some(0),
         }
     }
 
@@ -275,7 +260,9 @@ impl HttpBody for ResponseBody {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::File(file) => SizeHint::with_exact(file.left()),
-            Content::Instance(response) => response.body.size_hint(),
+            Content::Instance(response) => {
+                response.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

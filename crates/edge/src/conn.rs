@@ -31,11 +31,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 struct SameThread;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for SameThread {
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SameThread {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        tokio::task::spawn_local(future);
     }
 }
 
@@ -106,7 +104,8 @@ async fn serve_http2(
 ) {
     let of_service = Rc::clone(local);
     let service = service_fn(move |request| {
-        serve::handle(Rc::clone(&of_service), Arc::clone(&client), request)
+        // Boxed: the task of each stream is moved about before it runs.
+        Box::pin(serve::handle(Rc::clone(&of_service), Arc::clone(&client), request))
     });
     let mut builder = http2::Builder::new(SameThread);
     builder

@@ -5,7 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::route::{CompiledRoute, Rules, matches};
@@ -94,10 +96,7 @@ pub(crate) fn prepare(
     port: HeaderValue,
     rules: &Rules,
 ) {
-    strip(headers, way.upgrade, |name| {
-        // Any `X-Forwarded-*`; and `X_Forwarded_For` is `X-Forwarded-For` to many frameworks.
-        name.starts_with("x-forwarded-") || IDENTITY.contains(&name) || name.contains('_')
-    });
+    strip(headers, way.upgrade, imitates);
     headers.reserve(8);
     let host = headers.get(HOST).cloned();
     headers.insert(X_FORWARDED_FOR, address.clone());
@@ -111,6 +110,60 @@ pub(crate) fn prepare(
     headers.insert(X_FORWARDED_PORT, port);
     headers.insert(X_REQUEST_ID, way.id.clone());
     apply(headers, rules);
+}
+
+/// Writes the fields of a request for the instance as [`prepare`] would make them, without changing the
+/// map: most requests meet no rule, and a map is dear to change. Framing is not written.
+pub(crate) fn encode(
+    out: &mut Vec<u8>,
+    headers: &HeaderMap,
+    way: &Way<'_>,
+    address: &HeaderValue,
+    port: &HeaderValue,
+) {
+    let named = named_by_connection(headers, way.upgrade);
+    for (name, value) in headers {
+        let text = name.as_str();
+        if !(ends_here(text, way.upgrade) || imitates(text) || named.contains(name)) {
+            field(out, text, value.as_bytes());
+        }
+    }
+    if way.upgrade {
+        field(out, "connection", b"upgrade");
+    }
+    field(out, "x-forwarded-for", address.as_bytes());
+    field(out, "x-real-ip", address.as_bytes());
+    field(out, "x-forwarded-proto", if way.tls { b"https" } else { b"http" });
+    if let Some(host) = headers.get(HOST) {
+        field(out, "x-forwarded-host", host.as_bytes());
+    }
+    field(out, "x-forwarded-port", port.as_bytes());
+    field(out, "x-request-id", way.id.as_bytes());
+}
+
+/// Writes all fields but those that frame the body.
+pub(crate) fn encode_all(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a header says who the client is: any `X-Forwarded-*`; and `X_Forwarded_For` is
+/// `X-Forwarded-For` to many frameworks.
+fn imitates(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || IDENTITY.contains(&name)
+        || memchr::memchr(b'_', name.as_bytes()).is_some()
 }
 
 /// Makes a response's headers fit for the client. `upstream` is the instance it came from.
@@ -154,30 +207,20 @@ fn apply(headers: &mut HeaderMap, rules: &Rules) {
     }
 }
 
-/// Headers that are about one connection (RFC 9110 § 7.6.1).
-const HOP_BY_HOP: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// Removes what ends here: what is about one connection, what `Connection` names, and `others`.
-fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) {
-    // What must never be removed by naming it: the request would mean something else.
-    let vital = |name: &HeaderName| {
-        *name == HOST || *name == CONTENT_LENGTH || (upgrade && *name == UPGRADE)
-    };
-    // Mostly empty, and an empty list costs nothing.
-    let mut doomed: Vec<HeaderName> = Vec::new();
-    for name in headers.keys() {
-        if (HOP_BY_HOP.contains(&name.as_str()) || others(name.as_str())) && !vital(name) {
-            doomed.push(name.clone());
-        }
+/// Whether a header is about one connection (RFC 9110 § 7.6.1), or frames the body.
+fn ends_here(name: &str, upgrade: bool) -> bool {
+    match name {
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer"
+        | "transfer-encoding" | "content-length" => true,
+        "upgrade" => !upgrade,
+        _ => false,
     }
+}
+
+/// What `Connection` names besides the usual: it ends here too, but for what must never be removed by
+/// naming it, since the request would mean something else.
+fn named_by_connection(headers: &HeaderMap, upgrade: bool) -> Vec<HeaderName> {
+    let mut named = Vec::new();
     for line in headers.get_all(CONNECTION) {
         let words = line.to_str().unwrap_or_default().split(',').map(str::trim);
         let unusual = words.filter(|word| {
@@ -185,7 +228,23 @@ fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) 
                 .iter()
                 .any(|usual| usual.eq_ignore_ascii_case(word))
         });
-        doomed.extend(unusual.filter_map(|word| word.parse().ok()).filter(|name| !vital(name)));
+        let vital = |name: &HeaderName| {
+            *name == HOST || *name == CONTENT_LENGTH || (upgrade && *name == UPGRADE)
+        };
+        named.extend(unusual.filter_map(|word| word.parse().ok()).filter(|name| !vital(name)));
+    }
+    named
+}
+
+/// Removes what ends here: what is about one connection, what `Connection` names, and `others`.
+fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) {
+    // Mostly empty, and an empty list costs nothing.
+    let mut doomed = named_by_connection(headers, upgrade);
+    for name in headers.keys() {
+        let text = name.as_str();
+        if (ends_here(text, upgrade) && *name != CONTENT_LENGTH) || others(text) {
+            doomed.push(name.clone());
+        }
     }
     doomed.iter().for_each(|name| drop(headers.remove(name)));
     if upgrade {
@@ -275,6 +334,46 @@ mod tests {
         assert!(headers.values().all(|value| value != "6.6.6.6"), "{headers:?}");
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.7");
         assert_eq!(headers[HOST], "a.example");
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_changed_map_would_say() {
+        let id = HeaderValue::from_static("X");
+        let given: &[(&str, &str)] = &[
+            ("host", "a.example:8443"),
+            ("accept", "text/html"),
+            ("accept", "*/*"),
+            ("connection", "keep-alive, x-hop, host"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("content-length", "5"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-user", "root"),
+            ("x_real_ip", "6.6.6.6"),
+            ("proxy", "http://evil"),
+            ("cookie", "a=1"),
+        ];
+        for upgrade in [false, true] {
+            let way = Way { upgrade, ..context(&id) };
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            let (address, port) = (HeaderValue::from_static("192.0.2.7"), HeaderValue::from(443));
+            let mut written = Vec::new();
+            encode(&mut written, &headers, &way, &address, &port);
+            prepare(&mut headers, &way, address, port, &Rules::default());
+            let mut changed = Vec::new();
+            encode_all(&mut changed, &headers);
+            let sorted = |bytes: Vec<u8>| {
+                let text = String::from_utf8(bytes).unwrap();
+                let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(written), sorted(changed));
+        }
     }
 
     #[test]

@@ -11,4 +11,6 @@ mod chunked;
 mod guard;
 mod head;
 
+pub(crate) use chunked::Chunked;
 pub(crate) use guard::{Guard, Refused};
+pub(crate) use head::Refusal;

@@ -19,6 +19,7 @@ mod access_log;
 mod body;
 mod candidate;
 mod conn;
+mod counter;
 mod forwarded;
 mod gate;
 mod h1;

@@ -86,7 +86,10 @@ pub(crate) async fn handle(
     let (parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
-    let id = HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
+    let mut id =
+        HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
+    // It never comes again, so that no table of HTTP/2 need remember it.
+    id.set_sensitive(client.http2);
     let passed = pass_gate(&local, &client, &parts).await;
     let result = match passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
@@ -127,7 +130,7 @@ pub(crate) async fn handle(
     if !client.http2 && !way.upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    local.shared.requests.fetch_add(1, Ordering::Relaxed);
+    local.shared.requests.add();
     record.status = status.as_u16();
     Ok(response.map(|body| body.logged(record)))
 }

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxHashMap;
+
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
+use crate::counter::Counter;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::route::{RouteError, Table};
 use crate::tls::Resolver;
@@ -29,13 +32,12 @@ pub(crate) struct Instance {
 /// What goes on with it, over all threads and snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) pooled: AtomicU64,
+    pub(crate) in_flight: Counter,
+    pub(crate) pooled: Counter,
     /// Taken out by the edge itself: it refused a connection.
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
     pub(crate) retired: AtomicBool,
-    answered: AtomicU64,
     errors: AtomicU64,
     times: [AtomicU64; TIMES],
 }
@@ -43,7 +45,6 @@ pub(crate) struct Load {
 impl Load {
     /// Counts an answer, or that none came; so many microseconds after the request was sent.
     pub(crate) fn count(&self, failed: bool, micros: u64) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
         if failed {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -67,7 +68,7 @@ pub(crate) struct Service {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) table: Arc<Table>,
-    pub(crate) services: Arc<HashMap<String, Service>>,
+    pub(crate) services: Arc<FxHashMap<String, Arc<Service>>>,
 }
 
 /// What lives as long as the process.
@@ -78,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
     pub(crate) connections: AtomicU64,
-    pub(crate) requests: AtomicU64,
+    pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
     pub(crate) upgraded: AtomicU64,
     pub(crate) waiting: AtomicU32,
@@ -117,7 +118,7 @@ impl Shared {
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
             connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
+            requests: Counter::default(),
             failed: AtomicU64::new(0),
             upgraded: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
@@ -157,7 +158,7 @@ impl Shared {
     /// A snapshot with these instances.
     pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) -> Arc<Snapshot> {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut services = HashMap::new();
+        let mut services = FxHashMap::default();
         let mut living = Vec::new();
         for (key, list) in &endpoints.services {
             let mut service = Service::default();
@@ -178,14 +179,12 @@ impl Shared {
                     EndpointState::Draining => {}
                 }
             }
-            services.insert(key.clone(), service);
+            services.insert(key.clone(), Arc::new(service));
         }
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| {
-            load.in_flight.load(Ordering::Relaxed) == 0 && load.pooled.load(Ordering::Relaxed) == 0
-        };
+        let idle = |load: &Load| load.in_flight.get() == 0 && load.pooled.get() == 0;
         loads.retain(|place, load| living.contains(place) || !idle(load));
         drop(loads);
         self.replace(Snapshot {
@@ -199,12 +198,12 @@ impl Shared {
         let mut instances: BTreeMap<String, InstanceLoad> = BTreeMap::new();
         for ((name, _), load) in self.loads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let entry = instances.entry(name.clone()).or_default();
-            entry.in_flight += count(&load.in_flight);
-            entry.pooled += count(&load.pooled);
-            entry.answered += count(&load.answered);
+            entry.in_flight += load.in_flight.get();
+            entry.pooled += load.pooled.get();
             entry.errors += count(&load.errors);
             entry.times.resize(TIMES, 0);
             entry.times.iter_mut().zip(&load.times).for_each(|(sum, one)| *sum += count(one));
+            entry.answered = entry.times.iter().sum();
             if load.out.load(Ordering::Relaxed) {
                 entry.out = Some("it refused a connection".to_owned());
             }
@@ -216,7 +215,7 @@ impl Shared {
             endpoints,
             keys,
             connections: count(&self.connections),
-            requests: count(&self.requests),
+            requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
             instances,

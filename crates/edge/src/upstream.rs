@@ -4,26 +4,33 @@
 //! is bounded for each request ([`RETRIES`]) and for the service ([`Budget`]), so that a struggling
 //! service is not given a multiple of its load; a response's connection is driven by who reads it, so
 //! that a request needs no second task. Rooms: [`choose`] (which instance), [`link`] (a connection),
-//! [`pool`] (idle ones). Not here: headers, and what the client is told.
+//! [`pool`] (idle ones), [`exchange`] (a request and its response on it: [`sending`], [`response`]). Not here: headers, and what the client is told.
 
 mod budget;
 mod choose;
+mod exchange;
 mod link;
 mod pool;
+mod response;
+mod rooms;
+mod sending;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 pub(crate) use budget::Budget;
-pub(crate) use link::Link;
+pub(crate) use exchange::Exchange;
+use exchange::Lost;
 pub(crate) use pool::Pool;
+pub(crate) use rooms::Rooms;
+use sending::Sending;
 
 use crate::body::{Progress, RequestBody};
 use crate::model::Settings;
@@ -33,6 +40,20 @@ use crate::worker::Local;
 
 /// Tries after the first, once something was sent.
 const RETRIES: u32 = 2;
+
+/// A request as it is to be sent.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) parts: &'a Parts,
+    /// Writes its fields, but for those that frame the body.
+    pub(crate) fields: &'a dyn Fn(&mut Vec<u8>),
+    pub(crate) body: RequestBody,
+    /// How far the body got, where there is one.
+    pub(crate) progress: Option<&'a Progress>,
+    /// It may be sent a second time.
+    pub(crate) replayable: bool,
+    /// When it began.
+    pub(crate) begun: Instant,
+}
 
 /// Why no answer came.
 #[derive(Debug)]
@@ -45,12 +66,12 @@ pub(crate) struct Failure {
 /// An answer, and where it came from.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<()>,
+    /// The body comes from here.
+    pub(crate) exchange: Exchange,
     pub(crate) instance: Arc<Instance>,
     pub(crate) guard: InFlight,
     pub(crate) retries: u32,
-    /// Goes back into the pool when the response is read whole.
-    pub(crate) link: Link,
 }
 
 /// Counts a request as under way until it is dropped.
@@ -59,14 +80,14 @@ pub(crate) struct InFlight(Arc<Load>);
 
 impl InFlight {
     fn new(load: &Arc<Load>) -> Self {
-        load.in_flight.fetch_add(1, Ordering::Relaxed);
+        load.in_flight.add();
         Self(Arc::clone(load))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.sub();
     }
 }
 
@@ -84,52 +105,49 @@ pub(crate) async fn send(
     local: &Rc<Local>,
     service: &str,
     settings: &Settings,
-    request: Request<RequestBody>,
-    progress: Option<&Progress>,
-    replayable: bool,
+    request: Outgoing<'_>,
 ) -> Result<Answer, Failure> {
-    let begun = Instant::now();
-    let mut request = Some(request);
+    let Outgoing { begun, progress, replayable, .. } = request;
+    let mut sending = Sending::new(request, local.rooms.head());
     let mut refused: Vec<SocketAddr> = Vec::new();
     let mut retries = 0;
     loop {
-        let instance = choose::choose(local, service, begun, &mut refused).await?;
+        let (service, instance) = choose::choose(local, service, begun, &mut refused).await?;
         let guard = InFlight::new(&instance.load);
-        let Ok((mut link, reused)) = link::get(local, &instance, settings).await else {
+        let Ok((link, reused)) = link::get(local, &instance, settings, (replayable, begun)).await
+        else {
             choose::take_out(local, &instance);
             refused.push(instance.address);
             continue;
         };
-        let Some(outgoing) = request.take() else { return Err(lost(&instance)) };
-        let copy = replayable.then(|| copy_of(&outgoing));
+        let mut exchange = Exchange::new(link, sending);
+        let failed =
+            |status, cause| Failure { status, cause, instance: Some(Arc::clone(&instance.name)) };
         let asked = Instant::now();
         let count = |failed| instance.load.count(failed, asked.elapsed().as_micros() as u64);
-        match exchange(local, &mut link, outgoing, settings, progress).await {
+        match head(local, &mut exchange, settings, progress).await {
             Ok(response) => {
-                local.credit(service);
+                service.budget.credit();
                 count(response.status().is_server_error());
-                return Ok(Answer { response, instance, guard, retries, link });
+                return Ok(Answer { response, exchange, instance, guard, retries });
             }
             Err(Broken::TimedOut(cause)) => {
                 count(true);
-                return Err(Failure {
-                    status: StatusCode::GATEWAY_TIMEOUT,
-                    cause,
-                    instance: Some(Arc::clone(&instance.name)),
-                });
+                return Err(failed(StatusCode::GATEWAY_TIMEOUT, cause));
             }
-            Err(Broken::Ended(unsent, cause)) => {
+            Err(Broken::Lost(Lost::Client(cause))) => {
+                return Err(failed(StatusCode::BAD_REQUEST, cause));
+            }
+            Err(Broken::Lost(Lost::Instance(cause))) => {
+                sending = exchange.into_sending();
                 // What was not sent costs the service nothing, and a stale connection is nobody's fault.
-                let free = unsent.is_some() || reused;
-                let allowed = free || (retries < RETRIES && local.debit(service));
-                request = unsent.map(|request| *request).or(copy).filter(|_| allowed);
-                if request.is_none() {
+                let free = !sending.has_begun() || reused;
+                let again = (!sending.has_begun() || replayable)
+                    && (free || (retries < RETRIES && service.budget.debit()))
+                    && sending.restart();
+                if !again {
                     count(true);
-                    return Err(Failure {
-                        status: StatusCode::BAD_GATEWAY,
-                        cause,
-                        instance: Some(Arc::clone(&instance.name)),
-                    });
+                    return Err(failed(StatusCode::BAD_GATEWAY, cause));
                 }
                 retries += 1;
                 if !reused {
@@ -140,69 +158,36 @@ pub(crate) async fn send(
     }
 }
 
-fn lost(instance: &Instance) -> Failure {
-    Failure {
-        status: StatusCode::BAD_GATEWAY,
-        cause: "the request was sent and cannot be repeated".to_owned(),
-        instance: Some(Arc::clone(&instance.name)),
-    }
-}
-
-/// A copy to be sent again; only of requests without a body.
-fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
 /// How an exchange failed.
 enum Broken {
     TimedOut(String),
-    /// The connection ended; the request comes back where nothing of it was sent.
-    Ended(Option<Box<Request<RequestBody>>>, String),
+    Lost(Lost),
 }
 
 /// Sends, and waits for the head of the response: while the body goes out, each piece within the idle
 /// time; after it, the head within the response time.
-async fn exchange(
+async fn head(
     local: &Rc<Local>,
-    link: &mut Link,
-    request: Request<RequestBody>,
+    exchange: &mut Exchange,
     settings: &Settings,
     progress: Option<&Progress>,
-) -> Result<Response<Incoming>, Broken> {
-    let mut sent = std::pin::pin!(link.send(request));
+) -> Result<Response<()>, Broken> {
     let mut alarm = Alarm::new(&local.watch);
     let mut last = None;
     std::future::poll_fn(|context| {
-        let mut polled = sent.as_mut().poll(context);
-        if polled.is_pending() {
-            link.drive(context);
-            polled = sent.as_mut().poll(context);
-        }
-        match polled {
-            Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
-            Poll::Ready(Err(mut error)) => {
-                let unsent = error.take_message().map(Box::new);
-                let cause =
-                    format!("the connection ended before the answer: {}", error.into_error());
-                return Poll::Ready(Err(Broken::Ended(unsent, cause)));
-            }
-            Poll::Pending => {}
+        if let Poll::Ready(head) = exchange.poll_head(context) {
+            return Poll::Ready(head.map_err(Broken::Lost));
         }
         let now = progress.map(Progress::seen);
         if now != last {
             alarm.clear();
             last = now;
         }
-        let uploading = progress.is_some_and(|progress| !progress.is_done());
-        let (limit, what) = if uploading {
+        let (limit, what) = if exchange.is_sent() {
+            (settings.response_ms, "no answer")
+        } else {
             let Some(idle) = settings.idle_ms else { return Poll::Pending };
             (idle, "nothing of the request was taken")
-        } else {
-            (settings.response_ms, "no answer")
         };
         alarm
             .poll(context, Duration::from_millis(limit))

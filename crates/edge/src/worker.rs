@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use crate::conn;
 use crate::snapshot::{Counted, Shared, Snapshot};
-use crate::upstream::Pool;
+use crate::upstream::{Pool, Rooms};
 use crate::watch::Watch;
 
 /// What a worker is told.
@@ -103,6 +103,7 @@ pub(crate) struct Local {
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
+    pub(crate) rooms: Rooms,
     pub(crate) ids: Arc<Ids>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) thread: u16,
@@ -116,18 +117,6 @@ impl Local {
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
-    }
-
-    /// A request of a service was answered.
-    pub(crate) fn credit(&self, service: &str) {
-        if let Some(service) = self.snapshot.borrow().services.get(service) {
-            service.budget.credit();
-        }
-    }
-
-    /// Whether a request of a service may be sent again.
-    pub(crate) fn debit(&self, service: &str) -> bool {
-        self.snapshot.borrow().services.get(service).is_some_and(|service| service.budget.debit())
     }
 }
 
@@ -146,6 +135,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
             drain: Notify::new(),
             draining: Cell::new(false),
             pool: Pool::default(),
+            rooms: Rooms::default(),
             ids,
             watch: Arc::default(),
             thread,
@@ -187,7 +177,9 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 async fn sweep(local: Rc<Local>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        local.pool.close_idle();
-        local.shared.log.flush_thread(local.thread);
+        let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
+        if idle {
+            local.rooms.clear();
+        }
     }
 }

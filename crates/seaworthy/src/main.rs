@@ -56,6 +56,8 @@ fn edge(arguments: &[String]) -> Exit {
 }
 
 fn compress(arguments: &[String]) -> Exit {
+    // It may take as long as it likes; what serves goes first. Refused, it only competes.
+    seaworthy_sys::process::yield_to_others();
     match arguments.first().map(|file| seaworthy_sys::logfile::compress(file.as_ref())) {
         Some(Ok(())) => Exit::Ok,
         Some(Err(error)) => complain("compress-log", &error),

@@ -255,6 +255,14 @@ pub fn drop_to_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     check(unsafe { libc::setresuid(uid, uid, uid) })
 }
 
+/// Takes only the CPU that nobody else wants: the lowest priority there is for all of this process.
+pub fn yield_to_others() {
+    rustix::process::nice(19).ok();
+    let idle = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a pid of 0 is this process, and the parameter lives until the call returns.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
+}
+
 /// Tells glibc's allocator to keep one arena and give memory back: our processes idle most of their life.
 pub fn lower_memory_use() {
     // SAFETY: mallopt takes numbers only and is called before threads start.

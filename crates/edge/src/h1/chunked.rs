@@ -1,6 +1,6 @@
 //! Chunked bodies, followed without being decoded: where the next chunk begins and where the body ends.
 //!
-//! Only the framing is looked at; hyper decodes. Extensions are let through within a line of 256 bytes
+//! Only the framing is looked at; of requests hyper decodes the rest, of responses `upstream`. Extensions are let through within a line of 256 bytes
 //! (hyper bounds their sum), since nobody behind us sees them. Invariant: what counts as a line here ends
 //! in CR LF, so both see the same chunks.
 
@@ -13,7 +13,7 @@ const MAX_TRAILERS: usize = 8 << 10;
 
 /// Where in a chunked body the next byte lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(crate) enum Chunked {
     Size,
     /// So many bytes of the chunk are still to come.
     Data(u64),
@@ -29,54 +29,76 @@ impl Chunked {
         let mut passed = 0;
         loop {
             let rest = &bytes[passed..];
-            let step = match *self {
-                Self::Done => return Ok(passed),
-                Self::Size => match line(rest, MAX_SIZE_LINE, "the size of a chunk is too long")? {
-                    None => return Ok(passed),
-                    Some(text) => {
-                        *self = match size(text)? {
-                            0 => Self::Trailers(0),
-                            size => Self::Data(size),
-                        };
-                        text.len() + 2
-                    }
-                },
+            passed += match *self {
                 Self::Data(left) => {
                     let here = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    *self = if here as u64 == left {
-                        Self::DataEnd
-                    } else {
-                        Self::Data(left - here as u64)
-                    };
+                    self.took(here);
                     if here == 0 {
                         return Ok(passed);
                     }
                     here
                 }
-                Self::DataEnd => match rest {
-                    [b'\r', b'\n', ..] => {
-                        *self = Self::Size;
-                        2
-                    }
-                    [] | [b'\r'] => return Ok(passed),
-                    _ => return Err(bad("a chunk is longer than its size")),
+                _ => match self.framing(rest)? {
+                    0 => return Ok(passed),
+                    framing => framing,
                 },
-                Self::Trailers(before) => {
-                    match line(rest, MAX_TRAILERS - before, "the trailers are too long")? {
-                        None => return Ok(passed),
-                        Some([]) => {
-                            *self = Self::Done;
-                            2
-                        }
-                        Some(text) => {
-                            field(text)?;
-                            *self = Self::Trailers((before + text.len() + 2).min(MAX_TRAILERS));
-                            text.len() + 2
-                        }
-                    }
-                }
             };
+        }
+    }
+
+    /// Moves past framing, up to data, the end, or the end of `bytes`; returns how many bytes that were.
+    pub(crate) fn framing(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let mut passed = 0;
+        while let Some(step) = self.step(&bytes[passed..])? {
             passed += step;
+        }
+        Ok(passed)
+    }
+
+    /// So many bytes of the chunk's data were taken.
+    pub(crate) fn took(&mut self, bytes: usize) {
+        if let Self::Data(left) = *self {
+            let left = left - (bytes as u64).min(left);
+            *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };
+        }
+    }
+
+    /// Moves past one line or line end of framing; nothing where there is data, the end, or too little.
+    fn step(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+        match *self {
+            Self::Done | Self::Data(_) => Ok(None),
+            Self::Size => {
+                let Some(text) = line(bytes, MAX_SIZE_LINE, "the size of a chunk is too long")?
+                else {
+                    return Ok(None);
+                };
+                *self = match size(text)? {
+                    0 => Self::Trailers(0),
+                    size => Self::Data(size),
+                };
+                Ok(Some(text.len() + 2))
+            }
+            Self::DataEnd => match bytes {
+                [b'\r', b'\n', ..] => {
+                    *self = Self::Size;
+                    Ok(Some(2))
+                }
+                [] | [b'\r'] => Ok(None),
+                _ => Err(bad("a chunk is longer than its size")),
+            },
+            Self::Trailers(before) => {
+                let Some(text) = line(bytes, MAX_TRAILERS - before, "the trailers are too long")?
+                else {
+                    return Ok(None);
+                };
+                if text.is_empty() {
+                    *self = Self::Done;
+                } else {
+                    field(text)?;
+                    *self = Self::Trailers((before + text.len() + 2).min(MAX_TRAILERS));
+                }
+                Ok(Some(text.len() + 2))
+            }
         }
     }
 }

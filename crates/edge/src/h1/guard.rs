@@ -64,7 +64,7 @@ pub(crate) struct Refused {
 
 impl Refused {
     fn answer(&self, refusal: Refusal) -> Bytes {
-        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.requests.add();
         crate::serve::refused(
             &self.shared,
             self.ids.next(),

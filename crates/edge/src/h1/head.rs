@@ -17,9 +17,9 @@ const MAX_FIELDS: usize = 100;
 
 /// Why a request is not passed on. The cause is for the log, the client gets the status only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) cause: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) cause: &'static str,
 }
 
 /// A 400.

@@ -227,6 +227,11 @@ pub struct CompiledHeaderRules {
 }
 
 impl CompiledHeaderRules {
+    /// Whether nothing is changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
     /// Parses rules. The error is the name of the header that cannot be used.
     pub fn build(rules: &model::HeaderRules) -> Result<Self, String> {
         let name = |text: &String| {

@@ -7,25 +7,24 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 
 use super::{Client, Record, Refusal, lists, record, refuse};
 use crate::body::{Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
 use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
-use crate::upstream::{self, Answer};
+use crate::upstream::{self, Answer, Outgoing};
 use crate::watch::Alarm;
 use crate::worker::Local;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Sends a request on, and gives the response with the address it came from.
 pub(super) async fn forward(
@@ -47,13 +46,36 @@ pub(super) async fn forward(
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
     let way = Way { tls: client.tls, host: &record.host, port: client.port, id, upgrade };
-    prepare(&mut parts, client, &way, record.client, &route);
+    complete(&mut parts);
+    let (address, port) = told(client, record.client);
+    let ruled = !route.request_rules.is_empty();
+    if ruled {
+        forwarded::prepare(
+            &mut parts.headers,
+            &way,
+            address.clone(),
+            port.clone(),
+            &route.request_rules,
+        );
+    }
+    let fields = |out: &mut Vec<u8>| {
+        if ruled {
+            forwarded::encode_all(out, &parts.headers);
+        } else {
+            forwarded::encode(out, &parts.headers, &way, &address, &port);
+        }
+    };
     let (body, progress) = outgoing(local, body, &route, idle);
-    let request = Request::from_parts(parts, body);
-    let begun = Instant::now();
-    let sent =
-        upstream::send(local, service, &route.settings, request, progress.as_deref(), replayable)
-            .await;
+    let begun = record.begun;
+    let request = Outgoing {
+        parts: &parts,
+        fields: &fields,
+        body,
+        progress: progress.as_deref(),
+        replayable,
+        begun,
+    };
+    let sent = upstream::send(local, service, &route.settings, request).await;
     record.upstream_micros = Some(record::micros(begun));
     let answer = match sent {
         Ok(answer) => answer,
@@ -74,26 +96,13 @@ pub(super) async fn forward(
         };
         return Ok((switch(local, client_upgrade, answer), address));
     }
-    let Answer { response, instance, guard, mut link, .. } = answer;
-    if let Some(text) = response.headers().get(KEEP_ALIVE).and_then(|value| value.to_str().ok()) {
-        link.note_patience(text);
-    }
-    let local = Rc::clone(local);
-    let response = response.map(|body| {
-        let body = FromInstance::new(body, link, instance, local, guard, idle);
-        ResponseBody::from(Content::Instance(body))
-    });
-    Ok((response, address))
+    let Answer { response, exchange, instance, guard, .. } = answer;
+    let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle);
+    Ok((response.map(|()| ResponseBody::from(Content::Instance(body))), address))
 }
 
-/// The client's head becomes ours.
-fn prepare(
-    parts: &mut Parts,
-    client: &Client,
-    way: &Way<'_>,
-    ip: std::net::IpAddr,
-    route: &CompiledRoute,
-) {
+/// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.
+fn complete(parts: &mut Parts) {
     if parts.headers.get_all(COOKIE).iter().nth(1).is_some() {
         join_cookies(&mut parts.headers);
     }
@@ -103,20 +112,13 @@ fn prepare(
     {
         parts.headers.insert(HOST, host);
     }
+}
+
+/// The client's address, and the port it came to, as the instance is told them.
+fn told(client: &Client, ip: std::net::IpAddr) -> (HeaderValue, HeaderValue) {
     let address =
         if ip == client.peer { client.peer_text.clone() } else { forwarded::address_value(ip) };
-    forwarded::prepare(
-        &mut parts.headers,
-        way,
-        address,
-        client.port_text.clone(),
-        &route.request_rules,
-    );
-    parts.version = Version::HTTP_11;
-    if parts.uri.authority().is_some() {
-        let target = parts.uri.path_and_query().cloned();
-        parts.uri = target.map(Uri::from).unwrap_or_default();
-    }
+    (address, client.port_text.clone())
 }
 
 /// The body as it goes to the instance; with its progress where there is one.
@@ -160,22 +162,19 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Both sides changed their protocol: bytes are copied until one side ends.
 fn switch(local: &Rc<Local>, client: OnUpgrade, answer: Answer) -> Response<ResponseBody> {
-    let Answer { mut response, guard, link, .. } = answer;
-    let instance = hyper::upgrade::on(&mut response);
-    if let Some(connection) = link.into_connection() {
-        tokio::task::spawn_local(async move {
-            // It ends as soon as it has handed over its socket.
-            connection.await.ok();
-        });
-    }
+    let Answer { response, exchange, guard, .. } = answer;
+    let (mut instance, behind) = exchange.into_stream();
     let shared = Arc::clone(&local.shared);
     tokio::task::spawn_local(async move {
-        let (Ok(client), Ok(instance)) = (client.await, instance.await) else { return };
+        let Ok(client) = client.await else { return };
         // Long-lived: it does not hold up the end of the instance's other work.
         drop(guard);
         let _open = shared.open_tunnel();
-        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-        tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
+        let mut client = TokioIo::new(client);
+        if client.write_all(&behind).await.is_ok() {
+            drop(behind);
+            tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
+        }
     });
-    response.map(|_| ResponseBody::from(Content::Empty))
+    response.map(|()| ResponseBody::from(Content::Empty))
 }

@@ -18,7 +18,7 @@ fn refused(cases: &[(&str, &str, &str)]) {
             wrong.push(format!("{name}: {status} wanted, got {:?}", statuses(&answer)));
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(wrong.is_empty(), "{wrong:#?} {:?}", upstream.seen.lock().unwrap());
     let seen = upstream.seen.lock().unwrap();
     assert!(!seen.iter().any(|one| one.contains("smuggled")), "{seen:?}");
     // Bodies that turn out bad may have been begun; nothing of the heads got through.

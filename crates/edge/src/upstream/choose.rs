@@ -33,9 +33,11 @@ pub(super) async fn choose(
     service: &str,
     begun: Instant,
     refused: &mut Vec<SocketAddr>,
-) -> Result<Arc<Instance>, Failure> {
-    if let Some(found) = local.current().services.get(service).and_then(|one| pick(one, refused)) {
-        return Ok(found);
+) -> Result<(Arc<Service>, Arc<Instance>), Failure> {
+    if let Some(service) = local.current().services.get(service)
+        && let Some(found) = pick(service, refused)
+    {
+        return Ok((Arc::clone(service), found));
     }
     wait(local, service, begun, refused).await
 }
@@ -53,7 +55,7 @@ fn pick(service: &Service, refused: &[SocketAddr]) -> Option<Arc<Instance>> {
     }
     let nth = || service.ready.iter().filter(fits).nth(rand::random_range(0..usable));
     let (a, b) = (nth()?, nth()?);
-    let busy = |one: &Instance| one.load.in_flight.load(Ordering::Relaxed);
+    let busy = |one: &Instance| one.load.in_flight.get();
     Some(Arc::clone(if busy(a) <= busy(b) { a } else { b }))
 }
 
@@ -63,7 +65,7 @@ async fn wait(
     service: &str,
     begun: Instant,
     refused: &mut Vec<SocketAddr>,
-) -> Result<Arc<Instance>, Failure> {
+) -> Result<(Arc<Service>, Arc<Instance>), Failure> {
     let unavailable = |cause: &str| Failure {
         status: StatusCode::SERVICE_UNAVAILABLE,
         cause: cause.to_owned(),
@@ -78,7 +80,7 @@ async fn wait(
             return Err(unavailable("the service has no instance"));
         };
         if let Some(instance) = pick(found, refused) {
-            return Ok(instance);
+            return Ok((Arc::clone(found), instance));
         }
         let (limit, cause) = match (found.starting, found.ready.is_empty()) {
             (true, _) => (WAIT, "no instance became ready within 30 s"),

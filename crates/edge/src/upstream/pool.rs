@@ -4,14 +4,14 @@
 //! Invariant: a connection to an instance that takes no more requests is neither kept nor handed out.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::Link;
+use super::link::Link;
+use rustc_hash::FxHashMap;
+
 use crate::snapshot::{Instance, Load};
 
 /// Kept idle at most.
@@ -28,42 +28,40 @@ struct Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        self.load.pooled.fetch_sub(1, Ordering::Relaxed);
+        self.load.pooled.sub();
     }
 }
 
 /// Idle connections of one thread, by the instance's address.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    idle: RefCell<FxHashMap<SocketAddr, Vec<Idle>>>,
 }
 
 impl Pool {
-    /// The connection that was used last and still lives.
-    pub(super) fn take(&self, address: SocketAddr, context: &mut Context<'_>) -> Option<Link> {
+    /// The connection that was used last and still lives, for a request that began `now`.
+    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
         let mut all = self.idle.borrow_mut();
         let list = all.get_mut(&address)?;
-        let now = Instant::now();
         while let Some(mut idle) = list.pop() {
-            let Some(mut link) = idle.link.take().filter(|_| now < idle.until) else { continue };
-            // It may have been closed, or have something left to do.
-            link.drive(context);
-            if link.is_ready() {
-                return Some(link);
+            // It may have been closed, or say something that nobody asked for.
+            let link = idle.link.take().filter(|link| now < idle.until && link.is_quiet());
+            if link.is_some() {
+                return link;
             }
         }
         None
     }
 
     /// Keeps a connection whose response was read whole.
-    pub(crate) fn put(&self, instance: &Instance, link: Link) {
+    pub(super) fn put(&self, instance: &Instance, link: Link) {
         if instance.load.retired.load(Ordering::Relaxed) {
             return;
         }
         let mut all = self.idle.borrow_mut();
         let list = all.entry(instance.address).or_default();
         if list.len() < MOST_IDLE {
-            instance.load.pooled.fetch_add(1, Ordering::Relaxed);
+            instance.load.pooled.add();
             let until = Instant::now() + link.patience;
             list.push(Idle { link: Some(link), until, load: Arc::clone(&instance.load) });
         }

@@ -1,0 +1,197 @@
+//! One request and its response on one connection, both ways at once.
+//!
+//! Whoever waits polls it: for the head ([`Exchange::poll_head`]), then for the body
+//! ([`Exchange::poll_data`]); what is left of the request goes out meanwhile. Invariants: an instance
+//! that answers before it took all of the request is heard; the connection is used again only when the
+//! request was sent whole, the response was read to its end, and nothing followed it.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Response, StatusCode};
+use tokio::net::TcpStream;
+
+use super::link::Link;
+use super::response::{self, Framing, Head};
+use super::sending::{Sending, Stuck};
+use crate::body::BodyError;
+use crate::h1::Chunked;
+use crate::snapshot::Instance;
+use crate::worker::Local;
+
+/// Why there is no head, and whose doing that is.
+#[derive(Debug)]
+pub(super) enum Lost {
+    Instance(String),
+    /// Its request cannot be sent at all.
+    Client(String),
+}
+
+/// A request on a connection, until its response was read.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    link: Link,
+    sending: Sending,
+    /// The instance takes no more of the request.
+    deaf: bool,
+    framing: Framing,
+    keep: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(link: Link, sending: Sending) -> Self {
+        Self { link, sending, deaf: false, framing: Framing::ToEnd, keep: false }
+    }
+
+    /// What was to be sent, after a failure.
+    pub(super) fn into_sending(self) -> Sending {
+        self.sending
+    }
+
+    /// Whether all of the request was sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sending.is_done()
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), BodyError> {
+        if self.deaf || self.sending.is_done() {
+            return Ok(());
+        }
+        match self.sending.poll(context, &mut self.link.stream) {
+            Poll::Ready(Err(Stuck::Client(error))) => Err(error),
+            Poll::Ready(Err(Stuck::Instance)) => {
+                self.deaf = true;
+                Ok(())
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The head of the response; 100 and its like are passed over, but for 101.
+    pub(super) fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, Lost>> {
+        let failed = |cause: String| Poll::Ready(Err(Lost::Instance(cause)));
+        if let Err(error) = self.poll_send(context) {
+            return Poll::Ready(Err(Lost::Client(error.to_string())));
+        }
+        loop {
+            match response::take(&mut self.link.bytes, &self.sending.method) {
+                Err(wrong) => return failed(format!("the answer was refused: {wrong}")),
+                Ok(Some(head)) if is_interim(&head) => continue,
+                Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
+                Ok(None) => {}
+            }
+            match ready!(self.link.poll_read(context, 0)) {
+                Ok(0) => return failed("the connection ended before the answer".to_owned()),
+                Ok(_) => {}
+                Err(error) => {
+                    return failed(format!("the connection ended before the answer: {error}"));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, head: Head) -> Response<()> {
+        (self.framing, self.keep) = (head.framing, head.keep);
+        self.link.note_patience(&head.headers);
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        response
+    }
+
+    /// Whether the body was read to its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.framing.is_over()
+    }
+
+    /// So many bytes of the body are still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(left) => Some(left),
+            Framing::Chunked(Chunked::Done) => Some(0),
+            Framing::Chunked(_) | Framing::ToEnd => None,
+        }
+    }
+
+    /// The next piece of the body; nothing at its end.
+    pub(crate) fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Err(error) = self.poll_send(context) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match self.take() {
+                Err(wrong) => return Poll::Ready(Some(Err(wrong.into()))),
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) if self.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+            }
+            let wanted = match self.framing {
+                Framing::Length(left) | Framing::Chunked(Chunked::Data(left)) => left,
+                _ => 0,
+            };
+            match ready!(self.link.poll_read(context, wanted)) {
+                Ok(0) if self.framing == Framing::ToEnd => self.framing = Framing::Length(0),
+                Ok(0) => return Poll::Ready(Some(Err("the response was cut off".into()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// What is there already.
+    fn take(&mut self) -> Result<Option<Bytes>, &'static str> {
+        let bytes = &mut self.link.bytes;
+        let wrong = |refusal: crate::h1::Refusal| refusal.cause;
+        let most = match &mut self.framing {
+            Framing::Length(left) => *left,
+            Framing::ToEnd => u64::MAX,
+            Framing::Chunked(chunked) => {
+                let framing = chunked.framing(bytes).map_err(wrong)?;
+                drop(bytes.split_to(framing));
+                if let Chunked::Data(left) = chunked { *left } else { 0 }
+            }
+        };
+        let here = bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        if here == 0 {
+            return Ok(None);
+        }
+        let piece = bytes.split_to(here).freeze();
+        match &mut self.framing {
+            Framing::Length(left) => *left -= here as u64,
+            Framing::ToEnd => {}
+            Framing::Chunked(chunked) => {
+                chunked.took(here);
+                // Where the end is here already it is known to be the end.
+                let framing = chunked.framing(bytes).map_err(wrong)?;
+                drop(bytes.split_to(framing));
+            }
+        }
+        Ok(Some(piece))
+    }
+
+    /// The response is not read any further: the connection goes back into the pool where it can.
+    pub(crate) fn finish(self, local: &Rc<Local>, instance: &Instance) {
+        let Self { mut link, sending, keep, framing, .. } = self;
+        let reusable = keep && framing.is_over() && sending.is_done() && link.bytes.is_empty();
+        local.rooms.keep(sending.into_buffer(), std::mem::take(&mut link.bytes));
+        if reusable {
+            local.pool.put(instance, link);
+        }
+    }
+
+    /// The connection itself after a 101, with what came behind the head.
+    pub(crate) fn into_stream(self) -> (TcpStream, BytesMut) {
+        (self.link.stream, self.link.bytes)
+    }
+}
+
+fn is_interim(head: &Head) -> bool {
+    head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
+}

@@ -1,0 +1,245 @@
+//! The head of an instance's response: read strictly, because what two readers could take for the end of
+//! a response in two ways would let one client's bytes become another client's answer.
+//!
+//! Invariants: a head that passes has exactly one framing; its values share the bytes that were read.
+//! Not here: what is done with the headers.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::h1::Chunked;
+
+/// The longest head, as many fields as hyper takes.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_FIELDS: usize = 100;
+
+/// Where a response's body ends (RFC 9112 § 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Chunked),
+    /// At the end of the connection.
+    ToEnd,
+}
+
+impl Framing {
+    /// Whether nothing of the body is left.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunked(Chunked::Done))
+    }
+}
+
+/// A head, and what it says about the bytes behind it.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) framing: Framing,
+    /// The connection may be used again after the body.
+    pub(super) keep: bool,
+}
+
+/// Takes a head from the front of `bytes`; nothing when it is not there whole. The error says what is
+/// wrong with it.
+pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>, &'static str> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, bytes, &mut fields)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => "its head has more than 100 fields",
+            _ => "it is not HTTP/1",
+        })?;
+    let httparse::Status::Complete(length) = parsed else {
+        return if bytes.len() > MAX_HEAD { Err(TOO_LONG) } else { Ok(None) };
+    };
+    if length > MAX_HEAD {
+        return Err(TOO_LONG);
+    }
+    let status = StatusCode::from_u16(response.code.unwrap_or(0))
+        .map_err(|_| "its status is no number from 100 to 999")?;
+    let is_1_1 = response.version == Some(1);
+    // The fields borrow from `bytes`: their places are kept while it becomes shared.
+    let start = bytes.as_ptr() as usize;
+    let mut places = [(0u32, 0u32, 0u32, 0u32); MAX_FIELDS];
+    let count = response.headers.len();
+    for (place, field) in places.iter_mut().zip(response.headers.iter()) {
+        let (name, value) = (field.name.as_bytes(), field.value);
+        // Below 64 KiB.
+        let at = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(start) as u32;
+        *place = (at(name), name.len() as u32, at(value), value.len() as u32);
+    }
+    let head = bytes.split_to(length).freeze();
+    let headers = headers(&head, &places[..count])?;
+    let framing = framing(&headers, method, status, is_1_1)?;
+    let keep = framing != Framing::ToEnd && may_keep(&headers, is_1_1);
+    Ok(Some(Head { status, headers, framing, keep }))
+}
+
+const TOO_LONG: &str = "its head is larger than 64 KiB";
+
+fn headers(head: &Bytes, places: &[(u32, u32, u32, u32)]) -> Result<HeaderMap, &'static str> {
+    // Room for what is put in later: the map need not grow.
+    let mut headers = HeaderMap::with_capacity(places.len() + 8);
+    for &(name, name_length, value, value_length) in places {
+        let part = |at: u32, length: u32| at as usize..at as usize + length as usize;
+        let name = HeaderName::from_bytes(head.get(part(name, name_length)).unwrap_or_default())
+            .map_err(|_| "a header's name is none")?;
+        let value = if value_length == 0 {
+            HeaderValue::from_static("")
+        } else {
+            HeaderValue::from_maybe_shared(head.slice(part(value, value_length)))
+                .map_err(|_| "a header's value holds a forbidden character")?
+        };
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn framing(
+    headers: &HeaderMap,
+    method: &Method,
+    status: StatusCode,
+    is_1_1: bool,
+) -> Result<Framing, &'static str> {
+    let length = length(headers)?;
+    let bodiless = *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless {
+        return Ok(Framing::Length(0));
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next(), length) {
+        (None, _, Some(length)) => Ok(Framing::Length(length)),
+        (None, _, None) => Ok(Framing::ToEnd),
+        (Some(_), _, Some(_)) => Err("it has both Transfer-Encoding and Content-Length"),
+        (Some(coding), None, None)
+            if is_1_1 && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") =>
+        {
+            Ok(Framing::Chunked(Chunked::Size))
+        }
+        _ => Err("its Transfer-Encoding is not plainly `chunked`"),
+    }
+}
+
+/// The one announced length; the same one said twice counts once.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut found = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let text = value.as_bytes();
+        let digits = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(text).ok().filter(|_| digits);
+        let number: Option<u64> = number.and_then(|text| text.parse().ok());
+        match (number, found) {
+            (None, _) => return Err("its Content-Length is no plain number"),
+            (Some(number), Some(other)) if number != other => {
+                return Err("it has two different Content-Length");
+            }
+            _ => found = number,
+        }
+    }
+    Ok(found)
+}
+
+fn may_keep(headers: &HeaderMap, is_1_1: bool) -> bool {
+    let says = |word: &str| {
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+    };
+    !says("close") && (is_1_1 || says("keep-alive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Option<(u16, Framing, bool)>, &'static str> {
+        let mut bytes = BytesMut::from(text);
+        Ok(take(&mut bytes, &Method::GET)?.map(|head| {
+            assert!(bytes.is_empty(), "{text}");
+            (head.status.as_u16(), head.framing, head.keep)
+        }))
+    }
+
+    #[test]
+    fn every_way_to_end_a_body_is_found() {
+        let chunked = Framing::Chunked(Chunked::Size);
+        for (text, expected) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", (200, Framing::Length(5), true)),
+            (
+                "HTTP/1.1 200 \r\ncontent-length:5\r\ncontent-length: 5\r\n\r\n",
+                (200, Framing::Length(5), true),
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\n\r\n", (200, chunked, true)),
+            ("HTTP/1.1 200 OK\r\n\r\n", (200, Framing::ToEnd, false)),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", (200, Framing::Length(5), false)),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: Keep-Alive\r\n\r\n",
+                (200, Framing::Length(5), true),
+            ),
+            (
+                "HTTP/1.1 204 No\r\nContent-Length: 5\r\nConnection: x, close\r\n\r\n",
+                (204, Framing::Length(0), false),
+            ),
+            ("HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", (304, Framing::Length(0), true)),
+        ] {
+            assert_eq!(read(text), Ok(Some(expected)), "{text}");
+            for cut in 0..text.len() {
+                assert_eq!(read(&text[..cut]), Ok(None), "{text:?} cut at {cut}");
+            }
+        }
+        let mut bytes =
+            BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\r\nX:\r\n\r\nrest");
+        let head = take(&mut bytes, &Method::HEAD).unwrap().unwrap();
+        assert_eq!((head.framing, &bytes[..]), (Framing::Length(0), &b"rest"[..]));
+        let values: Vec<_> = head.headers.get_all("x").iter().collect();
+        assert_eq!(values, ["a", ""]);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "X: a\r\n folded\r\n",
+            "no colon\r\n",
+            "X: a\0b\r\n",
+        ] {
+            assert!(read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).is_err(), "{fields}");
+        }
+        assert!(read("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        assert!(read("HTTP/2 200 OK\r\n\r\n").is_err());
+        assert!(read("HTTP/1.1 099 OK\r\n\r\n").is_err());
+        assert!(read(&format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(MAX_HEAD))).is_err());
+        assert!(read(&format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(101))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_what_passes_lies_within(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut text = BytesMut::from(&b"HTTP/1.1 200 OK\r\n"[..]);
+            text.extend_from_slice(&bytes);
+            let before = text.len();
+            if let Ok(Some(_)) = take(&mut text, &Method::GET) {
+                prop_assert!(text.len() < before);
+            }
+        }
+    }
+}
