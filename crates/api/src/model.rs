@@ -565,3 +565,48 @@ pub struct AuditLine {
     /// More of it.
     pub detail: String,
 }
+
+/// `POST /v1/jobs` (list) and `POST /v1/jobs/run`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// Which site.
+    pub site: String,
+    /// Which job, to run one.
+    #[serde(default)]
+    pub job: String,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Asker,
+}
+
+/// The answer to `POST /v1/jobs`, `job list --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Version of the document.
+    pub v: u32,
+    /// The site.
+    pub site: String,
+    /// Its jobs.
+    pub jobs: Vec<JobView>,
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its name.
+    pub name: String,
+    /// When it runs, in words.
+    pub when: String,
+    /// When it runs next.
+    pub next: Option<String>,
+    /// When it last ran.
+    pub last: Option<String>,
+    /// How long that took.
+    pub took_ms: Option<u64>,
+    /// `running`, `ok`, `failed`, `never ran`.
+    pub state: String,
+    /// Where what it prints is kept.
+    pub log: PathBuf,
+    /// Why it failed.
+    pub fault: Option<Fault>,
+}

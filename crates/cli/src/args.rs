@@ -50,6 +50,8 @@ pub(crate) enum Verb {
     Exec(Exec),
     /// Run a shell line in a service's environment, folder and user
     Run(Exec),
+    /// Jobs of a site: their times and results, and running one now
+    Job(Job),
     /// Who did what, in a log that shows when it was edited
     Audit(Audit),
     /// Stop a site, or everything
@@ -255,6 +257,23 @@ pub(crate) struct Exec {
     /// The program and its arguments, or one line for the shell
     #[arg(required = true, trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    #[command(subcommand)]
+    pub(crate) what: JobWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobWhat {
+    /// When each runs next, and how it last went
+    List(SiteJson),
+    /// Run one now, and wait for its end
+    Run {
+        /// `job`, or `site/job`
+        job: String,
+    },
 }
 
 #[derive(Debug, Args)]

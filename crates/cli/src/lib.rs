@@ -7,6 +7,7 @@ mod args;
 mod by_hand;
 mod deploy;
 mod explain;
+mod jobs;
 mod logs;
 mod manifest;
 mod platform;
@@ -67,6 +68,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Scale(options) => platform::block_on(by_hand::scale(layout, &options)),
         Verb::Exec(options) => by_hand::exec(layout, &options, false),
         Verb::Run(options) => by_hand::exec(layout, &options, true),
+        Verb::Job(options) => platform::block_on(jobs::job(layout, &options.what)),
         Verb::Audit(options) => platform::block_on(by_hand::audit(layout, &options)),
         Verb::Down(options) => platform::block_on(platform::down(layout, &options)),
         Verb::Status(options) => platform::block_on(platform::status(layout, &options)),

@@ -11,7 +11,7 @@ use seaworthy_api::model::{
 };
 use seaworthy_base::{Code, Fault, ServiceName, SiteName, Timestamp};
 use seaworthy_edge::model::Gate;
-use seaworthy_manifest::site::ServiceKind;
+use seaworthy_manifest::site::{Service, ServiceKind};
 
 use crate::instances::store_fault;
 use crate::platform::{AuditEntry, Platform};
@@ -100,6 +100,14 @@ pub(crate) fn scale(platform: &Arc<Platform>, request: &ScaleRequest) -> Result<
     Ok(count)
 }
 
+/// The system user that a service names for itself.
+pub(crate) fn own_user(service: &Service) -> Option<String> {
+    match &service.kind {
+        ServiceKind::Process(process) => process.user.clone(),
+        _ => None,
+    }
+}
+
 /// What a program needs to run in a service's place.
 pub(crate) fn exec(platform: &Arc<Platform>, request: &ExecRequest) -> Result<ExecGrant, Fault> {
     let (name, service) = program(platform, &request.target)?;
@@ -111,11 +119,7 @@ pub(crate) fn exec(platform: &Arc<Platform>, request: &ExecRequest) -> Result<Ex
         _ => &state.values,
     };
     let described = serving.site.services.get(&service).ok_or_else(|| unknown(name.as_str()))?;
-    let own = match &described.kind {
-        ServiceKind::Process(process) => process.user.clone(),
-        _ => None,
-    };
-    let user = match own {
+    let user = match own_user(described) {
         Some(user) if platform.root => Some(users::existing(&user)?),
         _ => state.user.clone(),
     };

@@ -27,6 +27,8 @@ pub(crate) struct Surroundings<'a> {
     pub environment: &'a [(String, String)],
     /// As whom.
     pub user: Option<&'a User>,
+    /// Standard input: nothing, or an empty file that is locked as long as anything of it lives.
+    pub input: Option<std::fs::File>,
 }
 
 /// The argv of a command, our own names replaced.
@@ -69,6 +71,8 @@ pub(crate) async fn run(
     let shown = argv.join(" ");
     let failed = |cause: String| Fault::new(code, format!("`{shown}` failed")).because(cause);
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
+    let input = around.input.as_ref().and_then(|file| file.try_clone().ok());
+    let input = input.map_or_else(Stdio::null, Stdio::from);
     let mut command = tokio::process::Command::new(program);
     command
         .args(arguments)
@@ -76,7 +80,7 @@ pub(crate) async fn run(
         .env_clear()
         .envs(around.environment.iter().cloned());
     command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -179,6 +183,7 @@ mod tests {
             dir: Path::new("/"),
             environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             user: None,
+            input: None,
         };
         let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);
         let fault = run(&argv, &around, Code::BuildFailed, &sender).await.unwrap_err();

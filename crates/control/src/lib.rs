@@ -25,6 +25,7 @@ mod edge_config;
 mod edge_link;
 mod explain;
 mod instances;
+mod jobs;
 pub mod keeper;
 mod lifecycle;
 mod listeners;
@@ -135,6 +136,7 @@ async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
+    tokio::spawn(jobs::run(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
 use crate::edge::{Edge, EdgeOptions};
+use crate::jobs::Running;
 use crate::release::Turns;
 use crate::users;
 use crate::world::World;
@@ -50,6 +51,8 @@ pub(crate) struct Platform {
     pub changes: watch::Sender<u64>,
     /// One deployment of a site at a time.
     pub turns: Turns,
+    /// Jobs that run.
+    pub jobs: Running,
     /// Names this control process among all that ever were.
     pub identity: String,
     /// Set when control is to end.
@@ -111,6 +114,7 @@ impl Platform {
             wake,
             changes: watch::Sender::new(0),
             turns: Turns::default(),
+            jobs: Running::default(),
             identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
             edge_user,

@@ -4,7 +4,7 @@
 //! the first thing is changed, so that a failure changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -187,7 +187,7 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
     Ok(all)
 }
 
-pub(crate) fn certificate(
+fn certificate(
     platform: &Arc<Platform>,
     site: &Site,
     hosts: &[String],
@@ -217,4 +217,24 @@ pub(crate) fn certificate(
             Ok(Some(Certificate { hosts: hosts.to_vec(), chain_pem, key_pem }))
         }
     }
+}
+
+/// Where a visitor of a site would come in: the listener's address, and the chain (PEM) that must be shown
+/// there; none of it for plain HTTP.
+pub(crate) async fn way_in(
+    platform: &Arc<Platform>,
+    site: &Site,
+    project: &Path,
+) -> Option<(SocketAddr, Option<String>)> {
+    let tls = site.tls != Tls::Off;
+    let addresses = platform.edge.lock().await.addresses();
+    let (mut address, _) = addresses.into_iter().find(|(_, is_tls)| *is_tls == tls)?;
+    if address.ip().is_unspecified() {
+        let local: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(local);
+    }
+    let hosts = edge_config::certificate_hosts(site);
+    let shown = certificate(platform, site, &hosts, project);
+    Some((address, shown.ok().flatten().map(|certificate| certificate.chain_pem)))
 }

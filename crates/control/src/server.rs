@@ -19,8 +19,8 @@ use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
     ApplyRequest, AuditRequest, DownRequest, ExecRequest, ExplainRequest, GateRequest, Hello,
-    OrderRequest, Progress, ReleasesRequest, RestartRequest, RollbackRequest, ScaleRequest,
-    VERSION,
+    JobRequest, OrderRequest, Progress, ReleasesRequest, RestartRequest, RollbackRequest,
+    ScaleRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{by_hand, explain, lifecycle, status};
+use crate::{by_hand, explain, jobs, lifecycle, status};
 
 type Shared = State<Arc<Platform>>;
 
@@ -67,6 +67,8 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/scale", post(scale))
         .route("/v1/exec", post(exec))
         .route("/v1/audit", post(audit))
+        .route("/v1/jobs", post(list_jobs))
+        .route("/v1/jobs/run", post(run_job))
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
@@ -203,6 +205,23 @@ async fn audit(
     Json(request): Json<AuditRequest>,
 ) -> Result<Response, Refusal> {
     Ok(Json(by_hand::audit(&platform, request.limit).map_err(Refusal)?).into_response())
+}
+
+async fn list_jobs(
+    State(platform): Shared,
+    Json(request): Json<JobRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(jobs::list(&platform, &request.site).map_err(Refusal)?).into_response())
+}
+
+async fn run_job(
+    State(platform): Shared,
+    Json(request): Json<JobRequest>,
+) -> Result<Response, Refusal> {
+    jobs::start_now(&platform, &request.site, &request.job).map_err(Refusal)?;
+    let subject = format!("{}/{}", request.site, request.job);
+    platform.audit(&request.asker.who, "job-run", &subject, "");
+    Ok(Json(subject).into_response())
 }
 
 async fn down(

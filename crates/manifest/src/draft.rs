@@ -5,6 +5,7 @@
 //! a default. Not here: the keys of a service ([`crate::service`]) and of a route ([`crate::route`]).
 
 mod deploy;
+mod job;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use crate::limits;
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
-use crate::site::{Deploy, Listen, SecretSources, Site, Tls};
+use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
 use crate::wire;
 
 /// A site before it is checked as a whole.
@@ -38,6 +39,8 @@ pub(crate) struct Draft {
     pub(crate) services: BTreeMap<ServiceName, Declared>,
     pub(crate) routes: Vec<RawRoute>,
     pub(crate) deploy: Deploy,
+    /// With the place of each name.
+    pub(crate) jobs: Vec<(Range<usize>, Job)>,
     pub(crate) complete: Complete,
 }
 
@@ -78,6 +81,7 @@ impl Draft {
             listen: self.listen,
             secrets: self.secrets,
             deploy: self.deploy,
+            jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -123,6 +127,14 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
     }
     if let Some(table) = found.get("deploy").and_then(|(_, value)| reader.table(value)) {
         draft.deploy = deploy::read_deploy(reader, table);
+    }
+    if let Some(table) = found.get("job").and_then(|(_, value)| reader.table(value)) {
+        for (name, value) in table {
+            // A job's name stands in files and commands, as a service's does.
+            let known: Option<ServiceName> = reader.name(name.span(), name.get_ref());
+            let job = known.and_then(|known| job::read_job(reader, known.as_str(), value));
+            draft.jobs.extend(job.map(|job| (name.span(), job)));
+        }
     }
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {

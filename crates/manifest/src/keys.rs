@@ -86,7 +86,7 @@ pub const SITE: &[Key] = &[
     planned("store"),
     planned("health"),
     planned("heartbeat"),
-    planned("job"),
+    key("job", Kind::Named(JOB), "what runs at its time"),
     planned("limit"),
     planned("outgoing"),
     key("deploy", Kind::Table(DEPLOY), "how a release takes the place of another"),
@@ -166,6 +166,19 @@ pub const SERVICE: &[Key] = &[
     planned("image"),
     planned("socket"),
     planned("sandbox"),
+];
+
+/// `[job.X]`.
+pub const JOB: &[Key] = &[
+    key("at", Kind::Text, "each day at this time, `\"04:00\"`"),
+    key("every", Kind::Duration, "so long after the last time"),
+    key("cron", Kind::Text, "`\"*/5 * * * *\"`: minute, hour, day, month, weekday"),
+    key("service", Kind::Text, "in whose environment, folder and user `run` runs"),
+    key("run", Kind::Command, "commands, in order"),
+    key("get", Kind::Text, "path or address of the site, asked for through the edge"),
+    key("post", Kind::Text, "the same with POST"),
+    key("bearer", Kind::Text, "`\"secret:NAME\"`, sent along with `get` or `post`"),
+    key("timeout", Kind::Duration, "how long it may take; 1h"),
 ];
 
 /// `[deploy]`.

@@ -5,6 +5,7 @@
 //! after it was made. Secrets stand here by name only.
 
 mod deploy;
+mod job;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
 
 pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
+pub use job::{Job, When, Work};
 
 /// One site, as its `seaworthy.toml` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub struct Site {
     /// `[deploy]`.
     #[serde(default)]
     pub deploy: Deploy,
+    /// `[job.X]`, by name.
+    #[serde(default)]
+    pub jobs: Vec<Job>,
 }
 
 /// How the site's certificates come about.

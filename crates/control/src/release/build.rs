@@ -236,7 +236,8 @@ async fn all(
                 run.report.step(format!("{verb} {}: {}", service.name, specs::shown(command)));
                 let argv = commands::argv(command, &[("DATA", &data), ("RELEASE", &release)]);
                 let user = prepared.user.as_ref();
-                let around = Surroundings { dir: &dir, environment: &environment, user };
+                let around =
+                    Surroundings { dir: &dir, environment: &environment, user, input: None };
                 commands::run(&argv, &around, code, &sender).await?;
             }
         }

@@ -5,20 +5,19 @@
 //! by a process of its own (`probe`), since what comes back was written by somebody else. Invariant: a
 //! failure says what was asked and what came back.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use seaworthy_api::model::Progress;
 use seaworthy_base::{Code, Fault, InstanceId, ServiceName, SiteName};
-use seaworthy_manifest::site::{Smoke, Tls};
+use seaworthy_manifest::site::Smoke;
 
-use crate::edge_config;
 use crate::platform::Platform;
 use crate::probe::{self, Answer, Question};
 use crate::release::Reporter;
 use crate::release::prepare::Prepared;
 use crate::release::run::Run;
+use crate::serve;
 use crate::world::{Applied, SiteState, World, processes};
 
 /// What is waited for.
@@ -174,7 +173,8 @@ pub(super) async fn smoke(run: &Run, prepared: &Prepared, key: Option<&str>) -> 
     let declared = &prepared.site.deploy.smoke;
     let first_page = [Smoke { path: "/".to_owned(), ..Smoke::default() }];
     let checks = if declared.is_empty() { &first_page[..] } else { declared };
-    let Some((address, certificate)) = way_in(run, prepared).await else { return Ok(()) };
+    let way = serve::way_in(&run.platform, &prepared.site, &prepared.project).await;
+    let Some((address, certificate)) = way else { return Ok(()) };
     for check in checks {
         let host = check.host.clone().or_else(|| host_of(prepared));
         let Some(host) = host else { return Ok(()) };
@@ -197,25 +197,6 @@ pub(super) async fn smoke(run: &Run, prepared: &Prepared, key: Option<&str>) -> 
 
 fn host_of(prepared: &Prepared) -> Option<String> {
     prepared.site.domains.iter().find(|domain| !domain.starts_with("*.")).cloned()
-}
-
-/// Where a visitor would come in: the listener's address, and the certificate that must be shown there.
-async fn way_in(run: &Run, prepared: &Prepared) -> Option<(SocketAddr, Option<String>)> {
-    let tls = prepared.site.tls != Tls::Off;
-    let addresses = run.platform.edge.lock().await.addresses();
-    let found = addresses.into_iter().find(|(_, is_tls)| *is_tls == tls)?;
-    let mut address = found.0;
-    if address.ip().is_unspecified() {
-        let local: std::net::IpAddr = if address.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        };
-        address.set_ip(local);
-    }
-    let hosts = edge_config::certificate_hosts(&prepared.site);
-    let shown = crate::serve::certificate(&run.platform, &prepared.site, &hosts, &prepared.project);
-    Some((address, shown.ok().flatten().map(|certificate| certificate.chain_pem)))
 }
 
 /// Undeclared, only what is plainly broken counts: an application may well have no first page.

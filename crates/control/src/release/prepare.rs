@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use seaworthy_api::model::{DeployOptions, Progress};
 use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
-use seaworthy_manifest::site::{Site, Strategy as Written};
+use seaworthy_manifest::site::{Site, Strategy as Written, Work};
 use seaworthy_release::Strategy;
 use seaworthy_runtime::model::User;
 use seaworthy_secrets::sources::{self, Sources};
@@ -226,6 +226,10 @@ pub(crate) fn resolve_secrets(
     site: &Site,
 ) -> Result<(Values, Vec<Fault>), Fault> {
     let mut names: Vec<String> = site.services.values().flat_map(specs::secret_names).collect();
+    names.extend(site.jobs.iter().filter_map(|job| match &job.work {
+        Work::Request { bearer, .. } => bearer.clone(),
+        Work::Run { .. } => None,
+    }));
     names.sort();
     names.dedup();
     let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();

@@ -12,6 +12,7 @@ mod crash;
 mod deploy;
 mod down;
 mod explain;
+mod jobs;
 mod kill;
 mod logs;
 mod named;
