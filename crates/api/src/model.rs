@@ -26,6 +26,12 @@ pub struct Hello {
     pub boot_id: String,
     /// The state folder it owns.
     pub state: PathBuf,
+    /// The program that it runs.
+    #[serde(default)]
+    pub program: PathBuf,
+    /// Names this process among all control processes that ever were.
+    #[serde(default)]
+    pub identity: String,
 }
 
 /// `GET /v1/status`, `status --json`.
@@ -609,4 +615,14 @@ pub struct JobView {
     pub log: PathBuf,
     /// Why it failed.
     pub fault: Option<Fault>,
+}
+
+/// `POST /v1/upgrade`: become another program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeRequest {
+    /// The new program (absolute).
+    pub program: PathBuf,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Asker,
 }

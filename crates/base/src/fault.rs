@@ -79,6 +79,7 @@ codes! {
     WrongControl = "SW-CTL-008", "The control process that answered belongs to another build or state folder.";
     JobFailed = "SW-JOB-001", "A job failed, took too long or runs already.";
     NoSuchJob = "SW-JOB-002", "There is no job of that name.";
+    UpgradeFailed = "SW-CTL-012", "Another build of Seaworthy could not take over; the one before runs on.";
     AuditBroken = "SW-CTL-011", "The audit log's chain of hashes is broken: it was edited.";
     ControlEnding = "SW-CTL-009", "The control process that answered is about to end.";
     ControlCutOff = "SW-CTL-010", "The control process ended in the middle of its answer.";

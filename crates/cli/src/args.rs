@@ -50,6 +50,8 @@ pub(crate) enum Verb {
     Exec(Exec),
     /// Run a shell line in a service's environment, folder and user
     Run(Exec),
+    /// Let another build of Seaworthy take over: nothing is dropped, applications are untouched
+    Upgrade(Upgrade),
     /// Jobs of a site: their times and results, and running one now
     Job(Job),
     /// Who did what, in a log that shows when it was edited
@@ -257,6 +259,15 @@ pub(crate) struct Exec {
     /// The program and its arguments, or one line for the shell
     #[arg(required = true, trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ./seaworthy upgrade                     this very program takes over\n  seaworthy upgrade /opt/seaworthy-0.2    another one does\n\nA build that does not come up changes nothing: the one before runs again."
+)]
+pub(crate) struct Upgrade {
+    /// The new program; this one by default
+    pub(crate) program: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod releases;
 mod render;
 mod secrets;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Scale(options) => platform::block_on(by_hand::scale(layout, &options)),
         Verb::Exec(options) => by_hand::exec(layout, &options, false),
         Verb::Run(options) => by_hand::exec(layout, &options, true),
+        Verb::Upgrade(options) => platform::block_on(upgrade::upgrade(layout, &options)),
         Verb::Job(options) => platform::block_on(jobs::job(layout, &options.what)),
         Verb::Audit(options) => platform::block_on(by_hand::audit(layout, &options)),
         Verb::Down(options) => platform::block_on(platform::down(layout, &options)),

@@ -39,6 +39,7 @@ mod serve;
 mod server;
 mod specs;
 mod status;
+mod upgrade;
 mod users;
 mod world;
 
@@ -81,25 +82,44 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
 /// The role: owns the state folder until it is told to end. `program` is our own executable.
 pub fn main(layout: Layout, program: PathBuf) -> Exit {
     seaworthy_sys::process::lower_memory_use();
-    match start(layout, program) {
-        Ok(()) => Exit::Ok,
-        Err(fault) => {
-            say(&fault.to_string());
-            Exit::UserFixable
+    loop {
+        match start(layout.clone(), program.clone()) {
+            Ok(End::Done) => return Exit::Ok,
+            Ok(End::Become(new)) => {
+                let error = upgrade::become_it(&layout, &new);
+                say(&format!("could not become {}: {error}; going on as before", new.display()));
+            }
+            Err(fault) => {
+                say(&fault.to_string());
+                return Exit::UserFixable;
+            }
         }
     }
 }
 
-fn start(layout: Layout, program: PathBuf) -> Result<(), Fault> {
+/// How a control process ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It was told to, or everything is down.
+    Done,
+    /// Another program goes on in this process.
+    Become(PathBuf),
+}
+
+fn start(layout: Layout, program: PathBuf) -> Result<End, Fault> {
     prepare_folders(&layout)?;
     let _lock = take_over(&layout)?;
+    upgrade::settle(&layout, &program)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build();
     let runtime = runtime.map_err(|error| {
         Fault::new(Code::Internal, "could not start the runtime").because(error.to_string())
     })?;
     let platform = Arc::new(Platform::open(layout, program)?);
-    runtime.block_on(run(platform))
+    let end = runtime.block_on(run(platform));
+    // Threads that wait for shims must not hold up what comes next.
+    runtime.shutdown_background();
+    end
 }
 
 /// Takes the state folder's lock. One that is about to end serves its socket to the last moment and is
@@ -126,11 +146,12 @@ fn take_over(layout: &Layout) -> Result<Lock, Fault> {
     }
 }
 
-async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
+async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     let socket = platform.layout.control_socket();
     lifecycle::resume(&platform).await?;
     release::resume(&platform).await;
     reconcile::pass(&platform).await;
+    upgrade::confirm(&platform).await?;
     let listener = server::bind(&socket).map_err(|error| {
         release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)
     })?;
@@ -145,15 +166,20 @@ async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
     };
     let (mut terminate, mut interrupt) =
         (told(SignalKind::terminate())?, told(SignalKind::interrupt())?);
+    let mut end = End::Done;
     tokio::select! {
         () = platform.ending.notified() => {
             // Lets the answer to `down` go out.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Sites are ended by `down` only: edge and instances go on, and the next control adopts them.
+        new = platform.next_program.notified_path() => {
+            say(&format!("becoming {}", new.display()));
+            end = End::Become(new);
+        }
         _ = terminate.recv() => say("told to end: what is served goes on"),
         _ = interrupt.recv() => say("told to end: what is served goes on"),
     }
     serving.abort();
-    Ok(())
+    Ok(end)
 }

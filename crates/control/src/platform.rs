@@ -59,6 +59,8 @@ pub(crate) struct Platform {
     pub ending: Notify,
     /// As whom the edge runs, when we are root.
     pub edge_user: Option<User>,
+    /// The program that this process is to become.
+    pub next_program: NextProgram,
     /// Guards that this host cannot give.
     pub guards: Vec<String>,
     store: Mutex<Store>,
@@ -118,6 +120,7 @@ impl Platform {
             identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
             edge_user,
+            next_program: NextProgram::default(),
             guards,
             store: Mutex::new(store),
             world: Mutex::new(World::default()),
@@ -179,6 +182,30 @@ impl Platform {
         let written = self.store().append_event(&record);
         if let Err(error) = written {
             crate::say(&format!("could not record an event ({kind}: {text}): {error}"));
+        }
+    }
+}
+
+/// A program that is to take over, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct NextProgram(watch::Sender<Option<PathBuf>>);
+
+impl NextProgram {
+    /// Names it.
+    pub(crate) fn set(&self, program: PathBuf) {
+        self.0.send_replace(Some(program));
+    }
+
+    /// Waits for it.
+    pub(crate) async fn notified_path(&self) -> PathBuf {
+        let mut named = self.0.subscribe();
+        loop {
+            if let Some(program) = &*named.borrow_and_update() {
+                return program.clone();
+            }
+            if named.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

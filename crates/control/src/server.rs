@@ -20,7 +20,7 @@ use futures_util::stream;
 use seaworthy_api::model::{
     ApplyRequest, AuditRequest, DownRequest, ExecRequest, ExplainRequest, GateRequest, Hello,
     JobRequest, OrderRequest, Progress, ReleasesRequest, RestartRequest, RollbackRequest,
-    ScaleRequest, VERSION,
+    ScaleRequest, UpgradeRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{by_hand, explain, jobs, lifecycle, status};
+use crate::{by_hand, explain, jobs, lifecycle, status, upgrade};
 
 type Shared = State<Arc<Platform>>;
 
@@ -69,6 +69,7 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/audit", post(audit))
         .route("/v1/jobs", post(list_jobs))
         .route("/v1/jobs/run", post(run_job))
+        .route("/v1/upgrade", post(upgrade_to))
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
@@ -130,6 +131,8 @@ async fn hello(State(platform): Shared) -> Json<Hello> {
         pid: std::process::id(),
         boot_id: seaworthy_sys::process::boot_id(),
         state: platform.layout.state.clone(),
+        program: platform.program.clone(),
+        identity: platform.identity.clone(),
     })
 }
 
@@ -222,6 +225,21 @@ async fn run_job(
     let subject = format!("{}/{}", request.site, request.job);
     platform.audit(&request.asker.who, "job-run", &subject, "");
     Ok(Json(subject).into_response())
+}
+
+async fn upgrade_to(
+    State(platform): Shared,
+    Json(request): Json<UpgradeRequest>,
+) -> Result<Response, Refusal> {
+    let who = &request.asker.who;
+    upgrade::prepare(&platform, &request.program, who).await.map_err(Refusal)?;
+    let answer = Json(platform.identity.clone()).into_response();
+    tokio::spawn(async move {
+        // The answer goes out first.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        platform.next_program.set(request.program);
+    });
+    Ok(answer)
 }
 
 async fn down(

@@ -154,6 +154,15 @@ impl Store {
         Ok(())
     }
 
+    /// Copies the whole state, as it is at this moment, into a file that does not exist yet.
+    pub fn copy_to(&self, file: &Path) -> Result<()> {
+        let path = file.to_string_lossy().into_owned();
+        let copied = self.connection.execute("VACUUM INTO ?1", [path]).map(drop);
+        copied.map_err(|source| sort_error(source, &self.dir))?;
+        let unwritable = |source| StateError::Unwritable { dir: self.dir.clone(), source };
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(unwritable)
+    }
+
     /// Adds or replaces a site by name; returns its id, which the name keeps until it is removed.
     pub fn put_site(&self, site: &SiteRecord) -> Result<u64> {
         json("sites", site)?;

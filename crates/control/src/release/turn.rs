@@ -56,6 +56,11 @@ impl Turns {
         self.all().get(site).map(|taken| taken.by.clone())
     }
 
+    /// Anybody who has a turn.
+    pub(crate) fn any(&self) -> Option<String> {
+        self.all().values().next().map(|taken| taken.by.clone())
+    }
+
     /// Says a word to the deployment that goes on; whether there is one.
     pub(crate) fn say(&self, site: &SiteName, word: Word) -> bool {
         self.all().get(site).is_some_and(|taken| taken.words.send(word).is_ok())

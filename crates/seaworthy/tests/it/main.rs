@@ -22,6 +22,7 @@ mod secrets;
 mod serving;
 mod status;
 mod up;
+mod upgrade;
 
 use std::time::Duration;
 
