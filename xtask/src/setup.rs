@@ -13,8 +13,14 @@ use crate::run;
 type Needed = (&'static str, &'static str);
 
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Needed] =
-    &[("python3", "python3-minimal"), ("curl", "curl"), ("git", "git"), ("cc", "gcc")];
+pub(crate) const FOR_TESTS: &[Needed] = &[
+    ("python3", "python3-minimal"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("cc", "gcc"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[

@@ -80,6 +80,7 @@ codes! {
     JobFailed = "SW-JOB-001", "A job failed, took too long or runs already.";
     NoSuchJob = "SW-JOB-002", "There is no job of that name.";
     UpgradeFailed = "SW-CTL-012", "Another build of Seaworthy could not take over; the one before runs on.";
+    RemoteFailed = "SW-CLI-001", "The verb could not be run on the other server.";
     AuditBroken = "SW-CTL-011", "The audit log's chain of hashes is broken: it was edited.";
     ControlEnding = "SW-CTL-009", "The control process that answered is about to end.";
     ControlCutOff = "SW-CTL-010", "The control process ended in the middle of its answer.";

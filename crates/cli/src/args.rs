@@ -16,6 +16,9 @@ pub(crate) struct Cli {
     /// State folder instead of the default one (also SEAWORTHY_STATE)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Run the verb on another server, over ssh
+    #[arg(long, global = true, value_name = "USER@SERVER")]
+    pub(crate) host: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -50,6 +53,8 @@ pub(crate) enum Verb {
     Exec(Exec),
     /// Run a shell line in a service's environment, folder and user
     Run(Exec),
+    /// Write a systemd unit, so that everything is back by itself after a reboot
+    Install(Install),
     /// Let another build of Seaworthy take over: nothing is dropped, applications are untouched
     Upgrade(Upgrade),
     /// Jobs of a site: their times and results, and running one now
@@ -259,6 +264,22 @@ pub(crate) struct Exec {
     /// The program and its arguments, or one line for the shell
     #[arg(required = true, trailing_var_arg = true)]
     pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sudo seaworthy install\n  seaworthy install --print\n  sudo seaworthy install --remove"
+)]
+pub(crate) struct Install {
+    /// Print the unit instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Disable and remove it; what runs goes on
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) remove: bool,
+    /// Folder of units
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
+    pub(crate) units: PathBuf,
 }
 
 #[derive(Debug, Args)]

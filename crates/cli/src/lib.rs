@@ -7,12 +7,14 @@ mod args;
 mod by_hand;
 mod deploy;
 mod explain;
+mod install;
 mod jobs;
 mod logs;
 mod manifest;
 mod platform;
 mod progress;
 mod releases;
+mod remote;
 mod render;
 mod secrets;
 mod up;
@@ -30,7 +32,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = seaworthy_sys::process::current_uid() == 0;
     let layout = Layout::find(cli.state.as_deref(), root);
-    let exit = match dispatch(cli, &layout) {
+    let done = match cli.host.clone() {
+        Some(host) => remote::run(&host, &cli.verb),
+        None => dispatch(cli, &layout),
+    };
+    let exit = match done {
         Ok(exit) => exit,
         Err(failure) => render::fail(&failure),
     };
@@ -69,6 +75,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Scale(options) => platform::block_on(by_hand::scale(layout, &options)),
         Verb::Exec(options) => by_hand::exec(layout, &options, false),
         Verb::Run(options) => by_hand::exec(layout, &options, true),
+        Verb::Install(options) => install::install(layout, &options),
         Verb::Upgrade(options) => platform::block_on(upgrade::upgrade(layout, &options)),
         Verb::Job(options) => platform::block_on(jobs::job(layout, &options.what)),
         Verb::Audit(options) => platform::block_on(by_hand::audit(layout, &options)),

@@ -17,6 +17,7 @@ mod kill;
 mod logs;
 mod named;
 mod offline;
+mod remote;
 mod restart;
 mod secrets;
 mod serving;

@@ -46,7 +46,10 @@ fn another_build_takes_over_and_gives_back_without_a_lost_request_or_a_new_appli
     eventually("the next control answers", LIMIT, || {
         sandbox.try_status().is_some_and(|status| status.control_pid() != after.control_pid())
     });
-    assert_eq!(program_of(sandbox.status().control_pid()), next);
+    let status = sandbox.status();
+    assert_eq!(program_of(status.control_pid()), next);
+    let older = status.document()["edge"]["draining"].as_array().unwrap().len();
+    assert_eq!(older, 1, "the edge that still has the web sockets is known to every control");
     let back = sandbox.folder().join("bin/seaworthy");
     sandbox.run(["upgrade".as_ref(), back.as_os_str()]).success();
     assert_eq!(program_of(sandbox.status().control_pid()), back);
