@@ -217,9 +217,9 @@ fn address(out: &mut Vec<u8>, name: &str, ip: IpAddr) {
 /// A name up to the opening quote, then the inside of a JSON string (RFC 8259 § 7).
 fn string(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
-    let odd = |byte: &u8| !matches!(byte, b' '..=b'~') | (*byte == b'"') | (*byte == b'\\');
-    // Without a way out in the middle, so that many bytes are looked at in one step.
-    if !value.iter().fold(false, |found, byte| found | odd(byte)) {
+    let odd = |byte: &&u8| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+    // All are counted, and not the first looked for, so that many are looked at in one step.
+    if value.iter().filter(odd).count() == 0 {
         out.extend_from_slice(value);
         return;
     }

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::serve::Record;
+use crate::h1;
+use crate::serve::{Record, Tunnel};
 use crate::snapshot::Instance;
 use crate::static_files::FileBody;
 use crate::upstream::{Exchange, InFlight};
@@ -46,6 +47,49 @@ impl Progress {
     }
 }
 
+/// A request's body as the client sends it.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    Empty,
+    Http1(h1::Body),
+    Http2(Incoming),
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(body) => {
+                let piece = ready!(body.poll_data(context));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
+            }
+            Self::Http2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(body) => body.left() == Some(0),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A request's body on its way to an instance.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
@@ -56,7 +100,7 @@ pub(crate) enum RequestBody {
 /// What a client sends, within bounds.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    pub(crate) body: Incoming,
+    pub(crate) body: ClientBody,
     /// Bytes that may still come.
     pub(crate) left: u64,
     pub(crate) idle: Option<Duration>,
@@ -126,7 +170,9 @@ pub(crate) enum Content {
     Empty,
     Full(Bytes),
     File(FileBody),
-    Instance(FromInstance),
+    Instance(Box<FromInstance>),
+    /// What the connection becomes behind the head.
+    Tunnel(Option<Box<Tunnel>>),
 }
 
 /// What is kept until an instance's response was read whole.
@@ -214,6 +260,17 @@ impl From<Content> for ResponseBody {
 }
 
 impl ResponseBody {
+    /// Whether more of the request may be needed for it.
+    pub(crate) fn needs_request(&self) -> bool {
+        matches!(self.content, Content::Instance(_) | Content::Tunnel(_))
+    }
+
+    /// What the connection becomes, once.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        let Content::Tunnel(tunnel) = &mut self.content else { return None };
+        tunnel.take().map(|tunnel| *tunnel)
+    }
+
     /// With the record that is written when it is dropped.
     pub(crate) fn logged(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
@@ -227,7 +284,7 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let polled = match &mut self.content {
-            Content::Empty => None,
+            Content::Empty | Content::Tunnel(_) => None,
             Content::Full(bytes) if bytes.is_empty() => None,
             Content::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Content::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
@@ -248,7 +305,7 @@ impl HttpBody for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty | Content::Tunnel(_) => true,
             Content::Full(bytes) => bytes.is_empty(),
             Content::File(file) => file.is_done(),
             Content::Instance(response) => response.left() == Some(0),
@@ -257,7 +314,7 @@ impl HttpBody for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
+            Content::Empty | Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::File(file) => SizeHint::with_exact(file.left()),
             Content::Instance(response) => {

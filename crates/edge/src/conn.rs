@@ -1,24 +1,26 @@
 //! One client connection: TLS where it is spoken, then HTTP/1.1 or HTTP/2.
 //!
 //! Draining: HTTP/1.1 connections are never closed while idle; the next answer carries `Connection:
-//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. HTTP/1.1 reaches
-//! hyper only through [`Guard`].
+//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: HTTP/1.1
+//! itself ([`h1`]).
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use crate::h1::{Guard, Refused};
+use crate::body::ClientBody;
+use crate::h1;
 use crate::route::canonical_host;
 use crate::serve::{self, Client};
 use crate::watch::within;
@@ -49,7 +51,7 @@ pub(crate) async fn serve(
     stream.set_nodelay(true).ok();
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return serve_http1(local, stream, Arc::new(client)).await;
+        return h1::serve(local, stream, Arc::new(client)).await;
     }
     let acceptor = TlsAcceptor::from(Arc::clone(&local.shared.tls));
     let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, acceptor.accept(stream)).await else {
@@ -62,39 +64,8 @@ pub(crate) async fn serve(
     if client.http2 {
         serve_http2(local, stream, Arc::new(client)).await;
     } else {
-        serve_http1(local, stream, Arc::new(client)).await;
+        h1::serve(local, stream, Arc::new(client)).await;
     }
-}
-
-async fn serve_http1(
-    local: &Rc<Local>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Arc<Client>,
-) {
-    let (of_service, of_client) = (Rc::clone(local), Arc::clone(&client));
-    let switched = Arc::new(AtomicBool::new(false));
-    let of_guard = Arc::clone(&switched);
-    let service = service_fn(move |request| {
-        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&of_client), request);
-        let switched = Arc::clone(&switched);
-        async move {
-            let answer = answer.await;
-            if answer
-                .as_ref()
-                .is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS)
-            {
-                switched.store(true, Ordering::Release);
-            }
-            answer
-        }
-    });
-    let refused =
-        Refused { shared: Arc::clone(&local.shared), ids: Arc::clone(&local.ids), client };
-    let stream = Guard::new(stream, refused, of_guard, &local.watch);
-    let mut builder = http1::Builder::new();
-    // Its own timer would be set for each request; the guard has cheaper ones.
-    builder.header_read_timeout(None).half_close(true).max_buf_size(64 << 10);
-    builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
 }
 
 async fn serve_http2(
@@ -103,9 +74,11 @@ async fn serve_http2(
     client: Arc<Client>,
 ) {
     let of_service = Rc::clone(local);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(ClientBody::Http2);
+        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&client), request);
         // Boxed: the task of each stream is moved about before it runs.
-        Box::pin(serve::handle(Rc::clone(&of_service), Arc::clone(&client), request))
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
     let mut builder = http2::Builder::new(SameThread);
     builder

@@ -150,7 +150,8 @@ pub(crate) fn encode_all(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Writes a header line.
+pub(crate) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

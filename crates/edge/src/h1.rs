@@ -1,16 +1,19 @@
-//! HTTP/1.1 as clients may speak it: the check that stands in front of hyper (docs/decisions/001).
+//! HTTP/1.1 as clients may speak it: read strictly, answered in order (docs/decisions/001).
 //!
-//! hyper is lenient where the standard allows it, and what is lenient can be read in two ways: bare LF,
-//! `Content-Length` beside `Transfer-Encoding`, two hosts. [`Guard`] lies between the socket and hyper,
-//! follows the framing of every request by itself and lets through only bytes that have one reading.
-//! Invariants: hyper never sees a head that was not checked whole, nor a byte behind a message that was
-//! refused; a connection on which something was refused is never read as HTTP again.
-//! Not here: what the host and path mean (`route`), HTTP/2.
+//! What is lenient can be read in two ways: bare LF, `Content-Length` beside `Transfer-Encoding`, two
+//! hosts. So bytes are read here once, by one reader, and a request goes on as what was read, never as the
+//! bytes that came. Rooms: [`server`] a connection's life, [`wire`] its bytes, [`head`], [`framing`] and
+//! [`chunked`] their meaning, [`answer`] what goes back, [`outlet`] how a message is
+//! written. Not here: what the host and path mean (`route`), HTTP/2.
 
+mod answer;
 mod chunked;
-mod guard;
+mod framing;
 mod head;
+mod outlet;
+mod server;
+mod wire;
 
-pub(crate) use chunked::Chunked;
-pub(crate) use guard::{Guard, Refused};
-pub(crate) use head::Refusal;
+pub(crate) use framing::Framing;
+pub(crate) use outlet::{Delimited, Fault, Outlet, Step};
+pub(crate) use server::{Body, serve};

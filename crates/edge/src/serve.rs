@@ -8,7 +8,6 @@
 mod proxy;
 mod record;
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, CONNECTION, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use seaworthy_base::RequestId;
 
+pub(crate) use proxy::Tunnel;
 pub(crate) use record::Record;
 
 use crate::access_log::Entry;
-use crate::body::ResponseBody;
+use crate::body::{ClientBody, ResponseBody};
 use crate::candidate::Candidate;
 use crate::forwarded;
 use crate::gate::{self, Passage};
@@ -81,8 +80,8 @@ type Decision = Option<Response<ResponseBody>>;
 pub(crate) async fn handle(
     local: Rc<Local>,
     client: Arc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
@@ -132,7 +131,7 @@ pub(crate) async fn handle(
     }
     local.shared.requests.add();
     record.status = status.as_u16();
-    Ok(response.map(|body| body.logged(record)))
+    response.map(|body| body.logged(record))
 }
 
 fn refused_response(

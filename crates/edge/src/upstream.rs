@@ -12,7 +12,6 @@ mod exchange;
 mod link;
 mod pool;
 mod response;
-mod rooms;
 mod sending;
 
 use std::net::SocketAddr;
@@ -23,16 +22,15 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 pub(crate) use budget::Budget;
 pub(crate) use exchange::Exchange;
 use exchange::Lost;
 pub(crate) use pool::Pool;
-pub(crate) use rooms::Rooms;
 use sending::Sending;
 
-use crate::body::{Progress, RequestBody};
+use crate::body::{ClientBody, Progress, RequestBody};
 use crate::model::Settings;
 use crate::snapshot::{Instance, Load};
 use crate::watch::Alarm;
@@ -92,7 +90,7 @@ impl Drop for InFlight {
 }
 
 /// Whether a request may be sent twice: idempotent (RFC 9110 § 9.2.2) and without a body.
-pub(crate) fn is_replayable(method: &Method, body: &Incoming) -> bool {
+pub(crate) fn is_replayable(method: &Method, body: &ClientBody) -> bool {
     body.is_end_stream()
         && matches!(
             *method,

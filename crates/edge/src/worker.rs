@@ -13,8 +13,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::conn;
+use crate::date::Date;
+use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
-use crate::upstream::{Pool, Rooms};
+use crate::upstream::Pool;
 use crate::watch::Watch;
 
 /// What a worker is told.
@@ -103,7 +105,8 @@ pub(crate) struct Local {
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
-    pub(crate) rooms: Rooms,
+    pub(crate) rooms: Rc<Rooms>,
+    pub(crate) date: Date,
     pub(crate) ids: Arc<Ids>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) thread: u16,
@@ -135,7 +138,8 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
             drain: Notify::new(),
             draining: Cell::new(false),
             pool: Pool::default(),
-            rooms: Rooms::default(),
+            rooms: Rc::default(),
+            date: Date::default(),
             ids,
             watch: Arc::default(),
             thread,

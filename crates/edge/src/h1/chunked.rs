@@ -1,8 +1,9 @@
-//! Chunked bodies, followed without being decoded: where the next chunk begins and where the body ends.
+//! Chunked bodies (RFC 9112 § 7.1): where the next chunk begins and where the body ends.
 //!
-//! Only the framing is looked at; of requests hyper decodes the rest, of responses `upstream`. Extensions are let through within a line of 256 bytes
-//! (hyper bounds their sum), since nobody behind us sees them. Invariant: what counts as a line here ends
-//! in CR LF, so both see the same chunks.
+//! Extensions are let through within a line of 256 bytes, since nobody behind us sees them. Invariant: a
+//! line ends in CR LF, and nothing else does.
+
+use bytes::{Buf, BytesMut};
 
 use super::head::{Refusal, bad, field};
 
@@ -24,39 +25,17 @@ pub(crate) enum Chunked {
 }
 
 impl Chunked {
-    /// Moves past what `bytes` hold and returns how many of them are in order, 0 for "more is needed".
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
-        let mut passed = 0;
-        loop {
-            let rest = &bytes[passed..];
-            passed += match *self {
-                Self::Data(left) => {
-                    let here = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.took(here);
-                    if here == 0 {
-                        return Ok(passed);
-                    }
-                    here
-                }
-                _ => match self.framing(rest)? {
-                    0 => return Ok(passed),
-                    framing => framing,
-                },
-            };
+    /// Drops framing from the front of `bytes`, up to data, the end, or all of it; returns how many bytes
+    /// of data follow.
+    pub(super) fn skip(&mut self, bytes: &mut BytesMut) -> Result<u64, Refusal> {
+        while let Some(step) = self.step(bytes)? {
+            bytes.advance(step);
         }
-    }
-
-    /// Moves past framing, up to data, the end, or the end of `bytes`; returns how many bytes that were.
-    pub(crate) fn framing(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
-        let mut passed = 0;
-        while let Some(step) = self.step(&bytes[passed..])? {
-            passed += step;
-        }
-        Ok(passed)
+        Ok(if let Self::Data(left) = self { *left } else { 0 })
     }
 
     /// So many bytes of the chunk's data were taken.
-    pub(crate) fn took(&mut self, bytes: usize) {
+    pub(super) fn took(&mut self, bytes: usize) {
         if let Self::Data(left) = *self {
             let left = left - (bytes as u64).min(left);
             *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };

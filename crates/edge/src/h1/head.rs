@@ -1,10 +1,15 @@
-//! Request heads: found line by line as they come in, then checked whole.
+//! Request heads: found line by line as they come in, then read whole.
 //!
 //! Stricter than RFC 9112 where it leaves a choice to the reader: what two programs could read in two
 //! ways is refused, even where a list of readers would agree. Invariant: a head that passes has one
-//! framing ([`Shape`]), and hyper derives the same one. Limits come before allocation.
+//! framing ([`Shape`]). Limits come before allocation.
 
-use http::StatusCode;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+
+use super::framing::Framing;
 
 /// The longest head; cookies of real applications stay far below.
 pub(super) const MAX_HEAD: usize = 64 << 10;
@@ -12,7 +17,6 @@ pub(super) const MAX_HEAD: usize = 64 << 10;
 const MAX_TARGET: usize = 16 << 10;
 /// The longest method: the longest registered one has 17 letters.
 const MAX_METHOD: usize = 32;
-/// As many fields as hyper takes by default.
 const MAX_FIELDS: usize = 100;
 
 /// Why a request is not passed on. The cause is for the log, the client gets the status only.
@@ -34,20 +38,14 @@ const HEAD_TOO_LONG: Refusal = Refusal {
     cause: "the head is larger than 64 KiB or 100 fields",
 };
 
-/// What follows a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// So many bytes; none at all without a length.
-    Length(u64),
-    Chunked,
-}
-
 /// What a head that passed means for the bytes behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) framing: Framing,
-    /// The client asks to switch protocols: after a 101 nothing is HTTP any more.
-    pub(super) upgrade: bool,
+    /// The connection may stay open after the answer.
+    pub(super) keep: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub(super) waits: bool,
 }
 
 /// How far the search for the end of a head got; nothing is looked at twice.
@@ -90,21 +88,64 @@ impl Search {
     }
 }
 
-/// Reads a whole head, as [`Search::end`] delimited it.
-pub(super) fn check(head: &[u8]) -> Result<Shape, Refusal> {
-    let mut lines =
-        head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let is_1_1 = request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Fields::default();
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let (name, value) = field(line)?;
-        fields.take(name, value)?;
-    }
-    fields.shape(is_1_1)
+/// A request's head, read.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) request: Request<()>,
+    pub(super) shape: Shape,
 }
 
-/// Whether the version is 1.1 (and not 1.0).
-fn request_line(line: &[u8]) -> Result<bool, Refusal> {
+/// Reads a whole head, as [`Search::end`] delimited it. The request's parts share its bytes.
+pub(super) fn read(head: &Bytes) -> Result<Head, Refusal> {
+    let mut lines = Lines { bytes: head, at: 0 };
+    let line = lines.next().unwrap_or_default();
+    let (method, target, is_1_1) = request_line(&head[line])?;
+    let target = target.start..target.end;
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut fields = Fields::default();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let start = line.start;
+        let (name, value) = split(&head[line])?;
+        fields.take(name, &head[start + value.start..start + value.end])?;
+        let name = HeaderName::from_bytes(name).map_err(|_| bad("a header name is no token"))?;
+        let value = if value.is_empty() {
+            HeaderValue::from_static("")
+        } else {
+            HeaderValue::from_maybe_shared(head.slice(start + value.start..start + value.end))
+                .map_err(|_| CONTROL)?
+        };
+        headers.append(name, value);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() =
+        Method::from_bytes(&head[..method]).map_err(|_| bad("the method is no token"))?;
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice(target))
+        .map_err(|_| bad("the target holds a forbidden character"))?;
+    *request.version_mut() = if is_1_1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    *request.headers_mut() = headers;
+    Ok(Head { request, shape: fields.shape(is_1_1)? })
+}
+
+/// The lines of a head, as places in it, without their ends.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let start = self.at;
+        let feed = start + memchr::memchr(b'\n', self.bytes.get(start..)?)?;
+        self.at = feed + 1;
+        let ends_in_cr = feed > start && self.bytes[feed - 1] == b'\r';
+        Some(start..feed - usize::from(ends_in_cr))
+    }
+}
+
+/// The length of the method, the place of the target, and whether the version is 1.1 (and not 1.0).
+fn request_line(line: &[u8]) -> Result<(usize, Range<usize>, bool), Refusal> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -133,19 +174,33 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
     if !known_form {
         return Err(bad("the target is neither a path nor a URL"));
     }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ if version.starts_with(b"HTTP/") => Err(Refusal {
-            status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            cause: "the version is not served",
-        }),
-        _ => Err(bad("the request line names no version")),
-    }
+    let is_1_1 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ if version.starts_with(b"HTTP/") => {
+            return Err(Refusal {
+                status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                cause: "the version is not served",
+            });
+        }
+        _ => return Err(bad("the request line names no version")),
+    };
+    let start = method.len() + 1;
+    Ok((method.len(), start..start + target.len(), is_1_1))
 }
 
-/// One field line: name and value without the white space around it.
-pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+const CONTROL: Refusal = bad("a header value holds a control character");
+
+/// Checks one field line.
+pub(super) fn field(line: &[u8]) -> Result<(), Refusal> {
+    let (_, value) = split(line)?;
+    // Tabs and everything from space on but DEL; CR is among what is forbidden.
+    let plain = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+    if line[value].iter().all(plain) { Ok(()) } else { Err(CONTROL) }
+}
+
+/// One field line: its name, and the place of its value without the white space around it.
+fn split(line: &[u8]) -> Result<(&[u8], Range<usize>), Refusal> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(bad("a folded header line"));
     }
@@ -156,11 +211,9 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
         return Err(bad("a header name is no token"));
     }
-    // Tabs and everything from space on but DEL; CR is among what is forbidden.
-    if !value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)) {
-        return Err(bad("a header value holds a control character"));
-    }
-    Ok((name, trim(value)))
+    let blank = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let start = colon + 1 + blank;
+    Ok((name, start..start + trim(value).len()))
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {
@@ -175,25 +228,24 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// RFC 9110 § 5.6.2.
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    TOKEN[usize::from(byte)]
 }
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// The fields that say where a message ends and what becomes of its connection.
 #[derive(Debug, Default)]
@@ -201,8 +253,9 @@ struct Fields {
     hosts: u32,
     length: Option<u64>,
     chunked: bool,
-    connection_upgrade: bool,
-    upgrade: bool,
+    close: bool,
+    keep_alive: bool,
+    waits: bool,
 }
 
 impl Fields {
@@ -210,17 +263,20 @@ impl Fields {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => self.hosts += 1,
-            6 if is(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
-                return Err(Refusal {
-                    status: StatusCode::EXPECTATION_FAILED,
-                    cause: "an unknown expectation",
-                });
+            6 if is(b"expect") => {
+                self.waits = true;
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal {
+                        status: StatusCode::EXPECTATION_FAILED,
+                        cause: "an unknown expectation",
+                    });
+                }
             }
-            7 if is(b"upgrade") => self.upgrade = true,
             10 if is(b"connection") => {
-                self.connection_upgrade |= value
-                    .split(|byte| *byte == b',')
-                    .any(|word| trim(word).eq_ignore_ascii_case(b"upgrade"));
+                for word in value.split(|byte| *byte == b',').map(trim) {
+                    self.close |= word.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             14 if is(b"content-length") && self.length.replace(length(value)?).is_some() => {
                 return Err(bad("more than one Content-Length"));
@@ -247,10 +303,14 @@ impl Fields {
         let framing = match (self.chunked, self.length) {
             (true, Some(_)) => return Err(bad("Content-Length beside Transfer-Encoding")),
             (true, None) if !is_1_1 => return Err(bad("Transfer-Encoding with HTTP/1.0")),
-            (true, None) => Framing::Chunked,
+            (true, None) => Framing::CHUNKED,
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
-        Ok(Shape { framing, upgrade: is_1_1 && self.connection_upgrade && self.upgrade })
+        Ok(Shape {
+            framing,
+            keep: !self.close && (is_1_1 || self.keep_alive),
+            waits: is_1_1 && self.waits,
+        })
     }
 }
 

@@ -9,20 +9,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use hyper::body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{Client, Record, Refusal, lists, record, refuse};
-use crate::body::{Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
+use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
 use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
-use crate::upstream::{self, Answer, Outgoing};
+use crate::snapshot::Shared;
+use crate::upstream::{self, Answer, InFlight, Outgoing};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -31,7 +32,7 @@ pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Client,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     id: &HeaderValue,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
@@ -42,7 +43,6 @@ pub(super) async fn forward(
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
     };
     let upgrade = wants_upgrade(&parts);
-    let client_upgrade = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
     let way = Way { tls: client.tls, host: &record.host, port: client.port, id, upgrade };
@@ -91,14 +91,19 @@ pub(super) async fn forward(
     record.upstream = Some(Arc::clone(&answer.instance.name));
     let address = Some(answer.instance.address);
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client_upgrade) = client_upgrade else {
+        if !upgrade {
             return refuse(StatusCode::BAD_GATEWAY, "the instance switched protocols unasked");
-        };
-        return Ok((switch(local, client_upgrade, answer), address));
+        }
+        let Answer { response, exchange, guard, .. } = answer;
+        let (instance, behind) = exchange.into_stream();
+        let shared = Arc::clone(&local.shared);
+        let tunnel = Tunnel { instance, behind, shared, guard };
+        let content = Content::Tunnel(Some(Box::new(tunnel)));
+        return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
     let Answer { response, exchange, instance, guard, .. } = answer;
     let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle);
-    Ok((response.map(|()| ResponseBody::from(Content::Instance(body))), address))
+    Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
 }
 
 /// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.
@@ -124,7 +129,7 @@ fn told(client: &Client, ip: std::net::IpAddr) -> (HeaderValue, HeaderValue) {
 /// The body as it goes to the instance; with its progress where there is one.
 fn outgoing(
     local: &Rc<Local>,
-    body: Incoming,
+    body: ClientBody,
     route: &CompiledRoute,
     idle: Option<Duration>,
 ) -> (RequestBody, Option<Rc<Progress>>) {
@@ -160,21 +165,30 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Both sides changed their protocol: bytes are copied until one side ends.
-fn switch(local: &Rc<Local>, client: OnUpgrade, answer: Answer) -> Response<ResponseBody> {
-    let Answer { response, exchange, guard, .. } = answer;
-    let (mut instance, behind) = exchange.into_stream();
-    let shared = Arc::clone(&local.shared);
-    tokio::task::spawn_local(async move {
-        let Ok(client) = client.await else { return };
+/// Both sides changed their protocol.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    instance: TcpStream,
+    /// What the instance sent behind its head.
+    behind: BytesMut,
+    shared: Arc<Shared>,
+    guard: InFlight,
+}
+
+impl Tunnel {
+    /// Copies bytes until both sides ended; `early` is what the client sent behind its request.
+    pub(crate) async fn run(
+        self,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        early: BytesMut,
+    ) {
+        let Self { mut instance, behind, shared, guard } = self;
         // Long-lived: it does not hold up the end of the instance's other work.
         drop(guard);
         let _open = shared.open_tunnel();
-        let mut client = TokioIo::new(client);
-        if client.write_all(&behind).await.is_ok() {
-            drop(behind);
+        if client.write_all(&behind).await.is_ok() && instance.write_all(&early).await.is_ok() {
+            drop((behind, early));
             tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
         }
-    });
-    response.map(|()| ResponseBody::from(Content::Empty))
+    }
 }

@@ -5,6 +5,7 @@
 //! that answers before it took all of the request is heard; the connection is used again only when the
 //! request was sent whole, the response was read to its end, and nothing followed it.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -13,10 +14,10 @@ use http::{Response, StatusCode};
 use tokio::net::TcpStream;
 
 use super::link::Link;
-use super::response::{self, Framing, Head};
+use super::response::{self, Head};
 use super::sending::{Sending, Stuck};
 use crate::body::BodyError;
-use crate::h1::Chunked;
+use crate::h1::Framing;
 use crate::snapshot::Instance;
 use crate::worker::Local;
 
@@ -33,15 +34,15 @@ pub(super) enum Lost {
 pub(crate) struct Exchange {
     link: Link,
     sending: Sending,
-    /// The instance takes no more of the request.
-    deaf: bool,
+    /// Why the instance takes no more of the request.
+    deaf: Option<io::Error>,
     framing: Framing,
     keep: bool,
 }
 
 impl Exchange {
     pub(super) fn new(link: Link, sending: Sending) -> Self {
-        Self { link, sending, deaf: false, framing: Framing::ToEnd, keep: false }
+        Self { link, sending, deaf: None, framing: Framing::ToEnd, keep: false }
     }
 
     /// What was to be sent, after a failure.
@@ -55,13 +56,14 @@ impl Exchange {
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), BodyError> {
-        if self.deaf || self.sending.is_done() {
+        if self.deaf.is_some() || self.sending.is_done() {
             return Ok(());
         }
         match self.sending.poll(context, &mut self.link.stream) {
             Poll::Ready(Err(Stuck::Client(error))) => Err(error),
-            Poll::Ready(Err(Stuck::Instance)) => {
-                self.deaf = true;
+            Poll::Ready(Err(Stuck::Instance(error))) => {
+                // Said when it turns out that it gave no answer either.
+                self.deaf = Some(error);
                 Ok(())
             }
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -85,7 +87,11 @@ impl Exchange {
                 Ok(None) => {}
             }
             match ready!(self.link.poll_read(context, 0)) {
-                Ok(0) => return failed("the connection ended before the answer".to_owned()),
+                Ok(0) => {
+                    let why =
+                        self.deaf.as_ref().map_or(String::new(), |error| format!(": {error}"));
+                    return failed(format!("the connection ended before the answer{why}"));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     return failed(format!("the connection ended before the answer: {error}"));
@@ -110,11 +116,7 @@ impl Exchange {
 
     /// So many bytes of the body are still to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
-        match self.framing {
-            Framing::Length(left) => Some(left),
-            Framing::Chunked(Chunked::Done) => Some(0),
-            Framing::Chunked(_) | Framing::ToEnd => None,
-        }
+        self.framing.left()
     }
 
     /// The next piece of the body; nothing at its end.
@@ -126,16 +128,13 @@ impl Exchange {
             return Poll::Ready(Some(Err(error)));
         }
         loop {
-            match self.take() {
-                Err(wrong) => return Poll::Ready(Some(Err(wrong.into()))),
+            match self.framing.take(&mut self.link.bytes) {
+                Err(wrong) => return Poll::Ready(Some(Err(wrong.cause.into()))),
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
                 Ok(None) if self.is_over() => return Poll::Ready(None),
                 Ok(None) => {}
             }
-            let wanted = match self.framing {
-                Framing::Length(left) | Framing::Chunked(Chunked::Data(left)) => left,
-                _ => 0,
-            };
+            let wanted = self.framing.wanted();
             match ready!(self.link.poll_read(context, wanted)) {
                 Ok(0) if self.framing == Framing::ToEnd => self.framing = Framing::Length(0),
                 Ok(0) => return Poll::Ready(Some(Err("the response was cut off".into()))),
@@ -145,42 +144,12 @@ impl Exchange {
         }
     }
 
-    /// What is there already.
-    fn take(&mut self) -> Result<Option<Bytes>, &'static str> {
-        let bytes = &mut self.link.bytes;
-        let wrong = |refusal: crate::h1::Refusal| refusal.cause;
-        let most = match &mut self.framing {
-            Framing::Length(left) => *left,
-            Framing::ToEnd => u64::MAX,
-            Framing::Chunked(chunked) => {
-                let framing = chunked.framing(bytes).map_err(wrong)?;
-                drop(bytes.split_to(framing));
-                if let Chunked::Data(left) = chunked { *left } else { 0 }
-            }
-        };
-        let here = bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-        if here == 0 {
-            return Ok(None);
-        }
-        let piece = bytes.split_to(here).freeze();
-        match &mut self.framing {
-            Framing::Length(left) => *left -= here as u64,
-            Framing::ToEnd => {}
-            Framing::Chunked(chunked) => {
-                chunked.took(here);
-                // Where the end is here already it is known to be the end.
-                let framing = chunked.framing(bytes).map_err(wrong)?;
-                drop(bytes.split_to(framing));
-            }
-        }
-        Ok(Some(piece))
-    }
-
     /// The response is not read any further: the connection goes back into the pool where it can.
     pub(crate) fn finish(self, local: &Rc<Local>, instance: &Instance) {
         let Self { mut link, sending, keep, framing, .. } = self;
         let reusable = keep && framing.is_over() && sending.is_done() && link.bytes.is_empty();
-        local.rooms.keep(sending.into_buffer(), std::mem::take(&mut link.bytes));
+        local.rooms.keep_head(sending.into_buffer());
+        local.rooms.keep_buffer(std::mem::take(&mut link.bytes));
         if reusable {
             local.pool.put(instance, link);
         }

@@ -8,28 +8,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::h1::Chunked;
+use crate::h1::Framing;
 
 /// The longest head, as many fields as hyper takes.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_FIELDS: usize = 100;
-
-/// Where a response's body ends (RFC 9112 § 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// So many bytes are still to come.
-    Length(u64),
-    Chunked(Chunked),
-    /// At the end of the connection.
-    ToEnd,
-}
-
-impl Framing {
-    /// Whether nothing of the body is left.
-    pub(super) fn is_over(self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunked::Done))
-    }
-}
 
 /// A head, and what it says about the bytes behind it.
 #[derive(Debug)]
@@ -122,7 +105,7 @@ fn framing(
         (Some(coding), None, None)
             if is_1_1 && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") =>
         {
-            Ok(Framing::Chunked(Chunked::Size))
+            Ok(Framing::CHUNKED)
         }
         _ => Err("its Transfer-Encoding is not plainly `chunked`"),
     }
@@ -170,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_way_to_end_a_body_is_found() {
-        let chunked = Framing::Chunked(Chunked::Size);
+        let chunked = Framing::CHUNKED;
         for (text, expected) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", (200, Framing::Length(5), true)),
             (

@@ -1,14 +1,12 @@
-//! A request on its way to an instance: its head as bytes, then its body piece by piece.
+//! A request on its way to an instance.
 //!
-//! Invariants: the head is made once, however often it is sent; the body is framed by its own length or
-//! in chunks, never by what the client's headers said; a piece that was taken from the client is sent or
-//! the exchange fails. Not here: headers' meaning, the response.
+//! Invariants: the head is made once, however often it is sent; a request of which part is gone for good
+//! is never begun again. Not here: headers' meaning, the response.
 
-use std::io::{IoSlice, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use hyper::body::Body as _;
@@ -17,6 +15,8 @@ use tokio::net::TcpStream;
 
 use super::Outgoing;
 use crate::body::{BodyError, RequestBody};
+use crate::forwarded::field;
+use crate::h1::{Delimited, Fault, Outlet, Step};
 
 /// Most heads need no more.
 const ROOM: usize = 1024;
@@ -25,39 +25,21 @@ const ROOM: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Stuck {
     /// The instance takes no more; it may still have answered.
-    Instance,
+    Instance(io::Error),
     /// What the client sent is wrong or cut off.
     Client(BodyError),
-}
-
-/// How the body is delimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delimited {
-    /// So many bytes are to follow.
-    Length(u64),
-    /// In chunks; whether one was sent already.
-    Chunks(bool),
-    /// All of it is in the buffer.
-    Done,
 }
 
 /// One request.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) method: Method,
-    /// The head, later the sizes of chunks.
-    buffer: Vec<u8>,
-    /// So many of its bytes are sent.
-    sent: usize,
-    piece: Bytes,
-    body: RequestBody,
-    delimited: Delimited,
+    outlet: Outlet<RequestBody>,
     begun: bool,
 }
 
 impl Sending {
-    /// Encodes the head into `buffer`, which was used before for its room. `fields` writes all fields but
-    /// those that frame the body.
+    /// Encodes the head into `buffer`, which was used before for its room.
     pub(super) fn new(request: Outgoing<'_>, mut buffer: Vec<u8>) -> Self {
         let Outgoing { parts, fields, body, .. } = request;
         buffer.clear();
@@ -70,12 +52,12 @@ impl Sending {
         fields(&mut buffer);
         buffer.extend_from_slice(b"\r\n");
         let method = parts.method.clone();
-        Self { method, buffer, sent: 0, piece: Bytes::new(), body, delimited, begun: false }
+        Self { method, outlet: Outlet::new(buffer, body, delimited), begun: false }
     }
 
     /// Whether all of it was sent.
     pub(super) fn is_done(&self) -> bool {
-        self.delimited == Delimited::Done && self.sent == self.buffer.len() && self.piece.is_empty()
+        self.outlet.is_done()
     }
 
     /// Makes it ready to be sent anew; false where part of it is gone for good.
@@ -83,9 +65,10 @@ impl Sending {
         if !self.begun {
             return true;
         }
-        let whole = matches!(self.body, RequestBody::Empty);
+        let whole = matches!(self.outlet.body(), RequestBody::Empty);
         if whole {
-            (self.sent, self.begun) = (0, false);
+            self.outlet.rewind();
+            self.begun = false;
         }
         whole
     }
@@ -97,7 +80,7 @@ impl Sending {
 
     /// The room of its head, for another one.
     pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+        self.outlet.into_buffer()
     }
 
     /// Sends as much as can be sent now; ready when nothing is left.
@@ -107,83 +90,18 @@ impl Sending {
         stream: &mut TcpStream,
     ) -> Poll<Result<(), Stuck>> {
         loop {
-            if self.piece.is_empty() && self.delimited != Delimited::Done {
-                // The first piece goes with the head where it is there already.
-                let waits = self.poll_piece(context)?.is_pending();
-                if waits && self.sent == self.buffer.len() {
-                    return Poll::Pending;
-                }
+            let step = self.outlet.step(context, |context, slices| {
+                Pin::new(&mut *stream).poll_write_vectored(context, slices)
+            });
+            match ready!(step) {
+                Ok(Step::Wrote) => self.begun = true,
+                Ok(Step::Waits) => return Poll::Pending,
+                Ok(Step::Done) => return Poll::Ready(Ok(())),
+                Err(Fault::Io(error)) => return Poll::Ready(Err(Stuck::Instance(error))),
+                Err(Fault::Body(error)) => return Poll::Ready(Err(Stuck::Client(error))),
             }
-            let left = &self.buffer[self.sent..];
-            if left.is_empty() && self.piece.is_empty() {
-                if self.delimited == Delimited::Done {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            let written = if self.piece.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_write(context, left))
-            } else {
-                let both = [IoSlice::new(left), IoSlice::new(&self.piece)];
-                ready!(Pin::new(&mut *stream).poll_write_vectored(context, &both))
-            };
-            let written = match written {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Stuck::Instance)),
-                Ok(written) => written,
-            };
-            self.begun = true;
-            let of_buffer = written.min(left.len());
-            self.sent += of_buffer;
-            self.piece.advance(written - of_buffer);
         }
     }
-
-    /// Takes the next piece of the body and frames it. Only called when there is room for it.
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, Stuck> {
-        let frame = match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(frame) => frame.transpose().map_err(Stuck::Client)?,
-        };
-        if self.sent == self.buffer.len() {
-            self.buffer.clear();
-            self.sent = 0;
-        }
-        match frame.map(hyper::body::Frame::into_data) {
-            // Trailers go nowhere.
-            Some(Err(_)) => {}
-            Some(Ok(piece)) => self.add(piece)?,
-            None => match self.delimited {
-                Delimited::Length(1..) => return Err(short()),
-                Delimited::Chunks(begun) => {
-                    let end: &[u8] = if begun { b"\r\n0\r\n\r\n" } else { b"0\r\n\r\n" };
-                    self.buffer.extend_from_slice(end);
-                    self.delimited = Delimited::Done;
-                }
-                Delimited::Length(0) | Delimited::Done => self.delimited = Delimited::Done,
-            },
-        }
-        Ok(Poll::Ready(()))
-    }
-
-    fn add(&mut self, piece: Bytes) -> Result<(), Stuck> {
-        let size = piece.len() as u64;
-        match &mut self.delimited {
-            _ if size == 0 => return Ok(()),
-            Delimited::Length(left) => *left = left.checked_sub(size).ok_or_else(short)?,
-            Delimited::Chunks(begun) => {
-                let end = if std::mem::replace(begun, true) { "\r\n" } else { "" };
-                // A Vec takes every byte.
-                write!(self.buffer, "{end}{size:x}\r\n").ok();
-            }
-            Delimited::Done => return Err(short()),
-        }
-        self.piece = piece;
-        Ok(())
-    }
-}
-
-fn short() -> Stuck {
-    Stuck::Client("the body has another length than was announced".into())
 }
 
 /// Says how the body is delimited, by its own length.
@@ -199,20 +117,18 @@ fn frame(
         (_, true) => {
             // Where a length is expected, 0 is said (RFC 9110 § 8.6).
             if said || expected {
-                buffer.extend_from_slice(b"content-length: 0\r\n");
+                field(buffer, "content-length", b"0");
             }
             Delimited::Done
         }
         (Some(length), false) => {
             let mut digits = itoa::Buffer::new();
-            buffer.extend_from_slice(b"content-length: ");
-            buffer.extend_from_slice(digits.format(length).as_bytes());
-            buffer.extend_from_slice(b"\r\n");
+            field(buffer, "content-length", digits.format(length).as_bytes());
             Delimited::Length(length)
         }
         (None, false) => {
-            buffer.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            Delimited::Chunks(false)
+            field(buffer, "transfer-encoding", b"chunked");
+            Delimited::Chunks
         }
     }
 }

@@ -18,23 +18,27 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     /// Room for a head.
-    pub(super) fn head(&self) -> Vec<u8> {
+    pub(crate) fn head(&self) -> Vec<u8> {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Room for what is read.
-    pub(super) fn buffer(&self) -> BytesMut {
+    pub(crate) fn buffer(&self) -> BytesMut {
         self.reads.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes both back.
-    pub(super) fn keep(&self, head: Vec<u8>, mut read: BytesMut) {
+    /// Takes room for a head back.
+    pub(crate) fn keep_head(&self, head: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < MOST && head.capacity() <= LARGEST {
+        if heads.len() < MOST && (1..=LARGEST).contains(&head.capacity()) {
             heads.push(head);
         }
+    }
+
+    /// Takes room for what is read back.
+    pub(crate) fn keep_buffer(&self, mut read: BytesMut) {
         let mut reads = self.reads.borrow_mut();
-        if reads.len() < MOST && read.capacity() <= LARGEST {
+        if reads.len() < MOST && (1..=LARGEST).contains(&read.capacity()) {
             read.clear();
             reads.push(read);
         }

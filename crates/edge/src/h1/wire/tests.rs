@@ -1,12 +1,11 @@
 //! The check against a second, simpler reading of the same bytes, and against every way of cutting them.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use tokio::io::AsyncReadExt;
+use tokio::io::ReadBuf;
 
 use super::*;
-use crate::EdgeOptions;
 
 /// Hands out bytes in given pieces, then the end.
 struct Pieces {
@@ -51,36 +50,48 @@ impl AsyncWrite for Pieces {
     }
 }
 
-fn shared() -> Arc<Shared> {
-    static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
-    let make = || {
-        let dir = tempfile::tempdir().unwrap();
-        Arc::new(Shared::new(&EdgeOptions {
-            number: 0,
-            threads: 1,
-            log_dir: dir.path().to_owned(),
-            user: None,
-        }))
-    };
-    Arc::clone(SHARED.get_or_init(make))
+fn wire<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Wire<S> {
+    Wire::new(stream, &Arc::default(), Rc::default())
 }
 
-fn refused() -> Refused {
-    let client = Arc::new(Client::new(std::net::IpAddr::from([127, 0, 0, 1]), 80, false));
-    Refused { shared: shared(), ids: Arc::new(Ids::new(0, 0)), client }
-}
-
-/// What is handed out, and whether the rest was refused.
+/// What was read as requests and bodies, and whether the rest was refused.
 fn passed(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, bool) {
-    let refused = refused();
-    let pieces = Pieces { bytes: bytes.to_vec(), at: 0, sizes: sizes.to_vec(), next: 0 };
-    let mut guard = Guard::new(pieces, refused, Arc::default(), &Arc::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async {
-        let mut out = Vec::new();
-        let result = guard.read_to_end(&mut out).await;
-        (out, result.is_err() || matches!(guard.place, Place::Refused))
-    })
+    let mut wire = wire(Pieces { bytes: bytes.to_vec(), at: 0, sizes: sizes.to_vec(), next: 0 });
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let taken = |wire: &Wire<Pieces>| wire.stream.at - wire.bytes.len();
+    let mut out = Vec::new();
+    loop {
+        let before = taken(&wire);
+        match wire.poll_request(&mut context) {
+            Poll::Ready(Next::Request(_)) => {
+                let read = &bytes[before..taken(&wire)];
+                out.extend_from_slice(read.strip_prefix(b"\r\n").unwrap_or(read));
+            }
+            Poll::Ready(Next::Refused(_)) => return (out, true),
+            Poll::Ready(Next::End) => return (out, false),
+            Poll::Pending => panic!("this stream never waits"),
+        }
+        loop {
+            let before = taken(&wire);
+            // Nobody waits for a 100 here.
+            wire.go_on = b"";
+            let polled = wire.poll_data(&mut context);
+            let read = &bytes[before..taken(&wire)];
+            match polled {
+                Poll::Ready(Some(Ok(_))) => out.extend_from_slice(read),
+                Poll::Ready(None) => {
+                    out.extend_from_slice(read);
+                    break;
+                }
+                Poll::Ready(Some(Err(Bad::CutOff))) => {
+                    out.extend_from_slice(read);
+                    return (out, false);
+                }
+                Poll::Ready(Some(Err(Bad::Refused(_)))) => return (out, true),
+                Poll::Pending => panic!("this stream never waits"),
+            }
+        }
+    }
 }
 
 /// How many requests somebody lenient finds: lines may end in LF, sizes may have spaces, the last length
@@ -148,22 +159,15 @@ fn lenient_chunks(mut bytes: &[u8]) -> &[u8] {
     &[]
 }
 
-/// How many requests we count in what passed whole.
+/// How many requests we count in what passed.
 fn strict_count(bytes: &[u8]) -> usize {
-    let (mut at, mut count) = (0, 0);
-    while let Ok(Some(end)) = Search::default().end(&bytes[at..]) {
-        let shape = head::check(&bytes[at..at + end]).unwrap();
-        (at, count) = (at + end, count + 1);
-        match shape.framing {
-            Framing::Length(length) => at = bytes.len().min(at + length as usize),
-            Framing::Chunked => {
-                let mut chunked = Chunked::Size;
-                at += chunked.advance(&bytes[at..]).unwrap();
-                if chunked != Chunked::Done {
-                    break;
-                }
-            }
-        }
+    let mut wire = wire(Pieces { bytes: bytes.to_vec(), at: 0, sizes: vec![], next: 0 });
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let mut count = 0;
+    while let Poll::Ready(Next::Request(_)) = wire.poll_request(&mut context) {
+        count += 1;
+        wire.go_on = b"";
+        while let Poll::Ready(Some(Ok(_))) = wire.poll_data(&mut context) {}
     }
     count
 }
@@ -256,19 +260,17 @@ fn one_empty_line_before_a_request_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_never_ends_is_cut_after_its_time() {
+async fn a_head_that_never_ends_is_refused_after_its_time() {
     let (mut client, edge) = tokio::io::duplex(1024);
     let watch = Arc::new(Watch::default());
-    let ticking = Arc::clone(&watch);
-    drop(tokio::spawn(async move { ticking.run().await }));
-    let mut guard = Guard::new(edge, refused(), Arc::default(), &watch);
+    let mut wire = Wire::new(edge, &watch, Rc::default());
     tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     let begun = tokio::time::Instant::now();
-    assert_eq!(guard.read(&mut [0; 64]).await.unwrap(), 0);
-    let late = begun.elapsed().checked_sub(HEAD_TIME).unwrap();
-    assert!(late <= 2 * crate::watch::TICK, "{late:?}");
-    drop(tokio::spawn(async move { tokio::io::AsyncWriteExt::shutdown(&mut guard).await }));
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    let next = tokio::select! {
+        next = std::future::poll_fn(|context| wire.poll_request(context)) => next,
+        () = watch.run() => unreachable!("it runs for ever"),
+    };
+    assert!(matches!(next, Next::Refused(refusal) if refusal == TOO_SLOW));
+    let late = begun.elapsed().saturating_sub(HEAD_TIME);
+    assert!(begun.elapsed() >= HEAD_TIME && late <= 2 * crate::watch::TICK, "{late:?}");
 }
