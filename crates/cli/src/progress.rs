@@ -54,7 +54,10 @@ pub(crate) fn done(ended: Progress) -> Result<Applied, Failure> {
 pub(crate) fn asker() -> Asker {
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = env("SUDO_USER").or_else(|| env("USER")).or_else(|| env("LOGNAME"));
-    let user = user.unwrap_or_else(|| format!("user {}", seaworthy_sys::process::current_uid()));
+    let user = user.unwrap_or_else(|| match seaworthy_sys::process::current_uid() {
+        0 => "root".to_owned(),
+        uid => format!("user {uid}"),
+    });
     let from = env("SSH_CONNECTION").and_then(|line| line.split(' ').next().map(str::to_owned));
     let who = match from {
         Some(from) => format!("{user} via ssh from {from}"),

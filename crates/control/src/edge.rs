@@ -331,6 +331,7 @@ impl Edge {
                 let entry = status.instances.entry(instance).or_default();
                 entry.in_flight += load.in_flight;
                 entry.pooled += load.pooled;
+                entry.tunnels += load.tunnels;
                 entry.answered += load.answered;
                 entry.errors += load.errors;
                 entry.times.resize(load.times.len().max(entry.times.len()), 0);

@@ -3,10 +3,11 @@
 //! Invariants: the edge is told of a draining instance before it is asked whether anything is left to it;
 //! one failure never stops the loop; nothing here waits for an instance.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_base::InstanceId;
+use seaworthy_base::{InstanceId, SiteName};
 use seaworthy_state::InstanceState;
 
 use crate::decide::{Action, decide};
@@ -147,10 +148,20 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let status = edge.status().await;
     drop(edge);
     let mut world = platform.world();
+    // A site that goes down ends its sockets too; one that is deployed lets them go on for a while.
+    let down: BTreeSet<SiteName> = world
+        .sites
+        .iter()
+        .filter(|(_, site)| !site.running)
+        .map(|(name, _)| name.clone())
+        .collect();
     for (id, instance) in &mut world.instances {
         let Some(since) = instance.draining else { continue };
         let left = status.as_ref().and_then(|status| status.instances.get(&id.to_string()));
-        let idle = left.is_none_or(|load| load.in_flight == 0 && load.pooled == 0);
+        let idle = left.is_none_or(|load| {
+            let sockets = load.tunnels > 0 && !down.contains(&id.site);
+            load.in_flight == 0 && load.pooled == 0 && !sockets
+        });
         instance.drained = idle || since.elapsed() > DRAIN_LIMIT;
     }
     if let Some(status) = status {

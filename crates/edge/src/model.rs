@@ -359,6 +359,9 @@ pub struct InstanceLoad {
     pub in_flight: u64,
     /// Connections kept open for reuse.
     pub pooled: u64,
+    /// WebSockets and other upgraded connections to it.
+    #[serde(default)]
+    pub tunnels: u64,
     /// Taken out of rotation by the edge itself, with the reason.
     pub out: Option<String>,
     /// Requests that it answered, or should have, since this edge knows it.

@@ -34,6 +34,8 @@ pub(crate) struct Instance {
 pub(crate) struct Load {
     pub(crate) in_flight: Counter,
     pub(crate) pooled: Counter,
+    /// WebSockets and other upgraded connections.
+    pub(crate) tunnels: Counter,
     /// Taken out by the edge itself: it refused a connection.
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
@@ -184,7 +186,9 @@ impl Shared {
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| load.in_flight.get() == 0 && load.pooled.get() == 0;
+        let idle = |load: &Load| {
+            load.in_flight.get() == 0 && load.pooled.get() == 0 && load.tunnels.get() == 0
+        };
         loads.retain(|place, load| living.contains(place) || !idle(load));
         drop(loads);
         self.replace(Snapshot {
@@ -200,6 +204,7 @@ impl Shared {
             let entry = instances.entry(name.clone()).or_default();
             entry.in_flight += load.in_flight.get();
             entry.pooled += load.pooled.get();
+            entry.tunnels += load.tunnels.get();
             entry.errors += count(&load.errors);
             entry.times.resize(TIMES, 0);
             entry.times.iter_mut().zip(&load.times).for_each(|(sum, one)| *sum += count(one));

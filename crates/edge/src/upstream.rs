@@ -89,6 +89,24 @@ impl Drop for InFlight {
     }
 }
 
+impl InFlight {
+    /// The request became a connection of another protocol.
+    pub(crate) fn into_tunnel(self) -> InTunnel {
+        self.0.tunnels.add();
+        InTunnel(Arc::clone(&self.0))
+    }
+}
+
+/// Counts an upgraded connection as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InTunnel(Arc<Load>);
+
+impl Drop for InTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.sub();
+    }
+}
+
 /// Whether a request may be sent twice: idempotent (RFC 9110 § 9.2.2) and without a body.
 pub(crate) fn is_replayable(method: &Method, body: &ClientBody) -> bool {
     body.is_end_stream()
