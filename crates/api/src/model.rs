@@ -285,6 +285,9 @@ pub struct DeploymentView {
     pub state: String,
     /// Milliseconds by step, in order; a step without an end has none.
     pub steps: Vec<(String, Option<u64>)>,
+    /// What is to be known of a step, by its name.
+    #[serde(default)]
+    pub notes: Vec<(String, String)>,
     /// Why it did not go well.
     pub fault: Option<Fault>,
 }

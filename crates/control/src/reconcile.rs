@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_base::{InstanceId, SiteName};
+use seaworthy_base::InstanceId;
 use seaworthy_state::InstanceState;
 
 use crate::decide::{Action, decide};
@@ -148,18 +148,23 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let status = edge.status().await;
     drop(edge);
     let mut world = platform.world();
-    // A site that goes down ends its sockets too; one that is deployed lets them go on for a while.
-    let down: BTreeSet<SiteName> = world
-        .sites
-        .iter()
-        .filter(|(_, site)| !site.running)
-        .map(|(name, _)| name.clone())
+    // A site that goes down ends its sockets too, and so does a release that another one has to wait for;
+    // otherwise they go on for a while.
+    let hurried: BTreeSet<InstanceId> = world
+        .instances
+        .keys()
+        .filter(|id| {
+            let view = world.view(&id.site, &id.service, platform.cores);
+            view.is_some_and(|view| view.exclusive)
+                || world.sites.get(&id.site).is_none_or(|site| !site.running)
+        })
+        .cloned()
         .collect();
     for (id, instance) in &mut world.instances {
         let Some(since) = instance.draining else { continue };
         let left = status.as_ref().and_then(|status| status.instances.get(&id.to_string()));
         let idle = left.is_none_or(|load| {
-            let sockets = load.tunnels > 0 && !down.contains(&id.site);
+            let sockets = load.tunnels > 0 && !hurried.contains(id);
             load.in_flight == 0 && load.pooled == 0 && !sockets
         });
         instance.drained = idle || since.elapsed() > DRAIN_LIMIT;

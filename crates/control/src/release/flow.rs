@@ -201,9 +201,8 @@ async fn take_over(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> 
         within(deploy.timeout, gate::wait(&run.platform, name, Waiting::AllReady, &run.report))
             .await?;
     }
-    let begun = std::time::Instant::now();
-    switch(&run.platform, prepared).await?;
-    run.end(&format!("{:.1} ms", begun.elapsed().as_secs_f64() * 1000.0))
+    let took = switch(&run.platform, prepared).await?;
+    run.end(&format!("{:.1} ms", took.as_secs_f64() * 1000.0))
 }
 
 /// Goes on with what another control began: from the pause, or from the watch.
@@ -255,12 +254,19 @@ async fn canary(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Res
     Ok(())
 }
 
-/// From now on the new release serves: first on the disk, then in the edge.
-async fn switch(platform: &Arc<Platform>, prepared: &Prepared) -> Result<(), Fault> {
+/// From now on the new release serves: first on the disk, then in the edge. Says how long the edge took
+/// until every thread of it sent everybody to the new instances.
+async fn switch(
+    platform: &Arc<Platform>,
+    prepared: &Prepared,
+) -> Result<std::time::Duration, Fault> {
     settle::set_phase(platform, &prepared.site.name, Phase::Switched)?;
     crate::crash::point("switched");
+    let begun = std::time::Instant::now();
     reconcile::tell_edge(platform).await;
-    serve::publish(platform).await
+    let took = begun.elapsed();
+    serve::publish(platform).await?;
+    Ok(took)
 }
 
 /// The new release is all there is; the old one drains by itself.

@@ -73,6 +73,12 @@ fn deployment(one: &Deployment) -> DeploymentView {
         began: one.began.to_string(),
         state,
         steps: one.steps.iter().map(|step| (step.step.word().to_owned(), took(step))).collect(),
+        notes: one
+            .steps
+            .iter()
+            .filter(|step| !step.note.is_empty())
+            .map(|step| (step.step.word().to_owned(), step.note.clone()))
+            .collect(),
         fault: one.fault.clone(),
     }
 }

@@ -151,7 +151,7 @@ fn last(sandbox: &Sandbox) -> Value {
 }
 
 /// Milliseconds beyond the steps in which the application starts (or a share is tried for its time), and
-/// those of the switch where it is nothing but that.
+/// those that the edge took to send everybody to the new instances.
 fn cost(deployment: &Value, strategy: &str) -> (u64, Option<f64>) {
     let steps = deployment["steps"].as_array().cloned().unwrap_or_default();
     let sum = |wanted: &dyn Fn(&str) -> bool| -> u64 {
@@ -162,7 +162,9 @@ fn cost(deployment: &Value, strategy: &str) -> (u64, Option<f64>) {
     let starts_in_switch = matches!(strategy, "rolling" | "recreate");
     let own =
         sum(&|step| step == "start" || step == "canary" || (starts_in_switch && step == "switch"));
-    let switch = (!starts_in_switch).then(|| sum(&|step| step == "switch") as f64);
+    let notes = deployment["notes"].as_array().cloned().unwrap_or_default();
+    let noted = notes.iter().find(|note| note[0] == "switch").and_then(|note| note[1].as_str());
+    let switch = noted.and_then(|text| text.strip_suffix(" ms")?.parse().ok());
     (sum(&|_| true) - own, switch)
 }
 
