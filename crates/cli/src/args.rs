@@ -64,7 +64,7 @@ pub(crate) enum Verb {
     /// Stop a site, or everything
     Down(Down),
     /// What runs, and what is wrong
-    Status(Json),
+    Status(Status),
     /// Show logs of a site's services
     Logs(Logs),
     /// Restart a site, a service, an instance or the edge, dropping nothing
@@ -331,10 +331,13 @@ pub(crate) struct Down {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Json {
+pub(crate) struct Status {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show it again whenever it changes, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
+use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
 use seaworthy_sys::process::Awaited;
 
-use crate::args::{Down, Json, Restart};
+use crate::args::{Down, Restart, Status};
 use crate::render::{self, Failure, io_failure};
 
 /// Control greets within this time; opening the state is quick, but adopted sites are published first.
@@ -161,7 +162,10 @@ pub(crate) async fn restart(layout: &Layout, options: &Restart) -> Result<Exit, 
 }
 
 /// What runs, and what is wrong.
-pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Failure> {
+pub(crate) async fn status(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
+    if options.watch {
+        return watch(layout, options).await;
+    }
     let status: PlatformStatus = connect(layout).await?.get("/v1/status").await?;
     if options.json {
         render::json(&status);
@@ -169,6 +173,37 @@ pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Fail
         render::print(&show(&status));
     }
     Ok(Exit::Ok)
+}
+
+/// Shows it whenever it changed: anew on a terminal, one after the other elsewhere.
+async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
+    let clear = std::io::stdout().is_terminal() && !options.json;
+    let mut shown = String::new();
+    loop {
+        // A control that is being replaced answers again in a moment; what was shown stays.
+        let text = match connect(layout).await {
+            Ok(client) => match client.get::<PlatformStatus>("/v1/status").await {
+                Ok(status) if options.json => {
+                    serde_json::to_string(&status).unwrap_or_default() + "\n"
+                }
+                Ok(status) => show(&status),
+                Err(_) => shown.clone(),
+            },
+            Err(failure) if shown.is_empty() => return Err(failure),
+            Err(_) => shown.clone(),
+        };
+        if text != shown {
+            if clear {
+                render::print("\x1b[2J\x1b[H");
+            }
+            render::print(&text);
+            shown = text;
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
 }
 
 fn show(status: &PlatformStatus) -> String {
