@@ -141,7 +141,11 @@ pub const SERVICE: &[Key] = &[
     key("upstreams", Kind::Texts, "`http://` addresses of servers that somebody else runs"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),
-    key("migrate", Kind::Command, "run once per release, before start, in the new code"),
+    key(
+        "migrate",
+        Kind::Any,
+        "run once per release, before start, in the new code; or `{ up, status }`, where `status` prints which migrations the database has",
+    ),
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
     key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
@@ -166,6 +170,13 @@ pub const SERVICE: &[Key] = &[
     planned("image"),
     planned("socket"),
     planned("sandbox"),
+];
+
+/// `migrate` as a table.
+pub const MIGRATE: &[Key] = &[
+    key("up", Kind::Command, "brings the database to this release's schema"),
+    key("status", Kind::Command, "prints which migrations the database has"),
+    planned("down"),
 ];
 
 /// `[job.X]`.

@@ -104,8 +104,11 @@ pub struct Service {
     pub dir: String,
     /// `build`: run once per release.
     pub build: Vec<Command>,
-    /// `migrate`: run once per release, before start.
+    /// `migrate`, or `migrate.up`: run once per release, before start.
     pub migrate: Vec<Command>,
+    /// `migrate.status`: prints which migrations the database has.
+    #[serde(default)]
+    pub migrate_status: Option<Command>,
     /// `shared`: paths that outlive releases.
     pub shared: Vec<String>,
     /// `env`: names and values, our own `$NAMES` not yet replaced.

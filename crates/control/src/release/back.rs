@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use seaworthy_api::model::{Progress, RollbackRequest};
 use seaworthy_base::{Code, Fault, ReleaseId, SiteName};
-use seaworthy_release::{Deployment, Ending};
+use seaworthy_release::{Deployment, Ending, Step};
 use seaworthy_state::ReleaseRecord;
 
 use crate::instances::store_fault;
@@ -80,7 +80,7 @@ pub(super) fn target(
         return Err(fault.because("`deploy.keep` says how many are kept").next(hint));
     }
     if !request.keep_schema {
-        refuse_newer_schema(name, &now, &found, &known, &deployments)?;
+        refuse_newer_schema(name, &found, &deployments)?;
     }
     Ok(*found)
 }
@@ -99,35 +99,43 @@ fn named(platform: &Arc<Platform>, name: &SiteName, text: &str) -> Result<Releas
 /// Whether migrations ran since: in a release made later, by commands that it had.
 fn refuse_newer_schema(
     name: &SiteName,
-    now: &Applied,
     back: &Applied,
-    known: &[ReleaseRecord],
     deployments: &[Deployment],
 ) -> Result<(), Fault> {
     let schema = schema_after(back.release, deployments);
-    let today = schema_after(now.release, deployments);
-    if schema == today || known.is_empty() {
+    let today = last_schema(deployments);
+    if schema == today {
         return Ok(());
     }
-    let today = today.map_or_else(|| "none".to_owned(), |release| release.to_string());
-    let what = format!("the database of `{name}` was migrated by release `{today}`");
+    let today = today.unwrap_or_else(|| "none".to_owned());
+    let what = format!("the database of `{name}` was migrated since: its schema is `{today}`");
     Err(Fault::new(Code::SchemaAhead, what)
-        .because(format!("release `{}` was made for an earlier schema", back.release))
+        .because(format!(
+            "release `{}` was made for schema `{}`",
+            back.release,
+            schema.unwrap_or_else(|| "none".to_owned())
+        ))
         .next(format!(
             "seaworthy rollback {name} --to {} --keep-schema   (when the old code can work with the new schema)",
             back.release
         )))
 }
 
-/// The release whose migrations were the last to run up to this one's first time.
-pub(super) fn schema_after(release: ReleaseId, deployments: &[Deployment]) -> Option<ReleaseId> {
+/// The schema that the last migration up to this release's first time left.
+pub(super) fn schema_after(release: ReleaseId, deployments: &[Deployment]) -> Option<String> {
     // Newest first: everything from this release's first deployment on back.
     let first = deployments.iter().rposition(|one| one.release == Some(release))?;
-    deployments
-        .get(first..)?
-        .iter()
-        .find(|one| one.took_ms(seaworthy_release::Step::Migrate).is_some())
-        .and_then(|one| one.release)
+    last_schema(deployments.get(first..)?)
+}
+
+/// The schema that the last of all migrations left; one that failed may have left anything.
+fn last_schema(deployments: &[Deployment]) -> Option<String> {
+    let migrated = deployments.iter().find_map(|one| {
+        let step = one.steps.iter().find(|step| step.step == Step::Migrate)?;
+        Some((one, step.note.clone()))
+    });
+    let (by, note) = migrated?;
+    if note.is_empty() { by.release.map(|release| release.to_string()) } else { Some(note) }
 }
 
 /// Says what is gone back to.

@@ -11,6 +11,7 @@ use seaworthy_manifest::site::{Command, Service};
 use seaworthy_release::Step;
 use seaworthy_runtime::model::User;
 use seaworthy_state::{ReleaseRecord, ReleaseState};
+use sha2::{Digest, Sha256};
 
 use crate::commands::{self, Surroundings};
 use crate::instances::store_fault;
@@ -155,7 +156,38 @@ async fn migrations(run: &Run, prepared: &Prepared, release: ReleaseId) -> Resul
     run.end(made.words())?;
     run.begin(Step::Migrate, "migrating")?;
     all(run, prepared, release, &services, Kind::Migrate).await?;
-    run.end("")
+    let schema = schema(run, prepared, release, &services).await?;
+    run.end(&schema)
+}
+
+/// Names the schema that the databases have now: by what the tools say of it, where they all can; otherwise
+/// by the release that migrated last.
+async fn schema(
+    run: &Run,
+    prepared: &Prepared,
+    release: ReleaseId,
+    services: &[&Service],
+) -> Result<String, Fault> {
+    let migrated = services.iter().filter(|service| !service.migrate.is_empty());
+    let mut hash = Sha256::new();
+    for service in migrated {
+        let Some(status) = &service.migrate_status else { return Ok(release.to_string()) };
+        let place = Place { layout: &run.platform.layout, site: &prepared.site.name, release };
+        let environment = specs::environment(service, place, &prepared.values);
+        let dir = specs::folder(service, place);
+        let user = prepared.user.as_ref();
+        let around = Surroundings { dir: &dir, environment: &environment, user, input: None };
+        let argv = commands::argv(status, &[("RELEASE", &release.to_string())]);
+        let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        commands::run(&argv, &around, Code::MigrateFailed, &sender).await?;
+        drop(sender);
+        while let Some(line) = lines.recv().await {
+            hash.update(line.as_bytes());
+            hash.update(b"\n");
+        }
+    }
+    let digest = files::hex(&hash.finalize()[..6]);
+    Ok(format!("s-{digest}"))
 }
 
 /// Notes that a release serves.

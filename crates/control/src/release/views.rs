@@ -31,7 +31,7 @@ pub(crate) fn releases(platform: &Arc<Platform>, site: &str) -> Result<Releases,
             made: record.created.to_string(),
             live,
             state: if live { "live" } else { word(record.state) }.to_owned(),
-            schema: back::schema_after(record.id, &deployments).map(|release| release.to_string()),
+            schema: back::schema_after(record.id, &deployments),
             source: first.map(|one| one.source.clone()).unwrap_or_default(),
             note: record.note.clone(),
         }

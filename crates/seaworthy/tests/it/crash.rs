@@ -166,3 +166,40 @@ fn on_the_way_back_goes_on_with_the_way_back() {
     scene.deploy(&level("second", "rolling")).success();
     assert_eq!(scene.served(), "second");
 }
+
+#[test]
+fn of_the_command_line_the_edge_and_a_new_shim_does_not_stop_a_deployment() {
+    let scene = Scene::new();
+    let running =
+        Load::new(scene.sandbox.target(&shop())).mixed(30.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    let project = scene.sandbox.write(&level("second", "blue-green"));
+    let words = ["deploy".as_ref(), project.as_os_str(), "--pause".as_ref()];
+    let command = scene.sandbox.spawn(words);
+    let paused = || {
+        let output = scene.sandbox.run(["releases", "shop", "--json"]);
+        output.raw_stdout().contains("\"state\": \"pause\"")
+    };
+    eventually("it is paused", LIMIT, paused);
+    scene.sandbox.kill_hard(command.pid());
+    let status = scene.sandbox.status();
+    let newest = |status: &seaworthy_testkit::Status| {
+        status.instances("shop/web").last().map(|one| one["shim_pid"].as_u64().unwrap_or(0) as u32)
+    };
+    let (edge, shim) = (status.edge_pid().unwrap(), newest(&status).unwrap());
+    scene.sandbox.kill_hard(shim);
+    scene.sandbox.kill_hard(edge);
+    eventually("both are there again", LIMIT, || {
+        scene.sandbox.try_status().is_some_and(|status| {
+            status.edge_pid().is_some_and(|pid| pid != edge)
+                && newest(&status).is_some_and(|pid| pid != shim)
+                && status.ready_pids("shop/web").len() == 2
+        })
+    });
+    assert!(paused(), "it still waits for its word");
+    scene.sandbox.run(["promote", "shop"]).success();
+    assert_eq!(scene.last()["state"], "live");
+    assert_eq!(scene.served(), "second");
+    // What the edge was answering when it was killed is lost with it; nobody was refused.
+    assert_eq!(running.stop().refused(), 0);
+}

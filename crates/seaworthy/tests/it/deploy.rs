@@ -271,3 +271,20 @@ fn a_build_that_fails_hangs_or_is_left_alone_leaves_what_runs() {
     assert_eq!(served(&sandbox), "old");
     deploy(&sandbox, &level("new", ""), &["--no-watch"]).success();
 }
+
+#[test]
+fn where_the_tool_tells_its_schema_a_migration_that_changed_nothing_needs_no_word() {
+    let sandbox = sandbox();
+    let migrating = |name: &str, schema: &str| {
+        let keys = format!(
+            "env = {{ LEVEL = \"{name}\" }}\nmigrate = {{ up = {{ shell = \"echo {schema} > $DATA/schema\" }}, status = {{ shell = \"cat $DATA/schema\" }} }}"
+        );
+        Site::new("shop").app("web", FakeApp::new().key(&keys)).file("level", name)
+    };
+    sandbox.up(&migrating("one", "first"));
+    deploy(&sandbox, &migrating("two", "first"), &["--no-watch"]).success();
+    sandbox.run(["rollback", "shop"]).success();
+    assert_eq!(served(&sandbox), "one");
+    deploy(&sandbox, &migrating("three", "second"), &["--no-watch"]).success();
+    sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-009", "its schema is `s-"]);
+}
