@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod bench;
+mod cache_tests;
 mod generate;
 mod host_test;
 mod setup;
@@ -22,6 +23,7 @@ cargo xtask tidy            what the compiler does not check: documentation, dir
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
+cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["bench", "edge", ref options @ ..] => bench::edge(options),
         ["bench", "deploy", ref options @ ..] => under_load("deploy_bench", options),
         ["soak", ref options @ ..] => under_load("soak", options),
+        ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

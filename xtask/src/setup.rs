@@ -20,7 +20,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("cc", "gcc"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
+    ("nginx", "nginx-light"),
 ];
+
+/// What `cache-tests` needs besides.
+pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[

@@ -178,6 +178,53 @@ pub struct RestartRequest {
     pub target: String,
 }
 
+/// `GET /v1/limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsView {
+    /// Version of the document.
+    pub v: u32,
+    /// Who is locked out.
+    pub lockouts: Vec<LockoutView>,
+}
+
+/// Who is locked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockoutView {
+    /// The site.
+    pub site: String,
+    /// The rule, by the routes that it stands on.
+    pub rule: String,
+    /// An address or network, or `account` and a digest.
+    pub what: String,
+    /// Seconds that are left.
+    pub left_seconds: u64,
+}
+
+/// `POST /v1/limits/clear`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearRequest {
+    /// Of this site only.
+    pub site: Option<String>,
+    /// An address, an account, or what the list shows; everything when absent.
+    pub what: Option<String>,
+}
+
+/// `POST /v1/cache/purge`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeRequest {
+    /// Of this site.
+    pub site: String,
+    /// Path, or pattern with `*`; everything when absent.
+    pub path: Option<String>,
+}
+
+/// What was cleared or purged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleared {
+    /// How many there were.
+    pub count: u64,
+}
+
 /// `POST /v1/explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

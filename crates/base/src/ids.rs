@@ -143,6 +143,11 @@ impl RequestId {
         )
     }
 
+    /// All of it as a number.
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+
     /// When the request began, in milliseconds since 1970.
     pub fn millis(self) -> u64 {
         (self.0 >> 80) as u64

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod fault;
 pub mod ids;
 pub mod names;
+pub mod policy;
 pub mod quantity;
 
 pub use clock::{Clock, SystemClock, Timestamp};

@@ -71,6 +71,10 @@ pub(crate) enum Verb {
     Restart(Restart),
     /// Why a request was answered as it was, or why an instance is down or out
     Explain(Explain),
+    /// Who is locked out, and letting them in again
+    Limits(Limits),
+    /// Answers that the edge keeps
+    Cache(Cache),
     /// Values of secrets, encrypted on this server
     Secrets(Secrets),
     /// Certificates
@@ -331,6 +335,13 @@ pub(crate) struct Down {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Json {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Status {
     /// As JSON
     #[arg(long)]
@@ -342,7 +353,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
 )]
 pub(crate) struct Logs {
     /// Which site; not needed when there is one only
@@ -368,6 +379,21 @@ pub(crate) struct Logs {
     /// The control process's own log
     #[arg(long)]
     pub(crate) control: bool,
+    /// The requests that the edge answered
+    #[arg(long, conflicts_with_all = ["control", "service", "instance"])]
+    pub(crate) access: bool,
+    /// How requests look (with --access)
+    #[arg(long, value_enum, default_value_t = LogFormat::Json, requires = "access")]
+    pub(crate) format: LogFormat,
+}
+
+/// How a request looks in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line, as it is written
+    Json,
+    /// As web servers write it
+    Combined,
 }
 
 #[derive(Debug, Args)]
@@ -395,6 +421,53 @@ pub(crate) enum ExplainWhat {
     Request { id: String },
     /// An instance, a service or a site: the worst of it
     Instance { name: String },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy limits list\n  seaworthy limits clear ann@example.com --site shop\n  seaworthy limits clear 192.0.2.7"
+)]
+pub(crate) struct Limits {
+    #[command(subcommand)]
+    pub(crate) what: LimitsWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LimitsWhat {
+    /// Which addresses and accounts are locked out, and for how long
+    List(Json),
+    /// Let in again: an address, an account by its name, or what `list` shows
+    Clear {
+        /// Who
+        #[arg(required_unless_present = "all")]
+        who: Option<String>,
+        /// Only at this site
+        #[arg(long)]
+        site: Option<String>,
+        /// Everybody
+        #[arg(long, conflicts_with = "who")]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cache purge shop\n  seaworthy cache purge shop '/assets/*'"
+)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    pub(crate) what: CacheWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheWhat {
+    /// Forget what is kept of a site, or of some of its paths
+    Purge {
+        /// Which site
+        site: String,
+        /// A path, or a pattern with `*`; everything when it is left out
+        path: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

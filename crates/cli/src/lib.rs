@@ -3,8 +3,10 @@
 //! Data goes to standard output, talk to standard error; `--json` on everything that prints data; errors
 //! end with the next command to type. Invariant: nothing is decided here that control does not decide.
 
+mod access;
 mod args;
 mod by_hand;
+mod counts;
 mod deploy;
 mod explain;
 mod install;
@@ -84,6 +86,8 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),
         Verb::Explain(options) => platform::block_on(explain::explain(layout, &options)),
         Verb::Logs(options) => logs::logs(layout, &options),
+        Verb::Limits(options) => platform::block_on(counts::limits(layout, &options)),
+        Verb::Cache(options) => platform::block_on(counts::cache(layout, &options)),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
         Verb::Cert(options) => manifest::cert(layout, &options),
     }

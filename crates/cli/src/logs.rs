@@ -11,6 +11,7 @@ use seaworthy_api::Layout;
 use seaworthy_api::model::PlatformStatus;
 use seaworthy_base::{Code, Exit, Fault, SiteName, Timestamp, parse_duration};
 
+use crate::access;
 use crate::args::Logs;
 use crate::platform::{block_on, connect};
 use crate::render::{self, Failure};
@@ -21,6 +22,12 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         let text = fs::read(layout.control_log()).unwrap_or_default();
         render::print(&String::from_utf8_lossy(&text));
         return Ok(Exit::Ok);
+    }
+    if options.access {
+        let filter = Filter::new(options)?;
+        let (site, since, grep) = (options.site.clone(), filter.since, filter.grep);
+        let wanted = access::Wanted { site, since, grep, format: options.format };
+        return access::show(layout, options, &wanted);
     }
     let faults = site_faults(layout, options.site.as_deref());
     let site = match (site_of(layout, options.site.as_deref()), faults.first()) {

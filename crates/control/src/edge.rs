@@ -283,14 +283,15 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends routes and certificates; an edge that refuses keeps what it had, and so do we.
+    /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
         sites: Vec<seaworthy_edge::model::Site>,
-        keys: Vec<seaworthy_edge::model::Certificate>,
+        certificates: Vec<seaworthy_edge::model::Certificate>,
+        secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
-        let keys = Keys { version: self.next_version(), certificates: keys };
+        let keys = Keys { version: self.next_version(), certificates, secrets };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
@@ -339,6 +340,20 @@ impl Edge {
             }
         }
         Some(status)
+    }
+
+    /// Asks every living edge the same, the newest first. A draining one may end before it answers.
+    pub(crate) async fn ask_all(&self, request: &Request) -> Result<Vec<Reply>, Fault> {
+        let mut replies = Vec::new();
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
+            let failed = |error| edge_fault("the edge did not answer", &error);
+            replies.push(link.ask(request.clone(), Vec::new()).await.map_err(failed)?.0);
+        }
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
+            let answer = link.ask(request.clone(), Vec::new()).await;
+            replies.extend(answer.ok().map(|(reply, _)| reply));
+        }
+        Ok(replies)
     }
 
     /// Ends the edge: what is under way gets `patience`.

@@ -28,6 +28,9 @@ pub(crate) fn site(
         https_port: if site.tls == site::Tls::Off { None } else { https_port },
         trusted_proxies: site.listen.trusted_proxies.clone(),
         routes: routes(site, release, layout, |_| false),
+        identity: site.identity.clone(),
+        connections_per_address: site.listen.connections_per_address,
+        proxy_protocol: site.listen.proxy_protocol.clone(),
     }
 }
 
@@ -45,6 +48,17 @@ pub(crate) fn routes(
 /// The names a site answers to.
 pub(crate) fn hosts(site: &site::Site) -> Vec<String> {
     site.domains.clone()
+}
+
+/// The secrets that its routes name.
+pub(crate) fn secret_names(site: &site::Site) -> Vec<String> {
+    let named = site.routes.iter().filter_map(|route| route.settings.policy.auth.as_ref());
+    named.map(|auth| auth.basic.clone()).collect()
+}
+
+/// What the edge knows a secret by.
+pub(crate) fn secret_key(site: &str, name: &str) -> String {
+    format!("{site}/{name}")
 }
 
 /// The names its certificate is for.
@@ -100,6 +114,7 @@ fn one_route(
             response_headers: header_rules(&settings.response_headers),
             request_headers: header_rules(&settings.request_headers),
             cache_control: settings.cache_control.clone(),
+            policy: settings.policy.clone(),
         },
     })
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod by_hand;
 mod ca;
 mod commands;
+mod counts;
 mod crash;
 mod decide;
 mod edge;

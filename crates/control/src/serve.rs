@@ -78,6 +78,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         world.sites.values().filter(|site| site.running).map(Served::of).collect()
     };
     let certificates = certificates(platform, &sites)?;
+    let secrets = route_secrets(platform);
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
         platform,
@@ -99,9 +100,27 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
-    edge.configure(routed, certificates).await?;
+    edge.configure(routed, certificates, secrets).await?;
     edge.listen(bound, &addresses).await?;
     remember(platform, &edge.record())
+}
+
+/// Values of the secrets that routes of either release name, by `site/NAME`; for the edge's memory only.
+fn route_secrets(platform: &Platform) -> BTreeMap<String, String> {
+    let world = platform.world();
+    let running = world.sites.values().filter(|site| site.running);
+    let sides = running.flat_map(|state| {
+        let next = state.rollout.as_ref().map(|rollout| (&rollout.next.site, &rollout.values));
+        std::iter::once((&state.applied.site, &state.values)).chain(next)
+    });
+    let named = sides.flat_map(|(site, values)| {
+        let value = |name: String| {
+            let value = values.get(&name)?.expose().clone();
+            Some((edge_config::secret_key(site.name.as_str(), &name), value))
+        };
+        edge_config::secret_names(site).into_iter().filter_map(value)
+    });
+    named.collect()
 }
 
 fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Result<(), Fault> {

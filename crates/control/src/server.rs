@@ -18,9 +18,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, AuditRequest, DownRequest, ExecRequest, ExplainRequest, GateRequest, Hello,
-    JobRequest, OrderRequest, Progress, ReleasesRequest, RestartRequest, RollbackRequest,
-    ScaleRequest, UpgradeRequest, VERSION,
+    ApplyRequest, AuditRequest, ClearRequest, Cleared, DownRequest, ExecRequest, ExplainRequest,
+    GateRequest, Hello, JobRequest, LimitsView, OrderRequest, Progress, PurgeRequest,
+    ReleasesRequest, RestartRequest, RollbackRequest, ScaleRequest, UpgradeRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{by_hand, explain, jobs, lifecycle, status, upgrade};
+use crate::{by_hand, counts, explain, jobs, lifecycle, status, upgrade};
 
 type Shared = State<Arc<Platform>>;
 
@@ -73,6 +73,9 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
+        .route("/v1/limits", get(limits))
+        .route("/v1/limits/clear", post(clear_limits))
+        .route("/v1/cache/purge", post(purge_cache))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&platform), refuse_at_the_end))
         .with_state(platform);
     axum::serve(OwnUsersOnly { listener, uid }, routes).await
@@ -256,6 +259,27 @@ async fn restart(
 ) -> Result<Response, Refusal> {
     let restarted = lifecycle::restart(&platform, &request.target).await.map_err(Refusal)?;
     Ok(Json(restarted).into_response())
+}
+
+async fn limits(State(platform): Shared) -> Result<Response, Refusal> {
+    let lockouts = counts::lockouts(&platform).await.map_err(Refusal)?;
+    Ok(Json(LimitsView { v: VERSION, lockouts }).into_response())
+}
+
+async fn clear_limits(
+    State(platform): Shared,
+    Json(request): Json<ClearRequest>,
+) -> Result<Response, Refusal> {
+    let count = counts::clear(&platform, request).await.map_err(Refusal)?;
+    Ok(Json(Cleared { count }).into_response())
+}
+
+async fn purge_cache(
+    State(platform): Shared,
+    Json(request): Json<PurgeRequest>,
+) -> Result<Response, Refusal> {
+    let count = counts::purge(&platform, request).await.map_err(Refusal)?;
+    Ok(Json(Cleared { count }).into_response())
 }
 
 async fn explain_why(

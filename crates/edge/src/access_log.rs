@@ -38,6 +38,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) http2: bool,
     pub(crate) tls: bool,
     pub(crate) retries: u32,
+    /// `traceparent` that the client brought; empty for none.
+    pub(crate) trace: &'a [u8],
     pub(crate) cause: Option<&'a str>,
     pub(crate) agent: &'a [u8],
     pub(crate) referer: &'a [u8],
@@ -167,6 +169,7 @@ impl Gathered {
         };
         for (name, value) in [
             (",\"cause\":\"", entry.cause.unwrap_or_default().as_bytes()),
+            (",\"trace\":\"", entry.trace.get(3..35).unwrap_or_default()),
             (",\"agent\":\"", entry.agent),
             (",\"referer\":\"", referer_bytes),
         ] {
@@ -305,7 +308,7 @@ mod tests {
                 site: "shop", client: "::1".parse().unwrap(), method: "GET", host: &text,
                 path: &text, query: Some(&text), status: 200, bytes_in: 1, bytes_out: micros, micros,
                 upstream: Some(&text), upstream_micros: Some(micros), http2: true, tls: false,
-                retries: 0, cause: Some(&text), agent: &agent, referer: &agent,
+                retries: 0, trace: b"", cause: Some(&text), agent: &agent, referer: &agent,
             });
             let line: serde_json::Value = serde_json::from_slice(&gathered.bytes).unwrap();
             proptest::prop_assert_eq!(&line["host"], &text);

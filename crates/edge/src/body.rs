@@ -17,6 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::h1;
 use crate::serve::{Record, Tunnel};
+use crate::shape::Shaped;
 use crate::snapshot::Instance;
 use crate::static_files::FileBody;
 use crate::upstream::{Exchange, InFlight};
@@ -26,7 +27,7 @@ use crate::worker::Local;
 /// What a body fails with.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+pub(crate) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 /// How far a client's body got; shared with who waits for the instance's answer.
 #[derive(Debug, Default)]
@@ -53,6 +54,8 @@ pub(crate) enum ClientBody {
     Empty,
     Http1(h1::Body),
     Http2(Incoming),
+    /// It was read whole already.
+    Read(Bytes),
 }
 
 impl HttpBody for ClientBody {
@@ -62,6 +65,8 @@ impl HttpBody for ClientBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
+            Self::Read(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Read(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Http1(body) => {
                 let piece = ready!(body.poll_data(context));
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
@@ -76,6 +81,7 @@ impl HttpBody for ClientBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Read(bytes) => bytes.is_empty(),
             Self::Http1(body) => body.left() == Some(0),
             Self::Http2(body) => body.is_end_stream(),
         }
@@ -84,6 +90,7 @@ impl HttpBody for ClientBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Http2(body) => body.size_hint(),
         }
@@ -173,6 +180,54 @@ pub(crate) enum Content {
     Instance(Box<FromInstance>),
     /// What the connection becomes behind the head.
     Tunnel(Option<Box<Tunnel>>),
+    Shaped(Box<Shaped>),
+}
+
+impl Content {
+    /// The next piece.
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
+        Poll::Ready(match self {
+            Self::Empty | Self::Tunnel(_) => None,
+            Self::Full(bytes) if bytes.is_empty() => None,
+            Self::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Self::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
+            Self::Instance(response) => ready!(response.poll_frame(context)),
+            Self::Shaped(shaped) => ready!(shaped.poll_frame(context)),
+        })
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty | Self::Tunnel(_) => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::File(file) => file.is_done(),
+            Self::Instance(response) => response.left() == Some(0),
+            Self::Shaped(shaped) => shaped.is_done(),
+        }
+    }
+
+    /// How much is left, as far as that is known.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::File(file) => SizeHint::with_exact(file.left()),
+            Self::Instance(response) => {
+                response.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Self::Shaped(shaped) => shaped.size_hint(),
+        }
+    }
+
+    /// Whether more of the request may be needed for it.
+    pub(crate) fn needs_request(&self) -> bool {
+        match self {
+            Self::Instance(_) | Self::Tunnel(_) => true,
+            Self::Shaped(shaped) => shaped.needs_request(),
+            Self::Empty | Self::Full(_) | Self::File(_) => false,
+        }
+    }
 }
 
 /// What is kept until an instance's response was read whole.
@@ -260,9 +315,14 @@ impl From<Content> for ResponseBody {
 }
 
 impl ResponseBody {
+    /// What is sent, to be wrapped.
+    pub(crate) fn into_content(mut self) -> Content {
+        std::mem::replace(&mut self.content, Content::Empty)
+    }
+
     /// Whether more of the request may be needed for it.
     pub(crate) fn needs_request(&self) -> bool {
-        matches!(self.content, Content::Instance(_) | Content::Tunnel(_))
+        self.content.needs_request()
     }
 
     /// What the connection becomes, once.
@@ -283,13 +343,7 @@ impl HttpBody for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        let polled = match &mut self.content {
-            Content::Empty | Content::Tunnel(_) => None,
-            Content::Full(bytes) if bytes.is_empty() => None,
-            Content::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
-            Content::Instance(response) => ready!(response.poll_frame(context)),
-        };
+        let polled = ready!(self.content.poll_frame(context));
         match &polled {
             Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(error)) => {
@@ -304,23 +358,11 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Empty | Content::Tunnel(_) => true,
-            Content::Full(bytes) => bytes.is_empty(),
-            Content::File(file) => file.is_done(),
-            Content::Instance(response) => response.left() == Some(0),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty | Content::Tunnel(_) => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::File(file) => SizeHint::with_exact(file.left()),
-            Content::Instance(response) => {
-                response.left().map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-        }
+        self.content.size_hint()
     }
 }
 

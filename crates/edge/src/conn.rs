@@ -5,10 +5,11 @@
 //! itself ([`h1`]).
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Request;
@@ -21,7 +22,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::body::ClientBody;
 use crate::h1;
+use crate::proxy_header;
 use crate::route::canonical_host;
+use crate::seats::Seat;
 use crate::serve::{self, Client};
 use crate::watch::within;
 use crate::worker::Local;
@@ -39,6 +42,22 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SameThread {
     }
 }
 
+/// An address holds all the connections that it may.
+struct NoSeat;
+
+/// What a connection holds of those that its address may have; nothing for proxies that speak for others.
+fn seat(local: &Local, ip: IpAddr) -> Result<Option<Seat>, NoSeat> {
+    let snapshot = local.current();
+    if snapshot.table.is_proxy(ip) {
+        return Ok(None);
+    }
+    let seat = local.shared.seats.take(ip, snapshot.table.per_address);
+    if seat.is_none() {
+        local.shared.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+    seat.map(Some).ok_or(NoSeat)
+}
+
 /// Serves a connection to its end. Errors of clients are theirs.
 pub(crate) async fn serve(
     local: &Rc<Local>,
@@ -47,8 +66,15 @@ pub(crate) async fn serve(
     port: u16,
     tls: bool,
 ) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
     stream.set_nodelay(true).ok();
+    let mut peer = peer;
+    if local.current().table.is_announced(peer.ip()) {
+        let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
+        let Some(Ok(announced)) = header else { return };
+        peer = announced.unwrap_or(peer);
+    }
+    let Ok(_seat) = seat(local, peer.ip()) else { return };
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
         return h1::serve(local, stream, Arc::new(client)).await;

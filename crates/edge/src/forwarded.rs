@@ -11,6 +11,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::route::{CompiledRoute, Rules, matches};
+use crate::trace::TRACEPARENT;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -49,6 +50,8 @@ pub(crate) struct Way<'a> {
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) id: &'a HeaderValue,
+    /// The trace that begins here, where the client brought none.
+    pub(crate) trace: Option<&'a HeaderValue>,
     pub(crate) upgrade: bool,
 }
 
@@ -81,6 +84,34 @@ pub(crate) fn client_ip(
     client
 }
 
+/// Whether the client came over HTTPS, and to which port, as a trusted proxy tells it. `own`: how the proxy
+/// came here, for what it does not tell.
+pub(crate) fn public_way(headers: &HeaderMap, own: (bool, u16)) -> (bool, u16) {
+    // The nearest proxy speaks last.
+    let last = |name: HeaderName| {
+        let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+        value.rsplit(',').next().map(|word| word.trim().to_ascii_lowercase())
+    };
+    let proto = last(X_FORWARDED_PROTO);
+    let secure = match proto.as_deref() {
+        Some("https" | "wss") => true,
+        Some("http" | "ws") => false,
+        _ => own.0,
+    };
+    let usual = match proto {
+        Some(_) if secure != own.0 => {
+            if secure {
+                443
+            } else {
+                80
+            }
+        }
+        _ => own.1,
+    };
+    let port = last(X_FORWARDED_PORT).and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+    (secure, port.unwrap_or(usual))
+}
+
 /// An address as proxies write it: bare, in brackets, with or without a port.
 fn address(word: &str) -> Option<IpAddr> {
     let ip =
@@ -109,6 +140,9 @@ pub(crate) fn prepare(
     }
     headers.insert(X_FORWARDED_PORT, port);
     headers.insert(X_REQUEST_ID, way.id.clone());
+    if let Some(trace) = way.trace {
+        headers.insert(TRACEPARENT, trace.clone());
+    }
     apply(headers, rules);
 }
 
@@ -139,6 +173,9 @@ pub(crate) fn encode(
     }
     field(out, "x-forwarded-port", port.as_bytes());
     field(out, "x-request-id", way.id.as_bytes());
+    if let Some(trace) = way.trace {
+        field(out, "traceparent", trace.as_bytes());
+    }
 }
 
 /// Writes all fields but those that frame the body.
@@ -302,7 +339,7 @@ mod tests {
     use super::*;
 
     fn context(id: &HeaderValue) -> Way<'_> {
-        Way { tls: true, host: "a.example", port: 443, id, upgrade: false }
+        Way { tls: true, host: "a.example", port: 443, id, trace: None, upgrade: false }
     }
 
     #[test]
@@ -438,6 +475,23 @@ mod tests {
         assert_eq!(said(&["6.6.6.6, nonsense"], "10.0.0.1"), "10.0.0.1");
         assert_eq!(said(&["6.6.6.6"], "192.0.2.1"), "192.0.2.1");
         assert_eq!(said(&[], "10.0.0.1"), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_trusted_proxy_tells_how_the_client_came() {
+        let way = |headers: &[(&'static str, &'static str)], own| {
+            let headers = headers.iter().map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            public_way(&headers.collect(), own)
+        };
+        let proto = |value| [("x-forwarded-proto", value)];
+        assert_eq!(way(&proto("https"), (false, 8080)), (true, 443));
+        assert_eq!(way(&proto("https, http"), (false, 8080)), (false, 8080));
+        assert_eq!(way(&proto("http"), (true, 8443)), (false, 80));
+        assert_eq!(way(&proto("nonsense"), (false, 8080)), (false, 8080));
+        let both = [("x-forwarded-proto", "https"), ("x-forwarded-port", "8443")];
+        assert_eq!(way(&both, (false, 8080)), (true, 8443));
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Link {
             }
             Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
                 Ok(()) => {
+                    self.shared.passwords.swap(keys.secrets.iter());
                     self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 =
                         keys.version;
                     Reply::Done
@@ -142,6 +143,14 @@ impl Link {
                 }
                 Err(error) => failed(error.to_string()),
             },
+            Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
+            Request::ClearLockouts { site, what } => {
+                let count = self.shared.lockouts.clear(site.as_deref(), what.as_deref()) as u64;
+                Reply::Cleared { count }
+            }
+            Request::Purge { site, path } => {
+                Reply::Cleared { count: self.shared.cache.purge(&site, path.as_deref()) as u64 }
+            }
             Request::Status => Reply::Status(Box::new(self.shared.status())),
             Request::Drain { deadline_ms } => {
                 self.drain(Duration::from_millis(deadline_ms), acceptor, drained);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
@@ -38,6 +39,16 @@ pub struct Site {
     pub https_port: Option<u16>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
+    /// Networks (CIDR) that begin each connection with a PROXY header; a connection belongs to no site
+    /// yet, so those of all sites count for all.
+    #[serde(default)]
+    pub proxy_protocol: Vec<String>,
+    /// How many connections an address may hold; of several sites the smallest counts.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
+    /// How a request's user is known; the first that is there counts.
+    #[serde(default)]
+    pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
     /// A release that is tried beside the one that serves.
@@ -152,6 +163,9 @@ pub struct Settings {
     pub request_headers: HeaderRules,
     /// Path pattern and `Cache-Control` value for responses.
     pub cache_control: Vec<(String, String)>,
+    /// What is demanded of requests and added to answers.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl Default for Settings {
@@ -165,6 +179,7 @@ impl Default for Settings {
             response_headers: HeaderRules::default(),
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
+            policy: Policy::default(),
         }
     }
 }
@@ -224,6 +239,9 @@ pub struct Keys {
     pub version: u64,
     /// Certificates; the first whose hosts match the server name is used, the first of all when none does.
     pub certificates: Vec<Certificate>,
+    /// Values of the secrets that routes name, by `site/NAME`.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -289,6 +307,22 @@ pub enum Request {
     Listeners,
     /// How things are.
     Status,
+    /// Which lockouts hold.
+    Lockouts,
+    /// Open again what is locked out.
+    ClearLockouts {
+        /// Of this site only.
+        site: Option<String>,
+        /// Only this address, account or digest of one.
+        what: Option<String>,
+    },
+    /// Forget answers that are kept.
+    Purge {
+        /// Of this site.
+        site: String,
+        /// Paths that fit this pattern; all when absent.
+        path: Option<String>,
+    },
     /// Stop accepting, finish what there is, end when nothing is left or after `deadline_ms`.
     Drain {
         /// The longest time.
@@ -322,11 +356,34 @@ pub enum Reply {
     },
     /// To `Status`.
     Status(Box<EdgeStatus>),
+    /// To `Lockouts`.
+    Lockouts {
+        /// By site.
+        held: Vec<LockedOut>,
+    },
+    /// To `ClearLockouts` and `Purge`.
+    Cleared {
+        /// How many there were.
+        count: u64,
+    },
     /// Not done; the state before the request stays.
     Failed {
         /// Why.
         message: String,
     },
+}
+
+/// Who is locked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// The site.
+    pub site: String,
+    /// The rule, by the routes that it stands on.
+    pub rule: String,
+    /// An address or network, or `account` and a digest.
+    pub what: String,
+    /// Seconds that are left.
+    pub left: u64,
 }
 
 /// How the edge is.
@@ -346,6 +403,9 @@ pub struct EdgeStatus {
     pub failed: u64,
     /// Open upgraded connections (WebSockets).
     pub upgraded: u64,
+    /// Connections of addresses that held too many.
+    #[serde(default)]
+    pub turned_away: u64,
     /// By instance: what is under way.
     pub instances: BTreeMap<String, InstanceLoad>,
     /// Whether it is draining.

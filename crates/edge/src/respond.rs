@@ -1,10 +1,11 @@
 //! Answers of the edge itself: errors with a request id and nothing internal, redirects, fixed answers.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use seaworthy_base::RequestId;
 
 use crate::body::{Content, ResponseBody as Body};
+use crate::policy::headers::profile_lines;
 
 /// An error for a client: a page, or JSON when it asks for that.
 pub(crate) fn error(
@@ -27,6 +28,18 @@ pub(crate) fn error(
     response
 }
 
+/// 405 with the methods that there are.
+pub(crate) fn not_allowed(
+    methods: &str,
+    id: RequestId,
+    accept: Option<&HeaderValue>,
+) -> Response<Body> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, id, accept);
+    let methods = HeaderValue::from_str(methods).unwrap_or(HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(ALLOW, methods);
+    response
+}
+
 /// Its type and text.
 fn error_text(status: StatusCode, id: RequestId, json: bool) -> (&'static str, String) {
     let title = status.canonical_reason().unwrap_or("Error");
@@ -45,9 +58,10 @@ pub(crate) fn refusal(status: StatusCode, id: RequestId) -> String {
     let (kind, body) = error_text(status, id, false);
     let title = status.canonical_reason().unwrap_or("Error");
     format!(
-        "HTTP/1.1 {} {title}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {} {title}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{}connection: close\r\n\r\n{body}",
         status.as_u16(),
-        body.len()
+        body.len(),
+        profile_lines(),
     )
 }
 

@@ -17,6 +17,7 @@ mod pattern;
 mod tests;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -39,6 +40,12 @@ pub struct Table {
     wildcard: HashMap<Box<str>, Host>,
     /// Whether any site has a gate.
     pub(crate) gated: bool,
+    /// Who begins connections with a PROXY header.
+    proxies: Vec<Network>,
+    /// Proxies of any site that are believed: their connections are not one client's.
+    trusted: Vec<Network>,
+    /// How many connections an address may hold, where a site says so.
+    pub(crate) per_address: Option<u32>,
 }
 
 /// What answers to one host name.
@@ -63,6 +70,8 @@ pub enum Found {
     /// The site has no route for this path and method, or the path can be read in two ways that lead to
     /// different routes: 404.
     NoRoute(Arc<CompiledSite>),
+    /// Routes fit the path, but none of them the method: 405 with these in `Allow`.
+    NoMethod(Arc<CompiledSite>, String),
 }
 
 impl Table {
@@ -77,6 +86,13 @@ impl Table {
 
     fn add(&mut self, site: &model::Site) -> Result<(), RouteError> {
         let compiled = Arc::new(CompiledSite::build(site)?);
+        self.trusted.extend(compiled.trusted_proxies.iter().copied());
+        self.per_address = self.per_address.into_iter().chain(site.connections_per_address).min();
+        for text in &site.proxy_protocol {
+            let network = text.parse();
+            let failed = |source| RouteError::Network { site: site.name.clone(), source };
+            self.proxies.push(network.map_err(failed)?);
+        }
         self.gated |= compiled.gate.is_some();
         let build = |routes: &[model::Route]| {
             let each = routes.iter().map(|route| CompiledRoute::build(site, route).map(Arc::new));
@@ -157,18 +173,30 @@ impl Table {
         }
         let next = host.site.candidate.as_ref().is_some_and(pick);
         let routes = if next { &host.candidate } else { &host.routes };
-        let route = CanonicalPath::parse(path)
-            .ok()
-            .and_then(|path| route_of_every_reading(routes, method, &path));
-        match route {
-            Some(route) => Found::Route(Arc::clone(&host.site), Arc::clone(route)),
-            None => Found::NoRoute(Arc::clone(&host.site)),
+        let site = Arc::clone(&host.site);
+        let Ok(path) = CanonicalPath::parse(path) else { return Found::NoRoute(site) };
+        match route_of_every_reading(routes, method, &path) {
+            Some(route) => Found::Route(site, Arc::clone(route)),
+            None => match methods(routes, &path) {
+                Some(methods) => Found::NoMethod(site, methods),
+                None => Found::NoRoute(site),
+            },
         }
     }
 
     /// The site that serves a canonical host.
     pub(crate) fn site(&self, host: &str) -> Option<&Arc<CompiledSite>> {
         self.host(host).map(|host| &host.site)
+    }
+
+    /// Whether connections of this peer begin with a PROXY header.
+    pub(crate) fn is_announced(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// Whether a peer speaks for others.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
     }
 
     /// Whether two canonical hosts belong to one site; an unknown first one does not count.
@@ -201,4 +229,22 @@ fn route_of_every_reading<'a>(
         route_of(routes, method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
     };
     path.other_reading().is_none_or(agrees).then_some(route)
+}
+
+/// The methods that the path is served for, as `Allow` lists them; none where it is not served.
+fn methods(routes: &Routes, path: &CanonicalPath<'_>) -> Option<String> {
+    if path.other_reading().is_some() {
+        return None;
+    }
+    let fitting = routes.iter().filter(|route| {
+        route.matches(path.decoded()) && !matches!(route.action, model::Action::Block)
+    });
+    let mut methods: Vec<&str> = Vec::new();
+    for route in fitting {
+        for method in route.method_names() {
+            let known = methods.contains(&method);
+            methods.extend((!known).then_some(method));
+        }
+    }
+    (!methods.is_empty()).then(|| methods.join(", "))
 }

@@ -5,6 +5,8 @@
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
 
+mod cached;
+mod guarded;
 mod proxy;
 mod record;
 
@@ -27,8 +29,10 @@ use crate::candidate::Candidate;
 use crate::forwarded;
 use crate::gate::{self, Passage};
 use crate::model::Action;
+use crate::policy;
 use crate::respond;
 use crate::route::{self, CompiledRoute, Found, Table};
+use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
@@ -82,7 +86,7 @@ pub(crate) async fn handle(
     client: Arc<Client>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
     let mut id =
@@ -92,8 +96,11 @@ pub(crate) async fn handle(
     let passed = pass_gate(&local, &client, &parts).await;
     let result = match passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
-        None => decide(&local, &client, &parts, &mut record),
+        None => decide(&local, &client, &mut parts, &mut record),
     }) {
+        Ok(None) if record.is_guarded() => {
+            guarded::forward(&local, &client, parts, body, &id, &mut record).await
+        }
         Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
         Err(refusal) => Err(refusal),
@@ -107,10 +114,11 @@ pub(crate) async fn handle(
     });
     let status = response.status();
     let way = forwarded::Way {
-        tls: client.tls,
+        tls: record.secure,
         host: &record.host,
-        port: client.port,
+        port: record.port,
         id: &id,
+        trace: None,
         upgrade: status == StatusCode::SWITCHING_PROTOCOLS,
     };
     let close =
@@ -123,15 +131,22 @@ pub(crate) async fn handle(
         record.route.as_deref(),
         &record.uri,
     );
+    if !way.upgrade {
+        policy::finish(response.headers_mut(), &record, status);
+    }
+    let upgrade = way.upgrade;
     if let Some(cookie) = record.visit.take() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
-    if !client.http2 && !way.upgrade && (close || local.draining.get()) {
+    if !client.http2 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.add();
     record.status = status.as_u16();
-    response.map(|body| body.logged(record))
+    if let Some(attempt) = record.attempt.take() {
+        attempt.settle(status, response.headers(), b"");
+    }
+    shape::shape(response, &mut record).map(|body| body.logged(record))
 }
 
 fn refused_response(
@@ -183,6 +198,7 @@ pub(crate) fn refused(
             http2: false,
             tls: client.tls,
             retries: 0,
+            trace: b"",
             cause: Some(cause),
             agent: b"",
             referer: b"",
@@ -240,7 +256,7 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
 fn decide(
     local: &Local,
     client: &Client,
-    parts: &Parts,
+    parts: &mut Parts,
     record: &mut Record,
 ) -> Result<Decision, Refusal> {
     if parts.method == Method::CONNECT {
@@ -273,6 +289,11 @@ fn decide(
             record.site = Some(site);
             return refuse(StatusCode::NOT_FOUND, "no route matches");
         }
+        Found::NoMethod(site, methods) => {
+            record.site = Some(site);
+            record.cause = Some("no route is for this method".to_owned());
+            return Ok(Some(respond::not_allowed(&methods, record.id, parts.headers.get(ACCEPT))));
+        }
         Found::RedirectHost(site) => {
             let response = match site.https_port {
                 Some(port) => respond::to_https(&site.canonical, port, target(parts)),
@@ -286,9 +307,13 @@ fn decide(
         }
         Found::Route(site, route) => (site, route),
     };
-    record.client = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
-    let https_port = site.https_port;
-    record.site = Some(site);
+    let trusts = |ip| site.trusts(ip);
+    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
+    if trusts(client.peer) {
+        (record.secure, record.port) =
+            forwarded::public_way(&parts.headers, (client.tls, client.port));
+    }
+    record.site = Some(Arc::clone(&site));
     if is_misdirected(table, client, &record.host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
@@ -296,8 +321,12 @@ fn decide(
         );
     }
     record.route = Some(Arc::clone(&found));
-    if let (false, Some(port)) = (client.tls, https_port) {
+    if let (false, Some(port)) = (record.secure, site.https_port) {
         return Ok(Some(respond::to_https(&record.host, port, target(parts))));
+    }
+    record.note(parts, &found);
+    if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
+        return Ok(Some(refused.answer(parts, record)));
     }
     if found.settings.body_limit.is_some_and(|limit| record::length(&parts.headers) > limit) {
         return refuse(
@@ -305,7 +334,8 @@ fn decide(
             "the body is larger than the route's body_limit",
         );
     }
-    act(parts, record, &found)
+    policy::prepare(parts, &found);
+    act(parts, &found)
 }
 
 /// Whether the connection was opened for another site's name: its certificate and its tickets are that
@@ -314,7 +344,7 @@ fn is_misdirected(table: &Table, client: &Client, host: &str) -> bool {
     client.server_name.as_deref().is_some_and(|name| name != host && !table.same_site(name, host))
 }
 
-fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision, Refusal> {
+fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
     let response = match &route.action {
         Action::Block => return refuse(StatusCode::NOT_FOUND, "the route is blocked"),
         Action::Redirect { to, status } => {
@@ -332,7 +362,7 @@ fn act(parts: &Parts, record: &Record, route: &CompiledRoute) -> Result<Decision
             root,
             *spa,
             cache_control,
-            record.uri.path(),
+            &parts.uri,
             &parts.method,
             &parts.headers,
         )

@@ -12,9 +12,14 @@ use rustc_hash::FxHashMap;
 
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
+use crate::cache::Cache;
 use crate::counter::Counter;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
+use crate::policy::auth::Passwords;
+use crate::policy::limit::Buckets;
+use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
+use crate::seats::Seats;
 use crate::tls::Resolver;
 use crate::upstream::Budget;
 
@@ -80,6 +85,13 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
+    pub(crate) limits: Buckets,
+    pub(crate) seats: Arc<Seats>,
+    /// Connections of addresses that held too many.
+    pub(crate) turned_away: AtomicU64,
+    pub(crate) lockouts: Arc<Lockouts>,
+    pub(crate) passwords: Passwords,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) connections: AtomicU64,
     pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
@@ -119,6 +131,12 @@ impl Shared {
             tls: crate::tls::server_config(Arc::clone(&resolver)),
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
+            limits: Buckets::new(),
+            seats: Arc::default(),
+            turned_away: AtomicU64::new(0),
+            lockouts: Arc::new(Lockouts::open(&options.log_dir)),
+            passwords: Passwords::default(),
+            cache: Arc::new(Cache::new()),
             connections: AtomicU64::new(0),
             requests: Counter::default(),
             failed: AtomicU64::new(0),
@@ -223,6 +241,7 @@ impl Shared {
             requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
+            turned_away: count(&self.turned_away),
             instances,
             draining: self.draining.load(Ordering::Relaxed),
         }

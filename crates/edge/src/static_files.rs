@@ -1,5 +1,6 @@
 //! Files of a folder: validators, ranges, an index, a fallback for single-page applications.
 //!
+//! A file that lies beside another one, packed (`app.js.br`, `.zst`, `.gz`), is sent to who understands it.
 //! Invariants: nothing outside the folder is ever opened (the kernel resolves beneath it, without
 //! symbolic links that leave); names that begin with a dot are not served, `/.well-known/` excepted.
 
@@ -12,16 +13,18 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
+    RANGE, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::body::{Content, ResponseBody as Body};
 use crate::respond;
 use crate::route::matches;
+use crate::shape::{self, Coding};
 
 /// Read at once.
 const PIECE: usize = 64 << 10;
@@ -31,10 +34,11 @@ pub(crate) fn serve(
     root: &Path,
     spa: bool,
     cache_control: &[(String, String)],
-    path: &str,
+    uri: &Uri,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, StatusCode> {
+    let path = uri.path();
     if method != Method::GET && method != Method::HEAD {
         let mut response = respond::fixed(405, "", "text/plain");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -58,19 +62,39 @@ pub(crate) fn serve(
     };
     let found = match open(&base, &wanted) {
         Some((_, meta)) if meta.is_dir() => {
-            return Ok(respond::redirect(StatusCode::PERMANENT_REDIRECT, &format!("{path}/")));
+            let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+            let place = format!("{path}/{query}");
+            return Ok(respond::redirect(StatusCode::PERMANENT_REDIRECT, &place));
         }
         Some((file, meta)) => Some((file, meta, wanted)),
-        None if spa && !relative.rsplit('/').next().is_some_and(|last| last.contains('.')) => {
+        // A name with a dot is a file's, and that is missing: `/app.js/` is no page of the application.
+        None if spa
+            && !relative
+                .trim_end_matches('/')
+                .rsplit('/')
+                .next()
+                .is_some_and(|last| last.contains('.')) =>
+        {
             open(&base, "index.html").map(|(file, meta)| (file, meta, "index.html".to_owned()))
         }
         None => None,
     };
     let (file, meta, name) =
         found.filter(|(_, meta, _)| meta.is_file()).ok_or(StatusCode::NOT_FOUND)?;
-    let mut response = answer(file, &meta, method, headers)?;
+    let packed = packed(&base, &name, headers);
+    let coding = packed.as_ref().map(|(.., coding)| *coding);
+    let (file, meta) = packed.map_or((file, meta), |(file, meta, _)| (file, meta));
+    let etag = etag(&meta, coding);
+    let mut response = answer(file, &meta, &etag, method, headers)?;
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, content_type(&name));
+    if let Some(coding) = coding {
+        out.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    // Also of what is sent as it is: others may get it packed.
+    if coding.is_some() || shape::becomes_smaller(out) {
+        out.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
     // By the file that is sent, not by what was asked for: the page of a single-page application must not be
     // kept for a year because `/assets/gone` was asked for.
     let rule = cache_control
@@ -91,6 +115,15 @@ fn open(base: &File, relative: &str) -> Option<(File, Metadata)> {
     Some((file, meta))
 }
 
+/// The file beside that the client likes best.
+fn packed(base: &File, name: &str, headers: &HeaderMap) -> Option<(File, Metadata, Coding)> {
+    let wanted = shape::accepted(headers.get(ACCEPT_ENCODING)?);
+    wanted.into_iter().find_map(|coding| {
+        let (file, meta) = open(base, &format!("{name}{}", coding.suffix()))?;
+        meta.is_file().then_some((file, meta, coding))
+    })
+}
+
 fn content_type(name: &str) -> HeaderValue {
     let kind = mime_guess::from_path(name).first_or_octet_stream();
     let text = kind.type_() == "text"
@@ -106,30 +139,33 @@ fn content_type(name: &str) -> HeaderValue {
     HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 
+/// One for each content, in each coding.
+fn etag(meta: &Metadata, coding: Option<Coding>) -> String {
+    let nanos = meta.mtime().unsigned_abs() * 1_000_000_000 + meta.mtime_nsec().unsigned_abs();
+    let coding = coding.map_or("", Coding::suffix).replace('.', "-");
+    format!("\"{nanos:x}-{:x}{coding}\"", meta.len())
+}
+
 fn answer(
     mut file: File,
     meta: &Metadata,
+    etag: &str,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, StatusCode> {
-    let etag = format!(
-        "\"{:x}-{:x}\"",
-        meta.mtime().unsigned_abs() * 1_000_000_000 + meta.mtime_nsec().unsigned_abs(),
-        meta.len()
-    );
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(meta.mtime().max(0) as u64);
     let mut response = Response::new(respond::empty());
     let out = response.headers_mut();
-    out.insert(ETAG, HeaderValue::from_str(&etag).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
+    out.insert(ETAG, HeaderValue::from_str(etag).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?);
     if let Ok(value) = HeaderValue::from_str(&httpdate::fmt_http_date(modified)) {
         out.insert(LAST_MODIFIED, value);
     }
     out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if is_unchanged(headers, &etag, modified) {
+    if is_unchanged(headers, etag, modified) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let (from, length) = match range(headers, &etag, meta.len()) {
+    let (from, length) = match range(headers, etag, meta.len()) {
         Range::Whole => (0, meta.len()),
         Range::Part(from, to) => {
             let value = format!("bytes {from}-{}/{}", to - 1, meta.len());
@@ -173,14 +209,14 @@ fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
 }
 
 /// What part of a file is wanted.
-enum Range {
+pub(crate) enum Range {
     Whole,
     Part(u64, u64),
     Impossible,
 }
 
 /// One range; several are answered with the whole, as RFC 9110 § 14.2 allows.
-fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
+pub(crate) fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
     let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
         return Range::Whole;
     };
@@ -253,7 +289,7 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        serve(root, false, &[], path, &Method::GET, &map)
+        serve(root, !path.starts_with("/none"), &[], &path.parse().unwrap(), &Method::GET, &map)
     }
 
     #[test]
@@ -267,6 +303,55 @@ mod tests {
         for path in ["/../secret", "/link", "/.env", "/sub/../../secret", "/none", "/a%00b"] {
             assert_eq!(get(&root, path, &[]).err(), Some(StatusCode::NOT_FOUND), "{path}");
         }
+    }
+
+    #[test]
+    fn an_application_of_one_page_answers_for_pages_and_not_for_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::fs::write(dir.path().join("index.html"), "page").unwrap();
+        for (path, expected) in [
+            ("/", Ok(200)),
+            ("/users/john.doe/settings", Ok(200)),
+            ("/app.js", Err(404)),
+            ("/app.js/", Err(404)),
+            ("/sub?x=1", Ok(308)),
+        ] {
+            let found = get(dir.path(), path, &[]);
+            let status =
+                found.as_ref().map(|one| one.status().as_u16()).map_err(StatusCode::as_u16);
+            assert_eq!(status, expected, "{path}");
+        }
+        let moved = get(dir.path(), "/sub?x=1", &[]).unwrap();
+        assert_eq!(moved.headers()[http::header::LOCATION], "/sub/?x=1");
+    }
+
+    #[test]
+    fn the_packed_file_beside_is_sent_to_who_understands_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("a.js", "plain"), ("a.js.br", "b"), ("a.js.gz", "gz"), ("b.js", "b")]
+        {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        for (path, accept, coding) in [
+            ("/a.js", "gzip, br, zstd", Some("br")),
+            ("/a.js", "gzip", Some("gzip")),
+            ("/a.js", "zstd", None),
+            ("/b.js", "gzip, br", None),
+        ] {
+            let found = get(dir.path(), path, &[("accept-encoding", accept)]).unwrap();
+            assert_eq!(
+                found.headers().get(CONTENT_ENCODING).map(|one| one.to_str().unwrap()),
+                coding,
+                "{path} {accept}"
+            );
+            assert_eq!(found.headers()[CONTENT_TYPE], "text/javascript; charset=utf-8");
+        }
+        let tag = |accept| {
+            get(dir.path(), "/a.js", &[("accept-encoding", accept)]).unwrap().headers()[ETAG]
+                .clone()
+        };
+        assert_ne!(tag("br"), tag("gzip"));
     }
 
     #[test]

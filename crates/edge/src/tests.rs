@@ -2,6 +2,7 @@
 //! upstream that says what it was sent. Every socket is on loopback; nothing waits for a fixed time.
 
 mod attacks;
+mod front;
 mod proxy;
 mod releases;
 
@@ -74,12 +75,23 @@ impl Edge {
         assert!(matches!(reply, Reply::Done), "{reply:?}");
     }
 
+    #[expect(clippy::unused_self, reason = "it is this edge's site")]
+    fn site(&self, routes: Vec<Route>) -> Site {
+        Site {
+            name: "shop".into(),
+            hosts: vec!["a.example".into()],
+            trusted_proxies: vec!["127.0.0.2".into()],
+            proxy_protocol: vec!["127.0.0.3".into()],
+            routes,
+            ..Site::default()
+        }
+    }
+
     fn configure(&self, routes: Vec<Route>) {
-        self.configure_site(Site { routes, ..Site::default() });
+        self.configure_site(self.site(routes));
     }
 
     fn configure_site(&self, site: Site) {
-        let site = Site { name: "shop".into(), hosts: vec!["a.example".into()], ..site };
         self.say(&Request::Config(Config { version: 1, sites: vec![site] }), &[]);
     }
 

@@ -24,7 +24,8 @@ pub(crate) struct KeyError {
 #[derive(Default)]
 struct Certificates {
     by_host: HashMap<String, Arc<CertifiedKey>>,
-    wildcards: Vec<(String, Arc<CertifiedKey>)>,
+    /// By what follows the `*.`, which stands for exactly one label (RFC 6125 § 6.4.3).
+    wildcards: HashMap<String, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
 }
 
@@ -55,10 +56,11 @@ impl Resolver {
                 .map_err(|error| refuse(error.to_string()))?;
             let certified = Arc::new(certified);
             for host in &certificate.hosts {
-                match host.strip_prefix('*') {
-                    Some(tail) => all.wildcards.push((tail.to_owned(), Arc::clone(&certified))),
-                    None => drop(all.by_host.insert(host.clone(), Arc::clone(&certified))),
-                }
+                let (all, name) = match host.strip_prefix("*.") {
+                    Some(parent) => (&mut all.wildcards, parent),
+                    None => (&mut all.by_host, host.as_str()),
+                };
+                all.insert(name.to_owned(), Arc::clone(&certified));
             }
             all.first.get_or_insert(certified);
         }
@@ -67,18 +69,18 @@ impl Resolver {
     }
 }
 
+impl Certificates {
+    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let wild = || self.wildcards.get(name.split_once('.')?.1);
+        self.by_host.get(name).or_else(wild)
+    }
+}
+
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let all = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let Some(name) = hello.server_name() else { return all.first.clone() };
-        let name = name.to_ascii_lowercase();
-        let wild = || {
-            all.wildcards
-                .iter()
-                .find(|(tail, _)| name.len() > tail.len() && name.ends_with(tail))
-                .map(|(_, key)| Arc::clone(key))
-        };
-        all.by_host.get(&name).map(Arc::clone).or_else(wild).or_else(|| all.first.clone())
+        all.named(&name.to_ascii_lowercase()).or(all.first.as_ref()).map(Arc::clone)
     }
 }
 
@@ -98,4 +100,32 @@ pub(crate) fn server_config(resolver: Arc<Resolver>) -> Arc<rustls::ServerConfig
         config.ticketer = tickets;
     }
     Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Certificate;
+
+    #[test]
+    fn a_wildcard_stands_for_exactly_one_label() {
+        let certificate = |host: &str| {
+            let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+            let (chain_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
+            Certificate { hosts: vec![host.to_owned()], chain_pem, key_pem }
+        };
+        let resolver = Resolver::default();
+        let certificates = vec![certificate("a.example"), certificate("*.b.example")];
+        resolver.swap(&Keys { version: 1, certificates, ..Keys::default() }).unwrap();
+        let all = Arc::clone(&resolver.current.read().unwrap());
+        for (name, found) in [
+            ("a.example", true),
+            ("x.b.example", true),
+            ("y.x.b.example", false),
+            ("b.example", false),
+            ("x.a.example", false),
+        ] {
+            assert_eq!(all.named(name).is_some(), found, "{name}");
+        }
+    }
 }

@@ -11,8 +11,9 @@ use seaworthy_base::ServiceName;
 
 use crate::draft::Draft;
 use crate::inherit;
+use crate::policy::LimitUse;
 use crate::read::{Reader, some_of};
-use crate::route::RawRoute;
+use crate::route::{RawRoute, Said};
 use crate::site::{RouteAction, Tls, Work};
 use crate::wire;
 
@@ -21,6 +22,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     for route in &draft.routes {
         check_target(reader, draft, route);
         check_hosts(reader, draft, route);
+        check_limits(reader, draft, route);
     }
     let doubles = inherit::doubles(&draft.routes, &draft.hosts());
     check_doubles(reader, draft, &doubles);
@@ -133,6 +135,27 @@ fn check_target(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
             "the service has no such port".to_owned()
         };
         reader.problem(span.clone(), message, Some(help));
+    }
+}
+
+fn check_limits(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
+    let (named, complete) = &draft.limits;
+    let Said::Is(used) = &route.policy.limits else { return };
+    for one in used {
+        let LimitUse::Named(name, span) = one else { continue };
+        if named.contains_key(name) || !complete {
+            continue;
+        }
+        let quoted = reader.quote(span, name);
+        let help = reader.suggest(name, named.keys().map(String::as_str));
+        let help = help.unwrap_or_else(|| {
+            "limit = \"10/s burst 20 by ip\", or the name of a `[limit.X]`".to_owned()
+        });
+        reader.problem(
+            span.clone(),
+            format!("{quoted} is no limit: there is no such `[limit.X]`"),
+            Some(help),
+        );
     }
 }
 

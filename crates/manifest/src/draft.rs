@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use seaworthy_base::policy::Identity;
 use seaworthy_base::{ServiceName, SiteName};
 use toml::de::DeTable;
 
 use self::sections::{read_listen, read_secrets, read_tls};
 use crate::keys;
 use crate::limits;
+use crate::policy::{self, NamedLimits};
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
@@ -41,6 +43,9 @@ pub(crate) struct Draft {
     pub(crate) deploy: Deploy,
     /// With the place of each name.
     pub(crate) jobs: Vec<(Range<usize>, Job)>,
+    pub(crate) identity: Vec<Identity>,
+    /// `[limit.X]`, and whether all of it was read.
+    pub(crate) limits: (NamedLimits, bool),
     pub(crate) complete: Complete,
 }
 
@@ -73,7 +78,7 @@ impl Draft {
         }
         let services = self.services.into_iter();
         Some(Site {
-            routes: crate::inherit::resolve(&routes, &domains),
+            routes: crate::inherit::resolve(&routes, &domains, &self.limits.0),
             name,
             domains,
             redirect_domains: self.redirect_domains.into_iter().map(|(_, domain)| domain).collect(),
@@ -82,6 +87,7 @@ impl Draft {
             secrets: self.secrets,
             deploy: self.deploy,
             jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
+            identity: self.identity,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -136,6 +142,14 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
             draft.jobs.extend(job.map(|job| (name.span(), job)));
         }
     }
+    if let Some((_, value)) = found.get("identity") {
+        draft.identity = policy::read_identity(reader, value);
+    }
+    let before = reader.count();
+    if let Some((_, value)) = found.get("limit") {
+        draft.limits.0 = policy::read_named(reader, value);
+    }
+    draft.limits.1 = reader.understood(before);
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {
         read_routes(reader, value, &mut draft);
@@ -211,7 +225,7 @@ fn read_routes(reader: &mut Reader<'_>, value: Value<'_>, draft: &mut Draft) {
         draft.complete.routes = false;
         return;
     };
-    let (mut paths, mut headers) = (0, 0);
+    let (mut paths, mut headers, mut rules) = (0, 0, 0);
     for item in items {
         let Some(route) = read_route(reader, item) else {
             draft.complete.routes = false;
@@ -220,9 +234,15 @@ fn read_routes(reader: &mut Reader<'_>, value: Value<'_>, draft: &mut Draft) {
         draft.complete.routes &= !route.incomplete;
         paths += route.paths.len();
         headers += route.header_rules();
+        rules += route.policy.rules();
         let over = [
             (draft.routes.len() == limits::ROUTES, limits::ROUTES, "routes"),
             (paths > limits::PATHS, limits::PATHS, "paths in its routes"),
+            (
+                rules > limits::POLICY_RULES,
+                limits::POLICY_RULES,
+                "limits and lockouts in its routes",
+            ),
             (headers > limits::HEADER_RULES, limits::HEADER_RULES, "header rules in its routes"),
         ];
         if let Some((_, most, what)) = over.into_iter().find(|(over, ..)| *over) {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use self::width::{Pattern, Widths};
+use crate::policy::{self, NamedLimits};
 use crate::route::{ActionKey, RawHeaders, RawRoute, Said};
 use crate::site::{HeaderRules, Route, RouteAction, RouteSettings};
 
@@ -20,12 +21,12 @@ pub(crate) type Place = (usize, usize);
 
 /// Resolves all routes; one for each path pattern, the one that wins first. Patterns that serve nothing
 /// (see [`unserved`]) are left out.
-pub(crate) fn resolve(routes: &[RawRoute], domains: &[String]) -> Vec<Route> {
+pub(crate) fn resolve(routes: &[RawRoute], domains: &[String], limits: &NamedLimits) -> Vec<Route> {
     let widths = Widths::new(routes, domains);
     let resolved = widths.patterns.iter().filter_map(|pattern| {
         let chain = chain(&widths, routes, pattern);
         let action = action(&chain).ok().flatten()?;
-        build(routes.get(pattern.route)?, pattern.at, action, &chain)
+        build(routes.get(pattern.route)?, pattern.at, action, &chain, limits)
     });
     resolved.collect()
 }
@@ -83,7 +84,13 @@ fn action<'a>(chain: &[&'a RawRoute]) -> Result<Option<&'a RouteAction>, Unread>
     if unread { Err(Unread) } else { Ok(said.last().copied()) }
 }
 
-fn build(route: &RawRoute, at: usize, action: &RouteAction, chain: &[&RawRoute]) -> Option<Route> {
+fn build(
+    route: &RawRoute,
+    at: usize,
+    action: &RouteAction,
+    chain: &[&RawRoute],
+    limits: &NamedLimits,
+) -> Option<Route> {
     let mut settings = RouteSettings::default();
     let default = settings.clone();
     let mut idle = default.idle;
@@ -110,6 +117,7 @@ fn build(route: &RawRoute, at: usize, action: &RouteAction, chain: &[&RawRoute])
         take_headers(&link.response_headers, &mut settings.response_headers);
         take_headers(&link.request_headers, &mut settings.request_headers);
         take(&link.cache_control, &mut settings.cache_control, Vec::new());
+        policy::inherit(&link.policy, &mut settings.policy, limits);
     }
     settings.idle = if settings.stream { None } else { idle };
     Some(Route {

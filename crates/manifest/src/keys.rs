@@ -77,7 +77,8 @@ pub const SITE: &[Key] = &[
     key("service", Kind::Named(SERVICE), "a program, files, or servers that somebody else runs"),
     key("route", Kind::Tables(ROUTE), "which requests go where, and under which rules"),
     planned("zone"),
-    planned("identity"),
+    key("identity", Kind::Table(IDENTITY), "how a request's user is known; only ever used hashed"),
+    key("limit", Kind::Named(LIMIT), "limits that several routes share"),
     planned("database"),
     planned("redis"),
     planned("smtp"),
@@ -87,7 +88,6 @@ pub const SITE: &[Key] = &[
     planned("health"),
     planned("heartbeat"),
     key("job", Kind::Named(JOB), "what runs at its time"),
-    planned("limit"),
     planned("outgoing"),
     key("deploy", Kind::Table(DEPLOY), "how a release takes the place of another"),
     planned("alerts"),
@@ -118,8 +118,17 @@ pub const LISTEN: &[Key] = &[
     ),
     key("https", Kind::Any, "the same; 443 as root, 8443 otherwise"),
     key("trusted_proxies", Kind::Texts, "networks whose `X-Forwarded-*` are believed"),
+    key(
+        "connections_per_address",
+        Kind::Integer,
+        "how many connections an address (of IPv6 the /64) may hold at a time; 1000, loopback and trusted proxies uncounted",
+    ),
     planned("http3"),
-    planned("proxy_protocol"),
+    key(
+        "proxy_protocol",
+        Kind::Texts,
+        "networks that send a PROXY header (version 1 or 2) before each connection; others may not",
+    ),
 ];
 
 /// `[secrets]`.
@@ -289,37 +298,142 @@ pub const ROUTE: &[Key] = &[
     key("hosts", Kind::Texts, "hosts it is for; all of the site's"),
     key("methods", Kind::Texts, "methods it is for; all"),
     key("to", Kind::Text, "`\"service\"` or `\"service:port\"`"),
-    key("block", Kind::Switch, "404, as if it were not there"),
+    key(
+        "block",
+        Kind::Any,
+        "404, as if it were not there; `{ query = [\"name\"] }`: only with such a query field",
+    ),
     key("redirect", Kind::Any, "place, or `{ to, status }`"),
     key("respond", Kind::Table(RESPOND), "a fixed answer"),
     key("priority", Kind::Integer, "higher wins over a more specific path; 0"),
     key("body_limit", Kind::Size, "largest request body; 10M, `false` for none"),
     key("timeout", Kind::Table(TIMEOUT), "times"),
     key("stream", Kind::Switch, "no idle cut"),
-    key("log", Kind::Switch, "access log; true"),
+    key("log", Kind::Any, "access log: true, false, `{ sample = \"10%\" }` (failures always)"),
     key("response_headers", Kind::Table(HEADERS), "changes to response headers"),
     key("request_headers", Kind::Table(HEADERS), "changes to request headers"),
     key("cache_control", Kind::Map, "path pattern and `Cache-Control`"),
-    planned("limit"),
-    planned("lockout"),
-    planned("csrf"),
-    planned("cors"),
-    planned("csp"),
-    planned("allow_from"),
-    planned("deny_from"),
-    planned("auth"),
+    key(
+        "limit",
+        Kind::Texts,
+        "requests above it get 429: `\"10/s burst 20 by ip\"` (by `ip`, `user`, `site`, `header:N`, `cookie:N`, `json:F`, `form:F`; without `burst` the rate's own count may come at once) or names of `[limit.X]`; all of a route and of wider ones must agree",
+    ),
+    key("lockout", Kind::Any, "who fails too often is kept out: a table or a list of them"),
+    key(
+        "csrf",
+        Kind::Any,
+        "requests that change something, carry cookies and come from another origin get 403; true, `false`, `{ allow = [\"https://…\"] }`",
+    ),
+    key("cors", Kind::Table(CORS), "which other origins' scripts may read answers; none"),
+    key(
+        "csp",
+        Kind::Text,
+        "`Content-Security-Policy`; `'nonce'` in it is a fresh one that is put on scripts and styles too",
+    ),
+    key("allow_from", Kind::Texts, "the only networks that may come in; others get 403"),
+    key("deny_from", Kind::Texts, "networks that get 403"),
+    key("auth", Kind::Table(AUTH), "who may come in with a password"),
+    key("maintenance", Kind::Any, "503 for all but guests: true, or a table"),
+    key("rewrite", Kind::Table(REWRITE), "the path that the service sees"),
+    key("cookies", Kind::Table(COOKIES), "attributes that the application's cookies lack"),
+    key(
+        "compress",
+        Kind::Any,
+        "zstd, br or gzip for what the service answers: true, or a table; files always are",
+    ),
+    key("cache", Kind::Any, "answers are kept by RFC 9111: true, or a table"),
     planned("balance"),
     planned("passive"),
     planned("sticky"),
     planned("retry"),
     planned("breaker"),
     planned("hold"),
-    planned("cache"),
-    planned("compress"),
-    planned("rewrite"),
-    planned("cookies"),
-    planned("maintenance"),
 ];
+
+/// `[identity]`.
+pub const IDENTITY: &[Key] =
+    &[key("user", Kind::Texts, "`cookie:NAME`, `bearer`, `header:NAME`; the first that is there")];
+
+/// `[limit.X]`.
+pub const LIMIT: &[Key] = &[
+    key("rate", Kind::Text, "`10/s`, `5/m`, `300/5m`"),
+    key("burst", Kind::Integer, "how many above the rate at once; the rate's count less one"),
+    key("by", Kind::Text, "for each of what; `ip`"),
+    planned("store"),
+];
+
+/// `lockout`.
+pub const LOCKOUT: &[Key] = &[
+    key("failures", Kind::Integer, "so many; 5"),
+    key("within", Kind::Duration, "in this time; 15m"),
+    key("for", Kind::Duration, "lock for this long; 15m"),
+    key("by", Kind::Texts, "each counted on its own: `ip`, `json:F`, `form:F`, …; `ip`"),
+    key("match", Kind::Any, "how the application refuses: a table or a list; status 401 or 403"),
+];
+
+/// `lockout.match`.
+pub const REFUSAL: &[Key] = &[
+    key("status", Kind::Any, "statuses"),
+    key("location", Kind::Text, "text within `Location`"),
+    key("body", Kind::Text, "text within the body; each time it stands there counts"),
+];
+
+/// `cors`.
+pub const CORS: &[Key] = &[
+    key("origins", Kind::Texts, "`https://app.example.com`, or `*`"),
+    key("methods", Kind::Texts, "beyond GET, HEAD, POST"),
+    key("headers", Kind::Texts, "request headers"),
+    key("expose", Kind::Texts, "response headers that scripts may read"),
+    key("credentials", Kind::Switch, "with cookies; false"),
+    key("max_age", Kind::Duration, "how long a preflight is remembered; 10m"),
+];
+
+/// `csrf`.
+pub const CSRF: &[Key] = &[key("allow", Kind::Texts, "other origins that may")];
+
+/// `auth`.
+pub const AUTH: &[Key] =
+    &[key("basic", Kind::Text, "`secret:NAME`; the secret: one `user:password` a line")];
+
+/// `maintenance`.
+pub const MAINTENANCE: &[Key] = &[
+    key("body", Kind::Text, "what is said, text or HTML"),
+    key("retry_after", Kind::Duration, "5m"),
+    key("allow_from", Kind::Texts, "networks that are served all the same"),
+];
+
+/// `rewrite`.
+pub const REWRITE: &[Key] = &[
+    key("strip", Kind::Text, "taken from the beginning of the path"),
+    key("prefix", Kind::Text, "put before the path"),
+];
+
+/// `block`.
+pub const BLOCK: &[Key] = &[key("query", Kind::Texts, "names of query fields")];
+
+/// `cookies`.
+pub const COOKIES: &[Key] = &[
+    key("secure", Kind::Switch, "`Secure`, over HTTPS"),
+    key("http_only", Kind::Switch, "`HttpOnly`"),
+    key("same_site", Kind::Text, "`strict`, `lax`, `none`"),
+];
+
+/// `compress`.
+pub const COMPRESS: &[Key] = &[
+    key("min", Kind::Size, "smaller answers are left alone; 1K"),
+    key("types", Kind::Texts, "media types; texts, JSON, JavaScript, XML, SVG, WebAssembly, fonts"),
+];
+
+/// `cache`.
+pub const CACHE: &[Key] = &[
+    key("ttl", Kind::Duration, "for answers that say nothing of their freshness"),
+    key("stale_while_revalidate", Kind::Duration, "where the answer does not say"),
+    key("stale_if_error", Kind::Duration, "where the answer does not say"),
+    key("max_object", Kind::Size, "larger ones are not kept; 4M"),
+];
+
+/// `log`.
+pub const LOG: &[Key] = &[key("sample", Kind::Text, "such as `10%`")];
 
 /// `respond`.
 pub const RESPOND: &[Key] = &[

@@ -16,6 +16,7 @@ mod input;
 pub mod keys;
 mod limits;
 mod mask;
+mod policy;
 mod read;
 mod report;
 mod route;

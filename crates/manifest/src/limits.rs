@@ -20,6 +20,10 @@ pub(crate) const PATH: usize = 512;
 pub(crate) const LIST: usize = 100;
 /// Header rules of all routes: a route may inherit them all.
 pub(crate) const HEADER_RULES: usize = 500;
+/// Limits and lockouts of all routes: a route may inherit them all.
+pub(crate) const POLICY_RULES: usize = 200;
+/// Entries of one list of a policy: origins, headers, limits.
+pub(crate) const POLICY_LIST: usize = 20;
 /// Rules of one `cache_control`.
 pub(crate) const CACHE_RULES: usize = 100;
 /// Bytes of a fixed answer: a thousand paths may inherit it.

@@ -95,6 +95,43 @@ const SHOWN: &[&str] = &[
     "route.timeout.response",
     "route.timeout.idle",
     "route.stream",
+    "route.limit",
+    "route.allow_from",
+    "route.deny_from",
+    "route.cors.origins",
+    "route.cors.methods",
+    "route.cors.headers",
+    "route.cors.expose",
+    "route.cors.credentials",
+    "route.cors.max_age",
+    "route.csrf",
+    "route.csrf.allow",
+    "route.lockout.failures",
+    "route.lockout.within",
+    "route.lockout.for",
+    "route.lockout.by",
+    "route.lockout.match.status",
+    "route.block.query",
+    "route.maintenance.retry_after",
+    "route.maintenance.allow_from",
+    "route.rewrite.strip",
+    "route.rewrite.prefix",
+    "route.cookies.secure",
+    "route.cookies.http_only",
+    "route.cookies.same_site",
+    "route.compress",
+    "route.compress.min",
+    "route.compress.types",
+    "route.cache",
+    "route.cache.ttl",
+    "route.cache.max_object",
+    "route.log.sample",
+    "limit.*.rate",
+    "limit.*.burst",
+    "limit.*.by",
+    "identity.user",
+    "listen.proxy_protocol",
+    "listen.connections_per_address",
     "route.log",
     "route.cache_control.*",
     "route.response_headers.remove",
@@ -128,7 +165,20 @@ impl<'t> Mask<'t> {
     pub(crate) fn new(text: &'t str, document: &DeTable<'_>, sound: bool) -> Self {
         let mut words = HashSet::from(["true", "false"]);
         known_words(keys::SITE, &mut words);
-        [keys::HEALTH, keys::PROBE].iter().for_each(|keys| known_words(keys, &mut words));
+        [
+            keys::HEALTH,
+            keys::PROBE,
+            keys::LOCKOUT,
+            keys::REFUSAL,
+            keys::CSRF,
+            keys::MAINTENANCE,
+            keys::BLOCK,
+            keys::COMPRESS,
+            keys::CACHE,
+            keys::LOG,
+        ]
+        .iter()
+        .for_each(|keys| known_words(keys, &mut words));
         let mut mask = Self { pieces: Vec::new(), words, sound };
         if sound {
             let patterns: Vec<Pattern> =

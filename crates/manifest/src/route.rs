@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use crate::draft::read_hosts;
 use crate::keys;
 use crate::limits;
+use crate::policy::{self, RawPolicy};
 use crate::read::{Entry, Found, Reader, Value};
 use crate::service::cache_rules;
 use crate::site::RouteAction;
@@ -91,6 +92,8 @@ pub(crate) struct RawRoute {
     pub(crate) request_headers: Said<RawHeaders>,
     /// `cache_control`.
     pub(crate) cache_control: Said<Vec<(String, String)>>,
+    /// Everything of [`crate::policy`].
+    pub(crate) policy: RawPolicy,
 }
 
 /// The keys of which a route has one at most.
@@ -141,7 +144,10 @@ impl RawRoute {
     }
 }
 
-fn said<'a, T>(value: Option<Value<'a>>, read: impl FnOnce(Value<'a>) -> Option<T>) -> Said<T> {
+pub(crate) fn said<'a, T>(
+    value: Option<Value<'a>>,
+    read: impl FnOnce(Value<'a>) -> Option<T>,
+) -> Said<T> {
     match value {
         None => Said::Nothing,
         Some(value) if value.get_ref().as_bool() == Some(false) => Said::Cleared,
@@ -179,16 +185,31 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
     route.incomplete = !reader.understood(before);
     route.priority =
         get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
+    let scope = scope(&route);
+    route.policy = policy::read(reader, &found, &scope);
     read_action(reader, &found, &mut route);
     route.body_limit = said(get("body_limit"), |value| reader.size(value));
     route.timeout = said(get("timeout"), |value| read_times(reader, value));
     route.stream =
         get("stream").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
-    route.log = get("log").and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is);
+    route.log = match get("log") {
+        Some(value) if value.get_ref().as_table().is_some() => Said::Is(true),
+        value => value.and_then(|value| reader.switch(value)).map_or(Said::Nothing, Said::Is),
+    };
     route.response_headers = said(get("response_headers"), |value| read_headers(reader, value));
     route.request_headers = said(get("request_headers"), |value| read_headers(reader, value));
     route.cache_control = said(get("cache_control"), |value| Some(cache_rules(reader, value)));
     Some(route)
+}
+
+/// Names the requests that a route is for; within a site no two routes have the same name.
+fn scope(route: &RawRoute) -> String {
+    [&route.hosts, &route.methods, &route.paths]
+        .into_iter()
+        .filter(|words| !words.is_empty())
+        .map(|words| words.join(" "))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn read_paths(reader: &mut Reader<'_>, value: Value<'_>, route: &mut RawRoute) {
@@ -223,6 +244,15 @@ fn read_action(reader: &mut Reader<'_>, found: &Found<'_>, route: &mut RawRoute)
         let Some((span, value)) = found.get(name) else { continue };
         if value.get_ref().as_bool() == Some(false) {
             route.cleared.push(key);
+            if key == ActionKey::Block {
+                route.policy.block_query = Said::Cleared;
+            }
+            continue;
+        }
+        if key == ActionKey::Block && value.get_ref().as_table().is_some() {
+            // It narrows the route, it is not what the route does.
+            route.policy.block_query =
+                policy::read_query(reader, value).map_or(Said::Nothing, Said::Is);
             continue;
         }
         given.push(name);
@@ -246,10 +276,6 @@ fn read_action(reader: &mut Reader<'_>, found: &Found<'_>, route: &mut RawRoute)
 }
 
 fn read_block(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
-    if value.get_ref().as_table().is_some() {
-        reader.problem(value.span(), "planned: `block = { query }` is not built yet", None);
-        return None;
-    }
     reader.switch(value).map(|_| RouteAction::Block)
 }
 

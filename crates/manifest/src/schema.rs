@@ -53,11 +53,13 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 14] = [
+    let sections: [(&str, &[Key]); 28] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::TLS),
         ("[listen]", keys::LISTEN),
         ("[secrets]", keys::SECRETS),
+        ("[identity]", keys::IDENTITY),
+        ("[limit.X]", keys::LIMIT),
         ("[service.X]", keys::SERVICE),
         ("service: health", keys::HEALTH),
         ("service: health.ready, health.live", keys::PROBE),
@@ -66,6 +68,18 @@ pub fn reference() -> String {
         ("service: logs", keys::LOGS),
         ("[[route]]", keys::ROUTE),
         ("route: respond", keys::RESPOND),
+        ("route: block", keys::BLOCK),
+        ("route: lockout", keys::LOCKOUT),
+        ("route: lockout.match", keys::REFUSAL),
+        ("route: csrf", keys::CSRF),
+        ("route: cors", keys::CORS),
+        ("route: auth", keys::AUTH),
+        ("route: maintenance", keys::MAINTENANCE),
+        ("route: rewrite", keys::REWRITE),
+        ("route: cookies", keys::COOKIES),
+        ("route: compress", keys::COMPRESS),
+        ("route: cache", keys::CACHE),
+        ("route: log", keys::LOG),
         ("route: timeout", keys::TIMEOUT),
         ("route: response_headers, request_headers", keys::HEADERS),
     ];

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct Site {
     pub listen: Listen,
     /// `[secrets]`.
     pub secrets: SecretSources,
+    /// `[identity]`: how a request's user is known, the first that is there counts.
+    #[serde(default)]
+    pub identity: Vec<Identity>,
     /// `[service.X]`, by name.
     pub services: BTreeMap<ServiceName, Service>,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
@@ -70,6 +74,12 @@ pub struct Listen {
     pub https: Vec<ListenAddress>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
+    /// `connections_per_address`, as far as it was given.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
+    /// Networks (CIDR) whose connections begin with a PROXY header, which is then required of them.
+    #[serde(default)]
+    pub proxy_protocol: Vec<String>,
 }
 
 /// One entry of `listen`.
@@ -387,6 +397,9 @@ pub struct RouteSettings {
     pub request_headers: HeaderRules,
     /// `cache_control`: pattern and value.
     pub cache_control: Vec<(String, String)>,
+    /// Limits, browsers' protection, who may come in, compression, cache.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 impl Default for RouteSettings {
@@ -401,6 +414,7 @@ impl Default for RouteSettings {
             response_headers: HeaderRules::default(),
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
+            policy: Policy::default(),
         }
     }
 }

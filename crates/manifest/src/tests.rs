@@ -7,6 +7,7 @@ use seaworthy_base::Code;
 
 mod hostile;
 mod inheritance;
+mod policy;
 mod refused;
 mod secrets;
 mod whole;
@@ -38,14 +39,14 @@ fn a_small_manifest_is_complete_by_its_defaults() {
 
 #[test]
 fn all_problems_are_reported_at_once_with_their_places() {
-    let text = "site = \"Shop\"\ndomain = [\"a.localhost\"]\n[service.web]\nrun = \"x\"\nmemory = \"12Q\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\nlimit = \"10/s\"\n";
+    let text = "site = \"Shop\"\ndomain = [\"a.localhost\"]\n[service.web]\nrun = \"x\"\nmemory = \"12Q\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\nlimits = \"10/s\"\n";
     assert_eq!(
         messages(text),
         [
             "1:8 `Shop` is no name: 1 to 40 of `a-z`, `0-9` and `-`, a letter first",
             "2:1 unknown key `domain` in the manifest",
             "5:10 `12Q` is no size: write it like `64K`, `500M`, `1G`",
-            "9:1 planned: `limit` is not built yet",
+            "9:1 unknown key `limits` in `[[route]]`",
         ]
     );
     let shown = try_parse(text).unwrap_err().render(false);

@@ -59,14 +59,21 @@ pub(crate) fn wildcard_covers(wildcard: &str, host: &str) -> bool {
 
 /// Why a header cannot be used by a rule; none when it can.
 pub(crate) fn header_name_fault(name: &str) -> Option<&'static str> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !(1..=MAX_HEADER_NAME).contains(&name.len()) || !name.bytes().all(token) {
+    if !is_token(name) {
         Some("is no header name")
     } else if FRAMING.contains(&name.to_ascii_lowercase().as_str()) {
         Some("belongs to the edge: changing it would break the framing of messages")
     } else {
         None
     }
+}
+
+/// Whether a text is a token (RFC 9110 § 5.6.2), such as the name of a header or a cookie.
+pub(crate) fn is_token(text: &str) -> bool {
+    (1..=MAX_HEADER_NAME).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Whether a text can be the value of a header.

@@ -1,8 +1,10 @@
 //! A blocking HTTP/1.1 client for single requests, over TLS or not.
 //!
 //! By hand, because tests must see the wire: bodies piece by piece as they arrive, headers twice, the
-//! bare connection after an upgrade. One connection for each request. Not here: redirects, cookies,
-//! HTTP/2 (see [`crate::load`]).
+//! bare connection after an upgrade. One connection for each request. [`Client::over_http2`] asks the same
+//! over HTTP/2. Not here: redirects, cookies.
+
+mod http2;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -25,17 +27,39 @@ pub struct Client {
     address: SocketAddr,
     host: String,
     tls: Option<Arc<ClientConfig>>,
+    /// Whole requests go over HTTP/2.
+    http2: bool,
 }
 
 impl Client {
     /// Plain HTTP.
     pub fn http(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), tls: None }
+        Self { address, host: host.to_owned(), tls: None, http2: false }
     }
 
     /// HTTPS that trusts the authority in `ca` only.
     pub fn https(address: SocketAddr, host: &str, ca: &Path) -> Self {
         Self { tls: Some(client_config(ca, &["http/1.1"])), ..Self::http(address, host) }
+    }
+
+    /// HTTPS by HTTP/2, that trusts the authority in `ca` only. Only whole requests can be sent.
+    pub fn over_http2(address: SocketAddr, host: &str, ca: &Path) -> Self {
+        let tls = Some(client_config(ca, &["h2"]));
+        Self { tls, http2: true, ..Self::http(address, host) }
+    }
+
+    /// So many copies of a request at once over one HTTP/2 connection; the answers in order.
+    pub fn at_once(
+        &self,
+        copies: usize,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Vec<Response>> {
+        let tls = self.tls.as_ref().filter(|_| self.http2).ok_or(io::ErrorKind::Unsupported)?;
+        let ask = http2::Ask { method, target, headers, body };
+        http2::send(self.address, &self.host, tls, &ask, copies)
     }
 
     /// A connection; a read or write on it that takes 20 s is an error.
@@ -70,6 +94,10 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Response> {
+        if self.http2 {
+            let mut answers = self.at_once(1, method, target, headers, body)?;
+            return answers.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+        }
         let mut exchange = self.open(method, target, headers, Some(body.len()))?;
         exchange.write(body)?;
         exchange.finish()
@@ -118,6 +146,12 @@ impl Response {
     /// The first header of that (lower-case) name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All headers of that (lower-case) name.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(key, _)| key == name);
+        named.map(|(_, value)| value.as_str()).collect()
     }
 
     /// The body as text.

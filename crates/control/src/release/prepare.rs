@@ -219,7 +219,7 @@ pub(super) fn refuse_conflicts(
     Ok(())
 }
 
-/// The values of all secrets that the site's services need.
+/// The values of all secrets that the site's services, jobs and routes need.
 pub(crate) fn resolve_secrets(
     platform: &Arc<Platform>,
     project: &Path,
@@ -230,6 +230,7 @@ pub(crate) fn resolve_secrets(
         Work::Request { bearer, .. } => bearer.clone(),
         Work::Run { .. } => None,
     }));
+    names.extend(crate::edge_config::secret_names(site));
     names.sort();
     names.dedup();
     let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
@@ -249,7 +250,11 @@ pub(crate) fn resolve_secrets(
                 .unwrap_or_else(|| Fault::new(Code::SecretMissing, "secrets are missing"));
             let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
             let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
-            let first = first.because(format!("service {} cannot start without", needy.join(", ")));
+            let first = first.because(if needy.is_empty() {
+                "a job's `bearer` or a route's `auth` names it".to_owned()
+            } else {
+                format!("service {} cannot start without", needy.join(", "))
+            });
             Err(faults.fold(first, |all, more| Fault {
                 evidence: [all.evidence.clone(), vec![more.to_string()], more.evidence].concat(),
                 ..all

@@ -57,6 +57,11 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// Lines seen: of a whole head, the request line and its fields.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// The length of the head with its empty line, if it is there whole.
     pub(super) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         if bytes.first().is_some_and(|first| !is_token(*first)) {
@@ -95,13 +100,14 @@ pub(super) struct Head {
     pub(super) shape: Shape,
 }
 
-/// Reads a whole head, as [`Search::end`] delimited it. The request's parts share its bytes.
-pub(super) fn read(head: &Bytes) -> Result<Head, Refusal> {
+/// Reads a whole head of so many lines, as [`Search::end`] delimited it. The request's parts share its bytes.
+pub(super) fn read(head: &Bytes, count: usize) -> Result<Head, Refusal> {
     let mut lines = Lines { bytes: head, at: 0 };
     let line = lines.next().unwrap_or_default();
     let (method, target, is_1_1) = request_line(&head[line])?;
     let target = target.start..target.end;
-    let mut headers = HeaderMap::with_capacity(16);
+    // Room for what is put in later, too.
+    let mut headers = HeaderMap::with_capacity(count + 1);
     let mut fields = Fields::default();
     for line in lines.take_while(|line| !line.is_empty()) {
         let start = line.start;

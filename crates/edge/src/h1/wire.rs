@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Ok(None);
         }
         let Some(end) = self.search.end(&self.bytes)? else { return Ok(None) };
-        let head = head::read(&self.bytes.split_to(end).freeze())?;
+        let head = head::read(&self.bytes.split_to(end).freeze(), self.search.lines())?;
         (self.search, self.skipped) = (Search::default(), false);
         self.body = head.shape.framing;
         if head.shape.waits && !self.is_body_over() {

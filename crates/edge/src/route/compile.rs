@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
+use seaworthy_base::policy::Identity;
 use thiserror::Error;
 
 use super::host;
@@ -16,6 +17,7 @@ use super::pattern::Pattern;
 use crate::candidate::Candidate;
 use crate::gate::Gate;
 use crate::model;
+use crate::policy::{CompiledPolicy, PolicyError, Scope};
 
 /// Why a configuration cannot be served. The whole of it is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -44,8 +46,8 @@ pub enum RouteError {
         /// The site.
         site: String,
     },
-    /// A trusted proxy that is no network.
-    #[error("site `{site}`: trusted proxies cannot be read")]
+    /// A trusted proxy, or whom a route lets in, that is no network.
+    #[error("site `{site}`: a list of networks cannot be read")]
     Network {
         /// The site.
         site: String,
@@ -100,6 +102,10 @@ pub struct CompiledSite {
     pub candidate: Option<Candidate>,
     /// Closed for a while.
     pub gate: Option<Gate>,
+    /// Its names, without wildcards.
+    pub(crate) hosts: Vec<String>,
+    /// How a request's user is known.
+    pub(crate) identity: Vec<Identity>,
 }
 
 impl CompiledSite {
@@ -115,7 +121,17 @@ impl CompiledSite {
             gate: Gate::build(site)?,
             trusted_proxies: parsed
                 .map_err(|source| RouteError::Network { site: name(), source })?,
+            hosts: host::named(site, &site.hosts)?,
+            identity: site.identity.clone(),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(hosts: &[&str], identity: Vec<Identity>) -> Self {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let site =
+            model::Site { name: "shop".to_owned(), hosts, identity, ..model::Site::default() };
+        Self::build(&site).unwrap()
     }
 
     /// Whether a peer's `X-Forwarded-*` are believed.
@@ -139,6 +155,8 @@ pub struct CompiledRoute {
     pub response_rules: CompiledHeaderRules,
     /// `settings.cache_control`, parsed; the first pattern that fits counts.
     pub cache_control: Vec<(String, HeaderValue)>,
+    /// `settings.policy`, parsed.
+    pub(crate) policy: CompiledPolicy,
     pub(super) hosts: Vec<String>,
     pattern: Pattern,
     methods: Vec<Method>,
@@ -176,15 +194,24 @@ impl CompiledRoute {
         } else {
             Pattern::new(&route.path)
         };
+        let response_rules =
+            CompiledHeaderRules::build(&settings.response_headers).map_err(bad_header)?;
+        let is_files = matches!(route.action, model::Action::Static { .. });
+        let scope = Scope { site, rules: &response_rules, is_files };
+        let policy =
+            CompiledPolicy::build(&settings.policy, scope).map_err(|error| match error {
+                PolicyError::Header(header) => bad_header(header),
+                PolicyError::Network(source) => RouteError::Network { site: name(), source },
+            })?;
         Ok(Self {
             path: path(),
             action: route.action.clone(),
             settings: settings.clone(),
             request_rules: CompiledHeaderRules::build(&settings.request_headers)
                 .map_err(bad_header)?,
-            response_rules: CompiledHeaderRules::build(&settings.response_headers)
-                .map_err(bad_header)?,
+            response_rules,
             cache_control,
+            policy,
             hosts: host::named(site, &route.hosts)?,
             pattern,
             methods: route.methods.iter().map(method).collect::<Result<_, _>>()?,
@@ -201,6 +228,14 @@ impl CompiledRoute {
         self.methods.is_empty()
             || self.methods.contains(method)
             || (method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+}
+
+impl CompiledRoute {
+    /// What `Allow` lists for it.
+    pub(super) fn method_names(&self) -> impl Iterator<Item = &str> {
+        let head = self.methods.contains(&Method::GET).then_some("HEAD");
+        self.methods.iter().map(Method::as_str).chain(head)
     }
 }
 

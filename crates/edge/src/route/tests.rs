@@ -43,6 +43,7 @@ fn found(table: &Table, host: &str, method: &str, path: &str) -> String {
         Found::Route(_, route) => route.path.clone(),
         Found::RedirectHost(site) => format!("308 {}", site.canonical),
         Found::NoRoute(_) => "404".to_owned(),
+        Found::NoMethod(_, allow) => format!("405 {allow}"),
         Found::NoSite => "421".to_owned(),
     }
 }
@@ -105,9 +106,17 @@ fn a_path_that_was_not_checked_finds_no_route() {
 fn methods_are_part_of_a_route_and_get_includes_head() {
     let mut read = to("/x", "read");
     read.methods = vec!["GET".to_owned(), "PATCH".to_owned()];
-    let table = table(vec![site("a", &["a.example"], vec![read])]);
+    let mut write = to("/x*", "write");
+    write.methods = vec!["PUT".to_owned(), "PATCH".to_owned()];
+    let mut hidden = route("/x", Action::Block);
+    hidden.methods = vec!["DELETE".to_owned()];
+    let table = table(vec![site("a", &["a.example"], vec![hidden, read, write])]);
     assert_eq!(found(&table, "a.example", "HEAD", "/x"), "/x");
-    assert_eq!(found(&table, "a.example", "POST", "/x"), "404");
+    // The narrower route is for other methods: the wider one answers.
+    assert_eq!(found(&table, "a.example", "PUT", "/x"), "/x*");
+    assert_eq!(found(&table, "a.example", "POST", "/x"), "405 GET, PATCH, HEAD, PUT");
+    assert_eq!(found(&table, "a.example", "GET", "/xy"), "405 PUT, PATCH");
+    assert_eq!(found(&table, "a.example", "GET", "/x;y"), "404");
     assert_eq!(found(&table, "a.example", "POST", "/y"), "404");
 }
 
@@ -318,7 +327,7 @@ fn a_configuration_is_taken_whole_or_refused() {
     );
     let mut trusting = site("a", &["a"], vec![]);
     trusting.trusted_proxies = vec!["10.0.0.0/33".to_owned()];
-    assert_eq!(build(vec![trusting]), "site `a`: trusted proxies cannot be read");
+    assert_eq!(build(vec![trusting]), "site `a`: a list of networks cannot be read");
 }
 
 #[test]

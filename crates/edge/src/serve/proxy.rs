@@ -23,6 +23,7 @@ use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
 use crate::snapshot::Shared;
+use crate::trace;
 use crate::upstream::{self, Answer, InFlight, Outgoing};
 use crate::watch::Alarm;
 use crate::worker::Local;
@@ -45,9 +46,18 @@ pub(super) async fn forward(
     let upgrade = wants_upgrade(&parts);
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
-    let way = Way { tls: client.tls, host: &record.host, port: client.port, id, upgrade };
+    record.trace = trace::kept(&mut parts.headers);
+    let trace = record.trace.is_none().then(|| trace::fresh(record.id));
+    let way = Way {
+        tls: record.secure,
+        host: &record.host,
+        port: record.port,
+        id,
+        trace: trace.as_ref(),
+        upgrade,
+    };
     complete(&mut parts);
-    let (address, port) = told(client, record.client);
+    let (address, port) = told(client, record.client, record.port);
     let ruled = !route.request_rules.is_empty();
     if ruled {
         forwarded::prepare(
@@ -120,10 +130,11 @@ fn complete(parts: &mut Parts) {
 }
 
 /// The client's address, and the port it came to, as the instance is told them.
-fn told(client: &Client, ip: std::net::IpAddr) -> (HeaderValue, HeaderValue) {
+fn told(client: &Client, ip: std::net::IpAddr, port: u16) -> (HeaderValue, HeaderValue) {
     let address =
         if ip == client.peer { client.peer_text.clone() } else { forwarded::address_value(ip) };
-    (address, client.port_text.clone())
+    let port = if port == client.port { client.port_text.clone() } else { port.into() };
+    (address, port)
 }
 
 /// The body as it goes to the instance; with its progress where there is one.
@@ -147,7 +158,7 @@ fn outgoing(
     (RequestBody::Upload(Box::new(upload)), Some(progress))
 }
 
-fn wants_upgrade(parts: &Parts) -> bool {
+pub(super) fn wants_upgrade(parts: &Parts) -> bool {
     let Some(protocol) = parts.headers.get(UPGRADE) else { return false };
     let protocol = protocol.to_str().unwrap_or_default();
     // h2c would hide requests from the routes.

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ORIGIN, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use seaworthy_base::RequestId;
 
 use super::Client;
 use crate::access_log::Entry;
+use crate::policy::lockout::Attempt;
 use crate::route::{CompiledRoute, CompiledSite};
 use crate::worker::Local;
 
@@ -21,26 +22,40 @@ use crate::worker::Local;
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(super) local: Rc<Local>,
-    pub(super) id: RequestId,
+    pub(crate) id: RequestId,
     pub(super) begun: Instant,
-    pub(super) client: IpAddr,
-    pub(super) method: Method,
-    pub(super) host: String,
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) host: String,
     pub(super) uri: Uri,
     pub(super) http2: bool,
     pub(super) tls: bool,
     pub(super) agent: Option<HeaderValue>,
     pub(super) referer: Option<HeaderValue>,
     pub(super) site: Option<Arc<CompiledSite>>,
-    pub(super) route: Option<Arc<CompiledRoute>>,
+    pub(crate) route: Option<Arc<CompiledRoute>>,
     pub(super) upstream: Option<Arc<str>>,
     pub(super) upstream_micros: Option<u64>,
     pub(super) retries: u32,
-    pub(super) cause: Option<String>,
+    /// The trace that the client brought.
+    pub(super) trace: Option<HeaderValue>,
+    pub(crate) cause: Option<String>,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
     /// A cookie that keeps the visitor's release.
     pub(super) visit: Option<HeaderValue>,
+    /// Whether the client came over HTTPS, here or at a trusted proxy.
+    pub(crate) secure: bool,
+    /// The port that the client came to.
+    pub(super) port: u16,
+    /// Who asks to read the answer, where the route has `cors`.
+    pub(crate) origin: Option<HeaderValue>,
+    /// Codings that the client understands, where the route compresses.
+    pub(crate) encodings: Option<HeaderValue>,
+    /// The fresh value for scripts and styles, where the route's policy has one.
+    pub(crate) nonce: Option<String>,
+    /// What the route's lockouts have reserved for it.
+    pub(crate) attempt: Option<Box<Attempt>>,
 }
 
 /// Microseconds since a moment.
@@ -76,11 +91,49 @@ impl Record {
             upstream: None,
             upstream_micros: None,
             retries: 0,
+            trace: None,
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
             visit: None,
+            secure: client.tls,
+            port: client.port,
+            origin: None,
+            encodings: None,
+            nonce: None,
+            attempt: None,
         }
+    }
+
+    /// Keeps what the answer's shape depends on, where the route's answers have one.
+    pub(super) fn note(&mut self, parts: &http::request::Parts, route: &CompiledRoute) {
+        if route.policy.cors.is_some() {
+            self.origin = parts.headers.get(ORIGIN).cloned();
+        }
+        if route.policy.shape.may_compress() {
+            self.encodings = parts.headers.get(ACCEPT_ENCODING).cloned();
+        }
+        if route.policy.browser.wants_nonce() {
+            self.nonce = Some(crate::policy::fresh_nonce());
+        }
+    }
+
+    /// Of a request that we make ourselves because of this one.
+    pub(super) fn aside(&self, client: &Client, parts: &http::request::Parts) -> Self {
+        Self {
+            client: self.client,
+            host: self.host.clone(),
+            secure: self.secure,
+            port: self.port,
+            site: self.site.clone(),
+            route: self.route.clone(),
+            ..Self::new(&self.local, client, parts)
+        }
+    }
+
+    /// Whether the way to the instance is more than passing on.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.policy.is_guarded)
     }
 
     /// The response ended before its end; the first cause stays.
@@ -88,9 +141,16 @@ impl Record {
         self.cause.get_or_insert(cause);
     }
 
+    /// All, none, or a sample; of a sample whatever went wrong.
+    fn is_logged(&self, route: &CompiledRoute) -> bool {
+        let sample = route.settings.policy.log_sample;
+        let chosen = sample >= 1000 || self.status >= 400 || self.cause.is_some();
+        route.settings.log && (chosen || rand::random_range(0..1000) < sample)
+    }
+
     /// Writes the line; so many bytes of body were sent.
     pub(crate) fn write(&self, bytes_out: u64) {
-        if self.route.as_ref().is_some_and(|route| !route.settings.log) {
+        if self.route.as_ref().is_some_and(|route| !self.is_logged(route)) {
             return;
         }
         self.local.shared.log.write(
@@ -112,6 +172,7 @@ impl Record {
                 http2: self.http2,
                 tls: self.tls,
                 retries: self.retries,
+                trace: self.trace.as_ref().map_or(b"", HeaderValue::as_bytes),
                 cause: self.cause.as_deref(),
                 agent: self.agent.as_ref().map_or(b"", HeaderValue::as_bytes),
                 referer: self.referer.as_ref().map_or(b"", HeaderValue::as_bytes),

@@ -13,7 +13,8 @@ fn refused(cases: &[(&str, &str, &str)]) {
     let mut wrong = Vec::new();
     for (name, bytes, status) in cases {
         let answer = edge.exchange(format!("{bytes}{SMUGGLED}").as_bytes());
-        let identified = answer.to_ascii_lowercase().contains("x-request-id: ");
+        let lower = answer.to_ascii_lowercase();
+        let identified = lower.contains("x-request-id: ") && lower.contains("nosniff\r\n");
         if statuses(&answer) != [*status] || !identified {
             wrong.push(format!("{name}: {status} wanted, got {:?}", statuses(&answer)));
         }

@@ -3,6 +3,11 @@
 use super::*;
 use crate::model::{Candidate, Gate};
 
+/// The site of the other tests, changed.
+fn configure(edge: &Edge, site: Site) {
+    edge.configure_site(Site { name: "shop".into(), hosts: vec!["a.example".into()], ..site });
+}
+
 fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{headers}\r\n")
         .into_bytes()
@@ -22,7 +27,7 @@ fn with_candidate(share: u16) -> Site {
 #[test]
 fn the_key_leads_to_the_candidate_and_the_preview_address_gives_it_to_a_browser() {
     let edge = Edge::start(respond("old"), &[]);
-    edge.configure_site(with_candidate(0));
+    configure(&edge, with_candidate(0));
     assert!(edge.exchange(&get("/", "")).ends_with("old"));
     assert!(edge.exchange(&get("/", "Seaworthy-Release: k3y\r\n")).ends_with("new"));
     assert!(edge.exchange(&get("/", "Seaworthy-Release: wrong\r\n")).ends_with("old"));
@@ -38,7 +43,7 @@ fn the_key_leads_to_the_candidate_and_the_preview_address_gives_it_to_a_browser(
 #[test]
 fn a_share_of_the_visitors_gets_the_candidate_and_each_stays_with_what_it_got() {
     let edge = Edge::start(respond("old"), &[]);
-    edge.configure_site(with_candidate(5000));
+    configure(&edge, with_candidate(5000));
     let answers: Vec<String> = (0..40).map(|_| edge.exchange(&get("/", ""))).collect();
     let new = answers.iter().filter(|answer| answer.ends_with("new")).count();
     // The chance of fewer than 5 or more than 35 of 40 at one half is below one in a million.
@@ -59,7 +64,7 @@ fn a_hold_lets_requests_wait_until_it_ends_and_refuses_what_is_too_many() {
         gate: Some(Gate::Hold { until_ms, most }),
         ..Site::default()
     };
-    edge.configure_site(held(u64::MAX / 2, 1));
+    configure(&edge, held(u64::MAX / 2, 1));
     let mut waiting = edge.connect();
     waiting.write_all(&get("/", "")).unwrap();
     // The first one may not have arrived yet: one of both is refused, the other one waits.
@@ -78,7 +83,7 @@ fn a_hold_lets_requests_wait_until_it_ends_and_refuses_what_is_too_many() {
         answers[0].starts_with("HTTP/1.1 200") && answers[1].starts_with("HTTP/1.1 503"),
         "{answers:?}"
     );
-    edge.configure_site(held(1, 0));
+    configure(&edge, held(1, 0));
     assert!(edge.exchange(&get("/", "")).ends_with("here"), "a hold whose time is over is none");
 }
 
@@ -94,11 +99,11 @@ fn maintenance_shows_its_page_to_all_but_those_who_may_pass() {
         }),
         ..Site::default()
     };
-    edge.configure_site(closed(&[]));
+    configure(&edge, closed(&[]));
     let answer = edge.exchange(&get("/", ""));
     assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("<p>back soon"), "{answer}");
     assert!(answer.contains("retry-after: 120"), "{answer}");
-    edge.configure_site(closed(&["127.0.0.0/8"]));
+    configure(&edge, closed(&["127.0.0.0/8"]));
     assert!(edge.exchange(&get("/", "")).ends_with("here"));
 }
 

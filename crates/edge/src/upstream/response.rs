@@ -41,7 +41,7 @@ pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>
     let httparse::Status::Complete(length) = parsed else {
         return if bytes.len() > MAX_HEAD { Err(TOO_LONG) } else { Ok(None) };
     };
-    if length > MAX_HEAD {
+    if length >= MAX_HEAD {
         return Err(TOO_LONG);
     }
     let status = StatusCode::from_u16(response.code.unwrap_or(0))
@@ -49,13 +49,15 @@ pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>
     let is_1_1 = response.version == Some(1);
     // The fields borrow from `bytes`: their places are kept while it becomes shared.
     let start = bytes.as_ptr() as usize;
-    let mut places = [(0u32, 0u32, 0u32, 0u32); MAX_FIELDS];
+    let mut places = [Place::default(); MAX_FIELDS];
     let count = response.headers.len();
     for (place, field) in places.iter_mut().zip(response.headers.iter()) {
-        let (name, value) = (field.name.as_bytes(), field.value);
-        // Below 64 KiB.
-        let at = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(start) as u32;
-        *place = (at(name), name.len() as u32, at(value), value.len() as u32);
+        let of = |part: &[u8]| {
+            // Below 64 KiB.
+            let at = (part.as_ptr() as usize).wrapping_sub(start);
+            (at as u16, part.len() as u16)
+        };
+        *place = Place { name: of(field.name.as_bytes()), value: of(field.value) };
     }
     let head = bytes.split_to(length).freeze();
     let headers = headers(&head, &places[..count])?;
@@ -66,17 +68,25 @@ pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>
 
 const TOO_LONG: &str = "its head is larger than 64 KiB";
 
-fn headers(head: &Bytes, places: &[(u32, u32, u32, u32)]) -> Result<HeaderMap, &'static str> {
+/// Where a field lies in its head: the start and length of each part.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    name: (u16, u16),
+    value: (u16, u16),
+}
+
+fn headers(head: &Bytes, places: &[Place]) -> Result<HeaderMap, &'static str> {
     // Room for what is put in later: the map need not grow.
-    let mut headers = HeaderMap::with_capacity(places.len() + 8);
-    for &(name, name_length, value, value_length) in places {
-        let part = |at: u32, length: u32| at as usize..at as usize + length as usize;
-        let name = HeaderName::from_bytes(head.get(part(name, name_length)).unwrap_or_default())
+    let mut headers = HeaderMap::with_capacity(places.len() + 2);
+    for place in places {
+        let part =
+            |(at, length): (u16, u16)| usize::from(at)..usize::from(at) + usize::from(length);
+        let name = HeaderName::from_bytes(head.get(part(place.name)).unwrap_or_default())
             .map_err(|_| "a header's name is none")?;
-        let value = if value_length == 0 {
+        let value = if place.value.1 == 0 {
             HeaderValue::from_static("")
         } else {
-            HeaderValue::from_maybe_shared(head.slice(part(value, value_length)))
+            HeaderValue::from_maybe_shared(head.slice(part(place.value)))
                 .map_err(|_| "a header's value holds a forbidden character")?
         };
         headers.append(name, value);

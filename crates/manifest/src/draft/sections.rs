@@ -74,10 +74,31 @@ pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Liste
     if let Some((_, value)) = found.get("trusted_proxies") {
         reader.at_most(value, &mut trusted, limits::LIST, "networks");
     }
+    let mut speaking =
+        found.get("proxy_protocol").map(|(_, value)| reader.texts(value)).unwrap_or_default();
+    for (span, network) in &speaking {
+        if !wire::is_network(network) {
+            reader.problem(
+                span.clone(),
+                "this is no network, such as `10.0.0.0/8`",
+                Some("list who stands in front and sends a PROXY header".to_owned()),
+            );
+        }
+    }
+    if let Some((_, value)) = found.get("proxy_protocol") {
+        reader.at_most(value, &mut speaking, limits::LIST, "networks");
+    }
+    let networks =
+        |list: Vec<(Range<usize>, String)>| list.into_iter().map(|(_, one)| one).collect();
+    let per_address = found
+        .get("connections_per_address")
+        .and_then(|(_, value)| reader.number(value, 1..=1_000_000));
     Listen {
         http,
         https,
-        trusted_proxies: trusted.into_iter().map(|(_, network)| network).collect(),
+        trusted_proxies: networks(trusted),
+        proxy_protocol: networks(speaking),
+        connections_per_address: per_address.map(|number| number as u32),
     }
 }
 

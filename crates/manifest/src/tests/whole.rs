@@ -8,7 +8,7 @@ fn problems_between_sections_are_told_together_with_all_others() {
         [service.web]\nrun = \"x\"\nmemory = \"12Q\"\nafter = [\"api\", \"dp\"]\n\
         [service.api]\nrun = \"y\"\nafter = [\"web\"]\n\
         [service.db]\nrn = \"z\"\n\
-        [[route]]\npaths = [\"/*\"]\nto = \"wep\"\nlimit = \"1/s\"\n\
+        [[route]]\npaths = [\"/*\"]\nto = \"wep\"\nlimits = \"1/s\"\n\
         [[route]]\npaths = [\"/x\", \"/%2A\"]\nto = \"web:ws\"\nhosts = [\"b.localhost\"]\n\
         [[route]]\npaths = [\"/y\", \"/*\"]\n";
     assert_eq!(
@@ -21,7 +21,7 @@ fn problems_between_sections_are_told_together_with_all_others() {
             "10:1 service `db` has none of `run`, `static`, `upstreams`",
             "11:1 unknown key `rn` in `[service.db]`",
             "14:6 this route goes to `wep`, and there is no such service",
-            "15:1 planned: `limit` is not built yet",
+            "15:1 unknown key `limits` in `[[route]]`",
             "18:6 service `web` has no port `ws`",
             "19:10 `b.localhost` is none of the site's `domains`",
             "21:16 this path has a route already, in line 13",
@@ -48,7 +48,7 @@ fn what_could_not_be_read_is_not_said_to_be_missing() {
         "site = \"shop\"\n[service.Web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nto = \"other\"\n",
         // The wider route is there, and wrong.
         "site = \"shop\"\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"*\"]\nto = \"web\"\n[[route]]\npaths = [\"/x\"]\n",
-        "site = \"shop\"\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nblock = { query = [\"x\"] }\n[[route]]\npaths = [\"/x\"]\n",
+        "site = \"shop\"\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nblock = 5\n[[route]]\npaths = [\"/x\"]\n",
         // So are the domains.
         "site = \"shop\"\ndomains = [\"a b\"]\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nhosts = [\"a.localhost\"]\nto = \"web\"\n",
         // A header that is not closed swallows a service.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod by_hand;
+mod cache;
 mod change;
 mod check;
 mod control;
@@ -12,11 +13,14 @@ mod crash;
 mod deploy;
 mod down;
 mod explain;
+mod guide;
 mod jobs;
 mod kill;
 mod logs;
+mod manifests;
 mod named;
 mod offline;
+mod policy;
 mod remote;
 mod restart;
 mod secrets;

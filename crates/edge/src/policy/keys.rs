@@ -1,0 +1,206 @@
+//! By what requests are told apart, as numbers: keyed hashes, so that nothing of a person is kept.
+//!
+//! Invariants: leaving out a header or cookie does not leave the count (the address takes its place); an
+//! IPv6 client is its /64, since it has 2⁶⁴ addresses; two names that an application takes for one
+//! account (`Ann@x`, ` ann@X`) are one.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName};
+use seaworthy_base::policy::{Identity, Key};
+use siphasher::sip::SipHasher13;
+
+use super::fields::Fields;
+use crate::route::CompiledSite;
+
+/// What is secret about the hashes of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hasher {
+    pub(crate) secret: (u64, u64),
+}
+
+impl Hasher {
+    /// With a secret of its own.
+    pub(crate) fn random() -> Self {
+        Self { secret: (rand::random(), rand::random()) }
+    }
+
+    /// Never 0, which stands for nothing.
+    pub(crate) fn hash(&self, ident: u64, kind: u8, value: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write_u64(ident);
+        hasher.write_u8(kind);
+        hasher.write(value);
+        hasher.finish().max(1)
+    }
+}
+
+impl Hasher {
+    /// The keys that a text may stand for: an address, an account, a cookie or header.
+    pub(crate) fn names(&self, ident: u64, text: &str) -> Vec<u64> {
+        let bare = text.split('/').next().unwrap_or_default();
+        let ip = bare.parse::<IpAddr>().ok().map(|ip| self.hash(ident, IP, &network(ip)));
+        let account = self.hash(ident, FIELD, account(text).as_bytes());
+        let others = [HEADER, COOKIE_VALUE].map(|kind| self.hash(ident, kind, text.as_bytes()));
+        ip.into_iter().chain([account]).chain(others).collect()
+    }
+}
+
+/// A number for a name within a site: the same in every process and after every restart.
+pub(crate) fn ident(site: &str, name: &str) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0x5ea_4047, 0x11);
+    hasher.write(site.as_bytes());
+    hasher.write_u8(0);
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub(crate) ip: IpAddr,
+    pub(crate) headers: &'a HeaderMap,
+    /// Of the body, where it was looked at.
+    pub(crate) fields: Option<&'a Fields>,
+}
+
+/// Makes the keys of one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    pub(crate) caller: Caller<'a>,
+    pub(crate) site: &'a CompiledSite,
+    pub(crate) hasher: Hasher,
+}
+
+/// The kinds of values, so that a cookie never counts as an address.
+const IP: u8 = 1;
+const HEADER: u8 = 2;
+const COOKIE_VALUE: u8 = 3;
+const FIELD: u8 = 4;
+const ALL: u8 = 5;
+const BEARER: u8 = 6;
+
+/// The bytes of an address that count.
+pub(crate) fn network(ip: IpAddr) -> [u8; 16] {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => {
+            let mut octets = ip.octets();
+            octets[8..].fill(0);
+            octets
+        }
+    }
+}
+
+/// An account in its one spelling.
+pub(crate) fn account(value: &str) -> String {
+    value.trim().to_lowercase()
+}
+
+impl Keys<'_> {
+    /// The one key of a request by something in its head.
+    pub(crate) fn by_head(&self, ident: u64, by: &Key) -> u64 {
+        let headers = self.caller.headers;
+        let found = match by {
+            Key::Ip | Key::Json(_) | Key::Form(_) => None,
+            Key::Site => Some(self.hasher.hash(ident, ALL, &[])),
+            Key::User => self.site.identity.iter().find_map(|one| self.user(ident, one)),
+            Key::Header(name) => self.header(ident, HEADER, name),
+            Key::Cookie(name) => cookie(headers, name)
+                .map(|value| self.hasher.hash(ident, COOKIE_VALUE, value.as_bytes())),
+        };
+        found.unwrap_or_else(|| self.hasher.hash(ident, IP, &network(self.caller.ip)))
+    }
+
+    /// The keys of a request by a field of its body: one for each time that the field stands there.
+    pub(crate) fn by_body(&self, ident: u64, by: &Key) -> Vec<u64> {
+        let Some(fields) = self.caller.fields else { return Vec::new() };
+        let values = fields.values(by).into_iter().map(|value| account(&value));
+        values.map(|value| self.hasher.hash(ident, FIELD, value.as_bytes())).collect()
+    }
+
+    fn user(&self, ident: u64, one: &Identity) -> Option<u64> {
+        match one {
+            Identity::Cookie(name) => cookie(self.caller.headers, name)
+                .map(|value| self.hasher.hash(ident, COOKIE_VALUE, value.as_bytes())),
+            Identity::Header(name) => self.header(ident, HEADER, name),
+            Identity::Bearer => {
+                let value = self.caller.headers.get(AUTHORIZATION)?.to_str().ok()?;
+                let (scheme, token) = value.split_once(' ')?;
+                scheme
+                    .eq_ignore_ascii_case("bearer")
+                    .then(|| self.hasher.hash(ident, BEARER, token.trim().as_bytes()))
+            }
+        }
+    }
+
+    fn header(&self, ident: u64, kind: u8, name: &str) -> Option<u64> {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let value = self.caller.headers.get(name)?;
+        Some(self.hasher.hash(ident, kind, value.as_bytes()))
+    }
+}
+
+/// The first cookie of a name, over all `Cookie` lines (HTTP/2 splits them).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> CompiledSite {
+        let identity = vec![Identity::Cookie("session".to_owned()), Identity::Bearer];
+        CompiledSite::for_tests(&["shop.example"], identity)
+    }
+
+    fn key(ip: &str, headers: &[(&str, &str)], by: &Key) -> u64 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let caller = Caller { ip: ip.parse().unwrap(), headers: &map, fields: None };
+        let hasher = Hasher { secret: (1, 2) };
+        Keys { caller, site: &site(), hasher }.by_head(7, by)
+    }
+
+    #[test]
+    fn an_address_is_itself_or_its_64() {
+        let ip = |ip: &str| key(ip, &[], &Key::Ip);
+        assert_eq!(ip("192.0.2.1"), ip("::ffff:192.0.2.1"));
+        assert_ne!(ip("192.0.2.1"), ip("192.0.2.2"));
+        assert_eq!(ip("2001:db8:1:2::1"), ip("2001:db8:1:2:ffff::9"));
+        assert_ne!(ip("2001:db8:1:2::1"), ip("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn a_user_is_known_by_session_then_token_then_address() {
+        let user = |ip: &str, headers: &[(&str, &str)]| key(ip, headers, &Key::User);
+        let session = [("cookie", "a=1; session=x")];
+        assert_eq!(user("192.0.2.1", &session), user("192.0.2.2", &session));
+        // As HTTP/2 sends it.
+        assert_eq!(
+            user("192.0.2.1", &session),
+            user("::1", &[("cookie", "a=1"), ("cookie", "session=x")])
+        );
+        let token = [("authorization", "Bearer x")];
+        assert_eq!(user("192.0.2.1", &token), user("192.0.2.2", &[("authorization", "bearer x")]));
+        assert_ne!(user("192.0.2.1", &session), user("192.0.2.1", &token));
+        assert_eq!(user("192.0.2.1", &[]), key("192.0.2.1", &[], &Key::Ip));
+    }
+
+    #[test]
+    fn leaving_out_what_is_counted_by_does_not_leave_the_count() {
+        let by = Key::Header("x-key".to_owned());
+        assert_eq!(key("192.0.2.1", &[], &by), key("192.0.2.1", &[], &Key::Ip));
+        assert_ne!(
+            key("192.0.2.1", &[("x-key", "1")], &by),
+            key("192.0.2.1", &[("x-key", "2")], &by)
+        );
+    }
+}

@@ -1,0 +1,458 @@
+//! Keeps out who fails too often: an address, and an account, each on its own.
+//!
+//! An attempt is taken into account before it is passed on (else a hundred at once over HTTP/2 would all
+//! be guesses for free) and settled by the answer: a refusal counts, a success forgets the account's
+//! failures (not the address's: an attacker has an account too), a 5xx is nobody's fault. Invariants: the
+//! failure that locks an address no longer counts for the account, so that one address alone cannot lock
+//! somebody out; lockouts survive the process ([`journal`]); no name of an account is kept, only its keyed
+//! hash. Not here: which fields and addresses these are ([`super::keys`]).
+
+mod journal;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
+use seaworthy_base::policy::{self as said, Key, Refusal};
+
+use self::journal::{Journal, Line};
+use super::Refused;
+use super::clock::unix_seconds;
+use super::keys::{Hasher, Keys, ident, network};
+use crate::model::LockedOut;
+
+/// `lockout` of a route.
+#[derive(Debug)]
+pub(crate) struct Lockout {
+    site: Arc<str>,
+    name: Arc<str>,
+    ident: u64,
+    failures: u32,
+    within: u64,
+    locked: u64,
+    by: Vec<Key>,
+    refusals: Vec<Refusal>,
+}
+
+/// What an answer says of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// So many refusals.
+    Failure(u32),
+    Success,
+    /// Neither: a server error, or something else was wrong.
+    Nothing,
+}
+
+impl Lockout {
+    pub(super) fn build(site: &str, given: &said::Lockout) -> Self {
+        Self {
+            site: site.into(),
+            name: given.name.as_str().into(),
+            ident: ident(site, &given.name),
+            failures: u32::from(given.failures.max(1)),
+            within: given.within.as_secs().max(1),
+            locked: given.locked.as_secs().max(1),
+            by: given.by.clone(),
+            refusals: given.refusals.clone(),
+        }
+    }
+
+    pub(super) fn needs_body(&self) -> bool {
+        self.by.iter().any(Key::needs_body)
+    }
+
+    /// Whether some answers are known by a text in their body.
+    pub(super) fn has_answer_text(&self) -> bool {
+        self.refusals.iter().any(|one| one.body.is_some())
+    }
+
+    /// Whether the beginning of the answer's body decides.
+    pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
+        self.refusals.iter().any(|one| one.body.is_some() && fits_status(one, status))
+    }
+
+    /// What an answer means; `body` is its beginning, where that was looked at.
+    pub(crate) fn outcome(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
+        if status.is_server_error() {
+            return Outcome::Nothing;
+        }
+        let failures = |one: &Refusal| {
+            let location = one.location.as_ref().is_none_or(|text| {
+                let given = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+                given.is_some_and(|given| given.contains(text.as_str()))
+            });
+            let found = one
+                .body
+                .as_ref()
+                .map_or(1, |text| memchr::memmem::find_iter(body, text.as_bytes()).count() as u32);
+            if fits_status(one, status) && location { found } else { 0 }
+        };
+        match self.refusals.iter().map(failures).max().unwrap_or(0) {
+            0 if status.as_u16() < 400 => Outcome::Success,
+            0 => Outcome::Nothing,
+            count => Outcome::Failure(count),
+        }
+    }
+
+    /// What a request is counted by: the address first.
+    fn keys(&self, keys: &Keys<'_>) -> Vec<Counted> {
+        let mut all: Vec<Counted> = Vec::new();
+        for by in &self.by {
+            let found = if by.needs_body() {
+                keys.by_body(self.ident, by)
+            } else {
+                vec![keys.by_head(self.ident, by)]
+            };
+            for key in found {
+                match all.iter_mut().find(|one| one.key == key) {
+                    Some(one) => one.times += 1,
+                    None => all.push(Counted { key, times: 1, by_ip: *by == Key::Ip }),
+                }
+            }
+        }
+        // Several guesses in one request are as many of its address.
+        let guesses: u32 = all.iter().filter(|one| !one.by_ip).map(|one| one.times).sum();
+        all.iter_mut().filter(|one| one.by_ip).for_each(|one| one.times = guesses.max(1));
+        all.sort_by_key(|one| !one.by_ip);
+        all
+    }
+}
+
+fn fits_status(refusal: &Refusal, status: StatusCode) -> bool {
+    refusal.status.is_empty() || refusal.status.contains(&status.as_u16())
+}
+
+/// A key that an attempt counts for.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    key: u64,
+    times: u32,
+    by_ip: bool,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    failures: u32,
+    /// Of the first failure that counts.
+    since: u64,
+    in_flight: u32,
+    /// 0: not locked.
+    until: u64,
+    site: Arc<str>,
+    lockout: Arc<str>,
+    ident: u64,
+    what: Box<str>,
+}
+
+/// More keys than this are an attack: the oldest that is not locked gives way.
+const MAX_ENTRIES: usize = 50_000;
+
+/// All lockouts of all sites.
+#[derive(Debug)]
+pub(crate) struct Lockouts {
+    inner: Mutex<Inner>,
+    hasher: Hasher,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: HashMap<u64, Entry>,
+    journal: Journal,
+}
+
+/// One request that is under way; released when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    all: Arc<Lockouts>,
+    /// What was reserved, by lockout.
+    reserved: Vec<(Arc<Lockout>, Vec<Counted>)>,
+    ip: IpAddr,
+}
+
+/// The lockouts that count by the head alone; of the others the address is looked at already.
+pub(super) fn begin_by_head(
+    all: &Arc<Lockouts>,
+    lockouts: &[Arc<Lockout>],
+    keys: &Keys<'_>,
+) -> Result<Option<Box<Attempt>>, Refused> {
+    if lockouts.is_empty() {
+        return Ok(None);
+    }
+    let now = unix_seconds();
+    for lockout in lockouts.iter().filter(|lockout| lockout.needs_body()) {
+        for counted in lockout.keys(keys) {
+            all.lock().look(lockout, counted, now)?;
+        }
+    }
+    begin(all, lockouts.iter().filter(|lockout| !lockout.needs_body()), keys, now)
+}
+
+/// The lockouts that count by a field of the body, which was read.
+pub(crate) fn begin_by_body(
+    all: &Arc<Lockouts>,
+    lockouts: &[Arc<Lockout>],
+    keys: &Keys<'_>,
+) -> Result<Option<Box<Attempt>>, Refused> {
+    begin(all, lockouts.iter().filter(|lockout| lockout.needs_body()), keys, unix_seconds())
+}
+
+fn begin<'a>(
+    all: &Arc<Lockouts>,
+    lockouts: impl Iterator<Item = &'a Arc<Lockout>>,
+    keys: &Keys<'_>,
+    now: u64,
+) -> Result<Option<Box<Attempt>>, Refused> {
+    let mut attempt = Attempt { all: Arc::clone(all), reserved: Vec::new(), ip: keys.caller.ip };
+    for lockout in lockouts {
+        let counted = lockout.keys(keys);
+        all.reserve(lockout, &counted, now)?;
+        attempt.reserved.push((Arc::clone(lockout), counted));
+    }
+    Ok((!attempt.reserved.is_empty()).then(|| Box::new(attempt)))
+}
+
+impl Attempt {
+    /// Whether the beginning of the answer's body decides.
+    pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
+        self.reserved.iter().any(|(lockout, _)| lockout.reads_answer(status))
+    }
+
+    /// Counts what came of it.
+    pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+        let now = unix_seconds();
+        for (lockout, counted) in std::mem::take(&mut self.reserved) {
+            let outcome = lockout.outcome(status, headers, body);
+            self.all.settle(&lockout, &counted, outcome, self.ip, now);
+        }
+    }
+
+    /// Takes over what another one has reserved.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.reserved.append(&mut other.reserved);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let now = unix_seconds();
+        for (lockout, counted) in &self.reserved {
+            self.all.settle(lockout, counted, Outcome::Nothing, self.ip, now);
+        }
+    }
+}
+
+impl Lockouts {
+    /// With the lockouts that hold from before; a journal that cannot be used is done without.
+    pub(crate) fn open(dir: &Path) -> Self {
+        let (journal, secret) = Journal::open(&dir.join("lockouts"));
+        let inner = Inner { entries: HashMap::new(), journal };
+        Self { inner: Mutex::new(inner), hasher: Hasher { secret } }
+    }
+
+    pub(crate) fn hasher(&self) -> Hasher {
+        self.hasher
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.catch_up();
+        inner
+    }
+
+    /// All keys of a lockout, or none.
+    fn reserve(&self, lockout: &Lockout, counted: &[Counted], now: u64) -> Result<(), Refused> {
+        let mut inner = self.lock();
+        for one in counted {
+            inner.look(lockout, *one, now)?;
+        }
+        for one in counted {
+            inner.entry(lockout, one.key, now).in_flight += one.times;
+        }
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        lockout: &Lockout,
+        counted: &[Counted],
+        outcome: Outcome,
+        ip: IpAddr,
+        now: u64,
+    ) {
+        let mut inner = self.lock();
+        let mut address_is_locked = false;
+        let alone = counted.iter().filter(|one| !one.by_ip).count() == 1;
+        for one in counted {
+            let entry = inner.entry(lockout, one.key, now);
+            entry.in_flight = entry.in_flight.saturating_sub(one.times);
+            match outcome {
+                Outcome::Failure(_) if !one.by_ip && address_is_locked => {}
+                Outcome::Failure(count) => {
+                    let all = if one.by_ip || alone { count } else { 1 };
+                    entry.fail(one.times.max(all), lockout, now);
+                    if entry.failures >= lockout.failures {
+                        address_is_locked |= one.by_ip;
+                        inner.lock_out(lockout, *one, ip, now);
+                    }
+                }
+                Outcome::Success if !one.by_ip => entry.failures = 0,
+                Outcome::Success | Outcome::Nothing => {}
+            }
+            inner.forget_if_idle(one.key, now);
+        }
+    }
+
+    /// What holds now.
+    pub(crate) fn list(&self) -> Vec<LockedOut> {
+        let now = unix_seconds();
+        let inner = self.lock();
+        let held =
+            inner.entries.values().filter(|entry| entry.until > now).map(|entry| LockedOut {
+                site: entry.site.to_string(),
+                rule: entry.lockout.to_string(),
+                what: entry.what.to_string(),
+                left: entry.until - now,
+            });
+        let mut all: Vec<LockedOut> = held.collect();
+        all.sort_by(|a, b| (&a.site, &a.what).cmp(&(&b.site, &b.what)));
+        all
+    }
+
+    /// Opens again: everything, or what belongs to an address or account. How many there were.
+    pub(crate) fn clear(&self, site: Option<&str>, what: Option<&str>) -> usize {
+        let now = unix_seconds();
+        let mut inner = self.lock();
+        let fits = |key: u64, entry: &Entry| {
+            site.is_none_or(|site| *entry.site == *site)
+                && what.is_none_or(|what| {
+                    *entry.what == *what || self.hasher.names(entry.ident, what).contains(&key)
+                })
+        };
+        let doomed: Vec<u64> = inner
+            .entries
+            .iter()
+            .filter(|(key, entry)| fits(**key, entry))
+            .map(|(key, _)| *key)
+            .collect();
+        let mut cleared = 0;
+        for key in doomed {
+            let Some(entry) = inner.entries.get_mut(&key) else { continue };
+            cleared += usize::from(entry.until > now);
+            (entry.failures, entry.until) = (0, 0);
+            inner.journal.write(&Line { key, until: 0, ..Line::default() });
+            inner.forget_if_idle(key, now);
+        }
+        cleared
+    }
+}
+
+impl Entry {
+    fn fail(&mut self, times: u32, lockout: &Lockout, now: u64) {
+        if self.failures == 0 || now.saturating_sub(self.since) > lockout.within {
+            (self.failures, self.since) = (0, now);
+        }
+        self.failures = self.failures.saturating_add(times);
+    }
+}
+
+impl Inner {
+    /// Takes in what another process, or this one before its restart, has locked.
+    fn catch_up(&mut self) {
+        for line in self.journal.read() {
+            let entry = self.entries.entry(line.key).or_default();
+            (entry.until, entry.ident) = (line.until, line.ident);
+            (entry.site, entry.lockout) = (line.site.into(), line.lockout.into());
+            entry.what = line.what.into();
+            if line.until == 0 {
+                entry.failures = 0;
+            }
+        }
+    }
+
+    fn entry(&mut self, lockout: &Lockout, key: u64, now: u64) -> &mut Entry {
+        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&key) {
+            self.make_room(now);
+        }
+        self.entries.entry(key).or_insert_with(|| Entry {
+            site: Arc::clone(&lockout.site),
+            lockout: Arc::clone(&lockout.name),
+            ident: lockout.ident,
+            ..Entry::default()
+        })
+    }
+
+    /// Refuses what is locked, and what would be if everything under way failed.
+    fn look(&self, lockout: &Lockout, one: Counted, now: u64) -> Result<(), Refused> {
+        let Some(entry) = self.entries.get(&one.key) else {
+            return if one.times > lockout.failures { Err(at_once(lockout)) } else { Ok(()) };
+        };
+        if entry.until > now {
+            let what = if one.by_ip { "address" } else { "account" };
+            let cause = format!("the {what} is locked out: {}", lockout.name);
+            return Err(Refused::too_many(cause, (entry.until - now) * 1000));
+        }
+        let stale = now.saturating_sub(entry.since) > lockout.within;
+        let failures = if stale { 0 } else { entry.failures };
+        if failures + entry.in_flight + one.times > lockout.failures {
+            return Err(at_once(lockout));
+        }
+        Ok(())
+    }
+
+    fn lock_out(&mut self, lockout: &Lockout, one: Counted, ip: IpAddr, now: u64) {
+        let Some(entry) = self.entries.get_mut(&one.key) else { return };
+        entry.until = now + lockout.locked;
+        entry.failures = 0;
+        let what = if one.by_ip { shown(ip) } else { format!("account {:016x}", one.key) };
+        entry.what = what.clone().into();
+        self.journal.write(&Line {
+            key: one.key,
+            until: entry.until,
+            ident: lockout.ident,
+            site: lockout.site.to_string(),
+            lockout: lockout.name.to_string(),
+            what,
+        });
+    }
+
+    fn forget_if_idle(&mut self, key: u64, now: u64) {
+        let idle =
+            |entry: &Entry| entry.in_flight == 0 && entry.failures == 0 && entry.until <= now;
+        if self.entries.get(&key).is_some_and(idle) {
+            self.entries.remove(&key);
+        }
+    }
+
+    fn make_room(&mut self, now: u64) {
+        self.entries.retain(|_, entry| {
+            entry.in_flight > 0 || entry.until > now || now.saturating_sub(entry.since) < 60
+        });
+        if self.entries.len() >= MAX_ENTRIES {
+            let oldest = self.entries.iter().filter(|(_, entry)| entry.in_flight == 0);
+            let oldest = oldest.min_by_key(|(_, entry)| entry.until.max(entry.since));
+            if let Some(key) = oldest.map(|(key, _)| *key) {
+                self.entries.remove(&key);
+            }
+        }
+    }
+}
+
+fn at_once(lockout: &Lockout) -> Refused {
+    Refused::too_many(format!("too many attempts at once: {}", lockout.name), 1000)
+}
+
+/// An address as it is counted.
+fn shown(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        ip @ IpAddr::V6(_) => format!("{}/64", Ipv6Addr::from(network(ip))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

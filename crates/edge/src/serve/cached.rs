@@ -1,0 +1,287 @@
+//! A request that may be answered by what is kept, and an answer that may be kept.
+//!
+//! What may be is decided in [`crate::cache`]; here the application is asked where that says so.
+//! Invariants: of many who ask for the same at once one asks the application, the others wait for it, but
+//! not longer than for an answer of their own; when the application fails, what is kept helps out only
+//! where it was said to; a successful change of a resource forgets it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LOCATION, HOST, LOCATION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Body as _;
+use seaworthy_base::policy::Cache as Rule;
+
+use super::{Client, Record, Refusal, proxy, refuse};
+use crate::body::{ClientBody, Content, ResponseBody};
+use crate::cache::{self, Asked, Flight, Kept, Key, Leader, Use, now_ms};
+use crate::shape;
+use crate::watch::within;
+use crate::worker::Local;
+
+type Answer = (Response<ResponseBody>, Option<SocketAddr>);
+
+/// One request on its way through the cache.
+struct Way<'a> {
+    local: &'a Rc<Local>,
+    client: &'a Arc<Client>,
+    id: &'a HeaderValue,
+    rule: &'a Rule,
+    key: Key,
+    asked: Asked,
+}
+
+/// As [`proxy::forward`], with the cache in between.
+pub(super) async fn forward(
+    local: &Rc<Local>,
+    client: &Arc<Client>,
+    parts: Parts,
+    body: ClientBody,
+    id: &HeaderValue,
+    record: &mut Record,
+) -> Result<Answer, Refusal> {
+    let Some(route) = record.route.clone() else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
+    };
+    let Some((rule, key)) = route.policy.cache.as_ref().zip(key_of(&parts, record)) else {
+        return proxy::forward(local, client, parts, body, id, record).await;
+    };
+    let asked = cache::asked(&parts.method, &parts.headers);
+    let way = Way { local, client, id, rule, key, asked };
+    if !asked.may_use || !body.is_end_stream() || proxy::wants_upgrade(&parts) {
+        return way.change(parts, body, record).await;
+    }
+    way.read(parts, body, record).await
+}
+
+/// The host with its port, as the application is told it: what it writes into its pages is kept for who
+/// asks by the same words only.
+fn key_of(parts: &Parts, record: &Record) -> Option<Key> {
+    let target = record.uri.path_and_query()?.as_str();
+    let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = named.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str))?;
+    Some(Key {
+        site: Arc::clone(&record.site.as_ref()?.name),
+        secure: record.secure,
+        host: host.to_ascii_lowercase().into(),
+        target: target.into(),
+    })
+}
+
+impl Way<'_> {
+    fn cache(&self) -> &Arc<cache::Cache> {
+        &self.local.shared.cache
+    }
+
+    /// A request that changes something.
+    async fn change(
+        &self,
+        parts: Parts,
+        body: ClientBody,
+        record: &mut Record,
+    ) -> Result<Answer, Refusal> {
+        let safe =
+            matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let answer = self.ask(parts, body, record).await?;
+        let status = answer.0.status();
+        if !safe && (status.is_success() || status.is_redirection()) {
+            self.cache().invalidate(&self.key);
+            for name in [LOCATION, CONTENT_LOCATION] {
+                let place = answer.0.headers().get(name).and_then(|value| value.to_str().ok());
+                if let Some(target) = place.and_then(|place| self.own_target(place)) {
+                    self.cache().invalidate(&Key { target: target.into(), ..self.key.clone() });
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Path and query of a place, if it is on the same host.
+    fn own_target(&self, place: &str) -> Option<String> {
+        let uri: http::Uri = place.parse().ok()?;
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(&self.key.host)) {
+            return None;
+        }
+        let target = uri.path_and_query()?.as_str();
+        if target.starts_with('/') {
+            return Some(target.to_owned());
+        }
+        let folder = self.key.target.split('?').next().unwrap_or_default();
+        Some(format!("{}/{target}", folder.rsplit_once('/').map_or("", |(folder, _)| folder)))
+    }
+
+    /// A request that reads something.
+    async fn read(
+        &self,
+        parts: Parts,
+        body: ClientBody,
+        record: &mut Record,
+    ) -> Result<Answer, Refusal> {
+        let mut found = self.cache().find(&self.key, &parts.headers, now_ms());
+        let mut leader = None;
+        let waits = self.asked.may_keep && !self.asked.only_if_cached;
+        if waits && matches!(found, Use::Nothing | Use::Stale(_)) {
+            match self.cache().join(&self.key) {
+                Flight::Leader(one) => leader = Some(one),
+                Flight::Follower(told) => {
+                    let patience =
+                        record.route.as_ref().map_or(0, |route| route.settings.response_ms);
+                    within(&self.local.watch, Duration::from_millis(patience), told).await;
+                    found = self.cache().find(&self.key, &parts.headers, now_ms());
+                }
+            }
+        }
+        let conditions = cache::conditions(&parts.headers);
+        let use_kept = |kept: &Kept, how: &str| {
+            let response = cache::answer(kept, &parts.method, &conditions, now_ms(), how);
+            Ok((response, kept.from))
+        };
+        match found {
+            Use::Fresh(kept) => use_kept(&kept, "hit"),
+            Use::WhileFetching(kept) => {
+                self.refresh_aside(&parts, record, &kept);
+                use_kept(&kept, "hit")
+            }
+            Use::Pass | Use::Nothing | Use::Stale(_) if self.asked.only_if_cached => {
+                refuse(StatusCode::GATEWAY_TIMEOUT, "only-if-cached, and nothing is kept")
+            }
+            Use::Stale(kept) => self.revalidate(parts, body, record, (&kept, leader)).await,
+            Use::Pass | Use::Nothing => self.fetch(parts, body, record, leader).await,
+        }
+    }
+
+    async fn ask(
+        &self,
+        parts: Parts,
+        body: ClientBody,
+        record: &mut Record,
+    ) -> Result<Answer, Refusal> {
+        proxy::forward(self.local, self.client, parts, body, self.id, record).await
+    }
+
+    /// Asks the application, and keeps what it says where that may be.
+    async fn fetch(
+        &self,
+        parts: Parts,
+        body: ClientBody,
+        record: &mut Record,
+        leader: Option<Leader>,
+    ) -> Result<Answer, Refusal> {
+        let request = parts.headers.clone();
+        let (response, from) = self.ask(parts, body, record).await?;
+        Ok((self.keep(response, from, &request, leader), from))
+    }
+
+    fn keep(
+        &self,
+        mut response: Response<ResponseBody>,
+        from: Option<SocketAddr>,
+        request: &HeaderMap,
+        leader: Option<Leader>,
+    ) -> Response<ResponseBody> {
+        let head = (response.status(), response.headers());
+        let kept = cache::may_keep(self.rule, self.asked, request, head, now_ms());
+        cache::mark(response.headers_mut(), kept.is_some());
+        let Some(kept) = kept else {
+            if leader.is_some() && !response.status().is_server_error() {
+                self.cache().pass(&self.key, now_ms());
+            }
+            return response;
+        };
+        let kept = kept.came_from(from);
+        let max = usize::try_from(self.rule.max_object.0).unwrap_or(usize::MAX);
+        shape::keep(
+            response,
+            shape::Keeping {
+                cache: Arc::clone(self.cache()),
+                key: self.key.clone(),
+                kept: Some(kept),
+                body: Vec::new(),
+                length: None,
+                max,
+                _leader: leader,
+            },
+        )
+    }
+
+    /// Asks whether what is kept still holds.
+    async fn revalidate(
+        &self,
+        mut parts: Parts,
+        body: ClientBody,
+        record: &mut Record,
+        (kept, leader): (&Kept, Option<Leader>),
+    ) -> Result<Answer, Refusal> {
+        let (method, conditions) = (parts.method.clone(), cache::conditions(&parts.headers));
+        let request = parts.headers.clone();
+        let conditional = self.asked.may_keep && kept.make_conditional(&mut parts.headers);
+        let stale =
+            |how: &str| (cache::answer(kept, &method, &conditions, now_ms(), how), kept.from);
+        match self.ask(parts, body, record).await {
+            Ok((response, from)) => {
+                let status = response.status();
+                if status == StatusCode::NOT_MODIFIED && conditional {
+                    let fresh = cache::refreshed(self.rule, kept, response.headers(), now_ms());
+                    let answer = cache::answer(
+                        &fresh,
+                        &method,
+                        &conditions,
+                        now_ms(),
+                        "hit; detail=revalidated",
+                    );
+                    self.cache().keep(&self.key, fresh);
+                    return Ok((answer, from));
+                }
+                if status.is_server_error() && kept.serves_errors(now_ms()) {
+                    record.cause = Some(format!(
+                        "the application said {}: a kept answer was used",
+                        status.as_u16()
+                    ));
+                    return Ok(stale("hit; detail=stale-if-error"));
+                }
+                Ok((self.keep(response, from, &request, leader), from))
+            }
+            Err((status, cause)) if status.is_server_error() && kept.serves_errors(now_ms()) => {
+                record.cause = Some(format!("{cause}: a kept answer was used"));
+                Ok(stale("hit; detail=stale-if-error"))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Fetches a newer answer while the kept one is being used, once at a time.
+    fn refresh_aside(&self, parts: &Parts, record: &Record, kept: &Arc<Kept>) {
+        let Flight::Leader(leader) = self.cache().join(&self.key) else { return };
+        let mut again = http::Request::new(()).into_parts().0;
+        (again.uri, again.headers) = (parts.uri.clone(), parts.headers.clone());
+        cache::conditions(&again.headers).keys().for_each(|name| drop(again.headers.remove(name)));
+        let (local, client, id) = (Rc::clone(self.local), Arc::clone(self.client), self.id.clone());
+        let (rule, key) = (self.rule.clone(), self.key.clone());
+        let asked = self.asked.for_refresh();
+        let mut aside = record.aside(&client, &again);
+        let kept = Arc::clone(kept);
+        tokio::task::spawn_local(async move {
+            let way = Way { local: &local, client: &client, id: &id, rule: &rule, key, asked };
+            let answer =
+                way.revalidate(again, ClientBody::Empty, &mut aside, (&kept, Some(leader))).await;
+            if let Ok((response, _)) = answer {
+                drain(response.into_body().into_content()).await;
+            }
+        });
+    }
+}
+
+/// Reads a body to its end, so that it is kept.
+async fn drain(mut content: Content) {
+    loop {
+        match std::future::poll_fn(|context| content.poll_frame(context)).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
+}

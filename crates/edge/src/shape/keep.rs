@@ -1,0 +1,71 @@
+//! Copies a body that passes by, to be kept when it is whole.
+//!
+//! Invariant: only what came to its proper end is kept, and nothing larger than it may be.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Step;
+use crate::cache::{Cache, Kept, Key, Leader};
+
+/// What is needed to keep an answer.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) key: Key,
+    /// Without its body; none when it grew too large.
+    pub(crate) kept: Option<Kept>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) max: usize,
+    /// What the answer said of its length: nobody asks for more than that.
+    pub(crate) length: Option<usize>,
+    /// Whoever waits is told when this ends.
+    pub(crate) _leader: Option<Leader>,
+}
+
+impl Step for Keeping {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        if self.kept.is_some() {
+            if self.body.len() + data.len() > self.max {
+                self.kept = None;
+                self.body = Vec::new();
+            } else {
+                self.body.extend_from_slice(data);
+            }
+        }
+        out.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn is_transparent(&self) -> bool {
+        true
+    }
+
+    fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+        if self.length.is_none_or(|length| length == self.body.len()) {
+            self.finish();
+        }
+        Ok(())
+    }
+}
+
+impl Keeping {
+    fn finish(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            let body = std::mem::take(&mut self.body).into();
+            self.cache.keep(&self.key, kept.with_body(body));
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        if self.length == Some(self.body.len()) {
+            self.finish();
+        }
+    }
+}

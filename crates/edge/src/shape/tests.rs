@@ -1,0 +1,123 @@
+//! Steps, alone and in a row, on bodies that are cut anywhere.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn through(steps: Vec<Box<dyn Step>>, pieces: &[&[u8]], flush: bool) -> Vec<u8> {
+    let mut shaped =
+        Shaped { inner: Content::Empty, steps, waiting: Bytes::new(), dirty: false, ended: false };
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend(shaped.run(piece, |step, data, out| step.push(data, out)).unwrap());
+        if flush {
+            out.extend(shaped.flush().unwrap());
+        }
+    }
+    out.extend(shaped.finish().unwrap());
+    out
+}
+
+const PAGE: &str = "<!doctype html><html><head><style>a{}</style><link rel=stylesheet href=x></head>\
+    <body data-x='<script>'><!-- <script> --><script src=\"a.js\"></script><textarea><script></textarea>\
+    <script nonce=old>if (a<b) { '<style>' }</script></body></html>";
+
+const MARKED: &str = "<!doctype html><html><head><style nonce=\"N\">a{}</style><link rel=stylesheet href=x nonce=\"N\"></head>\
+    <body data-x='<script>'><!-- <script> --><script src=\"a.js\" nonce=\"N\"></script><textarea><script></textarea>\
+    <script nonce=\"N\">if (a<b) { '<style>' }</script></body></html>";
+
+#[test]
+fn scripts_and_styles_get_the_nonce_however_the_page_is_cut() {
+    for size in [1, 2, 7, 64, 4096] {
+        let pieces: Vec<&[u8]> = PAGE.as_bytes().chunks(size).collect();
+        let out = through(vec![nonce::nonce("N")], &pieces, true);
+        assert_eq!(String::from_utf8_lossy(&out), MARKED, "{size}");
+    }
+}
+
+#[test]
+fn a_packed_page_is_unpacked_marked_and_packed_again() {
+    for coding in Coding::ALL {
+        let packed = through(vec![coding::encoder(coding)], &[PAGE.as_bytes()], false);
+        let steps = vec![
+            coding::decoder(coding),
+            nonce::nonce("N"),
+            coding::encoder(coding),
+            coding::decoder(coding),
+        ];
+        let out = through(steps, &packed.chunks(5).collect::<Vec<_>>(), false);
+        assert_eq!(String::from_utf8_lossy(&out), MARKED, "{coding:?}");
+    }
+}
+
+#[test]
+fn what_was_flushed_can_be_read_before_the_end() {
+    for coding in Coding::ALL {
+        let mut pack = coding::encoder(coding);
+        let mut unpack = coding::decoder(coding);
+        for word in ["first ", "second "] {
+            let (mut packed, mut out) = (Vec::new(), Vec::new());
+            pack.push(word.as_bytes(), &mut packed).unwrap();
+            pack.flush(&mut packed).unwrap();
+            unpack.push(&packed, &mut out).unwrap();
+            unpack.flush(&mut out).unwrap();
+            assert_eq!(String::from_utf8_lossy(&out), word, "{coding:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_becomes_smaller_is_compressed() {
+    let worth = |status: u16, headers: &[(&'static str, &'static str)]| {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        is_worth_compressing(
+            &Compress::default(),
+            StatusCode::from_u16(status).unwrap(),
+            &headers.collect(),
+        )
+    };
+    let html = ("content-type", "text/html; charset=utf-8");
+    assert!(worth(200, &[html]));
+    assert!(worth(404, &[html, ("content-length", "5000")]));
+    assert!(worth(200, &[("content-type", "application/vnd.api+json")]));
+    assert!(!worth(200, &[html, ("content-length", "500")]));
+    assert!(!worth(200, &[html, ("content-encoding", "br")]));
+    assert!(!worth(206, &[html]));
+    assert!(!worth(200, &[html, ("cache-control", "public, No-Transform")]));
+    assert!(!worth(200, &[("content-type", "text/event-stream")]));
+    assert!(!worth(200, &[("content-type", "image/png")]));
+    assert!(!worth(200, &[]));
+}
+
+#[test]
+fn a_changed_body_loses_what_spoke_of_its_bytes() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in
+        [("content-length", "5"), ("etag", "\"x\""), ("accept-ranges", "bytes"), ("digest", "x")]
+    {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    changed(&mut headers);
+    assert_eq!((headers.len(), &headers[ETAG]), (1, &HeaderValue::from_static("W/\"x\"")));
+    changed(&mut headers);
+    assert_eq!(headers[ETAG], "W/\"x\"");
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_packed_comes_out_again(body in proptest::collection::vec(any::<u8>(), 0..5000), size in 1usize..600, flush: bool) {
+        for coding in Coding::ALL {
+            let pieces: Vec<&[u8]> = body.chunks(size).collect();
+            let out = through(vec![coding::encoder(coding), coding::decoder(coding)], &pieces, flush);
+            prop_assert_eq!(&out, &body);
+        }
+    }
+
+    #[test]
+    fn no_page_makes_the_rewriter_fail(body in proptest::collection::vec(any::<u8>(), 0..2000), size in 1usize..100) {
+        let pieces: Vec<&[u8]> = body.chunks(size).collect();
+        through(vec![nonce::nonce("N")], &pieces, true);
+    }
+}

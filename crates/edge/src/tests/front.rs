@@ -1,0 +1,122 @@
+//! Who stands in front: proxies that are believed, balancers that announce the client, and others.
+
+use std::net::Ipv4Addr;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+use super::*;
+use crate::model::Settings;
+
+/// A connection that comes from an address of loopback. `127.0.0.2` is a trusted proxy, `127.0.0.3` sends
+/// PROXY headers.
+fn ask_from(edge: &Edge, source: [u8; 4], bytes: &[u8]) -> String {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::from(source), 0))).unwrap();
+    connect(&socket, &edge.address).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(headers: &str) -> String {
+    format!("GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{headers}\r\n")
+}
+
+/// A value of the request that the instance saw last.
+fn seen(upstream: &Upstream, name: &str) -> String {
+    let last = upstream.last();
+    let mut lines = last.lines().filter_map(|line| line.split_once(": "));
+    let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map_or_else(String::new, |(_, value)| value.to_owned())
+}
+
+#[test]
+fn only_a_trusted_proxy_tells_who_the_client_is_and_how_it_came() {
+    let upstream = Upstream::start(|_, _, _| {
+        b"HTTP/1.1 302 Found\r\nLocation: http://a.example/y\r\nContent-Length: 0\r\n\r\n".to_vec()
+    });
+    let edge = Edge::start(to_web(), &[upstream.address]);
+    let claims = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
+    let answer = ask_from(&edge, [127, 0, 0, 2], get(claims).as_bytes());
+    assert_eq!(seen(&upstream, "x-forwarded-for"), "192.0.2.7");
+    assert_eq!(
+        (seen(&upstream, "x-forwarded-proto"), seen(&upstream, "x-forwarded-port")),
+        ("https".into(), "443".into())
+    );
+    let lower = answer.to_ascii_lowercase();
+    assert!(lower.contains("location: https://a.example/y\r\n"), "{answer}");
+    assert!(lower.contains("strict-transport-security: max-age=31536000"), "{answer}");
+    let answer = ask_from(&edge, [127, 0, 0, 1], get(claims).as_bytes()).to_ascii_lowercase();
+    assert_eq!(
+        (seen(&upstream, "x-forwarded-for"), seen(&upstream, "x-forwarded-proto")),
+        ("127.0.0.1".into(), "http".into())
+    );
+    assert!(!answer.contains("strict-transport-security"), "{answer}");
+}
+
+#[test]
+fn a_proxy_header_is_required_of_who_is_listed_and_of_nobody_else() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(to_web(), &[upstream.address]);
+    let header = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+    let announced = format!("{header}{}", get(""));
+    let answer = ask_from(&edge, [127, 0, 0, 3], announced.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(seen(&upstream, "x-forwarded-for"), "192.0.2.7");
+    // Without it nothing is answered; from others it is no HTTP.
+    assert_eq!(ask_from(&edge, [127, 0, 0, 3], get("").as_bytes()), "");
+    assert!(ask_from(&edge, [127, 0, 0, 1], announced.as_bytes()).starts_with("HTTP/1.1 400 "));
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_limit_counts_the_client_that_a_balancer_announced() {
+    let upstream = Upstream::echo();
+    let rate = "1/h".parse().unwrap();
+    let limit = seaworthy_base::policy::Limit {
+        name: "x".into(),
+        rate,
+        burst: Some(0),
+        by: seaworthy_base::policy::Key::Ip,
+    };
+    let policy = seaworthy_base::policy::Policy { limits: vec![limit], ..Default::default() };
+    let settings = Settings { policy, ..Settings::default() };
+    let routes = vec![Route { settings, ..route("*", Action::Proxy("shop/web".into())) }];
+    let edge = Edge::start(routes, &[upstream.address]);
+    let status = |client: &str| {
+        let bytes = format!("PROXY TCP4 {client} 198.51.100.1 4711 443\r\n{}", get(""));
+        statuses(&ask_from(&edge, [127, 0, 0, 3], bytes.as_bytes()))
+            .first()
+            .map(|one| (*one).to_owned())
+    };
+    let asked = ["192.0.2.7", "192.0.2.7", "192.0.2.8"].map(status);
+    assert_eq!(asked, ["200", "429", "200"].map(|one| Some(one.to_owned())));
+}
+
+#[test]
+fn an_address_holds_so_many_connections_and_a_trusted_proxy_any_number() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(to_web(), &[upstream.address]);
+    edge.configure_site(Site { connections_per_address: Some(2), ..edge.site(to_web()) });
+    let held: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = edge.connect();
+            stream.write_all(b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+            assert!(stream.read(&mut [0; 12]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    assert_eq!(ask_from(&edge, [127, 0, 0, 1], get("").as_bytes()), "");
+    assert!(ask_from(&edge, [127, 0, 0, 9], get("").as_bytes()).starts_with("HTTP/1.1 200 "));
+    let proxied: Vec<String> =
+        (0..4).map(|_| ask_from(&edge, [127, 0, 0, 2], get("").as_bytes())).collect();
+    assert!(proxied.iter().all(|one| one.starts_with("HTTP/1.1 200 ")), "{proxied:?}");
+    drop(held);
+    eventually("its seats are given back", || {
+        ask_from(&edge, [127, 0, 0, 1], get("").as_bytes()).starts_with("HTTP/1.1 200 ")
+    });
+    assert!(edge.shared.status().turned_away > 0);
+}

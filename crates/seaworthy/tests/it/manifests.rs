@@ -1,0 +1,324 @@
+//! The routes of five real sites, as their manifests write them, each key on the wire over HTTP/1.1 and
+//! HTTP/2. What `check` calls planned is left out until it is built.
+
+use std::process::Command;
+
+use seaworthy_testkit::{Client, Response, Sandbox, Site};
+
+use crate::sandbox;
+
+/// Stands for each of the applications: logs in who says `good`, echoes everything else.
+const APP: &str = r#"
+import json, os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class App(BaseHTTPRequestHandler):
+    protocol_version, wbufsize = "HTTP/1.1", -1
+    def log_message(self, *args): pass
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("latin-1")
+        path = self.path.split("?")[0]
+        extra = []
+        if "callback" in path and "good" not in body:
+            return self.say(302, "", [("Location", "/signin?error=CredentialsSignin")])
+        if ("login" in path or "signin" in path) and self.command == "POST" and "good" not in body:
+            return self.say(401, "{}")
+        if path == "/page":
+            extra = [("Content-Type", "text/html"), ("Set-Cookie", "auth_token=1; Path=/; HttpOnly")]
+            return self.say(200, "<script>1</script>", extra)
+        if path == "/strict":
+            extra = [("Content-Security-Policy", "default-src 'self'"), ("Strict-Transport-Security", "max-age=5")]
+        self.say(200, json.dumps({"method": self.command, "path": self.path, "length": len(body),
+                 "ip": self.headers.get("X-Forwarded-For")}), extra)
+
+    def say(self, status, text, extra=()):
+        self.send_response(status)
+        if not any(name == "Content-Type" for name, _ in extra):
+            self.send_header("Content-Type", "application/json")
+        for name, value in extra:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = answer
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
+"#;
+
+/// A service that runs [`APP`].
+fn service(name: &str, more: &str) -> String {
+    format!(
+        "[service.{name}]\nrun = \"python3 server.py\"\nstop = {{ grace = \"2s\" }}\n{more}\n\
+         health = {{ ready = {{ path = \"/healthy\", every = \"200ms\", timeout = \"2s\", failures = 3, start = \"5s\" }} }}\n"
+    )
+}
+
+/// A site on `domains` whose routes are those of a manifest.
+fn up(sandbox: &Sandbox, domains: &[&str], services: &str, routes: &str) -> Site {
+    let head = format!(
+        "site = \"shop\"\ndomains = {domains:?}\n{{listen}}[tls]\nmode = \"internal\"\n{services}"
+    );
+    let mut text = format!("{head}{routes}");
+    let base = || {
+        Site::new("shop")
+            .file("server.py", APP)
+            .file("dist/index.html", "<p>app</p>")
+            .file("dist/assets/a.js", "1")
+    };
+    loop {
+        let site = base().manifest(&text);
+        let dir = sandbox.write(&site);
+        let checked = sandbox.run(["check", "--json", "--manifest", dir.to_str().unwrap()]);
+        let report = checked.json();
+        let Some(problem) = report["problems"].as_array().and_then(|all| all.first().cloned())
+        else {
+            sandbox.up(&site);
+            return site;
+        };
+        let message = problem["message"].as_str().unwrap();
+        assert!(message.starts_with("planned: "), "{message}\n{text}");
+        text = without(&text, message.split('`').nth(1).unwrap());
+    }
+}
+
+/// The text without a key that is not built yet, or a target that is not.
+fn without(text: &str, planned: &str) -> String {
+    let drop = |line: &&str| {
+        let target = planned.starts_with('@') && line.contains(planned);
+        !target && !line.trim_start().starts_with(&format!("{planned} "))
+    };
+    let kept: Vec<String> = text
+        .lines()
+        .filter(drop)
+        .map(|line| match line.split_once(&format!("{planned} = \"")) {
+            Some((before, after)) if line.contains('{') => {
+                let rest = after.split_once('"').map_or("", |(_, rest)| rest);
+                format!("{before}{}", rest.trim_start_matches([',', ' ']))
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    kept.join("\n") + "\n"
+}
+
+/// Asks over each protocol, with nothing counted before.
+fn over_both(sandbox: &Sandbox, host: &str, check: impl Fn(&str, &Client)) {
+    for name in ["HTTP/1.1", "HTTP/2"] {
+        sandbox.run(["restart", "--edge"]).success();
+        sandbox.run(["limits", "clear", "--all"]).success();
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        let client = match name {
+            "HTTP/2" => Client::over_http2(address, host, &ca),
+            _ => Client::https(address, host, &ca),
+        };
+        check(name, &client);
+    }
+}
+
+fn get(client: &Client, target: &str) -> Response {
+    client.send("GET", target, &[], b"").unwrap()
+}
+
+/// The statuses of so many equal requests.
+fn statuses(
+    client: &Client,
+    count: usize,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Vec<u16> {
+    (0..count)
+        .map(|_| client.send(method, target, headers, body.as_bytes()).unwrap().status)
+        .collect()
+}
+
+/// How many of so many requests at once pass.
+fn passed(client: &Client, count: usize, target: &str) -> usize {
+    statuses(client, count, "GET", target, &[], "").iter().filter(|status| **status == 200).count()
+}
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+/// Five wrong passwords, then the right one from the same address.
+fn is_locked_out(
+    client: &Client,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    refusal: u16,
+) {
+    let wrong = statuses(client, 5, "POST", target, headers, body);
+    assert_eq!(wrong, [refusal; 5], "{target}");
+    let right = client.send("POST", target, headers, format!("{body} good").as_bytes()).unwrap();
+    assert_eq!(right.status, 429, "{target}");
+    assert!(right.header("retry-after").is_some());
+}
+
+#[test]
+fn fingerflow() {
+    let sandbox = sandbox();
+    let services = service("backend", "")
+        + "[service.frontend]\nstatic = \"dist\"\nspa = true\ncache_control = { \"/assets/*\" = \"public, max-age=31536000, immutable\", \"*.html\" = \"no-store\" }\n";
+    up(&sandbox, &["fingerflow.example"], &services, include_str!("manifests/fingerflow.toml"));
+    over_both(&sandbox, "fingerflow.example", |name, client| {
+        let page = get(client, "/lessons/7");
+        assert_eq!(
+            (page.text().as_str(), page.header("cache-control")),
+            ("<p>app</p>", Some("no-store")),
+            "{name}"
+        );
+        assert_eq!(
+            get(client, "/assets/a.js").header("cache-control"),
+            Some("public, max-age=31536000, immutable")
+        );
+        assert_eq!(get(client, "/health").json()["path"], "/health");
+        for hidden in ["/docs", "/redoc", "/openapi.json"] {
+            assert_eq!(get(client, hidden).status, 404, "{hidden}");
+        }
+        is_locked_out(client, "/auth/login", &JSON, "{\"email\": \"ann@x\"}", 401);
+        // 100/m burst 50, of which seven went to /health and the log-in.
+        let count = passed(client, 60, "/api/x");
+        assert!((44..60).contains(&count), "{name}: {count}");
+    });
+}
+
+#[test]
+fn finia() {
+    let sandbox = sandbox();
+    let routes = include_str!("manifests/finia.toml")
+        .replace("https://finia.example.com", "https://finia.example");
+    up(&sandbox, &["finia.example"], &service("api", ""), &routes);
+    let port = sandbox.status().https().port();
+    over_both(&sandbox, "finia.example", |name, client| {
+        let page = get(client, "/page");
+        assert_eq!(page.all("x-frame-options"), ["SAMEORIGIN"], "{name}");
+        assert_eq!(page.all("set-cookie"), ["auth_token=1; Path=/; HttpOnly; Secure"]);
+        let big = vec![b'x'; 12 << 20];
+        assert_eq!(client.send("POST", "/upload", &[], &big).unwrap().json()["length"], 12 << 20);
+        let preflight =
+            [("origin", "https://finia.example"), ("access-control-request-method", "DELETE")];
+        let allowed = client.send("OPTIONS", "/api/x", &preflight, b"").unwrap();
+        assert_eq!(
+            allowed.header("access-control-allow-methods"),
+            Some("GET, HEAD, POST, PUT, DELETE")
+        );
+        assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
+        // From 127.0.0.1 the setup is open, from elsewhere it is not.
+        assert_eq!(get(client, "/api/setup/database").status, 200);
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--interface",
+            "127.0.0.2",
+            "--cacert",
+        ]);
+        curl.arg(sandbox.ca()).args(["--resolve", &format!("finia.example:{port}:127.0.0.1")]);
+        curl.arg(if name == "HTTP/2" { "--http2" } else { "--http1.1" });
+        let said =
+            curl.arg(format!("https://finia.example:{port}/api/setup/database")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "403");
+        is_locked_out(client, "/api/auth/login", &JSON, "{\"username\": \"ann\"}", 401);
+        // 10/s burst 20, of which nine are gone.
+        let count = passed(client, 60, "/api/x");
+        assert!((10..60).contains(&count), "{name}: {count}");
+    });
+}
+
+#[test]
+fn finito_mail() {
+    let sandbox = sandbox();
+    up(
+        &sandbox,
+        &["finito.example", "api.finito.example"],
+        &service("web", ""),
+        include_str!("manifests/finito-mail.toml"),
+    );
+    over_both(&sandbox, "finito.example", |name, client| {
+        let page = get(client, "/page");
+        let csp = page.header("content-security-policy").unwrap();
+        let nonce = csp.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+        assert_eq!(page.text(), format!("<script nonce=\"{nonce}\">1</script>"), "{name}");
+        assert!(
+            csp.contains("'strict-dynamic'") && csp.contains("frame-ancestors 'none'"),
+            "{csp}"
+        );
+        for hidden in ["/auth/dev", "/auth/test"] {
+            assert_eq!(get(client, hidden).status, 404);
+        }
+        let by = |user: &str, count, target| {
+            let all = statuses(
+                client,
+                count,
+                "GET",
+                target,
+                &[("cookie", &format!("session={user}"))],
+                "",
+            );
+            all.iter().filter(|status| **status == 200).count()
+        };
+        // By user: 50 of one, and another one is not held up.
+        assert_eq!(
+            (by("ann", 55, "/api/emails/sync"), by("bob", 1, "/api/emails/sync")),
+            (50, 1),
+            "{name}"
+        );
+        // Of ten a minute the two hidden ones have taken theirs.
+        assert!((8..15).contains(&passed(client, 15, "/auth/x")));
+        assert!((20..25).contains(&passed(client, 25, "/api/health")));
+    });
+}
+
+#[test]
+fn platform() {
+    let sandbox = sandbox();
+    let ports = "ports = { http = \"PORT\", ws = \"WS_PORT\" }";
+    // One program, one port: what goes to the other one is asked of it as well.
+    let routes = include_str!("manifests/platform.toml").replace("api:ws", "api");
+    up(&sandbox, &["api.platform.example"], &service("api", ports), &routes);
+    over_both(&sandbox, "api.platform.example", |name, client| {
+        assert_eq!(get(client, "/trpc/health.liveness").status, 200, "{name}");
+        assert_eq!(get(client, "/trpc/auth.login?batch=1").status, 404);
+        assert_eq!(get(client, "/trpc/user.get,auth.login?%62atch=1").status, 404);
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        is_locked_out(
+            client,
+            "/api/auth/callback/credentials",
+            &form,
+            "email=ann%40x&password=",
+            302,
+        );
+        let count = passed(client, 60, "/x");
+        assert!((12..60).contains(&count), "{name}: {count}");
+    });
+}
+
+#[test]
+fn vaultr() {
+    let sandbox = sandbox();
+    up(&sandbox, &["vaultr.example"], &service("web", ""), include_str!("manifests/vaultr.toml"));
+    over_both(&sandbox, "vaultr.example", |name, client| {
+        let own = get(client, "/strict");
+        assert_eq!(own.all("content-security-policy"), ["default-src 'self'"], "{name}");
+        assert_eq!(own.all("strict-transport-security"), ["max-age=5"]);
+        assert_eq!(own.all("x-content-type-options"), ["nosniff"]);
+        assert_eq!(
+            get(client, "/_next/static/x.js").header("cache-control"),
+            Some("public, max-age=31536000, immutable")
+        );
+        assert_eq!(get(client, "/api/x").header("cache-control"), Some("private, max-age=300"));
+        is_locked_out(client, "/api/auth/login", &JSON, "{\"email\": \"ann@x\"}", 401);
+        // An address that is locked out is out of all of the route.
+        assert_eq!(get(client, "/api/auth/session").status, 429);
+        sandbox.run(["limits", "clear", "127.0.0.1"]).success();
+        // 20/m burst 10, of which five are gone.
+        let count = passed(client, 20, "/api/auth/session");
+        assert!((5..20).contains(&count), "{name}: {count}");
+    });
+}
