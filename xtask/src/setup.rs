@@ -18,6 +18,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("curl", "curl"),
     ("git", "git"),
     ("cc", "gcc"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
 ];
