@@ -1,4 +1,5 @@
-//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`, `soak`.
+//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`,
+//! `bench deploy`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -21,6 +22,7 @@ cargo xtask host-test       limits and stops on a real host with systemd and con
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
+cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -35,8 +37,9 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
+        ["bench", "deploy", ref options @ ..] => under_load("deploy_bench", options),
+        ["soak", ref options @ ..] => under_load("soak", options),
         ["cache-tests"] => cache_tests::cache_tests(),
-        ["soak", ref options @ ..] => soak(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -59,13 +62,13 @@ fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
 }
 
-/// The promise "nothing is dropped", at length, with the release binary; `soak --help` says what can be asked.
-fn soak(arguments: &[&str]) -> Result<()> {
+/// A program of the harness that puts load on the release binary; `--help` says what can be asked.
+fn under_load(name: &str, arguments: &[&str]) -> Result<()> {
     let build = ["build", "--release", "-p", "seaworthy", "-p", "seaworthy-testkit"];
     run(Command::new(cargo()).args(build))?;
     let release = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);
     let release = release.context("cargo names no target folder")?.join("release");
-    let mut program = Command::new(release.join("soak"));
+    let mut program = Command::new(release.join(name));
     run(program.arg("--binary").arg(release.join("seaworthy")).args(arguments))
 }
 

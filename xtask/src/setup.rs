@@ -18,7 +18,10 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("curl", "curl"),
     ("git", "git"),
     ("cc", "gcc"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
 ];
 
 /// What `cache-tests` needs besides.

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     &["seaworthy"],
     &["seaworthy-cli"],
     &["seaworthy-control"],
-    &["seaworthy-api", "seaworthy-edge", "seaworthy-runtime"],
+    &["seaworthy-api", "seaworthy-edge", "seaworthy-runtime", "seaworthy-release"],
     &["seaworthy-manifest", "seaworthy-state", "seaworthy-secrets"],
     &["seaworthy-sys"],
     &["seaworthy-base"],

@@ -7,6 +7,7 @@
 //! secrets, looking at the machine.
 
 mod checks;
+pub mod cron;
 mod draft;
 mod excerpt;
 mod inherit;

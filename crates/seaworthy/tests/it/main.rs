@@ -4,24 +4,31 @@
 //! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod by_hand;
 mod cache;
 mod change;
 mod check;
 mod control;
+mod crash;
+mod deploy;
 mod down;
+mod drain;
 mod explain;
 mod guide;
+mod jobs;
 mod kill;
 mod logs;
 mod manifests;
 mod named;
 mod offline;
 mod policy;
+mod remote;
 mod restart;
 mod secrets;
 mod serving;
 mod status;
 mod up;
+mod upgrade;
 
 use std::time::Duration;
 
