@@ -1,4 +1,5 @@
-//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`, `bench backup`, `soak`.
+//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`,
+//! `bench deploy`, `bench backup`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -21,6 +22,7 @@ cargo xtask host-test       limits and stops on a real host with systemd and con
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
+cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
+        ["bench", "deploy", ref options @ ..] => with_release("deploy_bench", options),
         ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
             .and_then(|()| with_release("bench_backup", options)),
         ["soak", ref options @ ..] => with_release("soak", options),

@@ -27,6 +27,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("age", "age"),
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
 ];
 
 /// What `cache-tests` needs besides.

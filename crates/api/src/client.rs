@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use seaworthy_base::{Code, Fault};
 use serde::Serialize;
@@ -36,7 +37,15 @@ pub enum ClientError {
     /// Control said no.
     #[error("{0}")]
     Refused(Fault),
-    /// The answer was cut off or is none.
+    /// Control ended before its answer did.
+    #[error("the control process ended in the middle of its answer to `{call}`: {detail}")]
+    CutOff {
+        /// What was asked.
+        call: String,
+        /// What the connection said.
+        detail: String,
+    },
+    /// The answer is none.
     #[error("the control process gave no sensible answer to `{call}`: {detail}")]
     Garbled {
         /// What was asked.
@@ -56,6 +65,8 @@ impl ClientError {
                     .because(source.to_string())
                     .next("seaworthy up DIR   (starts it, and adopts what still runs)")
             }
+            Self::CutOff { .. } => Fault::new(Code::ControlCutOff, self.to_string())
+                .next("seaworthy status   (whether another one has taken over)"),
             Self::Garbled { .. } => {
                 Fault::new(Code::Internal, self.to_string()).next("seaworthy logs --control")
             }
@@ -103,9 +114,13 @@ impl Client {
     ) -> Result<P, ClientError> {
         let mut response = self.send("POST", path, encode(path, body)?).await?;
         let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
+        let cut_off = |detail: String| ClientError::CutOff { call: path.to_owned(), detail };
+        if !response.status().is_success() {
+            return Err(refusal(path, response).await);
+        }
         let (mut pending, mut last) = (Vec::new(), None);
         while let Some(frame) = response.body_mut().frame().await {
-            let frame = frame.map_err(|error| garbled(format!("cut off: {error}")))?;
+            let frame = frame.map_err(|error| cut_off(error.to_string()))?;
             pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
@@ -115,7 +130,7 @@ impl Client {
                 last = Some(progress);
             }
         }
-        last.ok_or_else(|| garbled("an empty answer".to_owned()))
+        last.ok_or_else(|| cut_off("an empty answer".to_owned()))
     }
 
     async fn whole<T: DeserializeOwned>(
@@ -125,18 +140,14 @@ impl Client {
         body: Bytes,
     ) -> Result<T, ClientError> {
         let response = self.send(method, path, body).await?;
-        let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
-        let status = response.status();
-        let limited = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
-        let answer =
-            limited.collect().await.map_err(|error| garbled(error.to_string()))?.to_bytes();
-        if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|error| garbled(error.to_string()));
+        if !response.status().is_success() {
+            return Err(refusal(path, response).await);
         }
-        match serde_json::from_slice::<Fault>(&answer) {
-            Ok(fault) => Err(ClientError::Refused(fault)),
-            Err(_) => Err(garbled(format!("status {status}"))),
-        }
+        let answer = collect(path, response).await?;
+        serde_json::from_slice(&answer).map_err(|error| ClientError::Garbled {
+            call: path.to_owned(),
+            detail: error.to_string(),
+        })
     }
 
     async fn send(
@@ -144,7 +155,7 @@ impl Client {
         method: &str,
         path: &str,
         body: Bytes,
-    ) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
+    ) -> Result<http::Response<Incoming>, ClientError> {
         let not_running = |source| ClientError::NotRunning { socket: self.socket.clone(), source };
         let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
         let stream =
@@ -163,7 +174,31 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| garbled(error.to_string()))?;
         let response = sender.send_request(request).await;
-        response.map_err(|error| garbled(format!("the connection ended: {error}")))
+        response.map_err(|error| ClientError::CutOff {
+            call: path.to_owned(),
+            detail: error.to_string(),
+        })
+    }
+}
+
+async fn collect(path: &str, response: http::Response<Incoming>) -> Result<Bytes, ClientError> {
+    let limited = http_body_util::Limited::new(response.into_body(), MAX_ANSWER);
+    let collected = limited.collect().await.map_err(|error| ClientError::CutOff {
+        call: path.to_owned(),
+        detail: error.to_string(),
+    })?;
+    Ok(collected.to_bytes())
+}
+
+/// What an answer without success says.
+async fn refusal(path: &str, response: http::Response<Incoming>) -> ClientError {
+    let status = response.status();
+    match collect(path, response).await {
+        Ok(answer) => serde_json::from_slice(&answer).map_or_else(
+            |_| ClientError::Garbled { call: path.to_owned(), detail: format!("status {status}") },
+            ClientError::Refused,
+        ),
+        Err(error) => error,
     }
 }
 

@@ -124,6 +124,11 @@ impl Layout {
         self.state.join("public").join(site.as_str()).join(release.to_string())
     }
 
+    /// Archives on their way to a release.
+    pub fn incoming(&self) -> PathBuf {
+        self.state.join("incoming")
+    }
+
     /// Certificates and keys, 0700.
     pub fn certs(&self) -> PathBuf {
         self.state.join("certs")

@@ -2,7 +2,8 @@
 //! each other over a Unix socket, and where the folders are that both of them know.
 //!
 //! HTTP/1.1 with JSON, because every language and `curl --unix-socket` speak it; long work answers
-//! with one JSON object a line. Invariants: additive after 0.1; no value of a secret ever travels here.
+//! with one JSON object a line. Invariants: additive after 0.1; values of secrets travel to
+//! `exec` only, which asks for them as the user that owns them.
 //! Not here: the server's routes; they stand in `control`, which implements them.
 
 pub mod backup;

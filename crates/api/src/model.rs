@@ -3,12 +3,18 @@
 //! Every document that scripts may read carries `"v": 1`; fields are only ever added. Times are
 //! RFC 3339 texts or milliseconds where the name ends in `_ms`, sizes are bytes.
 
+mod by_hand;
+mod releases;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use seaworthy_base::Fault;
 use serde::{Deserialize, Serialize};
+
+pub use by_hand::*;
+pub use releases::*;
 
 /// Version of the documents.
 pub const VERSION: u32 = 1;
@@ -26,6 +32,12 @@ pub struct Hello {
     pub boot_id: String,
     /// The state folder it owns.
     pub state: PathBuf,
+    /// The program that it runs.
+    #[serde(default)]
+    pub program: PathBuf,
+    /// Names this process among all control processes that ever were.
+    #[serde(default)]
+    pub identity: String,
 }
 
 /// `GET /v1/status`, `status --json`.
@@ -98,6 +110,12 @@ pub struct SiteStatus {
     pub services: Vec<ServiceStatus>,
     /// What is wrong with the site as a whole.
     pub faults: Vec<Fault>,
+    /// A deployment that goes on.
+    #[serde(default)]
+    pub rollout: Option<RolloutView>,
+    /// `held` or `maintenance`, when it is closed by hand.
+    #[serde(default)]
+    pub closed: Option<String>,
 }
 
 /// One service.
@@ -144,90 +162,6 @@ pub struct InstanceView {
     pub in_flight: u64,
     /// What is wrong, with evidence and the next command.
     pub fault: Option<Fault>,
-}
-
-/// `POST /v1/apply`: make a folder's manifest true.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApplyRequest {
-    /// The project's folder (absolute).
-    pub project: PathBuf,
-    /// Only say what would change.
-    #[serde(default)]
-    pub plan_only: bool,
-}
-
-/// One difference between what runs and what the folder says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// `add`, `change`, `remove` or `keep`.
-    pub kind: ChangeKind,
-    /// What it is about: `service web`, `routes`, `release`, `listeners`.
-    pub subject: String,
-    /// Why, or what of it.
-    pub detail: String,
-}
-
-/// The kind of a [`Change`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeKind {
-    /// New.
-    Add,
-    /// Replaced, instance by instance.
-    Change,
-    /// Drained and stopped.
-    Remove,
-    /// Untouched.
-    Keep,
-}
-
-/// One line of the answer to `POST /v1/apply`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "event")]
-pub enum Progress {
-    /// A step begins.
-    Step {
-        /// What is done, in words.
-        text: String,
-    },
-    /// A line that a build or migration printed.
-    Output {
-        /// The line.
-        line: String,
-    },
-    /// Something that is not as it should be but does not stop the work.
-    Warning {
-        /// What.
-        fault: Fault,
-    },
-    /// The end: it is done.
-    Done(Applied),
-    /// The end: it is not done, and what ran before still runs.
-    Failed {
-        /// Why.
-        fault: Fault,
-    },
-}
-
-/// What an apply came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    /// Version of the document.
-    pub v: u32,
-    /// The site.
-    pub site: String,
-    /// Its release.
-    pub release: Option<String>,
-    /// Addresses for people.
-    pub urls: Vec<String>,
-    /// The certificate to trust, when our own authority signs.
-    pub ca: Option<PathBuf>,
-    /// What was different.
-    pub changes: Vec<Change>,
-    /// Whether the site ran before.
-    pub was_running: bool,
-    /// Milliseconds that it took.
-    pub took_ms: u64,
 }
 
 /// `POST /v1/down`.

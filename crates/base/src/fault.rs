@@ -55,6 +55,16 @@ codes! {
     BuildFailed = "SW-REL-001", "A build command failed; nothing was changed.";
     MigrateFailed = "SW-REL-002", "A migration failed; the new code was not started.";
     StartFailed = "SW-REL-003", "A new instance did not become ready in time; the old ones stay.";
+    GateFailed = "SW-REL-004", "The new release started, but a request through the real listener was not answered well; nothing was changed.";
+    TakenBack = "SW-REL-005", "The new release was worse than the old one, which serves again.";
+    Aborted = "SW-REL-006", "Somebody stopped the deployment; the old release serves.";
+    DeployBusy = "SW-REL-007", "Another deployment of the same site goes on.";
+    NoSuchRelease = "SW-REL-008", "There is no such release to go to.";
+    SchemaAhead = "SW-REL-009", "The database was migrated since that release; going back needs a word on the schema.";
+    SourceUnusable = "SW-REL-010", "The files to deploy could not be had: a git reference, an archive or a folder is not usable.";
+    CheckFailed = "SW-REL-011", "One of the project's own checks failed; nothing was changed.";
+    Interrupted = "SW-REL-012", "The process that worked on the deployment ended in the middle of it; the next one resolved it.";
+    DeployTimeout = "SW-REL-013", "The new instances did not become ready within the time of the deployment.";
     BackupFailed = "SW-BAK-001", "A backup could not be made; nothing was published and earlier ones are untouched.";
     BackupSource = "SW-BAK-002", "What is to be backed up could not be read: unreachable, refused, or no permission.";
     BackupStore = "SW-BAK-003", "A store of backups could not be reached, read or written.";
@@ -80,6 +90,13 @@ codes! {
     NoSuchInstance = "SW-CTL-006", "There is no service or instance of that name.";
     HostConflict = "SW-CTL-007", "Another site already serves that host name.";
     WrongControl = "SW-CTL-008", "The control process that answered belongs to another build or state folder.";
+    JobFailed = "SW-JOB-001", "A job failed, took too long or runs already.";
+    NoSuchJob = "SW-JOB-002", "There is no job of that name.";
+    UpgradeFailed = "SW-CTL-012", "Another build of Seaworthy could not take over; the one before runs on.";
+    RemoteFailed = "SW-CLI-001", "The verb could not be run on the other server.";
+    AuditBroken = "SW-CTL-011", "The audit log's chain of hashes is broken: it was edited.";
+    ControlEnding = "SW-CTL-009", "The control process that answered is about to end.";
+    ControlCutOff = "SW-CTL-010", "The control process ended in the middle of its answer.";
     Internal = "SW-INT-001", "A defect in Seaworthy, or an operating system that failed.";
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct Cli {
     /// State folder instead of the default one (also SEAWORTHY_STATE)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Run the verb on another server, over ssh
+    #[arg(long, global = true, value_name = "USER@SERVER")]
+    pub(crate) host: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -30,10 +33,38 @@ pub(crate) enum Verb {
     Up(Up),
     /// Show what `up` would change
     Plan(Plan),
+    /// Make a release the one that serves: built, tried, switched to, watched, taken back when it is worse
+    Deploy(Deploy),
+    /// Go back to an earlier release, without building
+    Rollback(Rollback),
+    /// Releases and deployments of a site
+    Releases(SiteJson),
+    /// Let a paused deployment go on
+    Promote(SiteOnly),
+    /// Stop a deployment; the old release serves
+    Abort(SiteOnly),
+    /// Let a site's requests wait for a while
+    Hold(Hold),
+    /// Answer a site's requests with a maintenance page
+    Maintenance(Maintenance),
+    /// Another number of instances, remembered until it is taken back
+    Scale(Scale),
+    /// Run a program in a service's environment, folder and user
+    Exec(Exec),
+    /// Run a shell line in a service's environment, folder and user
+    Run(Exec),
+    /// Write a systemd unit, so that everything is back by itself after a reboot
+    Install(Install),
+    /// Let another build of Seaworthy take over: nothing is dropped, applications are untouched
+    Upgrade(Upgrade),
+    /// Jobs of a site: their times and results, and running one now
+    Job(Job),
+    /// Who did what, in a log that shows when it was edited
+    Audit(Audit),
     /// Stop a site, or everything
     Down(Down),
     /// What runs, and what is wrong
-    Status(Json),
+    Status(Status),
     /// Show logs of a site's services
     Logs(Logs),
     /// Restart a site, a service, an instance or the edge, dropping nothing
@@ -106,6 +137,197 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy deploy                      the folder as it is\n  seaworthy deploy --plan               what would happen\n  seaworthy deploy --git v1.4.0         a tag, branch or commit of the folder's repository\n  git archive HEAD | seaworthy deploy --stdin\n  seaworthy deploy --strategy canary --pause\n\nCtrl-C leaves it going on; `seaworthy abort` takes it back."
+)]
+pub(crate) struct Deploy {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Only show what would happen
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Files of the folder's git repository at this reference, instead of the folder
+    #[arg(long, value_name = "REF", conflicts_with = "stdin")]
+    pub(crate) git: Option<String>,
+    /// Files of a tar archive on standard input (may be gzipped)
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// rolling, blue-green, canary or recreate; the manifest's by default
+    #[arg(long, value_name = "NAME")]
+    pub(crate) strategy: Option<String>,
+    /// Do not compare it with the old release after the switch
+    #[arg(long)]
+    pub(crate) no_watch: bool,
+    /// Wait for `promote` or `abort` before the switch
+    #[arg(long)]
+    pub(crate) pause: bool,
+    /// Refuse instead of waiting when another deployment goes on
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy rollback shop\n  seaworthy rollback shop --to r41\n  seaworthy rollback shop --to r41 --keep-schema"
+)]
+pub(crate) struct Rollback {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// To this release instead of the one before
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) to: Option<String>,
+    /// Go back in the code although the database was migrated since
+    #[arg(long)]
+    pub(crate) keep_schema: bool,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SiteOnly {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SiteJson {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  seaworthy hold shop --for 20s\n  seaworthy hold shop --off")]
+pub(crate) struct Hold {
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// At the longest; it ends by itself
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s")]
+    pub(crate) period: String,
+    /// So many requests wait; more are refused
+    #[arg(long, default_value_t = 1000, value_name = "REQUESTS")]
+    pub(crate) most: u32,
+    /// Let them go on now
+    #[arg(long)]
+    pub(crate) off: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy maintenance on shop --page back-soon.html --allow 10.0.0.0/8\n  seaworthy maintenance off shop"
+)]
+pub(crate) struct Maintenance {
+    /// `on` or `off`
+    pub(crate) switch: Switch,
+    /// Which site; not needed when there is one only
+    pub(crate) site: Option<String>,
+    /// The page to show (HTML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
+    /// When clients are told to come again
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub(crate) retry_after: String,
+    /// Networks that are served all the same
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy scale shop/web 4\n  seaworthy scale shop/web --manifest"
+)]
+pub(crate) struct Scale {
+    /// `site/service`
+    pub(crate) target: String,
+    /// How many instances
+    #[arg(required_unless_present = "manifest")]
+    pub(crate) count: Option<u16>,
+    /// As many as the manifest says
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) manifest: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy exec shop/web -- python3 manage.py shell\n  seaworthy run shop/web 'du -sh $DATA | sort'"
+)]
+pub(crate) struct Exec {
+    /// `site/service`
+    pub(crate) target: String,
+    /// The program and its arguments, or one line for the shell
+    #[arg(required = true, trailing_var_arg = true)]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sudo seaworthy install\n  seaworthy install --print\n  sudo seaworthy install --remove"
+)]
+pub(crate) struct Install {
+    /// Print the unit instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Disable and remove it; what runs goes on
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) remove: bool,
+    /// Folder of units
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
+    pub(crate) units: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ./seaworthy upgrade                     this very program takes over\n  seaworthy upgrade /opt/seaworthy-0.2    another one does\n\nA build that does not come up changes nothing: the one before runs again."
+)]
+pub(crate) struct Upgrade {
+    /// The new program; this one by default
+    pub(crate) program: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    #[command(subcommand)]
+    pub(crate) what: JobWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobWhat {
+    /// When each runs next, and how it last went
+    List(SiteJson),
+    /// Run one now, and wait for its end
+    Run {
+        /// `job`, or `site/job`
+        job: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// `verify` checks the chain only
+    #[arg(value_parser = ["verify"])]
+    pub(crate) what: Option<String>,
+    /// The newest so many entries
+    #[arg(long, default_value_t = 50, value_name = "ENTRIES")]
+    pub(crate) tail: u32,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Down {
     /// Which site; the one of this folder when there is only one
     pub(crate) site: Option<String>,
@@ -119,6 +341,16 @@ pub(crate) struct Json {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again whenever it changes, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

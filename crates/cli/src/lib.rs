@@ -6,14 +6,22 @@
 mod access;
 mod args;
 mod backup;
+mod by_hand;
 mod counts;
+mod deploy;
 mod explain;
+mod install;
+mod jobs;
 mod logs;
 mod manifest;
 mod platform;
+mod progress;
+mod releases;
+mod remote;
 mod render;
 mod secrets;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -27,7 +35,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = seaworthy_sys::process::current_uid() == 0;
     let layout = Layout::find(cli.state.as_deref(), root);
-    let exit = match dispatch(cli, &layout) {
+    let done = match cli.host.clone() {
+        Some(host) => remote::run(&host, &cli.verb),
+        None => dispatch(cli, &layout),
+    };
+    let exit = match done {
         Ok(exit) => exit,
         Err(failure) => render::fail(&failure),
     };
@@ -52,6 +64,24 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Man => manifest::man(),
         Verb::Up(options) => platform::block_on(up::up(layout, &options)),
         Verb::Plan(options) => platform::block_on(up::plan(layout, &options)),
+        Verb::Deploy(options) => platform::block_on(deploy::deploy(layout, &options)),
+        Verb::Rollback(options) => platform::block_on(deploy::rollback(layout, &options)),
+        Verb::Releases(options) => platform::block_on(releases::releases(layout, &options)),
+        Verb::Promote(options) => {
+            platform::block_on(deploy::order(layout, options.site.as_deref(), "promote"))
+        }
+        Verb::Abort(options) => {
+            platform::block_on(deploy::order(layout, options.site.as_deref(), "abort"))
+        }
+        Verb::Hold(options) => platform::block_on(by_hand::hold(layout, &options)),
+        Verb::Maintenance(options) => platform::block_on(by_hand::maintenance(layout, &options)),
+        Verb::Scale(options) => platform::block_on(by_hand::scale(layout, &options)),
+        Verb::Exec(options) => by_hand::exec(layout, &options, false),
+        Verb::Run(options) => by_hand::exec(layout, &options, true),
+        Verb::Install(options) => install::install(layout, &options),
+        Verb::Upgrade(options) => platform::block_on(upgrade::upgrade(layout, &options)),
+        Verb::Job(options) => platform::block_on(jobs::job(layout, &options.what)),
+        Verb::Audit(options) => platform::block_on(by_hand::audit(layout, &options)),
         Verb::Down(options) => platform::block_on(platform::down(layout, &options)),
         Verb::Status(options) => platform::block_on(platform::status(layout, &options)),
         Verb::Restart(options) => platform::block_on(platform::restart(layout, &options)),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
+use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartRequest, SiteStatus};
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
+use seaworthy_sys::process::Awaited;
 
-use crate::args::{Down, Json, Restart};
+use crate::args::{Down, Restart, Status};
 use crate::render::{self, Failure, io_failure};
 
 /// Control greets within this time; opening the state is quick, but adopted sites are published first.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs an asynchronous verb.
 pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
@@ -42,16 +44,22 @@ pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
 
 /// Connects, starting control first when nobody answers.
 pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
-    match connect(layout).await {
-        Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
-        other => return other,
-    }
-    seaworthy_control::prepare_folders(layout)?;
-    let mut keeper = start_keeper(layout)?;
     let begun = Instant::now();
     loop {
         match connect(layout).await {
-            Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+            Err(failure) if failure.fault.code == Code::ControlNotRunning => break,
+            Err(failure) if is_ending(&failure) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+            }
+            other => return other,
+        }
+    }
+    seaworthy_control::prepare_folders(layout)?;
+    let mut keeper = start_keeper(layout)?;
+    loop {
+        match connect(layout).await {
+            Err(failure)
+                if failure.fault.code == Code::ControlNotRunning || is_ending(&failure) => {}
             other => return other,
         }
         let ended = keeper.try_wait().ok().flatten();
@@ -103,17 +111,33 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
         }
         Err(failure) => return Err(failure),
     };
+    let platform: PlatformStatus = client.get("/v1/status").await?;
     let site = match (&options.site, options.all) {
         (Some(site), _) => Some(site.clone()),
         (None, true) => None,
-        (None, false) => Some(only_site(&client.get::<PlatformStatus>("/v1/status").await?)?),
+        (None, false) => Some(known_site(&platform, None)?),
     };
+    let control = &platform.control;
+    let ours =
+        options.all.then(|| [Some(control.pid), control.keeper].map(|pid| pid.map(Awaited::new)));
     let stopped: Vec<String> = client.post("/v1/down", &DownRequest { site }).await?;
     stopped.iter().for_each(|site| render::talk(&format!("{site} is down")));
+    // Under systemd, which starts it again at once, control is no business of ours.
+    if let (Some(ours), true) = (ours, control.keeper.is_some()) {
+        let ended = ours.iter().flatten().all(|process| process.wait(PATIENCE));
+        if !ended {
+            let what = "the sites are down, but the control process did not end";
+            return Err(Fault::new(Code::Internal, what).next("seaworthy logs --control").into());
+        }
+    }
     Ok(Exit::Ok)
 }
 
-fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
+/// The site that is named, or the only one that runs.
+pub(crate) fn known_site(status: &PlatformStatus, named: Option<&str>) -> Result<String, Failure> {
+    if let Some(name) = named {
+        return Ok(name.to_owned());
+    }
     let running: Vec<&SiteStatus> = status.sites.iter().filter(|site| site.running).collect();
     match running[..] {
         [only] => Ok(only.name.clone()),
@@ -122,7 +146,7 @@ fn only_site(status: &PlatformStatus) -> Result<String, Failure> {
             let names: Vec<&str> = running.iter().map(|site| site.name.as_str()).collect();
             Err(Fault::new(Code::NoSuchSite, "several sites run: say which")
                 .because(names.join(", "))
-                .next(format!("seaworthy down {}", names[0]))
+                .next("the same command with the site's name")
                 .into())
         }
     }
@@ -138,7 +162,10 @@ pub(crate) async fn restart(layout: &Layout, options: &Restart) -> Result<Exit, 
 }
 
 /// What runs, and what is wrong.
-pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Failure> {
+pub(crate) async fn status(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
+    if options.watch {
+        return watch(layout, options).await;
+    }
     let status: PlatformStatus = connect(layout).await?.get("/v1/status").await?;
     if options.json {
         render::json(&status);
@@ -146,6 +173,37 @@ pub(crate) async fn status(layout: &Layout, options: &Json) -> Result<Exit, Fail
         render::print(&show(&status));
     }
     Ok(Exit::Ok)
+}
+
+/// Shows it whenever it changed: anew on a terminal, one after the other elsewhere.
+async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
+    let clear = std::io::stdout().is_terminal() && !options.json;
+    let mut shown = String::new();
+    loop {
+        // A control that is being replaced answers again in a moment; what was shown stays.
+        let text = match connect(layout).await {
+            Ok(client) => match client.get::<PlatformStatus>("/v1/status").await {
+                Ok(status) if options.json => {
+                    serde_json::to_string(&status).unwrap_or_default() + "\n"
+                }
+                Ok(status) => show(&status),
+                Err(_) => shown.clone(),
+            },
+            Err(failure) if shown.is_empty() => return Err(failure),
+            Err(_) => shown.clone(),
+        };
+        if text != shown {
+            if clear {
+                render::print("\x1b[2J\x1b[H");
+            }
+            render::print(&text);
+            shown = text;
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
 }
 
 fn show(status: &PlatformStatus) -> String {
@@ -159,6 +217,20 @@ fn show(status: &PlatformStatus) -> String {
         let release = site.release.as_deref().unwrap_or_default();
         let _infallible =
             writeln!(out, "{}", format!("{}  {state}  {release}", site.name).trim_end());
+        if let Some(closed) = &site.closed {
+            let _infallible = writeln!(out, "  {closed}");
+        }
+        if let Some(rollout) = &site.rollout {
+            let share = rollout.share.map(|share| format!(" ({share} %)")).unwrap_or_default();
+            let _infallible = writeln!(
+                out,
+                "  deploying        {} ({}) for {}: {}{share}",
+                rollout.release, rollout.strategy, rollout.who, rollout.step
+            );
+            if let Some(preview) = &rollout.preview {
+                let _infallible = writeln!(out, "  preview          {preview}");
+            }
+        }
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }
@@ -228,7 +300,12 @@ fn instance_lines(instance: &InstanceView) -> String {
     out
 }
 
+/// Whether control is on its way out: it said so, or left in the middle of its answer.
+pub(crate) fn is_ending(failure: &Failure) -> bool {
+    matches!(failure.fault.code, Code::ControlEnding | Code::ControlCutOff)
+}
+
 /// Whether an error says that nobody answers.
 pub(crate) fn is_gone(error: &ClientError) -> bool {
-    matches!(error, ClientError::NotRunning { .. } | ClientError::Garbled { .. })
+    matches!(error, ClientError::NotRunning { .. } | ClientError::CutOff { .. })
 }

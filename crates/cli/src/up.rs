@@ -1,9 +1,9 @@
 //! `up` and `plan`: a folder's manifest made true, with progress; then its logs until Ctrl-C.
 
+use std::cell::Cell;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use seaworthy_api::Layout;
 use seaworthy_api::model::{
     Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress,
@@ -12,10 +12,11 @@ use seaworthy_base::{Code, Exit, Fault, SiteName};
 
 use crate::args::{Plan, Up};
 use crate::logs::Follower;
-use crate::platform::{connect, connect_or_start, is_gone};
+use crate::platform::{PATIENCE, connect, connect_or_start, is_ending, is_gone};
+use crate::progress::{self, Screen};
 use crate::render::{self, Failure};
 
-fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
+pub(crate) fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
     dir.canonicalize().map_err(|error| {
         Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display()))
             .because(error.to_string())
@@ -24,7 +25,7 @@ fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
 }
 
 /// A manifest with problems is shown with its carets before anything is started; the name of a good one's site.
-fn check_first(dir: &Path) -> Result<SiteName, Failure> {
+pub(crate) fn check_first(dir: &Path) -> Result<SiteName, Failure> {
     match seaworthy_manifest::load(dir) {
         Ok(site) => Ok(site.name),
         Err(report) if report.code == Code::ManifestInvalid => {
@@ -46,41 +47,21 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let site = check_first(&project)?;
     // From here on: what the application says while it starts belongs to what is followed.
     let follower = Follower::from_now(layout, &site);
-    let client = connect_or_start(layout).await?;
-    let spinner = ProgressBar::new_spinner();
-    spinner.set_style(ProgressStyle::default_spinner());
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let request = ApplyRequest { project, plan_only: false };
-    let show = |progress: &Progress| match progress {
-        Progress::Step { text } => {
-            spinner.set_message(text.clone());
-            if spinner.is_hidden() {
-                render::talk(text);
-            }
-        }
-        Progress::Output { line } => spinner.suspend(|| render::talk(&format!("  {line}"))),
-        Progress::Warning { fault } => spinner.suspend(|| render::warn(fault)),
-        Progress::Done(_) | Progress::Failed { .. } => {}
-    };
-    let work = client.follow("/v1/apply", &request, show);
+    let request =
+        ApplyRequest { project, plan_only: false, deploy: None, asker: progress::asker() };
+    let screen = Screen::new();
+    let show = |progress: &Progress| screen.show(progress);
+    let work = apply(layout, &request, show);
     let ended = tokio::select! {
         ended = work => ended?,
         _ = tokio::signal::ctrl_c() => {
-            spinner.finish_and_clear();
+            screen.clear();
             render::talk("interrupted: it goes on in the background; `seaworthy status` shows it, `seaworthy down` stops it");
             return Ok(Exit::Interrupted);
         }
     };
-    spinner.finish_and_clear();
-    let applied = match ended {
-        Progress::Done(applied) => applied,
-        Progress::Failed { fault } => return Err(fault.into()),
-        _ => {
-            return Err(Fault::new(Code::Internal, "control ended before the work was done")
-                .next("seaworthy logs --control")
-                .into());
-        }
-    };
+    screen.clear();
+    let applied = progress::done(ended)?;
     if options.json {
         render::json(&applied);
     } else {
@@ -90,6 +71,32 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     follow(layout, &applied, follower).await
+}
+
+/// Asks control, and asks the next one where the first was about to end: until something was begun
+/// there is nothing that could be done twice.
+pub(crate) async fn apply(
+    layout: &Layout,
+    request: &ApplyRequest,
+    show: impl Fn(&Progress),
+) -> Result<Progress, Failure> {
+    let begun = Instant::now();
+    loop {
+        let client = connect_or_start(layout).await?;
+        let started = Cell::new(false);
+        let each = |progress: &Progress| {
+            started.set(started.get() || matches!(progress, Progress::Step { .. }));
+            show(progress);
+        };
+        let failure = match client.follow("/v1/apply", request, each).await {
+            Ok(Progress::Failed { fault }) if fault.code == Code::ControlEnding => fault.into(),
+            Ok(ended) => return Ok(ended),
+            Err(error) => Failure::from(error),
+        };
+        if started.get() || !is_ending(&failure) || begun.elapsed() > PATIENCE {
+            return Err(failure);
+        }
+    }
 }
 
 fn announce(applied: &Applied) {
@@ -156,23 +163,33 @@ pub(crate) async fn plan(layout: &Layout, options: &Plan) -> Result<Exit, Failur
     let project = absolute(&options.dir)?;
     check_first(&project)?;
     let client = connect(layout).await?;
-    let ended =
-        client.follow("/v1/apply", &ApplyRequest { project, plan_only: true }, |_| {}).await?;
+    let ended = client
+        .follow(
+            "/v1/apply",
+            &ApplyRequest { project, plan_only: true, deploy: None, asker: progress::asker() },
+            |_| {},
+        )
+        .await?;
     match ended {
         Progress::Done(applied) if options.json => render::json(&applied),
         Progress::Done(applied) => {
-            for change in &applied.changes {
-                let sign = match change.kind {
-                    ChangeKind::Add => '+',
-                    ChangeKind::Change => '~',
-                    ChangeKind::Remove => '-',
-                    ChangeKind::Keep => ' ',
-                };
-                render::print(&format!("{sign} {:<24} {}\n", change.subject, change.detail));
-            }
+            show_changes(&applied);
         }
         Progress::Failed { fault } => return Err(fault.into()),
         _ => {}
     }
     Ok(Exit::Ok)
+}
+
+/// The differences, one a line.
+pub(crate) fn show_changes(applied: &Applied) {
+    for change in &applied.changes {
+        let sign = match change.kind {
+            ChangeKind::Add => '+',
+            ChangeKind::Change => '~',
+            ChangeKind::Remove => '-',
+            ChangeKind::Keep => ' ',
+        };
+        render::print(&format!("{sign} {:<24} {}\n", change.subject, change.detail));
+    }
 }

@@ -146,6 +146,14 @@ async fn serve(
     Ok(())
 }
 
+/// The databases of a site that are backed up before a migration.
+pub(crate) fn before_migration_items(site: &Site) -> impl Iterator<Item = &str> {
+    let items = site.backups.items.iter();
+    items
+        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some())
+        .map(|(name, _)| name.as_str())
+}
+
 /// Backs up the databases of a site right before a migration changes them: what a rollback of the data would go
 /// back to. Returns what was made, in words. A site that was never released has nothing to lose yet.
 pub(crate) async fn before_migration(
@@ -155,15 +163,10 @@ pub(crate) async fn before_migration(
 ) -> Result<Vec<String>, Fault> {
     let chosen =
         Chosen { name: site.name.clone(), project: project.to_path_buf(), site: site.clone() };
-    let declared = site
-        .backups
-        .items
-        .iter()
-        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some());
     let (to, mut from) = mpsc::unbounded_channel();
     tokio::spawn(async move { while from.recv().await.is_some() {} });
     let mut made = Vec::new();
-    for (item, _) in declared {
+    for item in before_migration_items(site) {
         let action = Action::Take { reason: "before-migration".to_owned() };
         let report =
             perform(platform, &chosen, item, action, true, &to).await.map_err(|fault| {

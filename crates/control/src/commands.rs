@@ -27,6 +27,8 @@ pub(crate) struct Surroundings<'a> {
     pub environment: &'a [(String, String)],
     /// As whom.
     pub user: Option<&'a User>,
+    /// Standard input: nothing, or an empty file that is locked as long as anything of it lives.
+    pub input: Option<std::fs::File>,
 }
 
 /// The argv of a command, our own names replaced.
@@ -69,6 +71,8 @@ pub(crate) async fn run(
     let shown = argv.join(" ");
     let failed = |cause: String| Fault::new(code, format!("`{shown}` failed")).because(cause);
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
+    let input = around.input.as_ref().and_then(|file| file.try_clone().ok());
+    let input = input.map_or_else(Stdio::null, Stdio::from);
     let mut command = tokio::process::Command::new(program);
     command
         .args(arguments)
@@ -76,7 +80,7 @@ pub(crate) async fn run(
         .env_clear()
         .envs(around.environment.iter().cloned());
     command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -88,7 +92,8 @@ pub(crate) async fn run(
         failed(format!("`{program}` could not be started: {error}"))
             .next(format!("check that `{program}` is installed and in PATH"))
     })?;
-    let group = child.id();
+    // Also when this work is dropped: what the command started must not outlive a deployment.
+    let group = Group(child.id());
     let (sender, mut receiver) = mpsc::unbounded_channel();
     pump(child.stdout.take(), &sender);
     pump(child.stderr.take(), &sender);
@@ -109,19 +114,35 @@ pub(crate) async fn run(
     };
     let ended = tokio::time::timeout(LIMIT, work).await;
     let cause = match ended {
-        Ok(Ok(status)) if status.success() => return Ok(()),
+        Ok(Ok(status)) if status.success() => {
+            group.leave();
+            return Ok(());
+        }
         Ok(Ok(status)) => format!("it ended with {status}"),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => {
-            if let Some(group) = group {
-                seaworthy_sys::process::kill_group(group);
-            }
-            format!("it did not end within {} minutes", LIMIT.as_secs() / 60)
-        }
+        Err(_) => format!("it did not end within {} minutes", LIMIT.as_secs() / 60),
     };
     let mut fault = failed(cause);
     fault.evidence = tail.into();
     Err(fault)
+}
+
+/// The process group of a command; ended when this is dropped.
+struct Group(Option<u32>);
+
+impl Group {
+    /// The command ended well: what it left running on purpose stays.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            seaworthy_sys::process::kill_group(group);
+        }
+    }
 }
 
 fn pump(
@@ -162,6 +183,7 @@ mod tests {
             dir: Path::new("/"),
             environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             user: None,
+            input: None,
         };
         let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);
         let fault = run(&argv, &around, Code::BuildFailed, &sender).await.unwrap_err();

@@ -6,6 +6,7 @@
 //! that was rejected is not tried again. Not here: how any of it is done; `reconcile` performs it.
 
 use seaworthy_base::{InstanceId, ServiceName, SiteName};
+use seaworthy_release::{Side, View, Want};
 
 /// A service as it should run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +15,33 @@ pub(crate) struct Wanted {
     pub site: SiteName,
     /// Its name.
     pub service: ServiceName,
-    /// How many instances.
-    pub count: u16,
-    /// Hash of the specification that each of them should run.
-    pub hash: String,
-    /// Whether everything it starts after is ready.
-    pub may_start: bool,
-    /// A hash that failed and is not to be launched as a replacement.
-    pub rejected: Option<String>,
+    /// What of it.
+    pub how: How,
+}
+
+/// What of a service should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum How {
+    /// One specification; what runs another one is replaced, one instance after another.
+    Steady {
+        /// How many instances.
+        count: u16,
+        /// Hash of the specification that each of them should run.
+        hash: String,
+        /// Whether everything it starts after is ready.
+        may_start: bool,
+        /// A hash that failed and is not to be launched as a replacement.
+        rejected: Option<String>,
+    },
+    /// Two of them side by side, each by its hash and whether everything it starts after is ready.
+    Rollout {
+        /// Where the rollout is.
+        view: View,
+        /// The old one.
+        now: Option<(String, bool)>,
+        /// The new one.
+        next: Option<(String, bool)>,
+    },
 }
 
 /// An instance as it was last seen.
@@ -50,8 +70,8 @@ pub(crate) struct Seen {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Start a new generation in this slot.
-    Launch(SiteName, ServiceName, u16),
+    /// Start a new generation in this slot, with the specification of this hash.
+    Launch(SiteName, ServiceName, u16, String),
     /// Take it out of rotation.
     Drain(InstanceId),
     /// End it.
@@ -73,39 +93,77 @@ pub(crate) fn decide(wanted: &[Wanted], seen: &[Seen]) -> Vec<Action> {
             if instance.drained && !instance.stopping {
                 actions.push(Action::Stop(instance.id.clone()));
             }
-        } else if !wanted.iter().any(|service| service.holds(&instance.id)) {
+        } else if !wanted.iter().any(|service| service.decides(&instance.id)) {
             actions.push(Action::Drain(instance.id.clone()));
         }
     }
     for service in wanted {
-        decide_service(service, seen, &mut actions);
+        let own: Vec<&Seen> = seen
+            .iter()
+            .filter(|one| one.alive && !one.draining && service.decides(&one.id))
+            .collect();
+        match &service.how {
+            How::Steady { count, hash, may_start, rejected } => {
+                let steady = Steady {
+                    count: *count,
+                    hash,
+                    may_start: *may_start,
+                    rejected: rejected.as_deref(),
+                };
+                decide_steady(service, &steady, &own, &mut actions);
+            }
+            How::Rollout { view, now, next } => {
+                for (side, hash) in [(Side::Now, now), (Side::Next, next)] {
+                    if let Some((hash, may_start)) = hash {
+                        let side = OneSide { view, side, hash, may_start: *may_start };
+                        decide_side(service, &side, &own, &mut actions);
+                    }
+                }
+                let known = |one: &&&Seen| {
+                    [now, next].into_iter().flatten().any(|(hash, _)| *hash == one.hash)
+                };
+                let foreign = own.iter().filter(|one| !known(one));
+                actions.extend(foreign.map(|one| Action::Drain(one.id.clone())));
+            }
+        }
     }
     actions
 }
 
 impl Wanted {
-    fn holds(&self, id: &InstanceId) -> bool {
-        self.site == id.site && self.service == id.service && id.slot < self.count
+    fn decides(&self, id: &InstanceId) -> bool {
+        self.site == id.site && self.service == id.service
+    }
+
+    fn launch(&self, slot: u16, hash: &str) -> Action {
+        Action::Launch(self.site.clone(), self.service.clone(), slot, hash.to_owned())
     }
 }
 
-fn decide_service(service: &Wanted, seen: &[Seen], actions: &mut Vec<Action>) {
-    let in_slot = |slot: u16| -> Vec<&Seen> {
-        let mut all: Vec<&Seen> = seen
-            .iter()
-            .filter(|one| {
-                one.alive && !one.draining && service.holds(&one.id) && one.id.slot == slot
-            })
-            .collect();
-        all.sort_by_key(|one| one.id.generation);
-        all
-    };
-    let mut replacing = (0..service.count).any(|slot| in_slot(slot).len() > 1);
-    for slot in 0..service.count {
-        let instances = in_slot(slot);
+/// The instances of a slot, the oldest first.
+fn in_slot<'a>(own: &[&'a Seen], slot: u16) -> Vec<&'a Seen> {
+    let mut all: Vec<&Seen> = own.iter().copied().filter(|one| one.id.slot == slot).collect();
+    all.sort_by_key(|one| one.id.generation);
+    all
+}
+
+/// [`How::Steady`], borrowed.
+struct Steady<'a> {
+    count: u16,
+    hash: &'a str,
+    may_start: bool,
+    rejected: Option<&'a str>,
+}
+
+fn decide_steady(service: &Wanted, steady: &Steady<'_>, own: &[&Seen], actions: &mut Vec<Action>) {
+    let surplus = own.iter().filter(|one| one.id.slot >= steady.count);
+    actions.extend(surplus.map(|one| Action::Drain(one.id.clone())));
+    let mut replacing = (0..steady.count).any(|slot| in_slot(own, slot).len() > 1);
+    for slot in 0..steady.count {
+        let instances = in_slot(own, slot);
         let Some(newest) = instances.last() else {
-            if service.may_start {
-                actions.push(Action::Launch(service.site.clone(), service.service.clone(), slot));
+            if steady.may_start {
+                actions.push(service.launch(slot, steady.hash));
             }
             continue;
         };
@@ -114,17 +172,44 @@ fn decide_service(service: &Wanted, seen: &[Seen], actions: &mut Vec<Action>) {
             actions.push(Action::Reject(newest.id.clone()));
         } else if !older.is_empty() && newest.ready {
             actions.extend(older.iter().map(|one| Action::Drain(one.id.clone())));
-        } else if older.is_empty() && service.replaces(newest) && !replacing {
+        } else if older.is_empty() && steady.replaces(newest) && !replacing {
             replacing = true;
-            actions.push(Action::Launch(service.site.clone(), service.service.clone(), slot));
+            actions.push(service.launch(slot, steady.hash));
         }
     }
 }
 
-impl Wanted {
+impl Steady<'_> {
     fn replaces(&self, newest: &Seen) -> bool {
-        let outdated = newest.hash != self.hash && self.rejected.as_ref() != Some(&self.hash);
+        let outdated = newest.hash != self.hash && self.rejected != Some(self.hash);
         outdated || (newest.wants_replacement && newest.ready)
+    }
+}
+
+/// One of the two releases of a rollout.
+struct OneSide<'a> {
+    view: &'a View,
+    side: Side,
+    hash: &'a str,
+    may_start: bool,
+}
+
+fn decide_side(service: &Wanted, side: &OneSide<'_>, own: &[&Seen], actions: &mut Vec<Action>) {
+    let own: Vec<&Seen> = own.iter().copied().filter(|one| one.hash == side.hash).collect();
+    let most = own.iter().map(|one| one.id.slot + 1).max().unwrap_or(0);
+    for slot in 0..most.max(side.view.now).max(side.view.next) {
+        let instances = in_slot(&own, slot);
+        match (side.view.want(side.side, slot), instances.last()) {
+            (Want::Nothing, _) => {
+                actions.extend(instances.iter().map(|one| Action::Drain(one.id.clone())));
+            }
+            (Want::Run, None) if side.may_start => actions.push(service.launch(slot, side.hash)),
+            (_, Some(newest)) if newest.ready => {
+                let older = &instances[..instances.len() - 1];
+                actions.extend(older.iter().map(|one| Action::Drain(one.id.clone())));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -52,6 +52,9 @@ pub(crate) struct EdgeRecord {
     pub number: u32,
     /// Socket cookies by address: only these sockets are taken back.
     pub cookies: BTreeMap<SocketAddr, u64>,
+    /// Numbers of older edges that still finish.
+    #[serde(default)]
+    pub draining: Vec<u32>,
 }
 
 /// A listening socket that we hold.
@@ -66,8 +69,8 @@ struct Held {
 pub(crate) struct Edge {
     options: EdgeOptions,
     link: Option<Link>,
-    /// Older edges that still finish.
-    draining: Vec<Link>,
+    /// Older edges that still finish, by number.
+    draining: Vec<(u32, Link)>,
     number: u32,
     listeners: BTreeMap<SocketAddr, Held>,
     version: u64,
@@ -98,11 +101,12 @@ impl Edge {
     /// Returns whether there was one.
     pub(crate) async fn adopt(&mut self, record: &EdgeRecord) -> bool {
         self.number = record.number;
-        let socket = self.options.layout.edge_socket(record.number);
-        let ended = Arc::clone(&self.ended);
-        let connecting =
-            tokio::task::spawn_blocking(move || Link::connect(&socket, GREETING, ended));
-        let Ok(Ok(link)) = connecting.await else { return false };
+        for number in &record.draining {
+            // What they still have with instances must be known before one is stopped.
+            let link = self.find(*number).await;
+            self.draining.extend(link.map(|link| (*number, link)));
+        }
+        let Some(link) = self.find(record.number).await else { return false };
         if let Ok((Reply::Listeners { listeners }, fds)) =
             link.ask(Request::Listeners, Vec::new()).await
         {
@@ -115,6 +119,15 @@ impl Edge {
         }
         self.link = Some(link);
         true
+    }
+
+    /// The link to an edge that runs.
+    async fn find(&self, number: u32) -> Option<Link> {
+        let socket = self.options.layout.edge_socket(number);
+        let ended = Arc::clone(&self.ended);
+        let connecting =
+            tokio::task::spawn_blocking(move || Link::connect(&socket, GREETING, ended));
+        connecting.await.ok()?.ok()
     }
 
     fn take_back(&mut self, listener: &Listener, fd: OwnedFd, record: &EdgeRecord) {
@@ -138,6 +151,7 @@ impl Edge {
             |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
         EdgeRecord {
             number: self.number,
+            draining: self.draining.iter().map(|(number, _)| *number).collect(),
             cookies: self
                 .listeners
                 .iter()
@@ -161,13 +175,18 @@ impl Edge {
         let living = |link: &&Link| !link.is_dead();
         (
             self.link.as_ref().filter(living).map(|link| link.pid),
-            self.draining.iter().filter(living).map(|link| link.pid).collect(),
+            self.draining
+                .iter()
+                .map(|(_, link)| link)
+                .filter(living)
+                .map(|link| link.pid)
+                .collect(),
         )
     }
 
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
     pub(crate) async fn ensure(&mut self) -> Result<bool, Fault> {
-        self.draining.retain(|link| !link.is_dead());
+        self.draining.retain(|(_, link)| !link.is_dead());
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
@@ -181,6 +200,7 @@ impl Edge {
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
     pub(crate) async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
+        let before = self.number;
         let link = self.start().await?;
         self.introduce(&link).await.map_err(|error| {
             edge_fault("a new edge process did not take its configuration", &error)
@@ -190,7 +210,7 @@ impl Edge {
             old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
                 edge_fault("the old edge process did not begin to drain", &error)
             })?;
-            self.draining.push(old);
+            self.draining.push((before, old));
         }
         Ok(())
     }
@@ -290,7 +310,8 @@ impl Edge {
             return Ok(false);
         }
         self.endpoints = Endpoints { version: self.next_version(), services };
-        for link in self.link.iter().chain(&self.draining).filter(|link| !link.is_dead()) {
+        let older = self.draining.iter().map(|(_, link)| link);
+        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
         Ok(true)
@@ -303,7 +324,7 @@ impl Edge {
             return None;
         };
         let mut status = *status;
-        for old in self.draining.iter().filter(|link| !link.is_dead()) {
+        for (_, old) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
             let Ok((Reply::Status(more), _)) = old.ask(Request::Status, Vec::new()).await else {
                 continue;
             };
@@ -311,6 +332,11 @@ impl Edge {
                 let entry = status.instances.entry(instance).or_default();
                 entry.in_flight += load.in_flight;
                 entry.pooled += load.pooled;
+                entry.tunnels += load.tunnels;
+                entry.answered += load.answered;
+                entry.errors += load.errors;
+                entry.times.resize(load.times.len().max(entry.times.len()), 0);
+                entry.times.iter_mut().zip(load.times).for_each(|(sum, one)| *sum += one);
             }
         }
         Some(status)
@@ -323,7 +349,7 @@ impl Edge {
             let failed = |error| edge_fault("the edge did not answer", &error);
             replies.push(link.ask(request.clone(), Vec::new()).await.map_err(failed)?.0);
         }
-        for link in self.draining.iter().filter(|link| !link.is_dead()) {
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
             let answer = link.ask(request.clone(), Vec::new()).await;
             replies.extend(answer.ok().map(|(reply, _)| reply));
         }
@@ -333,7 +359,8 @@ impl Edge {
     /// Ends the edge: what is under way gets `patience`.
     pub(crate) async fn stop(&mut self, patience: Duration) {
         let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(0);
-        for link in self.link.take().into_iter().chain(self.draining.drain(..)) {
+        let older = self.draining.drain(..).map(|(_, link)| link);
+        for link in self.link.take().into_iter().chain(older) {
             let pid = link.pid;
             let asked = link.ask(Request::Drain { deadline_ms }, Vec::new()).await;
             let waiting = tokio::task::spawn_blocking(move || processes::wait_for_end(pid));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use seaworthy_api::Layout;
-use seaworthy_base::ReleaseId;
+use seaworthy_base::{ReleaseId, ServiceName};
 use seaworthy_edge::model::{Action, Endpoint, EndpointState, HeaderRules, Route, Settings, Site};
 use seaworthy_manifest::site::{self, RouteAction, ServiceKind};
 use seaworthy_runtime::model::{Phase, Status};
@@ -20,20 +20,29 @@ pub(crate) fn site(
     https_port: Option<u16>,
 ) -> Site {
     Site {
+        candidate: None,
+        gate: None,
         name: site.name.to_string(),
         hosts: hosts(site),
         redirect_hosts: site.redirect_domains.clone(),
         https_port: if site.tls == site::Tls::Off { None } else { https_port },
         trusted_proxies: site.listen.trusted_proxies.clone(),
+        routes: routes(site, release, layout, |_| false),
         identity: site.identity.clone(),
         connections_per_address: site.listen.connections_per_address,
         proxy_protocol: site.listen.proxy_protocol.clone(),
-        routes: site
-            .routes
-            .iter()
-            .filter_map(|route| one_route(site, route, release, layout))
-            .collect(),
     }
+}
+
+/// Its routes; services that `tried` names are reached where they are tried.
+pub(crate) fn routes(
+    site: &site::Site,
+    release: ReleaseId,
+    layout: &Layout,
+    tried: impl Fn(&ServiceName) -> bool,
+) -> Vec<Route> {
+    let each = site.routes.iter();
+    each.filter_map(|route| one_route(site, route, release, layout, &tried)).collect()
 }
 
 /// The names a site answers to.
@@ -63,32 +72,33 @@ fn one_route(
     route: &site::Route,
     release: ReleaseId,
     layout: &Layout,
+    tried: &impl Fn(&ServiceName) -> bool,
 ) -> Option<Route> {
-    let action =
-        match &route.action {
-            RouteAction::Service { service, port } => {
-                let target = site.services.get(service)?;
-                match &target.kind {
-                    ServiceKind::Static { spa, cache_control, .. } => Action::Static {
-                        root: layout.public(&site.name, release).join(service.as_str()),
-                        spa: *spa,
-                        cache_control: cache_control.clone(),
-                    },
-                    ServiceKind::Process(_) | ServiceKind::Upstreams(_) => Action::Proxy(
-                        service_key(&site.name.to_string(), service.as_str(), port.as_deref()),
-                    ),
+    let action = match &route.action {
+        RouteAction::Service { service, port } => {
+            let target = site.services.get(service)?;
+            match &target.kind {
+                ServiceKind::Static { spa, cache_control, .. } => Action::Static {
+                    root: layout.public(&site.name, release).join(service.as_str()),
+                    spa: *spa,
+                    cache_control: cache_control.clone(),
+                },
+                ServiceKind::Process(_) | ServiceKind::Upstreams(_) => {
+                    let key = service_key(site.name.as_str(), service.as_str(), port.as_deref());
+                    Action::Proxy(if tried(service) { key + TRIED } else { key })
                 }
             }
-            RouteAction::Block => Action::Block,
-            RouteAction::Redirect { to, status } => {
-                Action::Redirect { to: to.clone(), status: *status }
-            }
-            RouteAction::Respond { status, body, content_type } => Action::Respond {
-                status: *status,
-                body: body.clone(),
-                content_type: content_type.clone(),
-            },
-        };
+        }
+        RouteAction::Block => Action::Block,
+        RouteAction::Redirect { to, status } => {
+            Action::Redirect { to: to.clone(), status: *status }
+        }
+        RouteAction::Respond { status, body, content_type } => Action::Respond {
+            status: *status,
+            body: body.clone(),
+            content_type: content_type.clone(),
+        },
+    };
     let settings = &route.settings;
     Some(Route {
         path: route.path.clone(),
@@ -126,15 +136,58 @@ fn header_rules(rules: &site::HeaderRules) -> HeaderRules {
     }
 }
 
+/// What follows the key of a service where its new release is tried.
+const TRIED: &str = "~";
+
+/// Nobody listens there; it stands for an instance that has no address yet, so that requests wait for it.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// What an instance is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Everybody may be sent to it.
+    Serve,
+    /// Only who is to try it.
+    Candidate,
+    /// It finishes what it has.
+    Over,
+}
+
+/// An instance that is sure to come: requests wait for it.
+pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
+    Endpoint {
+        instance: format!("{site}/{service}"),
+        address: NOWHERE,
+        state: EndpointState::Starting,
+        host: None,
+    }
+}
+
+/// Where a service's new release is tried and nothing of it is ready, what serves stands in.
+pub(crate) fn stand_in(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &str, service: &str) {
+    let plain = service_key(site, service, None);
+    let named = format!("{plain}:");
+    let keys = all.keys().filter(|key| **key == plain || key.starts_with(&named));
+    let keys: Vec<String> = keys.filter(|key| !key.ends_with(TRIED)).cloned().collect();
+    for key in keys {
+        let tried = format!("{key}{TRIED}");
+        let ready = |one: &Endpoint| one.state == EndpointState::Ready;
+        if !all.get(&tried).is_some_and(|endpoints| endpoints.iter().any(ready)) {
+            let serving = all.get(&key).cloned().unwrap_or_default();
+            all.insert(tried, serving);
+        }
+    }
+}
+
 /// Adds the endpoints of one instance, under its service's key and under each of its named ports.
 pub(crate) fn add_instance(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
     status: &Status,
     ports: &[String],
-    draining: bool,
+    used: Use,
 ) {
     let state = match status.phase {
-        _ if draining => EndpointState::Draining,
+        _ if used == Use::Over => EndpointState::Draining,
         Phase::Stopping | Phase::Stopped => EndpointState::Draining,
         Phase::Ready => EndpointState::Ready,
         Phase::Starting | Phase::Unready | Phase::Backoff => EndpointState::Starting,
@@ -143,8 +196,6 @@ pub(crate) fn add_instance(
     if status.crash_loop && state == EndpointState::Starting {
         return;
     }
-    // Nobody listens there; it stands for an instance that has no address yet, so that requests wait for it.
-    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let first = ports.first().map_or("http", String::as_str);
     let address_of = |port: &str| status.listening.get(port).copied();
     let (site, service) = (status.id.site.as_str(), status.id.service.as_str());
@@ -154,7 +205,8 @@ pub(crate) fn add_instance(
         } else {
             state
         };
-        let address = address.unwrap_or(nowhere);
+        let address = address.unwrap_or(NOWHERE);
+        let key = if used == Use::Candidate { key + TRIED } else { key };
         all.entry(key).or_default().push(Endpoint {
             instance: status.id.to_string(),
             address,
@@ -171,11 +223,10 @@ pub(crate) fn add_instance(
 /// Adds servers that somebody else runs. A name that does not resolve now is left out and reported.
 pub(crate) fn add_upstreams(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
-    site: &str,
-    service: &str,
+    key: String,
     urls: &[String],
 ) -> Vec<String> {
-    let entry = all.entry(service_key(site, service, None)).or_default();
+    let entry = all.entry(key).or_default();
     let mut unresolved = Vec::new();
     for url in urls {
         let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();

@@ -2,9 +2,11 @@
 //!
 //! Invariant: reads only; a log that is missing or cut off makes the story shorter, never an error.
 
+mod access_log;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use seaworthy_api::model::{ExplainRequest, Explanation, VERSION};
@@ -29,8 +31,10 @@ pub(crate) async fn explain(
                 Fault::new(Code::NoSuchRequest, error.to_string())
                     .next("the id is in the `X-Request-Id` header and on error pages")
             })?;
-            let found =
-                tokio::task::spawn_blocking(move || find_line(&logs, parsed)).await.ok().flatten();
+            let found = tokio::task::spawn_blocking(move || access_log::find(&logs, parsed))
+                .await
+                .ok()
+                .flatten();
             let line = found.ok_or_else(|| {
                 Fault::new(
                     Code::NoSuchRequest,
@@ -46,24 +50,6 @@ pub(crate) async fn explain(
         }
         ExplainRequest::Instance(name) => about_instance(platform, name),
     }
-}
-
-/// The line of a request: newest files first, and a file that ended before the request began is skipped.
-fn find_line(logs: &Path, id: RequestId) -> Option<serde_json::Value> {
-    let needle = id.to_string();
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(logs).ok()?.flatten().map(|entry| entry.path()).collect();
-    files.sort_by_key(|path| {
-        std::cmp::Reverse(fs::metadata(path).and_then(|meta| meta.modified()).ok())
-    });
-    files.iter().filter(|path| path.extension().is_none_or(|end| end != "gz")).find_map(|path| {
-        let file = BufReader::new(fs::File::open(path).ok()?);
-        let line = file
-            .split(b'\n')
-            .map_while(Result::ok)
-            .find(|line| line.windows(needle.len()).any(|part| part == needle.as_bytes()))?;
-        serde_json::from_slice(&line).ok()
-    })
 }
 
 fn about_request(platform: &Arc<Platform>, id: RequestId, line: &serde_json::Value) -> Explanation {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault, InstanceId, ServiceName, SiteName, Timestamp};
 use seaworthy_manifest::site::ServiceKind;
+use seaworthy_release::Side;
 use seaworthy_runtime::driver::{self, ShimClient};
 use seaworthy_runtime::model::Status;
 use seaworthy_state::{InstanceRecord, InstanceState};
@@ -33,6 +34,7 @@ pub(crate) async fn launch(
     site: &SiteName,
     service: &ServiceName,
     slot: u16,
+    hash: &str,
 ) -> Result<InstanceId, Fault> {
     let generation =
         platform.store().next_generation(site, service).map_err(|error| store_fault(&error))?;
@@ -45,18 +47,19 @@ pub(crate) async fn launch(
             .ok_or_else(|| Fault::new(Code::NoSuchSite, format!("no site `{site}`")))?;
         let missing =
             || Fault::new(Code::NoSuchInstance, format!("no service `{service}` in site `{site}`"));
-        let description = state.applied.site.services.get(service).ok_or_else(missing)?;
+        let (side, applied, description) = state.described(service, hash).ok_or_else(missing)?;
         let ServiceKind::Process(process) = &description.kind else { return Err(missing()) };
         let user = match &process.user {
             Some(name) if platform.root => Some(users::existing(name)?),
             _ => state.user.clone(),
         };
-        let place = Place { layout: &platform.layout, site, release: state.applied.release };
-        let hash = state.applied.hashes.get(service).cloned().unwrap_or_default();
-        (
-            specs::build(&id, description, process, place, &state.values, user, hash),
-            state.applied.release,
-        )
+        let values = match (&state.rollout, side) {
+            (Some(rollout), Side::Next) => &rollout.values,
+            _ => &state.values,
+        };
+        let place = Place { layout: &platform.layout, site, release: applied.release };
+        let spec = specs::build(&id, description, process, place, values, user, hash.to_owned());
+        (spec, applied.release)
     };
     let record = InstanceRecord {
         id: id.clone(),

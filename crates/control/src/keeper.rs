@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use seaworthy_api::Layout;
 use seaworthy_base::Exit;
 
+use crate::upgrade;
+
 /// First pause after a quick death; doubles up to [`SLOWEST`].
 const QUICKEST: Duration = Duration::from_millis(50);
 /// Longest pause.
@@ -22,12 +24,16 @@ pub fn main(layout: &Layout, program: &std::path::Path) -> Exit {
     let mut pause = QUICKEST;
     loop {
         let started = Instant::now();
-        let mut command = Command::new(program);
+        let chosen = upgrade::program(layout, program);
+        let mut command = Command::new(&chosen);
         command.arg("control").arg("--state").arg(&layout.state).stdin(Stdio::null());
         command
             .env("SEAWORTHY_RUN", &layout.run)
             .env("SEAWORTHY_KEEPER", std::process::id().to_string());
         match command.status().map(|status| status.code()) {
+            Ok(code) if upgrade::on_probation(layout) => {
+                crate::say(&format!("a new build ended ({code:?}): the one before runs again"));
+            }
             Ok(Some(0)) => return Exit::Ok,
             Ok(Some(1)) if started.elapsed() < Duration::from_secs(5) => return Exit::UserFixable,
             Ok(code) => crate::say(&format!("control ended ({code:?}): starting it again")),

@@ -1,35 +1,39 @@
 //! The control process: decides and remembers what runs, and makes it true.
 //!
 //! The composition root. State (`seaworthy-state`) and manifests go in, instances (`seaworthy-runtime`) and the
-//! edge (`seaworthy-edge`) are what comes out; the flow of a change is `server` → `apply` → `release` →
+//! edge (`seaworthy-edge`) are what comes out; the flow of a change is `server` → `release` →
 //! `serve` (edge) and `reconcile` (`decide`, `instances`). Invariants: it may die at any moment and lose
 //! nothing; it parses nothing that comes from the internet and opens no connection outward; two controls
 //! never own one state folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
+use tokio::signal::unix::{SignalKind, signal};
 
-mod apply;
 mod backups;
+mod by_hand;
 mod ca;
 mod commands;
 mod counts;
+mod crash;
 mod decide;
 mod edge;
 mod edge_config;
 mod edge_link;
 mod explain;
 mod instances;
+mod jobs;
 pub mod keeper;
 mod lifecycle;
 mod listeners;
 mod old_logs;
 mod platform;
+pub mod probe;
 mod processes;
 mod reconcile;
 mod release;
@@ -37,12 +41,16 @@ mod serve;
 mod server;
 mod specs;
 mod status;
+mod upgrade;
 mod users;
 mod world;
 
 use platform::Platform;
 
 pub use edge_link::build_id;
+
+/// From the moment in which a control closes its socket to that in which the kernel frees its lock.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Says something in control's own log (standard error, which the keeper or systemd keeps).
 #[expect(clippy::print_stderr, reason = "the daemon's log is its standard error")]
@@ -76,51 +84,105 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
 /// The role: owns the state folder until it is told to end. `program` is our own executable.
 pub fn main(layout: Layout, program: PathBuf) -> Exit {
     seaworthy_sys::process::lower_memory_use();
-    match start(layout, program) {
-        Ok(()) => Exit::Ok,
-        Err(fault) => {
-            say(&fault.to_string());
-            Exit::UserFixable
+    loop {
+        match start(layout.clone(), program.clone()) {
+            Ok(End::Done) => return Exit::Ok,
+            Ok(End::Become(new)) => {
+                let error = upgrade::become_it(&layout, &new);
+                say(&format!("could not become {}: {error}; going on as before", new.display()));
+            }
+            Err(fault) => {
+                say(&fault.to_string());
+                return Exit::UserFixable;
+            }
         }
     }
 }
 
-fn start(layout: Layout, program: PathBuf) -> Result<(), Fault> {
+/// How a control process ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It was told to, or everything is down.
+    Done,
+    /// Another program goes on in this process.
+    Become(PathBuf),
+}
+
+fn start(layout: Layout, program: PathBuf) -> Result<End, Fault> {
     prepare_folders(&layout)?;
-    let lock = Lock::try_acquire(&layout.control_lock()).map_err(|error| {
-        release::disk_fault(format!("could not lock `{}`", layout.control_lock().display()), &error)
-    })?;
-    let Some(_lock) = lock else {
-        return Err(Fault::new(
-            Code::ControlRunning,
-            format!("another control process owns `{}`", layout.state.display()),
-        )
-        .next("seaworthy status"));
-    };
+    let _lock = take_over(&layout)?;
+    upgrade::settle(&layout, &program)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build();
     let runtime = runtime.map_err(|error| {
         Fault::new(Code::Internal, "could not start the runtime").because(error.to_string())
     })?;
     let platform = Arc::new(Platform::open(layout, program)?);
-    runtime.block_on(run(platform))
+    let end = runtime.block_on(run(platform));
+    // Threads that wait for shims must not hold up what comes next.
+    runtime.shutdown_background();
+    end
 }
 
-async fn run(platform: Arc<Platform>) -> Result<(), Fault> {
+/// Takes the state folder's lock. One that is about to end serves its socket to the last moment and is
+/// waited for; one that goes on is not.
+fn take_over(layout: &Layout) -> Result<Lock, Fault> {
+    let file = layout.control_lock();
+    let begun = Instant::now();
+    loop {
+        let lock = Lock::try_acquire(&file).map_err(|error| {
+            release::disk_fault(format!("could not lock `{}`", file.display()), &error)
+        })?;
+        if let Some(lock) = lock {
+            return Ok(lock);
+        }
+        let answers = std::os::unix::net::UnixStream::connect(layout.control_socket()).is_ok();
+        if answers || begun.elapsed() > HANDOVER {
+            return Err(Fault::new(
+                Code::ControlRunning,
+                format!("another control process owns `{}`", layout.state.display()),
+            )
+            .next("seaworthy status"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     let socket = platform.layout.control_socket();
     lifecycle::resume(&platform).await?;
+    release::resume(&platform).await;
     reconcile::pass(&platform).await;
+    upgrade::confirm(&platform).await?;
     let listener = server::bind(&socket).map_err(|error| {
         release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)
     })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
+    tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
-    platform.ending.notified().await;
-    // Lets the answer to `down` go out.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let told = |kind| {
+        signal(kind).map_err(|error| {
+            Fault::new(Code::Internal, "could not wait for signals").because(error.to_string())
+        })
+    };
+    let (mut terminate, mut interrupt) =
+        (told(SignalKind::terminate())?, told(SignalKind::interrupt())?);
+    let mut end = End::Done;
+    tokio::select! {
+        () = platform.ending.notified() => {
+            // Lets the answer to `down` go out.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Sites are ended by `down` only: edge and instances go on, and the next control adopts them.
+        new = platform.next_program.notified_path() => {
+            say(&format!("becoming {}", new.display()));
+            end = End::Become(new);
+        }
+        _ = terminate.recv() => say("told to end: what is served goes on"),
+        _ = interrupt.recv() => say("told to end: what is served goes on"),
+    }
     serving.abort();
-    std::fs::remove_file(&socket).ok();
-    Ok(())
+    Ok(end)
 }

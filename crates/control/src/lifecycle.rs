@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use seaworthy_base::{Code, Fault, InstanceId, SiteName};
 use seaworthy_state::Desired;
 
-use crate::apply;
 use crate::edge::EdgeRecord;
 use crate::instances;
 use crate::platform::Platform;
+use crate::release;
 use crate::serve;
 use crate::users;
-use crate::world::{Applied, SiteState};
+use crate::world::{Applied, More, Rollout, SiteState};
 
 /// A `down` waits this long for programs to end; their own grace is shorter unless the manifest says otherwise.
 const DOWN_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -27,14 +27,20 @@ pub(crate) async fn down(
     platform: &Arc<Platform>,
     site: Option<&str>,
 ) -> Result<Vec<String>, Fault> {
-    let _no_apply = platform.applying.lock().await;
+    if platform.world().closing {
+        return Err(ending());
+    }
     let names = chosen(platform, site)?;
+    let mut turns = Vec::new();
     for name in &names {
-        apply::keep_refused(platform, name, None);
+        turns.push(take_from(platform, name).await?);
+        release::keep_refused(platform, name, None);
         if let Some(state) = platform.world().sites.get_mut(name) {
             state.running = false;
+            state.rollout = None;
         }
-        apply::record(platform, name, "")?;
+        release::record(platform, name)?;
+        platform.audit("control", "down", name.as_str(), "");
     }
     serve::publish(platform).await?;
     platform.changed();
@@ -53,6 +59,20 @@ pub(crate) async fn down(
         platform.ending.notify_one();
     }
     Ok(names.iter().map(ToString::to_string).collect())
+}
+
+/// The turn of a site; a deployment that goes on is stopped first.
+async fn take_from(platform: &Arc<Platform>, name: &SiteName) -> Result<release::Turn, Fault> {
+    platform.turns.say(name, release::Word::Abort("`seaworthy down`".to_owned()));
+    let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+    release::take_turn(platform, name, "`seaworthy down`", false, &release::Reporter(sender)).await
+}
+
+/// The answer of a control that ends.
+pub(crate) fn ending() -> Fault {
+    Fault::new(Code::ControlEnding, "the control process is about to end")
+        .because("`seaworthy down` was asked of it")
+        .next("try again")
 }
 
 fn under_systemd() -> bool {
@@ -167,7 +187,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         let running = record.desired == Desired::Running;
         any |= running;
         let (values, faults) =
-            match apply::resolve_secrets(platform, &record.project, &applied.site) {
+            match release::resolve_secrets(platform, &record.project, &applied.site) {
                 Ok((values, _)) => (values, Vec::new()),
                 Err(fault) => (specs_values(), vec![fault]),
             };
@@ -175,7 +195,15 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
             .root
             .then(|| users::existing(&users::site_user_name(&record.name)).ok())
             .flatten();
+        let more: More = serde_json::from_str(&record.more).unwrap_or_default();
+        let rollout = more.rollout.map(|rollout| {
+            let found = release::resolve_secrets(platform, &record.project, &rollout.next.site);
+            Rollout { values: found.map(|(values, _)| values).unwrap_or_default(), ..rollout }
+        });
         let state = SiteState {
+            rollout,
+            gate: more.gate,
+            scale: more.scale,
             id: record.id,
             project: record.project,
             applied,

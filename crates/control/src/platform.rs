@@ -11,12 +11,16 @@ use std::time::Instant;
 use rand::distr::{Alphanumeric, SampleString};
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault, Timestamp};
+use seaworthy_runtime::model::User;
 use seaworthy_secrets::vault::Vault;
 use seaworthy_state::{EventRecord, Store};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
 use crate::edge::{Edge, EdgeOptions};
+use crate::jobs::Running;
+use crate::release::Turns;
 use crate::users;
 use crate::world::World;
 
@@ -45,10 +49,18 @@ pub(crate) struct Platform {
     pub wake: Arc<Notify>,
     /// Counts changes, for those who wait for something to become true.
     pub changes: watch::Sender<u64>,
-    /// One apply at a time.
-    pub applying: tokio::sync::Mutex<()>,
+    /// One deployment of a site at a time.
+    pub turns: Turns,
+    /// Jobs that run.
+    pub jobs: Running,
+    /// Names this control process among all that ever were.
+    pub identity: String,
     /// Set when control is to end.
     pub ending: Notify,
+    /// As whom the edge runs, when we are root.
+    pub edge_user: Option<User>,
+    /// The program that this process is to become.
+    pub next_program: NextProgram,
     /// Guards that this host cannot give.
     pub guards: Vec<String>,
     store: Mutex<Store>,
@@ -88,6 +100,7 @@ impl Platform {
         };
         let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
+        let edge_user = user.clone();
         let options =
             EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
         let wake = Arc::new(Notify::new());
@@ -102,8 +115,12 @@ impl Platform {
             edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake))),
             wake,
             changes: watch::Sender::new(0),
-            applying: tokio::sync::Mutex::new(()),
+            turns: Turns::default(),
+            jobs: Running::default(),
+            identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
+            edge_user,
+            next_program: NextProgram::default(),
             guards,
             store: Mutex::new(store),
             world: Mutex::new(World::default()),
@@ -125,6 +142,23 @@ impl Platform {
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
         self.wake.notify_one();
+    }
+
+    /// Writes who did what; a store that cannot take it is said, and what was asked for is done all the same.
+    pub(crate) fn audit(&self, who: &str, action: &str, subject: &str, detail: &str) {
+        let entry = AuditEntry {
+            at: Timestamp::now(),
+            who: who.to_owned(),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let text = serde_json::to_string(&entry).unwrap_or_default();
+        if let Err(error) = self.store().append_audit(&text) {
+            crate::say(&format!(
+                "could not write the audit log ({who}: {action} {subject}): {error}"
+            ));
+        }
     }
 
     /// Writes an event; a store that cannot take it is said and survived.
@@ -150,6 +184,45 @@ impl Platform {
             crate::say(&format!("could not record an event ({kind}: {text}): {error}"));
         }
     }
+}
+
+/// A program that is to take over, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct NextProgram(watch::Sender<Option<PathBuf>>);
+
+impl NextProgram {
+    /// Names it.
+    pub(crate) fn set(&self, program: PathBuf) {
+        self.0.send_replace(Some(program));
+    }
+
+    /// Waits for it.
+    pub(crate) async fn notified_path(&self) -> PathBuf {
+        let mut named = self.0.subscribe();
+        loop {
+            if let Some(program) = &*named.borrow_and_update() {
+                return program.clone();
+            }
+            if named.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked.
+    pub who: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// More of it.
+    pub detail: String,
 }
 
 /// The key is made once and lives in the store (0600).

@@ -3,6 +3,7 @@
 //! Invariants: the edge is told of a draining instance before it is asked whether anything is left to it;
 //! one failure never stops the loop; nothing here waits for an instance.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,10 @@ async fn keep_edge(platform: &Arc<Platform>) {
         return;
     }
     let mut edge = platform.edge.lock().await;
+    // `down` may have ended it while we waited for our turn.
+    if platform.world().closing {
+        return;
+    }
     match edge.ensure().await {
         Ok(false) => {}
         Ok(true) => {
@@ -82,8 +87,8 @@ async fn keep_edge(platform: &Arc<Platform>) {
 
 async fn perform(platform: &Arc<Platform>, action: Action) -> bool {
     match action {
-        Action::Launch(site, service, slot) => {
-            if let Err(fault) = instances::launch(platform, &site, &service, slot).await {
+        Action::Launch(site, service, slot, hash) => {
+            if let Err(fault) = instances::launch(platform, &site, &service, slot, &hash).await {
                 crate::say(&fault.to_string());
                 platform.event(
                     Some(site.as_str()),
@@ -126,9 +131,10 @@ fn drain(platform: &Arc<Platform>, id: &InstanceId) {
 }
 
 /// Sends the endpoints when they changed, and learns which draining instances are done with.
-async fn tell_edge(platform: &Arc<Platform>) {
-    let services = platform.world().endpoints().services;
+pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let mut edge = platform.edge.lock().await;
+    // Read under the edge's lock: what is sent last is what is true last.
+    let services = platform.world().endpoints(platform.cores).services;
     let told = edge.point(services).await;
     if let Err(error) = &told {
         crate::say(&format!("the edge was not told where the instances are: {error}"));
@@ -142,10 +148,25 @@ async fn tell_edge(platform: &Arc<Platform>) {
     let status = edge.status().await;
     drop(edge);
     let mut world = platform.world();
+    // A site that goes down ends its sockets too, and so does a release that another one has to wait for;
+    // otherwise they go on for a while.
+    let hurried: BTreeSet<InstanceId> = world
+        .instances
+        .keys()
+        .filter(|id| {
+            let view = world.view(&id.site, &id.service, platform.cores);
+            view.is_some_and(|view| view.exclusive)
+                || world.sites.get(&id.site).is_none_or(|site| !site.running)
+        })
+        .cloned()
+        .collect();
     for (id, instance) in &mut world.instances {
         let Some(since) = instance.draining else { continue };
         let left = status.as_ref().and_then(|status| status.instances.get(&id.to_string()));
-        let idle = left.is_none_or(|load| load.in_flight == 0 && load.pooled == 0);
+        let idle = left.is_none_or(|load| {
+            let sockets = load.tunnels > 0 && !hurried.contains(id);
+            load.in_flight == 0 && load.pooled == 0 && !sockets
+        });
         instance.drained = idle || since.elapsed() > DRAIN_LIMIT;
     }
     if let Some(status) = status {

@@ -1,332 +1,297 @@
-//! A release: the project's files in a folder of their own, built and migrated once.
+//! Makes a manifest true: read, compare, build what is new, try it, switch, watch, or go back.
 //!
-//! Why a copy: what runs must not change under an editor, and going back needs what was there before.
-//! Invariants: a release is found again by the hash of its content, so that applying the same folder
-//! twice builds nothing; `seaworthy.toml` and files with secrets are no content; a failed build or
-//! migration leaves everything that runs as it is. Not here: which release is wanted, strategies.
+//! One way for `up`, `deploy` and `rollback`. Rooms: [`source`] (where files come from), [`prepare`] and
+//! [`plan`] (what can be refused or foreseen), [`flow`] (the steps, journaled by [`run`]), [`build`] with
+//! [`files`], [`gate`], [`watch`], [`settle`] (what is wanted, in the world and on the disk), [`back`]
+//! (rollback), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
+//! can be refused is refused before anything changes.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
-use std::path::{Component, Path, PathBuf};
+mod back;
+mod build;
+mod differences;
+mod error_lines;
+pub(crate) mod files;
+mod flow;
+mod gate;
+mod plan;
+mod prepare;
+mod prune;
+mod restore_point;
+mod resume;
+mod run;
+mod settle;
+mod source;
+mod turn;
+mod views;
+mod watch;
 
-use ignore::WalkBuilder;
-use seaworthy_base::{Code, Fault, ServiceName};
-use seaworthy_manifest::site::{Service, ServiceKind, Site};
-use seaworthy_runtime::model::User;
-use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-/// What a folder holds, by hash: as a whole, and for each service's own folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
-    /// SHA-256 over all files and the build commands, hex.
-    pub whole: String,
-    /// The same for the files below each service's `dir`.
-    pub services: BTreeMap<ServiceName, String>,
-    /// The files, relative to the project.
-    pub files: Vec<PathBuf>,
-}
+use seaworthy_api::model::{
+    Applied as Outcome, ApplyRequest, Asker, OrderRequest, Progress, RollbackRequest, Source,
+    VERSION,
+};
+use seaworthy_base::{Code, Fault, ReleaseId, SiteName, Timestamp};
+use seaworthy_manifest::site::Tls;
+use seaworthy_release::Deployment;
+use tokio::sync::mpsc::UnboundedSender;
 
-impl Fingerprint {
-    /// The first 32 bits, for the release's id.
-    pub(crate) fn short(&self) -> u32 {
-        u32::from_str_radix(self.whole.get(..8).unwrap_or("0"), 16).unwrap_or(0)
+use crate::platform::Platform;
+use crate::world::Refused;
+use prepare::Prepared;
+use run::Run;
+
+pub(crate) use files::{disk_fault, hex};
+pub(crate) use prepare::resolve_secrets;
+pub(crate) use resume::resume;
+pub(crate) use settle::record;
+pub(crate) use turn::{Turn, Turns, Word, take as take_turn};
+pub(crate) use views::releases;
+
+/// Where progress goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter(pub UnboundedSender<Progress>);
+
+impl Reporter {
+    fn say(&self, progress: Progress) {
+        // Nobody may be reading any more; the work goes on.
+        self.0.send(progress).ok();
+    }
+
+    fn step(&self, text: impl Into<String>) {
+        self.say(Progress::Step { text: text.into() });
+    }
+
+    fn warn(&self, fault: Fault) {
+        self.say(Progress::Warning { fault });
     }
 }
 
-/// Reads the project's files (those that `.gitignore` does not leave out) and hashes them.
-pub(crate) fn fingerprint(project: &Path, site: &Site) -> Result<Fingerprint, Fault> {
-    let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
-        Fault::new(Code::FileMissing, format!("could not read `{}`", path.display()))
-            .because(error.to_string())
-            .next("check that the file exists and that this user may read it")
+/// Applies a project's files; the last thing reported is `Done` or `Failed`.
+pub(crate) async fn apply(platform: &Arc<Platform>, request: ApplyRequest, report: &Reporter) {
+    let begun = Instant::now();
+    tell(begun, attempt(platform, &request, report).await, report);
+}
+
+/// Goes back to an earlier release.
+pub(crate) async fn rollback(
+    platform: &Arc<Platform>,
+    request: RollbackRequest,
+    report: &Reporter,
+) {
+    let begun = Instant::now();
+    tell(begun, go_back(platform, &request, report).await, report);
+}
+
+fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
+    match result {
+        Ok(mut outcome) => {
+            outcome.took_ms = begun.elapsed().as_millis() as u64;
+            report.say(Progress::Done(outcome));
+        }
+        Err(fault) => report.say(Progress::Failed { fault }),
+    }
+}
+
+/// Says a word to the deployment of a site that goes on.
+pub(crate) fn order(platform: &Arc<Platform>, request: &OrderRequest) -> Result<String, Fault> {
+    let nothing = || {
+        let what = format!("no deployment of `{}` goes on", request.site);
+        Fault::new(Code::NoSuchRelease, what).next("seaworthy status")
     };
-    let files = content_files(project, site).map_err(|error| unreadable(project, &error))?;
-    let mut whole = Sha256::new();
-    let mut services: BTreeMap<ServiceName, Sha256> = BTreeMap::new();
-    for service in site.services.values() {
-        let commands = serde_json::to_vec(&(&service.dir, &service.build)).unwrap_or_default();
-        whole.update(&commands);
-        services.entry(service.name.clone()).or_default().update(&commands);
-    }
-    for file in &files {
-        let digest = hash_file(&project.join(file))
-            .map_err(|error| unreadable(&project.join(file), &error))?;
-        let entry = [file.as_os_str().as_encoded_bytes(), b"\0", &digest[..]].concat();
-        whole.update(&entry);
-        for service in site.services.values().filter(|service| below(file, &service.dir)) {
-            services.entry(service.name.clone()).or_default().update(&entry);
-        }
-    }
-    let services = services.into_iter().map(|(name, hash)| (name, hex(&hash.finalize()))).collect();
-    Ok(Fingerprint { whole: hex(&whole.finalize()), services, files })
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-fn below(file: &Path, dir: &str) -> bool {
-    let dir: PathBuf =
-        Path::new(dir).components().filter(|part| !matches!(part, Component::CurDir)).collect();
-    file.starts_with(dir)
-}
-
-fn content_files(project: &Path, site: &Site) -> Result<Vec<PathBuf>, ignore::Error> {
-    let secrets: Vec<&str> = [&site.secrets.file, &site.secrets.dir, &site.secrets.age]
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
-    let mut files = Vec::new();
-    for entry in
-        WalkBuilder::new(project).hidden(false).require_git(false).follow_links(false).build()
-    {
-        let entry = entry?;
-        let relative = entry.path().strip_prefix(project).unwrap_or(entry.path());
-        let skip = relative.components().any(|part| part.as_os_str() == ".git")
-            || relative == Path::new("seaworthy.toml")
-            || relative == Path::new(".env")
-            || secrets.iter().any(|secret| relative.starts_with(secret));
-        let file = entry.file_type().is_some_and(|kind| kind.is_file() || kind.is_symlink());
-        if file && !skip {
-            files.push(relative.to_path_buf());
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
-    let meta = fs::symlink_metadata(path)?;
-    let mut hash = Sha256::new();
-    hash.update([u8::from(meta.permissions().mode() & 0o111 != 0), u8::from(meta.is_symlink())]);
-    if meta.is_symlink() {
-        hash.update(fs::read_link(path)?.as_os_str().as_encoded_bytes());
-        return Ok(hash.finalize().into());
-    }
-    let (mut file, mut piece) = (fs::File::open(path)?, vec![0; 64 << 10]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hash.finalize().into()),
-            n => hash.update(&piece[..n]),
-        }
-    }
-}
-
-/// Copies the files into the release's final place; whatever an interrupted attempt left there goes first.
-pub(crate) fn copy(project: &Path, files: &[PathBuf], into: &Path) -> io::Result<()> {
-    if into.exists() {
-        fs::remove_dir_all(into)?;
-    }
-    fs::create_dir_all(into)?;
-    for file in files {
-        let (from, to) = (project.join(file), into.join(file));
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        if fs::symlink_metadata(&from)?.is_symlink() {
-            symlink(fs::read_link(&from)?, &to)?;
-        } else {
-            fs::copy(&from, &to)?;
-        }
-    }
-    Ok(())
-}
-
-/// Links every `shared` path of a service to its place in the site's data folder, which starts as a
-/// copy of what the project brings.
-pub(crate) fn link_shared(service: &Service, release: &Path, data: &Path) -> io::Result<()> {
-    for shared in &service.shared {
-        let inside = release.join(&service.dir).join(shared);
-        let outside = data.join("shared").join(&service.dir).join(shared);
-        if let Some(parent) = outside.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let brought = fs::symlink_metadata(&inside).is_ok();
-        if !outside.exists() && brought {
-            // Copied, not moved: the two may lie on different file systems.
-            copy_tree(&inside, &outside)?;
-        } else if !outside.exists() && Path::new(shared).extension().is_none() {
-            fs::create_dir_all(&outside)?;
-        }
-        if brought {
-            remove(&inside)?;
-        } else if let Some(parent) = inside.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        symlink(&outside, &inside)?;
-    }
-    Ok(())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(from)?;
-    if meta.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
-    }
-    if !meta.is_dir() {
-        return fs::copy(from, to).map(drop);
-    }
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        copy_tree(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
-}
-
-/// Copies what static services serve to where the edge may read it.
-pub(crate) fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), Fault> {
-    for service in site.services.values() {
-        let ServiceKind::Static { root, .. } = &service.kind else { continue };
-        let (from, to) =
-            (release.join(&service.dir).join(root), public.join(service.name.as_str()));
-        if !from.is_dir() {
-            return Err(Fault::new(
-                Code::FileMissing,
-                format!("the folder that service `{}` serves does not exist", service.name),
-            )
-            .because(format!(
-                "`static = \"{root}\"` names `{}`, and no build command made it",
-                Path::new(&service.dir).join(root).display()
-            ))
-            .next("check `static` and `build` of the service in seaworthy.toml"));
-        }
-        let result = (|| {
-            if to.exists() {
-                fs::remove_dir_all(&to)?;
-            }
-            copy_tree(&from, &to)?;
-            set_owner(public, None, 0o755, 0o644)
-        })();
-        result.map_err(|error| {
-            disk_fault(format!("could not publish the files of `{}`", service.name), &error)
-        })?;
-    }
-    Ok(())
-}
-
-/// Gives a tree to a user (or leaves the owner) and sets modes; a file keeps its execute bits.
-pub(crate) fn set_owner(
-    tree: &Path,
-    owner: Option<(u32, u32)>,
-    dir_mode: u32,
-    file_mode: u32,
-) -> io::Result<()> {
-    let meta = fs::symlink_metadata(tree)?;
-    if let Some((uid, gid)) = owner {
-        lchown(tree, Some(uid), Some(gid))?;
-    }
-    if meta.is_symlink() {
-        return Ok(());
-    }
-    let execute = meta.permissions().mode() & 0o111;
-    let mode = if meta.is_dir() { dir_mode } else { file_mode | (execute & (file_mode >> 2)) };
-    fs::set_permissions(tree, fs::Permissions::from_mode(mode))?;
-    if meta.is_dir() {
-        for entry in fs::read_dir(tree)? {
-            set_owner(&entry?.path(), owner, dir_mode, file_mode)?;
-        }
-    }
-    Ok(())
-}
-
-/// A release that is being built belongs to the site's user, a built one to us: the site may read it.
-pub(crate) fn hand_over(release: &Path, user: Option<&User>, built: bool) -> io::Result<()> {
-    match user {
-        Some(user) if built => set_owner(release, Some((0, user.gid)), 0o750, 0o640),
-        Some(user) => set_owner(release, Some((user.uid, user.gid)), 0o750, 0o640),
-        None => Ok(()),
-    }
-}
-
-/// An I/O error on our own folders, told apart from a full disk.
-pub(crate) fn disk_fault(what: String, error: &io::Error) -> Fault {
-    let code = if error.kind() == io::ErrorKind::StorageFull {
-        Code::DiskFull
-    } else {
-        Code::StateUnwritable
+    let name: SiteName = request.site.parse().map_err(|_| nothing())?;
+    let word = match request.word.as_str() {
+        "promote" => Word::Promote,
+        _ => Word::Abort(request.asker.who.clone()),
     };
-    Fault::new(code, what).because(error.to_string()).next("df -h   (shows which disk is full)")
+    if !platform.turns.say(&name, word) {
+        return Err(nothing());
+    }
+    platform.audit(&request.asker.who, &request.word, name.as_str(), "");
+    Ok(name.to_string())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn project(text: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Site) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
+async fn attempt(
+    platform: &Arc<Platform>,
+    request: &ApplyRequest,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let source = request.deploy.as_ref().map(|options| options.source.clone()).unwrap_or_default();
+    let (layout, from) = (platform.layout.clone(), request.project.clone());
+    let opened = tokio::task::spawn_blocking(move || source::open(&layout, &from, &source)).await;
+    let files = opened.map_err(|error| Fault::new(Code::Internal, error.to_string()))??;
+    let site = seaworthy_manifest::load(&files.dir).map_err(|problems| problems.to_fault())?;
+    let name = site.name.clone();
+    let project = project_of(platform, request, &name)?;
+    prepare::refuse_conflicts(platform, &project, &site)?;
+    let verb = if request.deploy.is_some() { "deploy" } else { "up" };
+    let options = request.deploy.as_ref();
+    let ready = |report: &Reporter| {
+        prepare::prepare(platform, &project, &files.dir, site.clone(), options, report)
+    };
+    if request.plan_only {
+        let prepared = ready(report)?;
+        return Ok(outcome(platform, &prepared, None).await);
+    }
+    let no_wait = options.is_some_and(|options| options.no_wait);
+    let turn = take_turn(platform, &name, &by(&request.asker), no_wait, report).await?;
+    let was_running = is_running(platform, &name);
+    let result = match ready(report) {
+        Ok(prepared) => {
+            carry_out(platform, turn, &prepared, verb, &files.words, &request.asker, report).await
         }
-        let site =
-            seaworthy_manifest::parse(text, Path::new("seaworthy.toml"), dir.path()).unwrap();
-        (dir, site)
+        Err(fault) => Err(fault),
+    };
+    remember(platform, &project, &name, verb, was_running, result.as_ref().err());
+    result
+}
+
+/// The folder that a site belongs to; one that came as an archive only has a place of its own.
+fn project_of(
+    platform: &Arc<Platform>,
+    request: &ApplyRequest,
+    name: &SiteName,
+) -> Result<PathBuf, Fault> {
+    let archive = request.deploy.as_ref().is_some_and(|one| matches!(one.source, Source::Tar(_)));
+    if !archive {
+        return Ok(request.project.clone());
     }
-
-    const TWO: &str = "site = \"x\"\ndomains = [\"x.localhost\"]\n[service.a]\ndir = \"a\"\nstatic = \".\"\n[service.b]\ndir = \"b\"\nstatic = \".\"\n[[route]]\npaths = [\"/*\"]\nto = \"a\"\n[[route]]\npaths = [\"/b/*\"]\nto = \"b\"\n";
-
-    #[test]
-    fn the_manifest_ignored_files_and_secrets_are_no_content() {
-        let (dir, site) = project(
-            TWO,
-            &[
-                ("a/1", "x"),
-                ("b/1", "y"),
-                (".gitignore", "skip\n"),
-                ("skip", "1"),
-                (".env", "A=1"),
-                ("seaworthy.toml", TWO),
-            ],
-        );
-        let before = fingerprint(dir.path(), &site).unwrap();
-        assert_eq!(before.files, [".gitignore", "a/1", "b/1"].map(PathBuf::from));
-        fs::write(dir.path().join("skip"), "2").unwrap();
-        fs::write(dir.path().join("seaworthy.toml"), "changed").unwrap();
-        assert_eq!(fingerprint(dir.path(), &site).unwrap(), before);
+    if let Some(site) = platform.world().sites.get(name) {
+        return Ok(site.project.clone());
     }
+    let own = platform.layout.state.join("sites").join(name.as_str()).join("project");
+    std::fs::create_dir_all(&own)
+        .map_err(|error| disk_fault(format!("could not make `{}`", own.display()), &error))?;
+    Ok(own)
+}
 
-    #[test]
-    fn a_change_in_one_folder_changes_only_the_services_in_it() {
-        let (dir, site) = project(TWO, &[("a/1", "x"), ("b/1", "y")]);
-        let before = fingerprint(dir.path(), &site).unwrap();
-        fs::write(dir.path().join("b/1"), "z").unwrap();
-        let after = fingerprint(dir.path(), &site).unwrap();
-        let (a, b): (ServiceName, ServiceName) = ("a".parse().unwrap(), "b".parse().unwrap());
-        assert_ne!(after.whole, before.whole);
-        assert_eq!(after.services[&a], before.services[&a]);
-        assert_ne!(after.services[&b], before.services[&b]);
+async fn go_back(
+    platform: &Arc<Platform>,
+    request: &RollbackRequest,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let unknown = || Fault::new(Code::NoSuchSite, format!("there is no site `{}`", request.site));
+    let name: SiteName = request.site.parse().map_err(|_| unknown())?;
+    let turn = take_turn(platform, &name, &by(&request.asker), false, report).await?;
+    let target = back::target(platform, &name, request)?;
+    let project = platform.world().sites.get(&name).map(|site| site.project.clone());
+    let project = project.ok_or_else(unknown)?;
+    back::announce(report, &target);
+    let prepared = prepare::again(platform, &project, target, report)?;
+    carry_out(platform, turn, &prepared, "rollback", "", &request.asker, report).await
+}
+
+/// Who asks, for those who have to wait.
+fn by(asker: &Asker) -> String {
+    if asker.who.is_empty() { "somebody".to_owned() } else { asker.who.clone() }
+}
+
+fn is_running(platform: &Arc<Platform>, name: &SiteName) -> bool {
+    platform.world().sites.get(name).is_some_and(|site| site.running)
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a deployment is, once")]
+async fn carry_out(
+    platform: &Arc<Platform>,
+    turn: Turn,
+    prepared: &Prepared,
+    verb: &str,
+    source: &str,
+    asker: &Asker,
+    report: &Reporter,
+) -> Result<Outcome, Fault> {
+    let name = &prepared.site.name;
+    let mut outcome = outcome(platform, prepared, None).await;
+    let from = platform.world().sites.get(name).map(|site| site.applied.release);
+    let record = Deployment {
+        number: 0,
+        site: name.clone(),
+        verb: verb.to_owned(),
+        source: source.to_owned(),
+        release: None,
+        from,
+        strategy: prepared.strategy,
+        owner: run::owner(platform, &by(asker), asker.process),
+        lease_until: Timestamp::now(),
+        began: Timestamp::now(),
+        steps: Vec::new(),
+        ending: None,
+        fault: None,
+        applied: String::new(),
+    };
+    let run = Run::open(platform, turn, record, report)?;
+    let subject = format!("{name} deployment {}", run.record().number);
+    platform.audit(&by(asker), verb, &subject, source);
+    let done = flow::go(&run, prepared).await;
+    let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+    platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);
+    outcome.release = Some(done?.to_string());
+    outcome.urls = crate::status::urls(platform, name).await;
+    Ok(outcome)
+}
+
+/// What is known before anything is done; complete but for the release.
+async fn outcome(
+    platform: &Arc<Platform>,
+    prepared: &Prepared,
+    release: Option<ReleaseId>,
+) -> Outcome {
+    let name = &prepared.site.name;
+    let built = build::find(platform, prepared).is_some();
+    let serving = platform.world().sites.get(name).map(|site| site.applied.release);
+    let plan = plan::plan(&platform.world(), prepared, built);
+    Outcome {
+        v: VERSION,
+        site: name.to_string(),
+        release: release.or(serving).map(|release| release.to_string()),
+        urls: crate::status::urls(platform, name).await,
+        ca: (prepared.site.tls == Tls::Internal).then(|| platform.layout.ca()),
+        changes: differences::differences(platform, prepared),
+        plan: Some(plan),
+        was_running: is_running(platform, name),
+        took_ms: 0,
     }
+}
 
-    #[test]
-    fn shared_paths_start_as_the_project_brings_them_and_outlive_the_release() {
-        let text = "site = \"x\"\ndomains = [\"x.localhost\"]\n[service.a]\nrun = \"true\"\nshared = [\"cfg\", \"uploads\"]\n[[route]]\npaths = [\"/*\"]\nto = \"a\"\n";
-        let (dir, site) = project(text, &[("cfg/a.yaml", "1")]);
-        let service = site.services.values().next().unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let data = root.path().join("data");
-        for release in ["r1", "r2"] {
-            let release = root.path().join(release);
-            let files = fingerprint(dir.path(), &site).unwrap().files;
-            copy(dir.path(), &files, &release).unwrap();
-            link_shared(service, &release, &data).unwrap();
-            fs::write(release.join("uploads").join("kept"), "1").unwrap();
+/// Keeps why a site is not what its folder says, for those who ask later. A first start that failed is
+/// not kept: its instances are there and say it themselves.
+fn remember(
+    platform: &Arc<Platform>,
+    project: &Path,
+    name: &SiteName,
+    verb: &str,
+    was_running: bool,
+    fault: Option<&Fault>,
+) {
+    let kept = was_running || !platform.world().sites.get(name).is_some_and(|site| site.running);
+    let refused = fault.filter(|_| kept).map(|fault| {
+        let what = format!("the last `{verb}` was not done: {}", fault.what);
+        let fault = Fault { what, ..fault.clone() };
+        Refused {
+            project: project.to_path_buf(),
+            fault: fault.next(format!("seaworthy {verb} {}", project.display())),
         }
-        fs::write(root.path().join("r1/cfg/a.yaml"), "edited").unwrap();
-        assert_eq!(fs::read_to_string(root.path().join("r2/cfg/a.yaml")).unwrap(), "edited");
+    });
+    if let Some(Refused { fault, .. }) = &refused {
+        platform.event(Some(name.as_str()), None, "up-refused", &fault.what, Some(fault));
+    }
+    keep_refused(platform, name, refused);
+}
+
+/// Keeps or forgets a refused `up`, in memory and in the store.
+pub(crate) fn keep_refused(platform: &Arc<Platform>, name: &SiteName, refused: Option<Refused>) {
+    let text = {
+        let mut world = platform.world();
+        match refused {
+            Some(refused) => drop(world.refused.insert(name.clone(), refused)),
+            None if world.refused.remove(name).is_none() => return,
+            None => {}
+        }
+        serde_json::to_string(&world.refused).unwrap_or_default()
+    };
+    if let Err(error) = platform.store().put_setting("refused", &text) {
+        crate::say(&format!("could not record why `up` of {name} was refused: {error}"));
     }
 }

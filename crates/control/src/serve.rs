@@ -3,33 +3,86 @@
 //! Invariant: everything that can fail (binding a port, making or reading a certificate) is done before
 //! the first thing is changed, so that a failure changes nothing.
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seaworthy_base::{Code, Fault, Timestamp};
-use seaworthy_edge::model::Certificate;
+use seaworthy_api::Layout;
+use seaworthy_base::{Code, Fault, ReleaseId, ServiceName, Timestamp};
+use seaworthy_edge::model::{self, Certificate, Gate};
 use seaworthy_manifest::site::{Site, Tls};
+use seaworthy_release::Phase;
 
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
 use crate::platform::Platform;
+use crate::world::SiteState;
 
-/// Makes the edge serve every running site.
+/// A running site, as the edge is to see it.
+struct Served {
+    /// The release that serves, and in a rollout the other one.
+    sides: Vec<(Site, ReleaseId)>,
+    project: PathBuf,
+    /// Who gets the other one.
+    candidate: Option<(String, String, u16)>,
+    /// What of it differs from the one that serves.
+    tried: BTreeSet<ServiceName>,
+    gate: Option<Gate>,
+}
+
+impl Served {
+    fn of(state: &SiteState) -> Self {
+        let serving = state.serving();
+        let mut sides = vec![(serving.site.clone(), serving.release)];
+        let other = state.sides().map(|(_, side)| side).find(|side| *side != serving);
+        sides.extend(other.map(|other| (other.site.clone(), other.release)));
+        let candidate = state.rollout.as_ref().and_then(|rollout| match rollout.phase {
+            Phase::Start { .. } | Phase::Rolling => {
+                Some((rollout.id.clone(), rollout.key.clone(), 0))
+            }
+            Phase::Canary { share } => Some((rollout.id.clone(), rollout.key.clone(), share)),
+            Phase::Stop | Phase::Switched | Phase::Back => None,
+        });
+        let programs = state.programs().into_iter();
+        Self {
+            sides,
+            project: state.project.clone(),
+            candidate,
+            tried: programs.filter(|name| state.changes(name)).cloned().collect(),
+            gate: state.gate.clone(),
+        }
+    }
+
+    fn to_edge(&self, layout: &Layout, https_port: Option<u16>) -> Option<model::Site> {
+        let (site, release) = self.sides.first()?;
+        let candidate = self.candidate.as_ref().zip(self.sides.get(1));
+        let candidate = candidate.map(|((id, key, share), (next, release))| model::Candidate {
+            id: id.clone(),
+            key: key.clone(),
+            share: *share,
+            routes: edge_config::routes(next, *release, layout, |name| self.tried.contains(name)),
+        });
+        let plain = edge_config::site(site, *release, layout, https_port);
+        Some(model::Site { candidate, gate: self.gate.clone(), ..plain })
+    }
+}
+
+/// Makes the edge serve every running site. In a rollout the addresses and certificates of both releases
+/// are there, so that the switch cannot fail for want of one.
 pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
-    let sites: Vec<(Site, std::path::PathBuf, seaworthy_base::ReleaseId)> = {
+    let mut edge = platform.edge.lock().await;
+    // Read under the edge's lock: what is sent last is what is true last.
+    let sites: Vec<Served> = {
         let world = platform.world();
-        let running = world.sites.values().filter(|site| site.running);
-        running
-            .map(|site| (site.applied.site.clone(), site.project.clone(), site.applied.release))
-            .collect()
+        world.sites.values().filter(|site| site.running).map(Served::of).collect()
     };
     let certificates = certificates(platform, &sites)?;
     let secrets = route_secrets(platform);
-    let mut edge = platform.edge.lock().await;
+    let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
         platform,
-        listeners::wanted(sites.iter().map(|(site, ..)| site), platform.root),
+        listeners::wanted(manifests, platform.root),
         &edge.addresses(),
     );
     let in_the_way = listeners::in_the_way(&wanted, &edge.addresses());
@@ -41,10 +94,8 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
     let https_port =
         addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
-    let routed = sites
-        .iter()
-        .map(|(site, _, release)| edge_config::site(site, *release, &platform.layout, https_port))
-        .collect();
+    let routed =
+        sites.iter().filter_map(|site| site.to_edge(&platform.layout, https_port)).collect();
     if !sites.is_empty() {
         edge.ensure().await?;
     }
@@ -54,14 +105,17 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     remember(platform, &edge.record())
 }
 
-/// Values of the secrets that routes name, by `site/NAME`; for the edge's memory only.
+/// Values of the secrets that routes of either release name, by `site/NAME`; for the edge's memory only.
 fn route_secrets(platform: &Platform) -> BTreeMap<String, String> {
     let world = platform.world();
     let running = world.sites.values().filter(|site| site.running);
-    let named = running.flat_map(|state| {
-        let site = &state.applied.site;
+    let sides = running.flat_map(|state| {
+        let next = state.rollout.as_ref().map(|rollout| (&rollout.next.site, &rollout.values));
+        std::iter::once((&state.applied.site, &state.values)).chain(next)
+    });
+    let named = sides.flat_map(|(site, values)| {
         let value = |name: String| {
-            let value = state.values.get(&name)?.expose().clone();
+            let value = values.get(&name)?.expose().clone();
             Some((edge_config::secret_key(site.name.as_str(), &name), value))
         };
         edge_config::secret_names(site).into_iter().filter_map(value)
@@ -118,11 +172,11 @@ type Bound = Vec<(SocketAddr, TcpListener, bool)>;
 fn bind_missing(
     wanted: &Listeners,
     held: &Listeners,
-    sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)],
+    sites: &[Served],
 ) -> Result<(Bound, BTreeMap<SocketAddr, bool>), Fault> {
-    let hint = sites.last().map_or_else(String::new, |(_, project, _)| {
-        project.join("seaworthy.toml").display().to_string()
-    });
+    let hint = sites
+        .last()
+        .map_or_else(String::new, |site| site.project.join("seaworthy.toml").display().to_string());
     let ipv6 = listeners::has_ipv6();
     let (mut bound, mut addresses) = (Vec::new(), BTreeMap::new());
     for (address, tls) in wanted {
@@ -137,39 +191,69 @@ fn bind_missing(
     Ok((bound, addresses))
 }
 
-fn certificates(
-    platform: &Arc<Platform>,
-    sites: &[(Site, std::path::PathBuf, seaworthy_base::ReleaseId)],
-) -> Result<Vec<Certificate>, Fault> {
-    let mut all = Vec::new();
-    for (site, project, _) in sites {
-        let hosts = edge_config::certificate_hosts(site);
-        match &site.tls {
-            Tls::Off => {}
-            Tls::Internal => {
-                let leaf = platform.authority.leaf(site.name.as_str(), &hosts, Timestamp::now());
-                all.push(leaf.map_err(|error| {
-                    Fault::new(
-                        Code::Internal,
-                        format!("could not make a certificate for site `{}`", site.name),
-                    )
-                    .because_of(&error)
-                })?);
+fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certificate>, Fault> {
+    let mut all: Vec<Certificate> = Vec::new();
+    for served in sites {
+        let mut before: Option<(&Tls, Vec<String>)> = None;
+        for (site, _) in &served.sides {
+            let hosts = edge_config::certificate_hosts(site);
+            if before.as_ref() != Some(&(&site.tls, hosts.clone())) {
+                all.extend(certificate(platform, site, &hosts, &served.project)?);
             }
-            Tls::Files { cert, key } => {
-                let read = |path: &str| {
-                    std::fs::read_to_string(project.join(path)).map_err(|error| {
-                        Fault::new(
-                            Code::FileMissing,
-                            format!("could not read `{path}`, which `[tls]` names"),
-                        )
-                        .because(error.to_string())
-                        .next(format!("ls -l {}", project.join(path).display()))
-                    })
-                };
-                all.push(Certificate { hosts, chain_pem: read(cert)?, key_pem: read(key)? });
-            }
+            before.get_or_insert((&site.tls, hosts));
         }
     }
     Ok(all)
+}
+
+fn certificate(
+    platform: &Arc<Platform>,
+    site: &Site,
+    hosts: &[String],
+    project: &Path,
+) -> Result<Option<Certificate>, Fault> {
+    match &site.tls {
+        Tls::Off => Ok(None),
+        Tls::Internal => {
+            let leaf = platform.authority.leaf(site.name.as_str(), hosts, Timestamp::now());
+            leaf.map(Some).map_err(|error| {
+                let what = format!("could not make a certificate for site `{}`", site.name);
+                Fault::new(Code::Internal, what).because_of(&error)
+            })
+        }
+        Tls::Files { cert, key } => {
+            let read = |path: &str| {
+                std::fs::read_to_string(project.join(path)).map_err(|error| {
+                    Fault::new(
+                        Code::FileMissing,
+                        format!("could not read `{path}`, which `[tls]` names"),
+                    )
+                    .because(error.to_string())
+                    .next(format!("ls -l {}", project.join(path).display()))
+                })
+            };
+            let (chain_pem, key_pem) = (read(cert)?, read(key)?);
+            Ok(Some(Certificate { hosts: hosts.to_vec(), chain_pem, key_pem }))
+        }
+    }
+}
+
+/// Where a visitor of a site would come in: the listener's address, and the chain (PEM) that must be shown
+/// there; none of it for plain HTTP.
+pub(crate) async fn way_in(
+    platform: &Arc<Platform>,
+    site: &Site,
+    project: &Path,
+) -> Option<(SocketAddr, Option<String>)> {
+    let tls = site.tls != Tls::Off;
+    let addresses = platform.edge.lock().await.addresses();
+    let (mut address, _) = addresses.into_iter().find(|(_, is_tls)| *is_tls == tls)?;
+    if address.ip().is_unspecified() {
+        let local: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(local);
+    }
+    let hosts = edge_config::certificate_hosts(site);
+    let shown = certificate(platform, site, &hosts, project);
+    Some((address, shown.ok().flatten().map(|certificate| certificate.chain_pem)))
 }

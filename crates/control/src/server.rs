@@ -10,25 +10,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
-    ApplyRequest, ClearRequest, Cleared, DownRequest, ExplainRequest, Hello, LimitsView,
-    PurgeRequest, RestartRequest, VERSION,
+    ApplyRequest, AuditRequest, ClearRequest, Cleared, DownRequest, ExecRequest, ExplainRequest,
+    GateRequest, Hello, JobRequest, LimitsView, OrderRequest, PurgeRequest, ReleasesRequest,
+    RestartRequest, RollbackRequest, ScaleRequest, UpgradeRequest, VERSION,
 };
 use seaworthy_base::Fault;
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::mpsc;
 
-use crate::apply::{self, Reporter};
 use crate::edge_link::build_id;
 use crate::platform::Platform;
-use crate::{backups, counts, explain, lifecycle, status};
+use crate::release::{self, Reporter};
+use crate::{backups, by_hand, counts, explain, jobs, lifecycle, status, upgrade};
 
 pub(crate) type Shared = State<Arc<Platform>>;
 
@@ -59,6 +61,16 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/hello", get(hello))
         .route("/v1/status", get(full_status))
         .route("/v1/apply", post(apply_folder))
+        .route("/v1/rollback", post(roll_back))
+        .route("/v1/releases", post(releases))
+        .route("/v1/order", post(order))
+        .route("/v1/gate", post(gate))
+        .route("/v1/scale", post(scale))
+        .route("/v1/exec", post(exec))
+        .route("/v1/audit", post(audit))
+        .route("/v1/jobs", post(list_jobs))
+        .route("/v1/jobs/run", post(run_job))
+        .route("/v1/upgrade", post(upgrade_to))
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
@@ -66,8 +78,17 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/limits", get(limits))
         .route("/v1/limits/clear", post(clear_limits))
         .route("/v1/cache/purge", post(purge_cache))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&platform), refuse_at_the_end))
         .with_state(platform);
     axum::serve(OwnUsersOnly { listener, uid }, routes).await
+}
+
+/// Nothing is begun any more by a control that ends.
+async fn refuse_at_the_end(State(platform): Shared, request: Request, next: Next) -> Response {
+    if platform.world().closing {
+        return Refusal(lifecycle::ending()).into_response();
+    }
+    next.run(request).await
 }
 
 /// Accepts only peers that are root or ourselves.
@@ -115,6 +136,8 @@ async fn hello(State(platform): Shared) -> Json<Hello> {
         pid: std::process::id(),
         boot_id: seaworthy_sys::process::boot_id(),
         state: platform.layout.state.clone(),
+        program: platform.program.clone(),
+        identity: platform.identity.clone(),
     })
 }
 
@@ -125,9 +148,33 @@ async fn full_status(State(platform): Shared) -> Response {
 async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        apply::apply(&platform, &request.project, request.plan_only, &Reporter(sender)).await;
+        release::apply(&platform, request, &Reporter(sender)).await;
     });
     lines(receiver)
+}
+
+async fn roll_back(State(platform): Shared, Json(request): Json<RollbackRequest>) -> Response {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        release::rollback(&platform, request, &Reporter(sender)).await;
+    });
+    lines(receiver)
+}
+
+async fn releases(
+    State(platform): Shared,
+    Json(request): Json<ReleasesRequest>,
+) -> Result<Response, Refusal> {
+    let answer = release::releases(&platform, &request.site).map_err(Refusal)?;
+    Ok(Json(answer).into_response())
+}
+
+async fn order(
+    State(platform): Shared,
+    Json(request): Json<OrderRequest>,
+) -> Result<Response, Refusal> {
+    let answer = release::order(&platform, &request).map_err(Refusal)?;
+    Ok(Json(answer).into_response())
 }
 
 /// An answer of one JSON object a line, as they come.
@@ -141,6 +188,66 @@ pub(crate) fn lines<T: Serialize + Send + 'static>(
         Some((Ok::<_, Infallible>(Bytes::from(line)), receiver))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(each)).into_response()
+}
+
+async fn gate(
+    State(platform): Shared,
+    Json(request): Json<GateRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::gate(&platform, &request).await.map_err(Refusal)?).into_response())
+}
+
+async fn scale(
+    State(platform): Shared,
+    Json(request): Json<ScaleRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::scale(&platform, &request).map_err(Refusal)?).into_response())
+}
+
+async fn exec(
+    State(platform): Shared,
+    Json(request): Json<ExecRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::exec(&platform, &request).map_err(Refusal)?).into_response())
+}
+
+async fn audit(
+    State(platform): Shared,
+    Json(request): Json<AuditRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(by_hand::audit(&platform, request.limit).map_err(Refusal)?).into_response())
+}
+
+async fn list_jobs(
+    State(platform): Shared,
+    Json(request): Json<JobRequest>,
+) -> Result<Response, Refusal> {
+    Ok(Json(jobs::list(&platform, &request.site).map_err(Refusal)?).into_response())
+}
+
+async fn run_job(
+    State(platform): Shared,
+    Json(request): Json<JobRequest>,
+) -> Result<Response, Refusal> {
+    jobs::start_now(&platform, &request.site, &request.job).map_err(Refusal)?;
+    let subject = format!("{}/{}", request.site, request.job);
+    platform.audit(&request.asker.who, "job-run", &subject, "");
+    Ok(Json(subject).into_response())
+}
+
+async fn upgrade_to(
+    State(platform): Shared,
+    Json(request): Json<UpgradeRequest>,
+) -> Result<Response, Refusal> {
+    let who = &request.asker.who;
+    upgrade::prepare(&platform, &request.program, who).await.map_err(Refusal)?;
+    let answer = Json(platform.identity.clone()).into_response();
+    tokio::spawn(async move {
+        // The answer goes out first.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        platform.next_program.set(request.program);
+    });
+    Ok(answer)
 }
 
 async fn down(

@@ -1,5 +1,7 @@
 //! The world as people and scripts see it: a pure rendering of what is known.
 
+mod rollout;
+
 use std::sync::Arc;
 
 use seaworthy_api::model::{
@@ -12,8 +14,9 @@ use seaworthy_runtime::model::{ExitReason, ExitRecord, Phase};
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
-use crate::specs;
 use crate::world::{Instance, SiteState, World};
+
+pub(crate) use rollout::previews;
 
 /// How the platform is now; asks the edge.
 pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
@@ -103,7 +106,8 @@ fn one_site(
     let services = site.applied.site.services.iter().map(|(service, description)| {
         let (kind, wanted) = match &description.kind {
             ServiceKind::Process(process) => {
-                ("process", if site.running { specs::count(process, platform.cores) } else { 0 })
+                let count = site.count(service, process, platform.cores);
+                ("process", if site.running { count } else { 0 })
             }
             ServiceKind::Static { .. } => ("static", 0),
             ServiceKind::Upstreams(_) => ("upstreams", 0),
@@ -112,14 +116,17 @@ fn one_site(
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
         ServiceStatus { name: service.to_string(), kind: kind.to_owned(), wanted, ready, instances }
     });
+    let urls_of_previews = urls.clone();
     SiteStatus {
         name: name.to_string(),
         project: site.project.clone(),
-        release: Some(site.applied.release.to_string()),
+        release: Some(site.serving().release.to_string()),
         running: site.running,
         urls: if site.running { urls } else { Vec::new() },
         services: services.collect(),
         faults: world.site_faults(name),
+        rollout: rollout::view(platform, name, site, &urls_of_previews),
+        closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),
     }
 }
 
@@ -134,6 +141,8 @@ fn never_started(world: &World) -> impl Iterator<Item = SiteStatus> {
         urls: Vec::new(),
         services: Vec::new(),
         faults: vec![refused.fault.clone()],
+        rollout: None,
+        closed: None,
     })
 }
 

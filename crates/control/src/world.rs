@@ -3,19 +3,25 @@
 //! Invariant: everything here can be rebuilt from the state store and from what shims and edge answer;
 //! nothing is decided here. One lock guards it, held for moments and never across an await.
 
+mod rollout;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
-use seaworthy_edge::model::{EdgeStatus, Endpoints};
-use seaworthy_manifest::site::{Process, ServiceKind, Site};
+use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
+use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
 use seaworthy_runtime::model::{Phase, Status, User};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{Seen, Wanted};
+use seaworthy_release::{Phase as RolloutPhase, Role, Side};
+
+use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
-use crate::specs::{self, Values};
+use crate::specs::Values;
+
+pub(crate) use rollout::Rollout;
 
 /// A manifest that was made true, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +55,36 @@ pub(crate) struct SiteState {
     pub values: Values,
     /// Its system user, when we are root.
     pub user: Option<User>,
+    /// A release on its way to take the place of what is applied.
+    pub rollout: Option<Rollout>,
+    /// Held or under maintenance, by hand.
+    pub gate: Option<Gate>,
+    /// Numbers of instances, by hand.
+    pub scale: BTreeMap<ServiceName, u16>,
+}
+
+/// What is kept of a site beside its manifest.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct More {
+    /// A release on its way.
+    pub rollout: Option<Rollout>,
+    /// Held or under maintenance.
+    pub gate: Option<Gate>,
+    /// Numbers of instances.
+    pub scale: BTreeMap<ServiceName, u16>,
+}
+
+impl SiteState {
+    /// What is kept of it beside its manifest, as text.
+    pub(crate) fn more(&self) -> String {
+        let more = More {
+            rollout: self.rollout.clone(),
+            gate: self.gate.clone(),
+            scale: self.scale.clone(),
+        };
+        serde_json::to_string(&more).unwrap_or_default()
+    }
 }
 
 /// An instance.
@@ -107,16 +143,48 @@ impl World {
     pub(crate) fn wanted(&self, cores: u16) -> Vec<Wanted> {
         let running = self.sites.iter().filter(|(_, site)| site.running && !self.closing);
         let services = running.flat_map(|(name, site)| {
-            processes(&site.applied.site).map(move |(service, process)| Wanted {
-                site: name.clone(),
-                service: service.clone(),
-                count: specs::count(process, cores),
-                hash: site.applied.hashes.get(service).cloned().unwrap_or_default(),
-                may_start: process.after.iter().all(|before| self.is_ready(name, before)),
-                rejected: site.rejected.get(service).cloned(),
-            })
+            let all = site.programs().into_iter();
+            all.map(move |service| self.wanted_service(name, site, service, cores))
         });
         services.collect()
+    }
+
+    fn wanted_service(
+        &self,
+        name: &SiteName,
+        site: &SiteState,
+        service: &ServiceName,
+        cores: u16,
+    ) -> Wanted {
+        let on = |side: Side| site.sides().find(|(which, _)| *which == side).map(|(_, one)| one);
+        let process = |side: Side| {
+            on(side).and_then(|one| processes(&one.site).find(|(known, _)| *known == service))
+        };
+        let hash = |side: Side| on(side).and_then(|one| one.hashes.get(service)).cloned();
+        let may_start = |side: Side| {
+            process(side).is_some_and(|(_, process)| {
+                process.after.iter().all(|before| self.is_ready(name, before))
+            })
+        };
+        let how = match self.view(name, service, cores) {
+            Some(view) => How::Rollout {
+                view,
+                now: hash(Side::Now).map(|hash| (hash, may_start(Side::Now))),
+                next: hash(Side::Next).map(|hash| (hash, may_start(Side::Next))),
+            },
+            None => How::Steady {
+                // While both releases are there, nobody goes who serves one of them.
+                count: [Side::Now, Side::Next]
+                    .into_iter()
+                    .filter_map(|side| Some(site.count(service, process(side)?.1, cores)))
+                    .max()
+                    .unwrap_or(0),
+                hash: hash(Side::Now).unwrap_or_default(),
+                may_start: may_start(Side::Now),
+                rejected: site.rejected.get(service).cloned(),
+            },
+        };
+        Wanted { site: name.clone(), service: service.clone(), how }
     }
 
     /// What is wrong with a site as a whole, its last refused `up` included.
@@ -140,12 +208,8 @@ impl World {
 
     /// Whether a service serves: a program with a ready instance, or anything that is none.
     fn is_ready(&self, site: &SiteName, service: &ServiceName) -> bool {
-        let kind = self
-            .sites
-            .get(site)
-            .and_then(|state| state.applied.site.services.get(service))
-            .map(|service| &service.kind);
-        !matches!(kind, Some(ServiceKind::Process(_)))
+        let state = self.sites.get(site);
+        !state.is_some_and(|state| state.programs().contains(service))
             || self
                 .instances
                 .iter()
@@ -171,9 +235,7 @@ impl World {
     /// Whether an instance had its time to become ready and did not.
     pub(crate) fn failed_start(&self, id: &InstanceId, one: &Instance) -> bool {
         let start = self
-            .sites
-            .get(&id.site)
-            .and_then(|site| site.applied.site.services.get(&id.service))
+            .described(id, one)
             .and_then(|service| match &service.kind {
                 ServiceKind::Process(process) => Some(process.health.ready.start),
                 _ => None,
@@ -190,36 +252,73 @@ impl World {
         never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
     }
 
+    /// The description of what an instance runs.
+    fn described(&self, id: &InstanceId, one: &Instance) -> Option<&Service> {
+        let state = self.sites.get(&id.site)?;
+        state.described(&id.service, &one.hash).map(|(_, _, service)| service)
+    }
+
     /// The endpoints for the edge; version 0, to be set by who sends them.
-    pub(crate) fn endpoints(&self) -> Endpoints {
-        let mut all = BTreeMap::new();
+    pub(crate) fn endpoints(&self, cores: u16) -> Endpoints {
+        let mut all: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
-            for (service, description) in &site.applied.site.services {
-                match &description.kind {
-                    ServiceKind::Upstreams(urls) => {
-                        edge_config::add_upstreams(&mut all, name.as_str(), service.as_str(), urls);
+            for (_, applied) in site.sides() {
+                for (service, description) in &applied.site.services {
+                    let key = edge_config::service_key(name.as_str(), service.as_str(), None);
+                    match &description.kind {
+                        ServiceKind::Upstreams(urls) if !all.contains_key(&key) => {
+                            edge_config::add_upstreams(&mut all, key, urls);
+                        }
+                        ServiceKind::Process(_) => drop(all.entry(key).or_default()),
+                        _ => {}
                     }
-                    ServiceKind::Process(_) => {
-                        all.entry(edge_config::service_key(name.as_str(), service.as_str(), None))
-                            .or_default();
-                    }
-                    ServiceKind::Static { .. } => {}
                 }
             }
         }
         for (id, one) in self.instances.iter().filter(|(_, one)| one.alive) {
-            let ports = self.port_names(id);
-            if let Some(status) = &one.status {
-                edge_config::add_instance(&mut all, status, &ports, one.draining.is_some());
-            }
+            let Some(status) = &one.status else { continue };
+            let use_ = match self.role(id, &one.hash, cores) {
+                _ if one.draining.is_some() => edge_config::Use::Over,
+                Role::Serve => edge_config::Use::Serve,
+                Role::Candidate => edge_config::Use::Candidate,
+                Role::Standby => edge_config::Use::Over,
+            };
+            edge_config::add_instance(&mut all, status, &self.port_names(id, one), use_);
         }
+        self.let_requests_wait(&mut all, cores);
+        self.stand_in(&mut all);
         Endpoints { version: 0, services: all }
     }
 
-    fn port_names(&self, id: &InstanceId) -> Vec<String> {
-        let process =
-            self.sites.get(&id.site).and_then(|site| site.applied.site.services.get(&id.service));
-        match process.map(|service| &service.kind) {
+    /// Between the end of an old release and the start of a new one requests wait for an instance.
+    fn let_requests_wait(&self, all: &mut BTreeMap<String, Vec<Endpoint>>, cores: u16) {
+        for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
+            for service in site.programs() {
+                let between = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let key = edge_config::service_key(name.as_str(), service.as_str(), None);
+                if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
+                    endpoints.push(edge_config::expected(name.as_str(), service.as_str()));
+                }
+            }
+        }
+    }
+
+    /// Routes and endpoints reach the edge one after the other: whoever is still sent to a release that is
+    /// tried, when nothing of it serves (any more), gets what everybody gets.
+    fn stand_in(&self, all: &mut BTreeMap<String, Vec<Endpoint>>) {
+        for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
+            let trying = |rollout: &Rollout| matches!(rollout.phase, RolloutPhase::Start { .. });
+            if site.rollout.as_ref().is_none_or(trying) {
+                continue;
+            }
+            for service in site.programs().into_iter().filter(|service| site.changes(service)) {
+                edge_config::stand_in(all, name.as_str(), service.as_str());
+            }
+        }
+    }
+
+    fn port_names(&self, id: &InstanceId, one: &Instance) -> Vec<String> {
+        match self.described(id, one).map(|service| &service.kind) {
             Some(ServiceKind::Process(process)) => match &process.port {
                 seaworthy_manifest::site::PortUse::Environment(ports) => {
                     ports.iter().map(|(name, _)| name.clone()).collect()

@@ -51,6 +51,47 @@ pub struct Site {
     pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// A release that is tried beside the one that serves.
+    #[serde(default)]
+    pub candidate: Option<Candidate>,
+    /// Closed for a while.
+    #[serde(default)]
+    pub gate: Option<Gate>,
+}
+
+/// A release that is tried: reached with its key, and by a share of the visitors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Names the rollout in the visitors' cookies.
+    pub id: String,
+    /// Leads to it: in the header `Seaworthy-Release`, or by `/.well-known/seaworthy/release/KEY`.
+    pub key: String,
+    /// So many of ten thousand visitors get it.
+    pub share: u16,
+    /// Its routes.
+    pub routes: Vec<Route>,
+}
+
+/// How a site is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// Requests wait.
+    Hold {
+        /// Milliseconds since 1970 at which it ends by itself.
+        until_ms: u64,
+        /// So many wait at most; more are answered with 503.
+        most: u32,
+    },
+    /// 503 with a page.
+    Maintenance {
+        /// The page, HTML.
+        page: String,
+        /// Seconds after which clients are told to come again.
+        retry_after: u32,
+        /// Networks that are served all the same.
+        allow: Vec<String>,
+    },
 }
 
 /// One route.
@@ -378,6 +419,18 @@ pub struct InstanceLoad {
     pub in_flight: u64,
     /// Connections kept open for reuse.
     pub pooled: u64,
+    /// WebSockets and other upgraded connections to it.
+    #[serde(default)]
+    pub tunnels: u64,
     /// Taken out of rotation by the edge itself, with the reason.
     pub out: Option<String>,
+    /// Requests that it answered, or should have, since this edge knows it.
+    #[serde(default)]
+    pub answered: u64,
+    /// Of these, answered with 5xx or not at all.
+    #[serde(default)]
+    pub errors: u64,
+    /// Requests by the time to the head of the answer: entry `i` counts those below 2^i microseconds.
+    #[serde(default)]
+    pub times: Vec<u64>,
 }

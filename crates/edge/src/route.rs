@@ -29,6 +29,7 @@ pub use network::{Network, NetworkError};
 pub use path::{BadRequest, CanonicalPath, check_path};
 pub(crate) use pattern::matches;
 
+use crate::candidate::Candidate;
 use crate::model;
 
 /// Every site's hosts and routes, compiled for lookups. Immutable: a change builds a new one.
@@ -37,6 +38,8 @@ pub struct Table {
     exact: HashMap<Box<str>, Host>,
     /// By what follows the `*.`: a wildcard stands for exactly one label, as in certificates.
     wildcard: HashMap<Box<str>, Host>,
+    /// Whether any site has a gate.
+    pub(crate) gated: bool,
     /// Who begins connections with a PROXY header.
     proxies: Vec<Network>,
     /// Proxies of any site that are believed: their connections are not one client's.
@@ -51,6 +54,8 @@ struct Host {
     site: Arc<CompiledSite>,
     redirects: bool,
     routes: Vec<Arc<CompiledRoute>>,
+    /// Those of a release that is being tried.
+    candidate: Vec<Arc<CompiledRoute>>,
 }
 
 /// The result of [`Table::find`].
@@ -88,11 +93,14 @@ impl Table {
             let failed = |source| RouteError::Network { site: site.name.clone(), source };
             self.proxies.push(network.map_err(failed)?);
         }
-        let routes = site
-            .routes
-            .iter()
-            .map(|route| CompiledRoute::build(site, route).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        self.gated |= compiled.gate.is_some();
+        let build = |routes: &[model::Route]| {
+            let each = routes.iter().map(|route| CompiledRoute::build(site, route).map(Arc::new));
+            each.collect::<Result<Vec<_>, _>>()
+        };
+        let routes = build(&site.routes)?;
+        let candidate = site.candidate.as_ref().map(|one| build(&one.routes)).transpose()?;
+        let candidate = candidate.unwrap_or_default();
         let served = host::named(site, &site.hosts)?;
         let redirected = host::named(site, &site.redirect_hosts)?;
         // A route may single out one host below a wildcard of the site.
@@ -109,14 +117,25 @@ impl Table {
                 route.hosts.is_empty()
                     || route.hosts.iter().any(|host| *host == name || host::covers(host, &name))
             };
-            let routes = routes.iter().filter(for_host).map(Arc::clone).collect();
-            self.put(name, Host { site: Arc::clone(&compiled), redirects: false, routes })?;
+            let of_host = |routes: &[Arc<CompiledRoute>]| {
+                routes.iter().filter(for_host).map(Arc::clone).collect()
+            };
+            let host = Host {
+                site: Arc::clone(&compiled),
+                redirects: false,
+                routes: of_host(&routes),
+                candidate: of_host(&candidate),
+            };
+            self.put(name, host)?;
         }
         for name in redirected {
-            self.put(
-                name,
-                Host { site: Arc::clone(&compiled), redirects: true, routes: Vec::new() },
-            )?;
+            let host = Host {
+                site: Arc::clone(&compiled),
+                redirects: true,
+                routes: Vec::new(),
+                candidate: Vec::new(),
+            };
+            self.put(name, host)?;
         }
         Ok(())
     }
@@ -137,19 +156,37 @@ impl Table {
 
     /// What a request with this canonical host is for. `path` is the target's path as it came, without query.
     pub fn find(&self, host: &str, method: &Method, path: &str) -> Found {
+        self.find_with(host, method, path, |_| false)
+    }
+
+    /// The same, with the routes of a release that is being tried for those whom `pick` sends there.
+    pub(crate) fn find_with(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        pick: impl FnOnce(&Candidate) -> bool,
+    ) -> Found {
         let Some(host) = self.host(host) else { return Found::NoSite };
         if host.redirects {
             return Found::RedirectHost(Arc::clone(&host.site));
         }
+        let next = host.site.candidate.as_ref().is_some_and(pick);
+        let routes = if next { &host.candidate } else { &host.routes };
         let site = Arc::clone(&host.site);
         let Ok(path) = CanonicalPath::parse(path) else { return Found::NoRoute(site) };
-        match host.route_of_every_reading(method, &path) {
+        match route_of_every_reading(routes, method, &path) {
             Some(route) => Found::Route(site, Arc::clone(route)),
-            None => match host.methods(&path) {
+            None => match methods(routes, &path) {
                 Some(methods) => Found::NoMethod(site, methods),
                 None => Found::NoRoute(site),
             },
         }
+    }
+
+    /// The site that serves a canonical host.
+    pub(crate) fn site(&self, host: &str) -> Option<&Arc<CompiledSite>> {
+        self.host(host).map(|host| &host.site)
     }
 
     /// Whether connections of this peer begin with a PROXY header.
@@ -176,38 +213,38 @@ impl Table {
     }
 }
 
-impl Host {
-    fn route(&self, method: &Method, path: &str) -> Option<&Arc<CompiledRoute>> {
-        self.routes.iter().find(|route| route.allows(method) && route.matches(path))
-    }
+type Routes = [Arc<CompiledRoute>];
 
-    fn route_of_every_reading(
-        &self,
-        method: &Method,
-        path: &CanonicalPath<'_>,
-    ) -> Option<&Arc<CompiledRoute>> {
-        let route = self.route(method, path.decoded())?;
-        let agrees = |other: String| {
-            self.route(method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
-        };
-        path.other_reading().is_none_or(agrees).then_some(route)
-    }
+fn route_of<'a>(routes: &'a Routes, method: &Method, path: &str) -> Option<&'a Arc<CompiledRoute>> {
+    routes.iter().find(|route| route.allows(method) && route.matches(path))
+}
 
-    /// The methods that the path is served for, as `Allow` lists them; none where it is not served.
-    fn methods(&self, path: &CanonicalPath<'_>) -> Option<String> {
-        if path.other_reading().is_some() {
-            return None;
-        }
-        let fitting = self.routes.iter().filter(|route| {
-            route.matches(path.decoded()) && !matches!(route.action, model::Action::Block)
-        });
-        let mut methods: Vec<&str> = Vec::new();
-        for route in fitting {
-            for method in route.method_names() {
-                let known = methods.contains(&method);
-                methods.extend((!known).then_some(method));
-            }
-        }
-        (!methods.is_empty()).then(|| methods.join(", "))
+fn route_of_every_reading<'a>(
+    routes: &'a Routes,
+    method: &Method,
+    path: &CanonicalPath<'_>,
+) -> Option<&'a Arc<CompiledRoute>> {
+    let route = route_of(routes, method, path.decoded())?;
+    let agrees = |other: String| {
+        route_of(routes, method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
+    };
+    path.other_reading().is_none_or(agrees).then_some(route)
+}
+
+/// The methods that the path is served for, as `Allow` lists them; none where it is not served.
+fn methods(routes: &Routes, path: &CanonicalPath<'_>) -> Option<String> {
+    if path.other_reading().is_some() {
+        return None;
     }
+    let fitting = routes.iter().filter(|route| {
+        route.matches(path.decoded()) && !matches!(route.action, model::Action::Block)
+    });
+    let mut methods: Vec<&str> = Vec::new();
+    for route in fitting {
+        for method in route.method_names() {
+            let known = methods.contains(&method);
+            methods.extend((!known).then_some(method));
+        }
+    }
+    (!methods.is_empty()).then(|| methods.join(", "))
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{ACCEPT, CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONNECTION, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
@@ -25,7 +25,9 @@ pub(crate) use record::Record;
 
 use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};
+use crate::candidate::Candidate;
 use crate::forwarded;
+use crate::gate::{self, Passage};
 use crate::model::Action;
 use crate::policy;
 use crate::respond;
@@ -91,7 +93,11 @@ pub(crate) async fn handle(
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.http2);
-    let result = match decide(&local, &client, &mut parts, &mut record) {
+    let passed = pass_gate(&local, &client, &parts).await;
+    let result = match passed.and_then(|closed| match closed {
+        Some(answer) => Ok(Some(answer)),
+        None => decide(&local, &client, &mut parts, &mut record),
+    }) {
         Ok(None) if record.is_guarded() => {
             guarded::forward(&local, &client, parts, body, &id, &mut record).await
         }
@@ -129,6 +135,9 @@ pub(crate) async fn handle(
         policy::finish(response.headers_mut(), &record, status);
     }
     let upgrade = way.upgrade;
+    if let Some(cookie) = record.visit.take() {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     if !client.http2 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -227,6 +236,22 @@ fn target(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
+/// A site that is closed for a while answers itself, or lets the request wait.
+async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<Decision, Refusal> {
+    let snapshot = local.current();
+    if !snapshot.table.gated {
+        return Ok(None);
+    }
+    let host = host_of(parts)?;
+    let Some(site) = snapshot.table.site(&host) else { return Ok(None) };
+    let ip = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
+    match gate::pass(local, &host, ip).await {
+        Passage::Open => Ok(None),
+        Passage::Closed(answer) => Ok(Some(*answer)),
+        Passage::Refused(status, cause) => refuse(status, cause),
+    }
+}
+
 /// Everything that needs no waiting.
 fn decide(
     local: &Local,
@@ -244,7 +269,19 @@ fn decide(
     route::check_path(parts.uri.path()).map_err(bad)?;
     let snapshot = local.current();
     let table = &snapshot.table;
-    let (site, found) = match table.find(&record.host, &parts.method, parts.uri.path()) {
+    let mut preview = None;
+    let visit = &mut record.visit;
+    let pick = |candidate: &Candidate| {
+        preview = candidate.preview(parts, client.tls);
+        let choice = candidate.choose(&parts.headers, || rand::random_range(0..u16::MAX));
+        *visit = choice.cookie;
+        choice.next
+    };
+    let found = table.find_with(&record.host, &parts.method, parts.uri.path(), pick);
+    if preview.is_some() {
+        return Ok(preview);
+    }
+    let (site, found) = match found {
         Found::NoSite => {
             return refuse(StatusCode::MISDIRECTED_REQUEST, "no site serves this host");
         }

@@ -23,6 +23,9 @@ use crate::seats::Seats;
 use crate::tls::Resolver;
 use crate::upstream::Budget;
 
+/// Counters of times: the last one is for everything from two minutes on.
+const TIMES: usize = 28;
+
 /// One place to send requests to.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -36,10 +39,27 @@ pub(crate) struct Instance {
 pub(crate) struct Load {
     pub(crate) in_flight: Counter,
     pub(crate) pooled: Counter,
+    /// WebSockets and other upgraded connections.
+    pub(crate) tunnels: Counter,
     /// Taken out by the edge itself: it refused a connection.
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
     pub(crate) retired: AtomicBool,
+    errors: AtomicU64,
+    times: [AtomicU64; TIMES],
+}
+
+impl Load {
+    /// Counts an answer, or that none came; so many microseconds after the request was sent.
+    pub(crate) fn count(&self, failed: bool, micros: u64) {
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        if let Some(times) = self.times.get(bucket.min(TIMES - 1)) {
+            times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The instances of one service.
@@ -184,7 +204,9 @@ impl Shared {
         for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| load.in_flight.get() == 0 && load.pooled.get() == 0;
+        let idle = |load: &Load| {
+            load.in_flight.get() == 0 && load.pooled.get() == 0 && load.tunnels.get() == 0
+        };
         loads.retain(|place, load| living.contains(place) || !idle(load));
         drop(loads);
         self.replace(Snapshot {
@@ -200,6 +222,11 @@ impl Shared {
             let entry = instances.entry(name.clone()).or_default();
             entry.in_flight += load.in_flight.get();
             entry.pooled += load.pooled.get();
+            entry.tunnels += load.tunnels.get();
+            entry.errors += count(&load.errors);
+            entry.times.resize(TIMES, 0);
+            entry.times.iter_mut().zip(&load.times).for_each(|(sum, one)| *sum += count(one));
+            entry.answered = entry.times.iter().sum();
             if load.out.load(Ordering::Relaxed) {
                 entry.out = Some("it refused a connection".to_owned());
             }

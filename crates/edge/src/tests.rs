@@ -4,6 +4,7 @@
 mod attacks;
 mod front;
 mod proxy;
+mod releases;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

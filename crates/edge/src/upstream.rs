@@ -89,6 +89,24 @@ impl Drop for InFlight {
     }
 }
 
+impl InFlight {
+    /// The request became a connection of another protocol.
+    pub(crate) fn into_tunnel(self) -> InTunnel {
+        self.0.tunnels.add();
+        InTunnel(Arc::clone(&self.0))
+    }
+}
+
+/// Counts an upgraded connection as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InTunnel(Arc<Load>);
+
+impl Drop for InTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.sub();
+    }
+}
+
 /// Whether a request may be sent twice: idempotent (RFC 9110 § 9.2.2) and without a body.
 pub(crate) fn is_replayable(method: &Method, body: &ClientBody) -> bool {
     body.is_end_stream()
@@ -121,12 +139,16 @@ pub(crate) async fn send(
         let mut exchange = Exchange::new(link, sending);
         let failed =
             |status, cause| Failure { status, cause, instance: Some(Arc::clone(&instance.name)) };
+        let asked = Instant::now();
+        let count = |failed| instance.load.count(failed, asked.elapsed().as_micros() as u64);
         match head(local, &mut exchange, settings, progress).await {
             Ok(response) => {
                 service.budget.credit();
+                count(response.status().is_server_error());
                 return Ok(Answer { response, exchange, instance, guard, retries });
             }
             Err(Broken::TimedOut(cause)) => {
+                count(true);
                 return Err(failed(StatusCode::GATEWAY_TIMEOUT, cause));
             }
             Err(Broken::Lost(Lost::Client(cause))) => {
@@ -140,6 +162,7 @@ pub(crate) async fn send(
                     && (free || (retries < RETRIES && service.budget.debit()))
                     && sending.restart();
                 if !again {
+                    count(true);
                     return Err(failed(StatusCode::BAD_GATEWAY, cause));
                 }
                 retries += 1;

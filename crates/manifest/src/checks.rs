@@ -14,7 +14,7 @@ use crate::inherit;
 use crate::policy::LimitUse;
 use crate::read::{Reader, some_of};
 use crate::route::{RawRoute, Said};
-use crate::site::{RouteAction, Tls};
+use crate::site::{RouteAction, Tls, Work};
 use crate::wire;
 
 pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
@@ -28,6 +28,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_doubles(reader, draft, &doubles);
     check_served(reader, draft, &doubles);
     check_after(reader, draft);
+    check_jobs(reader, draft);
     if draft.routes.is_empty() && draft.complete.routes && draft.services.len() > 1 {
         let end = reader.source.len();
         reader.problem(
@@ -35,6 +36,26 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
             "there is no `[[route]]`: no request would reach a service",
             Some("[[route]]  paths = [\"/*\"]  to = \"…\"".to_owned()),
         );
+    }
+}
+
+fn check_jobs(reader: &mut Reader<'_>, draft: &Draft) {
+    let hosts = draft.hosts();
+    for (span, job) in &draft.jobs {
+        let what = match &job.work {
+            Work::Run { service, .. }
+                if draft.complete.services && !draft.services.contains_key(service) =>
+            {
+                format!("this job runs in `{service}`, and there is no such service")
+            }
+            Work::Request { host: Some(host), .. }
+                if draft.complete.domains && !hosts.contains(host) =>
+            {
+                format!("this job asks `{host}`, which is none of the site's `domains`")
+            }
+            _ => continue,
+        };
+        reader.problem(span.clone(), what, None);
     }
 }
 

@@ -4,6 +4,8 @@
 //! checks across sections all the same. Invariant: every value of a draft has a place in the file or is
 //! a default. Not here: the keys of a service ([`crate::service`]) and of a route ([`crate::route`]).
 
+mod deploy;
+mod job;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
 use crate::site::backups::Backups;
-use crate::site::{Listen, SecretSources, Site, Tls};
+use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
 use crate::wire;
 
 /// A site before it is checked as a whole.
@@ -40,6 +42,9 @@ pub(crate) struct Draft {
     /// All that the file names, those that could not be read too.
     pub(crate) services: BTreeMap<ServiceName, Declared>,
     pub(crate) routes: Vec<RawRoute>,
+    pub(crate) deploy: Deploy,
+    /// With the place of each name.
+    pub(crate) jobs: Vec<(Range<usize>, Job)>,
     pub(crate) backups: Backups,
     pub(crate) identity: Vec<Identity>,
     /// `[limit.X]`, and whether all of it was read.
@@ -83,6 +88,8 @@ impl Draft {
             tls: self.tls.unwrap_or(Tls::Internal),
             listen: self.listen,
             secrets: self.secrets,
+            deploy: self.deploy,
+            jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
             backups: self.backups,
             identity: self.identity,
             services: services
@@ -127,6 +134,17 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
             "there is no `[service.X]`: nothing would run",
             Some("[service.web]\nrun = \"…\"".replace('\n', "  ")),
         ),
+    }
+    if let Some(table) = found.get("deploy").and_then(|(_, value)| reader.table(value)) {
+        draft.deploy = deploy::read_deploy(reader, table);
+    }
+    if let Some(table) = found.get("job").and_then(|(_, value)| reader.table(value)) {
+        for (name, value) in table {
+            // A job's name stands in files and commands, as a service's does.
+            let known: Option<ServiceName> = reader.name(name.span(), name.get_ref());
+            let job = known.and_then(|known| job::read_job(reader, known.as_str(), value));
+            draft.jobs.extend(job.map(|job| (name.span(), job)));
+        }
     }
     draft.backups = read_backups(reader, &found);
     if let Some((_, value)) = found.get("identity") {

@@ -93,9 +93,9 @@ pub const SITE: &[Key] = &[
     planned("http"),
     planned("health"),
     planned("heartbeat"),
-    planned("job"),
+    key("job", Kind::Named(JOB), "what runs at its time"),
     planned("outgoing"),
-    planned("deploy"),
+    key("deploy", Kind::Table(DEPLOY), "how a release takes the place of another"),
     planned("alerts"),
     planned("notify"),
     planned("kubernetes"),
@@ -156,7 +156,11 @@ pub const SERVICE: &[Key] = &[
     key("upstreams", Kind::Texts, "`http://` addresses of servers that somebody else runs"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),
-    key("migrate", Kind::Command, "run once per release, before start, in the new code"),
+    key(
+        "migrate",
+        Kind::Any,
+        "run once per release, before start, in the new code; or `{ up, status }`, where `status` prints which migrations the database has",
+    ),
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
     key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
@@ -181,6 +185,77 @@ pub const SERVICE: &[Key] = &[
     planned("image"),
     planned("socket"),
     planned("sandbox"),
+];
+
+/// `migrate` as a table.
+pub const MIGRATE: &[Key] = &[
+    key("up", Kind::Command, "brings the database to this release's schema"),
+    key("status", Kind::Command, "prints which migrations the database has"),
+    planned("down"),
+];
+
+/// `[job.X]`.
+pub const JOB: &[Key] = &[
+    key("at", Kind::Text, "each day at this time, `\"04:00\"`"),
+    key("every", Kind::Duration, "so long after the last time"),
+    key("cron", Kind::Text, "`\"*/5 * * * *\"`: minute, hour, day, month, weekday"),
+    key("service", Kind::Text, "in whose environment, folder and user `run` runs"),
+    key("run", Kind::Command, "commands, in order"),
+    key("get", Kind::Text, "path or address of the site, asked for through the edge"),
+    key("post", Kind::Text, "the same with POST"),
+    key("bearer", Kind::Text, "`\"secret:NAME\"`, sent along with `get` or `post`"),
+    key("timeout", Kind::Duration, "how long it may take; 1h"),
+];
+
+/// `[deploy]`.
+pub const DEPLOY: &[Key] = &[
+    key(
+        "strategy",
+        Kind::Text,
+        "`rolling`, `blue-green`, `canary` or `recreate` (for exclusive state: requests wait); rolling",
+    ),
+    key(
+        "checks",
+        Kind::Command,
+        "the project's own checks, run in the new code before anything else",
+    ),
+    key(
+        "smoke",
+        Kind::Tables(SMOKE),
+        "requests that the new release must answer before anybody is sent to it",
+    ),
+    key("timeout", Kind::Duration, "time for the new instances to become ready and pass; 5m"),
+    key(
+        "watch",
+        Kind::Table(WATCH),
+        "comparison with the old release after the switch; taken back by itself",
+    ),
+    key("keep", Kind::Integer, "releases kept besides the one in use; 5"),
+    key("pause", Kind::Switch, "wait for `promote` or `abort` before the switch"),
+    key("canary", Kind::Table(CANARY), "shares of the visitors"),
+];
+
+/// `deploy.smoke`.
+pub const SMOKE: &[Key] = &[
+    key("get", Kind::Text, "path, through the real listener"),
+    key("host", Kind::Text, "one of the site's hosts; the first"),
+    key("status", Kind::Any, "statuses that are good; 200 to 299"),
+    key("headers", Kind::Map, "headers to send"),
+    key("body", Kind::Text, "text that must stand in the answer"),
+];
+
+/// `deploy.watch`.
+pub const WATCH: &[Key] = &[
+    key("for", Kind::Duration, "how long; 30s, `watch = false` for not at all"),
+    key("errors", Kind::Text, "points more errors than before that are a breach; `\"10%\"`"),
+    key("p95", Kind::Duration, "a breach above this; otherwise twice the time of before"),
+    key("logs", Kind::Switch, "whether more error lines in the logs are a breach; true"),
+];
+
+/// `deploy.canary`.
+pub const CANARY: &[Key] = &[
+    key("steps", Kind::Texts, "shares, growing; `[\"5%\", \"25%\", \"50%\"]`"),
+    key("for", Kind::Duration, "how long each is watched; 60s"),
 ];
 
 /// `restart`.

@@ -8,6 +8,7 @@
 
 mod backups;
 mod checks;
+pub mod cron;
 mod draft;
 mod excerpt;
 mod inherit;

@@ -17,7 +17,7 @@ use self::process::read_process;
 use crate::keys;
 use crate::limits;
 use crate::read::{Entry, Found, Reader, Value, is_secret_name};
-use crate::site::{PortUse, Process, SecretUse, Service, ServiceKind};
+use crate::site::{Command, PortUse, Process, SecretUse, Service, ServiceKind};
 use crate::wire;
 
 /// The keys of which a service has exactly one.
@@ -143,20 +143,36 @@ fn read_common(
         .filter(|(span, path)| check_inside(reader, span.clone(), path))
         .map(|(_, path)| path)
         .collect();
+    let (migrate, migrate_status) =
+        get("migrate").map(|value| read_migrate(reader, value)).unwrap_or_default();
     Some(Service {
         name: name.clone(),
         dir: folder,
         build: get("build")
             .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
             .unwrap_or_default(),
-        migrate: get("migrate")
-            .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
-            .unwrap_or_default(),
+        migrate,
+        migrate_status,
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
         kind: kind?,
     })
+}
+
+/// Commands, or `{ up, status }`.
+fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> (Vec<Command>, Option<Command>) {
+    let names = ["RELEASE", "DATA"];
+    let table = value.get_ref().as_table().filter(|table| !table.contains_key("shell"));
+    let Some(table) = table else { return (reader.commands(value, &names), None) };
+    let found = reader.known(table, keys::MIGRATE, "`migrate`");
+    let Some((_, up)) = found.get("up") else {
+        let help = "migrate = { up = \"…\", status = \"…\" }".to_owned();
+        reader.problem(value.span(), "`migrate` has no `up`", Some(help));
+        return (Vec::new(), None);
+    };
+    let status = found.get("status").and_then(|(_, value)| reader.command(value, &names));
+    (reader.commands(up, &names), status)
 }
 
 fn read_after(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(Range<usize>, ServiceName)> {

@@ -5,6 +5,8 @@
 //! after it was made. Secrets stand here by name only.
 
 pub mod backups;
+mod deploy;
+mod job;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +15,9 @@ use std::time::Duration;
 use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
+
+pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
+pub use job::{Job, When, Work};
 
 /// One site, as its `seaworthy.toml` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +44,12 @@ pub struct Site {
     pub backups: backups::Backups,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// `[deploy]`.
+    #[serde(default)]
+    pub deploy: Deploy,
+    /// `[job.X]`, by name.
+    #[serde(default)]
+    pub jobs: Vec<Job>,
 }
 
 /// How the site's certificates come about.
@@ -107,8 +118,11 @@ pub struct Service {
     pub dir: String,
     /// `build`: run once per release.
     pub build: Vec<Command>,
-    /// `migrate`: run once per release, before start.
+    /// `migrate`, or `migrate.up`: run once per release, before start.
     pub migrate: Vec<Command>,
+    /// `migrate.status`: prints which migrations the database has.
+    #[serde(default)]
+    pub migrate_status: Option<Command>,
     /// `shared`: paths that outlive releases.
     pub shared: Vec<String>,
     /// `env`: names and values, our own `$NAMES` not yet replaced.

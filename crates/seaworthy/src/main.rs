@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some("shim") => seaworthy_runtime::shim::main().into(),
         Some("edge") => edge(rest).into(),
         Some("control") => control(rest).into(),
+        Some("probe") => seaworthy_control::probe::main().into(),
         Some("backup-worker") => seaworthy_backup::worker::main().into(),
         Some("compress-log") => compress(rest).into(),
         _ => seaworthy_cli::main(),

@@ -12,4 +12,4 @@ mod store;
 pub use model::{
     Desired, EventRecord, InstanceRecord, InstanceState, ReleaseRecord, ReleaseState, SiteRecord,
 };
-pub use store::{StateError, Store};
+pub use store::{AuditRow, Broken, StateError, Store};

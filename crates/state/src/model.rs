@@ -35,6 +35,9 @@ pub struct SiteRecord {
     pub started_by_up: bool,
     /// When it was applied.
     pub applied: Timestamp,
+    /// What else control keeps of it, in its own form: a rollout that goes on, switches set by hand.
+    #[serde(default)]
+    pub more: String,
 }
 
 /// Where an instance is in its life, as far as control decides it.

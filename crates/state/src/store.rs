@@ -3,6 +3,9 @@
 //! Invariants: a call that returned `Ok` is on the disk; one that failed left nothing behind. A full disk
 //! costs the ballast first and the call only then. Not here: what the records mean.
 
+mod audit;
+mod deployments;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -18,6 +21,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+pub use audit::{AuditRow, Broken};
+
 use crate::model::{EventRecord, InstanceRecord, InstanceState, ReleaseRecord, SiteRecord};
 
 /// The layout of the state folder; a later layout is refused.
@@ -31,6 +36,11 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT, record TEXT NOT NULL);
+", "
+    CREATE TABLE IF NOT EXISTS deployments (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, record TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS deployments_by_site ON deployments (site, id);
+    CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, hash TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS jobs (site TEXT NOT NULL, job TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (site, job));
 "];
 /// Events kept.
 const EVENTS: i64 = 10_000;
@@ -142,6 +152,15 @@ impl Store {
             })?;
         }
         Ok(())
+    }
+
+    /// Copies the whole state, as it is at this moment, into a file that does not exist yet.
+    pub fn copy_to(&self, file: &Path) -> Result<()> {
+        let path = file.to_string_lossy().into_owned();
+        let copied = self.connection.execute("VACUUM INTO ?1", [path]).map(drop);
+        copied.map_err(|source| sort_error(source, &self.dir))?;
+        let unwritable = |source| StateError::Unwritable { dir: self.dir.clone(), source };
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(unwritable)
     }
 
     /// Adds or replaces a site by name; returns its id, which the name keeps until it is removed.
@@ -297,6 +316,22 @@ impl Store {
         .collect()
     }
 
+    fn texts(&self, sql: &str, params: impl Params) -> Result<Vec<String>> {
+        self.rows(sql, params, |row| row.get(0))
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let failed = |source| sort_error(source, &self.dir);
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let rows = statement.query_map(params, read).map_err(failed)?;
+        rows.map(|row| row.map_err(failed)).collect()
+    }
+
     #[expect(
         clippy::needless_pass_by_value,
         reason = "callers write `params![..]`, which is a temporary"
@@ -395,6 +430,7 @@ mod tests {
             desired: Desired::Running,
             started_by_up: true,
             applied: Timestamp(1),
+            more: String::new(),
         }
     }
 

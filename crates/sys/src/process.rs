@@ -3,11 +3,14 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Becomes the leader of a session of its own: Ctrl-C and a closed terminal no longer reach it.
 pub fn become_session_leader() -> io::Result<()> {
@@ -32,6 +35,35 @@ pub fn no_new_privs() -> io::Result<()> {
 pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
+}
+
+/// A process that is waited for, whoever its parent is. Taken while it is known to live: afterwards the
+/// number may belong to another one.
+#[derive(Debug)]
+pub struct Awaited(Option<OwnedFd>);
+
+impl Awaited {
+    /// Takes hold of a process; one that ended already is waited for in no time.
+    pub fn new(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self(pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()))
+    }
+
+    /// Blocks until it ended or the limit passed; whether it ended.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let Some(fd) = &self.0 else { return true };
+        let until = std::time::Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left =
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) => return false,
+                _ => return true,
+            }
+        }
+    }
 }
 
 /// Our user.

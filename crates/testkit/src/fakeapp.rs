@@ -32,6 +32,7 @@ pub(crate) struct App {
     hung: AtomicBool,
     ending: AtomicBool,
     busy: AtomicUsize,
+    answered: AtomicUsize,
     health_status: AtomicU16,
     health_body: Mutex<String>,
 }
@@ -88,6 +89,7 @@ fn serve(options: Options) -> ExitCode {
         hung: AtomicBool::new(false),
         ending: AtomicBool::new(false),
         busy: AtomicUsize::new(0),
+        answered: AtomicUsize::new(0),
         health_status: AtomicU16::new(options.health_status),
         health_body: Mutex::new(options.health_json.clone()),
         options,

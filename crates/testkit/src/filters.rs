@@ -1,7 +1,7 @@
 //! Replaces what differs from run to run, so that the rest of an output can be compared exactly.
 //!
 //! `[PATH]` the sandbox's folder (what follows stays), `[TIME]` `[DIGEST]` `[VERSION]` `[PORT]` `[PID]`
-//! `[DURATION]` `[SIZE]`. Invariants: the order is fixed (a time holds digits that look like a port); text that
+//! `[DURATION]` `[SIZE]` `[COUNT]`. Invariants: the order is fixed (a time holds digits that look like a port); text that
 //! is the same in every run is never touched, exit codes and code numbers among it.
 
 use std::path::Path;
@@ -20,6 +20,7 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"(instead of|the wrong port:) \d{1,5}\b", "${1} [PORT]"),
         (r"(?i)\b(pid|ps -fp|grandchild)([ =:]+)\d+\b", "${1}${2}[PID]"),
         (r"\b(process) \d+\b", "${1} [PID]"),
+        (r"\b\d+ connections, \d+ requests\b", "[COUNT] connections, [COUNT] requests"),
         (r"  \d+(?:\.\d+)?[KMG](?:iB|B)?\b", "  [SIZE]"),
         (r"\b\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.]+)\b", "[VERSION]"),
         (r"(?i)\b(seaworthy|control|edge) v?\d+\.\d+\.\d+\b", "${1} [VERSION]"),

@@ -230,6 +230,16 @@ impl Sandbox {
         );
     }
 
+    /// Asks a process of this sandbox to end (TERM).
+    #[track_caller]
+    pub fn terminate(&self, pid: u32) {
+        assert!(
+            process::signal(pid, &self.folder, Signal::TERM),
+            "process {pid} does not belong to {}",
+            self.folder.display()
+        );
+    }
+
     /// `kill -9` to everything that runs here, until nothing does: what a power cut leaves.
     #[track_caller]
     pub fn cut_the_power(&self) {

@@ -156,6 +156,11 @@ impl FakeApp {
         self.flag(&format!("--port {port}"))
     }
 
+    /// Answers 500 to everything but `/health` after so many requests.
+    pub fn broken_after(self, requests: usize) -> Self {
+        self.flag(&format!("--broken-after {requests}"))
+    }
+
     /// Will not start without that variable.
     pub fn require_env(self, name: &str) -> Self {
         self.flag(&format!("--require-env {name}"))

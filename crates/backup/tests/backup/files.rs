@@ -43,7 +43,7 @@ fn listing(root: &Path) -> Vec<String> {
             let time = if meta.is_symlink() { 0 } else { meta.mtime_nsec() };
             all.push(format!(
                 "{:?} {:o} {}:{} {time} {target:?} {content:?}",
-                path.strip_prefix(root).unwrap().as_os_str().as_bytes(),
+                path.strip_prefix(root).unwrap().to_string_lossy(),
                 meta.mode(),
                 meta.uid(),
                 meta.gid()

@@ -5,10 +5,17 @@ fn wanted(count: u16, hash: &str) -> Wanted {
     Wanted {
         site: "s".parse().unwrap(),
         service: "web".parse().unwrap(),
-        count,
-        hash: hash.to_owned(),
-        may_start: true,
-        rejected: None,
+        how: How::Steady { count, hash: hash.to_owned(), may_start: true, rejected: None },
+    }
+}
+
+fn launch(slot: u16, hash: &str) -> Action {
+    Action::Launch("s".parse().unwrap(), "web".parse().unwrap(), slot, hash.to_owned())
+}
+
+fn reject(service: &mut Wanted, hash: &str) {
+    if let How::Steady { rejected, .. } = &mut service.how {
+        *rejected = Some(hash.to_owned());
     }
 }
 
@@ -34,12 +41,13 @@ fn seen(slot: u16, generation: u32, hash: &str, ready: bool) -> Seen {
 #[test]
 fn missing_slots_are_launched() {
     let actions = decide(&[wanted(2, "a")], &[seen(0, 1, "a", false)]);
-    assert_eq!(actions, [Action::Launch("s".parse().unwrap(), "web".parse().unwrap(), 1)]);
+    assert_eq!(actions, [launch(1, "a")]);
 }
 
 #[test]
 fn nothing_starts_before_what_it_starts_after() {
-    let service = Wanted { may_start: false, ..wanted(2, "a") };
+    let mut service = wanted(2, "a");
+    service.how = How::Steady { count: 2, hash: "a".to_owned(), may_start: false, rejected: None };
     assert_eq!(decide(&[service], &[]), []);
 }
 
@@ -47,10 +55,7 @@ fn nothing_starts_before_what_it_starts_after() {
 fn one_instance_at_a_time_is_replaced_and_the_old_one_waits_for_the_new() {
     let service = wanted(2, "b");
     let mut all = vec![seen(0, 1, "a", true), seen(1, 2, "a", true)];
-    assert_eq!(
-        decide(std::slice::from_ref(&service), &all),
-        [Action::Launch(service.site.clone(), service.service.clone(), 0)]
-    );
+    assert_eq!(decide(std::slice::from_ref(&service), &all), [launch(0, "b")]);
     all.push(seen(0, 3, "b", false));
     assert_eq!(decide(std::slice::from_ref(&service), &all), []);
     all[2].ready = true;
@@ -63,7 +68,7 @@ fn a_replacement_that_does_not_come_up_is_rejected_and_not_tried_again() {
     let mut all = vec![seen(0, 1, "a", true), seen(0, 2, "b", false)];
     all[1].failed_start = true;
     assert_eq!(decide(std::slice::from_ref(&service), &all), [Action::Reject(all[1].id.clone())]);
-    service.rejected = Some("b".to_owned());
+    reject(&mut service, "b");
     all.pop();
     assert_eq!(decide(&[service], &all), []);
 }
@@ -73,10 +78,7 @@ fn a_lost_instance_is_forgotten_and_launched_again() {
     let service = wanted(1, "a");
     let lost = Seen { alive: false, ..seen(0, 1, "a", true) };
     let actions = decide(std::slice::from_ref(&service), std::slice::from_ref(&lost));
-    assert_eq!(
-        actions,
-        [Action::Forget(lost.id), Action::Launch(service.site.clone(), service.service.clone(), 0)]
-    );
+    assert_eq!(actions, [Action::Forget(lost.id), launch(0, "a")]);
 }
 
 #[test]
@@ -87,6 +89,31 @@ fn what_nobody_wants_is_drained_and_stopped_only_when_drained() {
     assert_eq!(decide(&[], std::slice::from_ref(&one)), []);
     one.drained = true;
     assert_eq!(decide(&[], std::slice::from_ref(&one)), [Action::Stop(one.id.clone())]);
+}
+
+#[test]
+fn in_a_rollout_the_new_release_starts_beside_the_old_one_and_what_belongs_to_neither_goes() {
+    let view = View {
+        phase: seaworthy_release::Phase::Start { all: true },
+        exclusive: false,
+        now: 2,
+        next: 1,
+        leading: 0,
+        warm: 1,
+        now_lives: true,
+        next_lives: false,
+    };
+    let side = |hash: &str| Some((hash.to_owned(), true));
+    let how = How::Rollout { view, now: side("a"), next: side("b") };
+    let service = Wanted { how, ..wanted(1, "") };
+    let all = [seen(0, 1, "a", true), seen(1, 2, "a", true), seen(0, 3, "other", true)];
+    let drained = Action::Drain(all[2].id.clone());
+    assert_eq!(decide(std::slice::from_ref(&service), &all), [launch(0, "b"), drained]);
+    let back = View { phase: seaworthy_release::Phase::Back, ..view };
+    let how = How::Rollout { view: back, now: side("a"), next: side("b") };
+    let all = [seen(0, 1, "a", true), seen(0, 4, "b", true)];
+    let service = Wanted { how, ..wanted(1, "") };
+    assert_eq!(decide(&[service], &all), [launch(1, "a"), Action::Drain(all[1].id.clone())]);
 }
 
 /// A world of one service that performs what is decided, in which replacements become ready or fail at random.
@@ -104,7 +131,7 @@ fn play(count: u16, old_ready: &[bool], fates: &[bool]) {
     for _ in 0..200 {
         for action in decide(std::slice::from_ref(&service), &world) {
             match action {
-                Action::Launch(_, _, slot) => {
+                Action::Launch(_, _, slot, _) => {
                     generation += 1;
                     let mut one = seen(slot, generation, "new", false);
                     one.failed_start = !*fates.next().unwrap();
@@ -116,7 +143,7 @@ fn play(count: u16, old_ready: &[bool], fates: &[bool]) {
                 Action::Stop(id) | Action::Forget(id) => world.retain(|one| one.id != id),
                 Action::Reject(id) => {
                     world.retain(|one| one.id != id);
-                    service.rejected = Some("new".to_owned());
+                    reject(&mut service, "new");
                 }
             }
             let serving = world.iter().filter(|one| one.ready && !one.draining).count();

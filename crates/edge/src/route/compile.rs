@@ -14,6 +14,8 @@ use thiserror::Error;
 use super::host;
 use super::network::{Network, NetworkError};
 use super::pattern::Pattern;
+use crate::candidate::Candidate;
+use crate::gate::Gate;
 use crate::model;
 use crate::policy::{CompiledPolicy, PolicyError, Scope};
 
@@ -96,6 +98,10 @@ pub struct CompiledSite {
     pub https_port: Option<u16>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Who gets a release that is being tried.
+    pub candidate: Option<Candidate>,
+    /// Closed for a while.
+    pub gate: Option<Gate>,
     /// Its names, without wildcards.
     pub(crate) hosts: Vec<String>,
     /// How a request's user is known.
@@ -111,6 +117,8 @@ impl CompiledSite {
             name: site.name.as_str().into(),
             canonical: host::name_of(site, canonical)?,
             https_port: site.https_port,
+            candidate: site.candidate.as_ref().map(Candidate::new),
+            gate: Gate::build(site)?,
             trusted_proxies: parsed
                 .map_err(|source| RouteError::Network { site: name(), source })?,
             hosts: host::named(site, &site.hosts)?,

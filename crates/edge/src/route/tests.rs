@@ -24,13 +24,9 @@ fn site(name: &str, hosts: &[&str], routes: Vec<Route>) -> Site {
     Site {
         name: name.to_owned(),
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-        redirect_hosts: Vec::new(),
         https_port: Some(443),
-        trusted_proxies: Vec::new(),
-        identity: Vec::new(),
-        connections_per_address: None,
-        proxy_protocol: Vec::new(),
         routes,
+        ..Site::default()
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn forward(
         host: &record.host,
         port: record.port,
         id,
-        trace: trace.as_ref(),
+        trace: trace.as_ref().map(<[u8; 55]>::as_slice),
         upgrade,
     };
     complete(&mut parts);
@@ -194,8 +194,8 @@ impl Tunnel {
         early: BytesMut,
     ) {
         let Self { mut instance, behind, shared, guard } = self;
-        // Long-lived: it does not hold up the end of the instance's other work.
-        drop(guard);
+        // Long-lived: counted apart, so that it does not hold up the end of the instance's other work.
+        let _of_instance = guard.into_tunnel();
         let _open = shared.open_tunnel();
         if client.write_all(&behind).await.is_ok() && instance.write_all(&early).await.is_ok() {
             drop((behind, early));

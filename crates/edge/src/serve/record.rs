@@ -42,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) cause: Option<String>,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
+    /// A cookie that keeps the visitor's release.
+    pub(super) visit: Option<HeaderValue>,
     /// Whether the client came over HTTPS, here or at a trusted proxy.
     pub(crate) secure: bool,
     /// The port that the client came to.
@@ -93,6 +95,7 @@ impl Record {
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
+            visit: None,
             secure: client.tls,
             port: client.port,
             origin: None,

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
+use seaworthy_testkit::{Client, eventually, process};
+
 use crate::{LIMIT, sandbox, shop};
 
 #[test]
@@ -14,6 +16,24 @@ fn a_second_one_on_the_same_state_folder_is_refused() {
         .finish(LIMIT);
     second.code(1).says(["SW-CTL-002"]);
     assert_eq!(sandbox.https(&shop()).get("/").status, 200);
+}
+
+#[test]
+fn one_that_is_told_to_end_leaves_everything_serving_and_the_next_one_adopts_it() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let before = sandbox.status();
+    sandbox.terminate(before.control_pid());
+    eventually("it ends, and no keeper starts it again", LIMIT, || {
+        sandbox.run(["status"]).exit_code() == Some(4) && !process::lives(before.control_pid())
+    });
+    let address = before.https();
+    let client = Client::https(address, &shop().host(), &sandbox.ca());
+    assert_eq!(client.get("/say?text=still").text(), "still");
+    sandbox.up(&shop());
+    let after = sandbox.status();
+    assert_eq!(after.edge_pid(), before.edge_pid());
+    assert_eq!(after.ready_pids("shop/web"), before.ready_pids("shop/web"));
 }
 
 #[test]

@@ -14,8 +14,32 @@ fn nothing_at_all_is_left_running() {
         sandbox.processes()
     );
     sandbox.run(["down", "--all"]).success();
-    sandbox.wait_for_silence(LIMIT);
+    let left = sandbox.processes();
+    assert!(left.is_empty(), "gone when `down` returns: {left:#?}");
     sandbox.run(["status"]).code(4);
+}
+
+#[test]
+fn an_up_right_after_it_or_in_the_midst_of_it_serves_all_the_same() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    for round in 0..4 {
+        let down = sandbox.spawn(["down", "--all"]);
+        if round % 2 == 0 {
+            down.finish(LIMIT).success();
+            sandbox.up(&shop());
+        } else {
+            // Whichever of the two is first, the last word is that of `up` or everything is down.
+            let up = sandbox.try_up(&shop());
+            down.finish(LIMIT);
+            up.never_says("SW-INT-001");
+            sandbox.up(&shop());
+        }
+        assert_eq!(sandbox.https(&shop()).get("/say?text=here").text(), "here");
+    }
+    sandbox.run(["down", "--all"]).success();
+    let left = sandbox.processes();
+    assert!(left.is_empty(), "no edge without an owner: {left:#?}");
 }
 
 #[test]

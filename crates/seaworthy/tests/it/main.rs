@@ -5,24 +5,31 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod backup;
+mod by_hand;
 mod cache;
 mod change;
 mod check;
 mod control;
+mod crash;
+mod deploy;
 mod down;
+mod drain;
 mod explain;
 mod guide;
+mod jobs;
 mod kill;
 mod logs;
 mod manifests;
 mod named;
 mod offline;
 mod policy;
+mod remote;
 mod restart;
 mod secrets;
 mod serving;
 mod status;
 mod up;
+mod upgrade;
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ fn the_wrong_port() {
                 hint: let it listen on $PORT, or say that it insists: port = [PORT]
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -120,7 +120,7 @@ fn a_missing_program() {
                 hint: check `run` of the service: is `no-such-program` installed, executable and in PATH for its user?
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -169,7 +169,7 @@ fn a_missing_environment_variable() {
                 hint: add it: env = { DATABASE_URL = "…" } or secrets = ["DATABASE_URL"] in the service
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -224,7 +224,7 @@ fn a_crash_loop() {
                 | Error: something it cannot live without is broken
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -287,7 +287,7 @@ fn out_of_memory() {
                 hint: raise `memory` of the service in seaworthy.toml, or find what grows
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -338,7 +338,7 @@ fn another_address() {
                 hint: let it listen on 127.0.0.1 (often an option such as --host 127.0.0.1)
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 0 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1
@@ -393,7 +393,7 @@ fn a_hung_application() {
                 hint: find what blocks it, or give it longer: `live` in `health` of the service
                 hint: seaworthy logs shop --service web
 
-        edge     pid [PID], 0 connections, 1 requests
+        edge     pid [PID], [COUNT] connections, [COUNT] requests
         control  pid [PID], up [DURATION]
         $ seaworthy explain instance shop/web
         instance shop/web/0@1

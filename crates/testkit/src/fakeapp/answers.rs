@@ -39,6 +39,10 @@ pub(crate) fn answer(app: &App, request: &mut Request, wire: &mut Wire) -> io::R
     let ending = app.ending.load(Ordering::SeqCst);
     let extra = if ending { "connection: close\r\n" } else { "" };
     let path = request.path().to_owned();
+    if path != "/health" && is_broken(app) {
+        wire.answer(500, TEXT, extra, b"broken as asked")?;
+        return Ok(!ending);
+    }
     match path.as_str() {
         "/" => wire.answer(200, "text/html; charset=utf-8", extra, PAGE.as_bytes())?,
         "/say" => {
@@ -112,6 +116,11 @@ pub(crate) fn answer(app: &App, request: &mut Request, wire: &mut Wire) -> io::R
         _ => wire.answer(404, TEXT, extra, b"there is no such path")?,
     }
     Ok(!ending)
+}
+
+/// Whether it answered as many requests as it was told to before it breaks; checks of its health aside.
+fn is_broken(app: &App) -> bool {
+    app.options.broken_after.is_some_and(|good| app.answered.fetch_add(1, Ordering::SeqCst) >= good)
 }
 
 /// Who answers: the name that the supervisor gave, and the process.

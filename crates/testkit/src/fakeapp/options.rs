@@ -29,6 +29,7 @@ pub struct Options {
     pub health_status: u16,
     pub health_json: String,
     pub one_stream: bool,
+    pub broken_after: Option<usize>,
 }
 
 impl Default for Options {
@@ -50,6 +51,7 @@ impl Default for Options {
             health_status: 200,
             health_json: r#"{"status":"ok"}"#.to_owned(),
             one_stream: false,
+            broken_after: None,
         }
     }
 }
@@ -78,6 +80,7 @@ impl Options {
                 "--require-env" => options.require_env.push(value()?),
                 "--keep-alive" => options.keep_alive = duration(&value()?)?,
                 "--health-status" => options.health_status = number(&value()?)?,
+                "--broken-after" => options.broken_after = Some(number(&value()?)?),
                 "--one-stream" => options.one_stream = true,
                 "--health-json" => options.health_json = value()?,
                 _ => return Err(format!("there is no flag `{flag}`")),

@@ -1,0 +1,67 @@
+//! Long work on the screen: what is being done, what it prints, and how it ended.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use seaworthy_api::model::{Applied, Asker, Progress};
+use seaworthy_base::{Code, Fault};
+
+use crate::render::{self, Failure};
+
+/// A line that moves on a terminal; plain lines elsewhere.
+#[derive(Debug)]
+pub(crate) struct Screen(ProgressBar);
+
+impl Screen {
+    pub(crate) fn new() -> Self {
+        let spinner = ProgressBar::new_spinner();
+        spinner.set_style(ProgressStyle::default_spinner());
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        Self(spinner)
+    }
+
+    pub(crate) fn show(&self, progress: &Progress) {
+        match progress {
+            Progress::Step { text } => {
+                self.0.set_message(text.clone());
+                if self.0.is_hidden() {
+                    render::talk(text);
+                }
+            }
+            Progress::Output { line } => self.0.suspend(|| render::talk(&format!("  {line}"))),
+            Progress::Warning { fault } => self.0.suspend(|| render::warn(fault)),
+            Progress::Done(_) | Progress::Failed { .. } => {}
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// What the last line of an answer comes to.
+pub(crate) fn done(ended: Progress) -> Result<Applied, Failure> {
+    match ended {
+        Progress::Done(applied) => Ok(applied),
+        Progress::Failed { fault } => Err(fault.into()),
+        _ => Err(Fault::new(Code::ControlCutOff, "control ended before the work was done")
+            .next("seaworthy status   (the next control resolves what was begun)")
+            .into()),
+    }
+}
+
+/// Who asks, as the journal and those who have to wait will read it.
+pub(crate) fn asker() -> Asker {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = env("SUDO_USER").or_else(|| env("USER")).or_else(|| env("LOGNAME"));
+    let user = user.unwrap_or_else(|| match seaworthy_sys::process::current_uid() {
+        0 => "root".to_owned(),
+        uid => format!("user {uid}"),
+    });
+    let from = env("SSH_CONNECTION").and_then(|line| line.split(' ').next().map(str::to_owned));
+    let who = match from {
+        Some(from) => format!("{user} via ssh from {from}"),
+        None => user,
+    };
+    Asker { who, process: std::process::id() }
+}

@@ -1,0 +1,323 @@
+//! The way of a deployment, from the project's checks to the end of the old release.
+//!
+//! Every step is journaled by [`Run`]; what serves changes in three ways only: a first start, a change that
+//! replaces no program, and a rollout. Invariants: up to the switch the old release is what is applied,
+//! and a failure leaves it so; after it, a failure goes back to it, without building anything.
+
+use std::sync::Arc;
+
+use seaworthy_base::{Code, Fault, ReleaseId};
+use seaworthy_release::{Ending, Phase, Step, Strategy};
+use tokio::time::timeout;
+
+use crate::platform::Platform;
+use crate::reconcile;
+use crate::release::build::{self, Built};
+use crate::release::gate::{self, Waiting};
+use crate::release::prepare::Prepared;
+use crate::release::run::Run;
+use crate::release::settle;
+use crate::release::watch;
+use crate::serve;
+use crate::world::{Applied, Rollout};
+
+/// Carries a prepared deployment out. The journal is closed here, whatever comes of it.
+pub(super) async fn go(run: &Run, prepared: &Prepared) -> Result<ReleaseId, Fault> {
+    let result = way(run, prepared).await;
+    close(run, result)
+}
+
+/// Closes the journal by what came of it.
+pub(super) fn close(run: &Run, result: Result<Applied, Fault>) -> Result<ReleaseId, Fault> {
+    match result {
+        Ok(applied) => {
+            let text = serde_json::to_string(&applied).unwrap_or_default();
+            run.close(Ending::Live, None, &text);
+            Ok(applied.release)
+        }
+        Err(fault) => {
+            let ending = match fault.code {
+                Code::Aborted => Ending::Aborted,
+                Code::TakenBack => Ending::TakenBack,
+                _ => Ending::Failed,
+            };
+            run.close(ending, Some(&fault), "");
+            Err(fault)
+        }
+    }
+}
+
+async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
+    let strategy = run.record().strategy;
+    let first = !is_running(run, prepared);
+    let built = run.unless_stopped(build::make(run, prepared)).await?;
+    let next = prepared.applied(built.release);
+    // Where old and new exclude each other, so do the old code and the new schema.
+    if first || strategy != Strategy::Recreate {
+        run.unless_stopped(build::migrate(run, prepared, &built)).await?;
+    }
+    if first {
+        first_start(run, prepared, &next).await?;
+    } else if nothing_to_replace(run, prepared, &next) {
+        in_place(run, prepared, &next).await?;
+    } else {
+        rollout(run, prepared, &built, &next).await?;
+    }
+    keep(run, prepared, &next)?;
+    Ok(next)
+}
+
+/// The release serves for good; what nobody needs any more goes.
+pub(super) fn keep(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fault> {
+    run.begin(Step::Keep, "removing releases that nobody needs")?;
+    build::mark_live(run, prepared, next)?;
+    super::prune::prune(&run.platform, &prepared.site.name, prepared.site.deploy.keep);
+    run.end("")
+}
+
+fn is_running(run: &Run, prepared: &Prepared) -> bool {
+    run.platform.world().sites.get(&prepared.site.name).is_some_and(|site| site.running)
+}
+
+/// Whether every program stays as it is and the files that are served too.
+fn nothing_to_replace(run: &Run, prepared: &Prepared, next: &Applied) -> bool {
+    let world = run.platform.world();
+    world.sites.get(&prepared.site.name).is_some_and(|site| {
+        site.applied.hashes == next.hashes && site.applied.release == next.release
+    })
+}
+
+/// Nothing ran before: it is made the wanted one, and stays so when it does not come up, so that its
+/// instances are there to say why.
+async fn first_start(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fault> {
+    run.begin(Step::Switch, "starting")?;
+    settle::install(&run.platform, prepared, next).await?;
+    settle::wait_until_serving(&run.platform, &prepared.site.name, &run.report).await?;
+    run.end("first start")?;
+    run.begin(Step::Gate, "trying it through the real listener")?;
+    if let Err(fault) = gate::smoke(run, prepared, None).await {
+        run.report.warn(fault);
+    }
+    run.end("")
+}
+
+/// Routes, addresses, numbers of instances: nothing of this replaces a program.
+async fn in_place(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fault> {
+    run.begin(Step::Switch, "changing routes and numbers; no program is replaced")?;
+    let before = settle::replace(&run.platform, prepared, next).await?;
+    let serving = settle::wait_until_serving(&run.platform, &prepared.site.name, &run.report);
+    if let Err(fault) = run.unless_stopped(serving).await {
+        settle::put_back(&run.platform, &prepared.site.name, before).await?;
+        return Err(fault);
+    }
+    run.end("")
+}
+
+async fn rollout(
+    run: &Run,
+    prepared: &Prepared,
+    built: &Built,
+    next: &Applied,
+) -> Result<(), Fault> {
+    let strategy = run.record().strategy;
+    let phase = match strategy {
+        Strategy::Rolling => Phase::Start { all: false },
+        Strategy::BlueGreen | Strategy::Canary => Phase::Start { all: true },
+        Strategy::Recreate => Phase::Stop,
+    };
+    let before = watch::Baseline::take(run, prepared).await;
+    let rollout = Rollout {
+        deployment: run.record().number,
+        next: next.clone(),
+        strategy,
+        phase,
+        id: next.release.to_string(),
+        key: settle::key(),
+        warm: prepared.warm,
+        values: prepared.values.clone(),
+    };
+    settle::begin(&run.platform, prepared, rollout).await?;
+    let forward = async {
+        if strategy == Strategy::Recreate {
+            recreate(run, prepared, built).await?;
+        } else {
+            beside(run, prepared, &before).await?;
+        }
+        watch::watch(run, prepared, &before).await
+    };
+    match run.unless_stopped(forward).await {
+        Ok(()) => finish(run, prepared).await,
+        Err(fault) => Err(go_back(run, prepared, fault).await),
+    }
+}
+
+/// The old release ends, the new one starts; requests wait meanwhile.
+async fn recreate(run: &Run, prepared: &Prepared, built: &Built) -> Result<(), Fault> {
+    let limit = prepared.site.deploy.timeout;
+    let name = &prepared.site.name;
+    run.begin(Step::Start, "ending the old release; requests wait")?;
+    within(limit, gate::wait(&run.platform, name, Waiting::OldGone, &run.report)).await?;
+    run.end("the old release ended")?;
+    build::migrate(run, prepared, built).await?;
+    run.begin(Step::Switch, "starting the new release")?;
+    switch(&run.platform, prepared).await?;
+    within(limit, gate::wait(&run.platform, name, Waiting::AllReady, &run.report)).await?;
+    run.end("")?;
+    run.begin(Step::Gate, "trying it through the real listener")?;
+    gate::smoke(run, prepared, None).await?;
+    run.end("")
+}
+
+/// The new release starts beside the old one, is tried, and takes its place.
+async fn beside(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Result<(), Fault> {
+    let (name, deploy) = (&prepared.site.name, &prepared.site.deploy);
+    let strategy = run.record().strategy;
+    let all = strategy != Strategy::Rolling;
+    run.begin(Step::Start, if all { "starting all of it" } else { "starting the first of it" })?;
+    let waiting = if all { Waiting::AllReady } else { Waiting::FirstReady };
+    within(deploy.timeout, gate::wait(&run.platform, name, waiting, &run.report)).await?;
+    run.end("")?;
+    run.begin(Step::Gate, "trying it through the real listener")?;
+    let key = settle::key_of(&run.platform, name);
+    gate::smoke(run, prepared, key.as_deref()).await?;
+    run.end("")?;
+    if prepared.pause {
+        pause(run, prepared).await?;
+    }
+    take_over(run, prepared, before).await
+}
+
+/// From the gate to the switch.
+async fn take_over(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Result<(), Fault> {
+    let (name, deploy) = (&prepared.site.name, &prepared.site.deploy);
+    let strategy = run.record().strategy;
+    if strategy == Strategy::Canary {
+        canary(run, prepared, before).await?;
+    }
+    run.begin(Step::Switch, "switching")?;
+    if strategy == Strategy::Rolling {
+        settle::set_phase(&run.platform, name, Phase::Rolling)?;
+        reconcile::tell_edge(&run.platform).await;
+        within(deploy.timeout, gate::wait(&run.platform, name, Waiting::AllReady, &run.report))
+            .await?;
+    }
+    let took = switch(&run.platform, prepared).await?;
+    run.end(&format!("{:.1} ms", took.as_secs_f64() * 1000.0))
+}
+
+/// Goes on with what another control began: from the pause, or from the watch.
+pub(super) async fn go_on(run: &Run, prepared: &Prepared, paused: bool) -> Result<(), Fault> {
+    let before = watch::Baseline::take(run, prepared).await;
+    let forward = async {
+        if paused {
+            run.promoted().await;
+            run.end("promoted")?;
+            take_over(run, prepared, &before).await?;
+        } else {
+            let waiting =
+                gate::wait(&run.platform, &prepared.site.name, Waiting::AllReady, &run.report);
+            within(prepared.site.deploy.timeout, waiting).await?;
+        }
+        watch::watch(run, prepared, &before).await
+    };
+    match run.unless_stopped(forward).await {
+        Ok(()) => finish(run, prepared).await,
+        Err(fault) => Err(go_back(run, prepared, fault).await),
+    }
+}
+
+/// Waits for somebody's word.
+async fn pause(run: &Run, prepared: &Prepared) -> Result<(), Fault> {
+    let name = &prepared.site.name;
+    run.begin(
+        Step::Pause,
+        format!("paused: seaworthy promote {name}, or: seaworthy abort {name}"),
+    )?;
+    for preview in crate::status::previews(&run.platform, name).await {
+        run.report.step(format!("preview: {preview}"));
+    }
+    run.promoted().await;
+    run.end("promoted")
+}
+
+/// A growing share of the visitors, each watched.
+async fn canary(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Result<(), Fault> {
+    let canary = &prepared.site.deploy.canary;
+    for share in &canary.steps {
+        let text = format!("{} % of the visitors get it", f64::from(*share) / 100.0);
+        run.begin(Step::Canary, text)?;
+        settle::set_phase(&run.platform, &prepared.site.name, Phase::Canary { share: *share })?;
+        serve::publish(&run.platform).await?;
+        watch::compare(run, prepared, before, canary.period).await?;
+        run.end("")?;
+    }
+    Ok(())
+}
+
+/// From now on the new release serves: first on the disk, then in the edge. Says how long the edge took
+/// until every thread of it sent everybody to the new instances.
+async fn switch(
+    platform: &Arc<Platform>,
+    prepared: &Prepared,
+) -> Result<std::time::Duration, Fault> {
+    settle::set_phase(platform, &prepared.site.name, Phase::Switched)?;
+    crate::crash::point("switched");
+    let begun = std::time::Instant::now();
+    reconcile::tell_edge(platform).await;
+    let took = begun.elapsed();
+    serve::publish(platform).await?;
+    Ok(took)
+}
+
+/// The new release is all there is; the old one drains by itself.
+async fn finish(run: &Run, prepared: &Prepared) -> Result<(), Fault> {
+    run.begin(Step::Drain, "the old release finishes what it has")?;
+    settle::complete(&run.platform, &prepared.site.name)?;
+    serve::publish(&run.platform).await?;
+    run.end("")
+}
+
+/// The old release serves again, and the new one ends. Returns the fault that is to be told.
+pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fault {
+    let name = &prepared.site.name;
+    let switched = settle::phase(&run.platform, name) == Some(Phase::Switched);
+    run.report.step(format!("going back: {}", fault.what));
+    let journaled = run.end("").and_then(|()| run.begin(Step::GoBack, "the old release serves"));
+    if let Err(unwritten) =
+        journaled.and_then(|()| settle::set_phase(&run.platform, name, Phase::Back))
+    {
+        // The disk says otherwise, but what serves is put right first; the next start reads the journal.
+        crate::say(&unwritten.to_string());
+    }
+    reconcile::tell_edge(&run.platform).await;
+    if let Err(unpublished) = serve::publish(&run.platform).await {
+        crate::say(&unpublished.to_string());
+    }
+    // The manifest's time bounds how long an old release that had ended may take to start again.
+    let limit = prepared.site.deploy.timeout;
+    let back = gate::wait(&run.platform, name, Waiting::OldServes, &run.report);
+    if timeout(limit, back).await.is_err() {
+        crate::say(&format!("the old release of {name} is not ready again after {limit:?}"));
+    }
+    let done = settle::forget_rollout(&run.platform, name).and_then(|()| run.end(""));
+    if let Err(unwritten) = done {
+        crate::say(&unwritten.to_string());
+    }
+    if switched && fault.code != Code::Aborted && fault.code != Code::TakenBack {
+        let what = format!("the new release was taken back: {}", fault.what);
+        return Fault { code: Code::TakenBack, what, ..fault };
+    }
+    fault
+}
+
+async fn within<T>(
+    limit: std::time::Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        let what = format!("it was not ready within {} s", limit.as_secs());
+        Err(Fault::new(Code::DeployTimeout, what)
+            .because("`deploy.timeout` of the manifest says so")
+            .next("seaworthy status"))
+    })
+}

@@ -1,0 +1,264 @@
+//! Everything that can be refused is refused here, before anything changes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use seaworthy_api::model::{DeployOptions, Progress};
+use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
+use seaworthy_manifest::site::{Site, Strategy as Written, Work};
+use seaworthy_release::Strategy;
+use seaworthy_runtime::model::User;
+use seaworthy_secrets::sources::{self, Sources};
+
+use crate::platform::Platform;
+use crate::release::Reporter;
+use crate::release::files;
+use crate::release::plan;
+use crate::specs::{self, Values};
+use crate::users;
+use crate::world::{Applied, processes};
+
+/// All that is known before anything changes.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The manifest.
+    pub(super) site: Site,
+    /// The site's folder: secrets and certificates are looked for here.
+    pub(super) project: PathBuf,
+    /// Where the files are, and which of them are the release's; none when it is built already.
+    pub(super) files: Option<(PathBuf, Vec<PathBuf>)>,
+    /// The release, when it is known.
+    pub(super) release: Option<ReleaseId>,
+    /// Hash of all content.
+    pub(super) whole: String,
+    /// Hash of the content of each service's folder.
+    pub(super) content: BTreeMap<ServiceName, String>,
+    /// Values of the secrets.
+    pub(super) values: Values,
+    /// The site's system user, when we are root.
+    pub(super) user: Option<User>,
+    /// Hash of each program's specification.
+    pub(super) hashes: BTreeMap<ServiceName, String>,
+    /// How it takes the place of what runs.
+    pub(super) strategy: Strategy,
+    /// Why that is not what was asked for.
+    pub(super) why: Option<String>,
+    /// Old instances kept warm.
+    pub(super) warm: u16,
+    /// For how long it is watched.
+    pub(super) watch: Duration,
+    /// Whether it waits for a word before the switch.
+    pub(super) pause: bool,
+}
+
+impl Prepared {
+    /// What is to be true at the end.
+    pub(super) fn applied(&self, release: ReleaseId) -> Applied {
+        Applied {
+            site: self.site.clone(),
+            release,
+            hashes: self.hashes.clone(),
+            content: self.content.clone(),
+        }
+    }
+}
+
+/// Checks the files of a folder; changes nothing.
+pub(super) fn prepare(
+    platform: &Arc<Platform>,
+    project: &Path,
+    dir: &Path,
+    site: Site,
+    options: Option<&DeployOptions>,
+    report: &Reporter,
+) -> Result<Prepared, Fault> {
+    let found = files::fingerprint(dir, &site)?;
+    let mut prepared = known(platform, project, site, found.services, report)?;
+    prepared.whole = found.whole;
+    prepared.files = Some((dir.to_path_buf(), found.files));
+    prepared.choose(platform, options)?;
+    Ok(prepared)
+}
+
+/// What was applied before, to be applied again.
+pub(super) fn again(
+    platform: &Arc<Platform>,
+    project: &Path,
+    applied: Applied,
+    report: &Reporter,
+) -> Result<Prepared, Fault> {
+    let mut prepared = known(platform, project, applied.site, applied.content, report)?;
+    prepared.release = Some(applied.release);
+    prepared.choose(platform, None)?;
+    // It was watched when it was new, and what it is compared with now is what people want to leave.
+    (prepared.watch, prepared.pause) = (Duration::ZERO, false);
+    Ok(prepared)
+}
+
+/// What can be prepared without secrets: enough to end it.
+pub(super) fn bare(project: &Path, applied: Applied) -> Prepared {
+    Prepared {
+        project: project.to_path_buf(),
+        files: None,
+        release: Some(applied.release),
+        whole: String::new(),
+        content: applied.content,
+        values: Values::new(),
+        user: None,
+        hashes: applied.hashes,
+        strategy: Strategy::Rolling,
+        why: None,
+        warm: u16::MAX,
+        watch: Duration::ZERO,
+        pause: false,
+        site: applied.site,
+    }
+}
+
+fn known(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: Site,
+    content: BTreeMap<ServiceName, String>,
+    report: &Reporter,
+) -> Result<Prepared, Fault> {
+    let (values, warnings) = resolve_secrets(platform, project, &site)?;
+    for fault in warnings {
+        report.say(Progress::Warning { fault });
+    }
+    let user = if platform.root {
+        Some(users::ensure(&users::site_user_name(&site.name), &platform.layout.data(&site.name))?)
+    } else {
+        None
+    };
+    for (_, process) in processes(&site) {
+        if let (Some(name), true) = (&process.user, platform.root) {
+            users::existing(name)?;
+        }
+    }
+    let hash = |(name, _): (&ServiceName, _)| {
+        let content = content.get(name).map_or("", String::as_str);
+        let service = site.services.get(name)?;
+        Some((name.clone(), specs::hash(service, content, &values, &platform.spec_key)))
+    };
+    let hashes = processes(&site).filter_map(hash).collect();
+    let nowhere = ReleaseId { number: 0, digest: 0 };
+    let bare = bare(project, Applied { site, release: nowhere, hashes, content });
+    Ok(Prepared { release: None, values, user, ..bare })
+}
+
+impl Prepared {
+    /// Strategy, watch and pause: as the manifest says, unless who asks says otherwise. An `up` has its
+    /// person in front of it, and is neither watched nor paused.
+    fn choose(
+        &mut self,
+        platform: &Arc<Platform>,
+        options: Option<&DeployOptions>,
+    ) -> Result<(), Fault> {
+        let deploy = &self.site.deploy;
+        let asked = options.and_then(|options| options.strategy.as_deref());
+        let asked = asked.map(strategy_of).transpose()?;
+        let watched = options.is_some_and(|options| options.watch.unwrap_or(true));
+        self.watch = if watched { deploy.watch.period } else { Duration::ZERO };
+        self.pause = options.is_some_and(|options| options.pause.unwrap_or(deploy.pause));
+        let strategy = asked.unwrap_or(match deploy.strategy {
+            Written::Rolling => Strategy::Rolling,
+            Written::BlueGreen => Strategy::BlueGreen,
+            Written::Canary => Strategy::Canary,
+            Written::Recreate => Strategy::Recreate,
+        });
+        let memory = plan::memory(&platform.world(), self);
+        (self.strategy, self.warm, self.why) = plan::fit(strategy, memory);
+        Ok(())
+    }
+}
+
+fn strategy_of(word: &str) -> Result<Strategy, Fault> {
+    let known = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Recreate];
+    known.into_iter().find(|strategy| strategy.word() == word).ok_or_else(|| {
+        Fault::new(Code::ManifestInvalid, format!("there is no strategy `{word}`"))
+            .next("--strategy rolling, blue-green, canary or recreate")
+    })
+}
+
+pub(super) fn refuse_conflicts(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<(), Fault> {
+    let world = platform.world();
+    if let Some(other) =
+        world.sites.get(&site.name).filter(|other| other.running && other.project != project)
+    {
+        let what = format!(
+            "a site named `{}` already runs from another folder, `{}`",
+            site.name,
+            other.project.display()
+        );
+        return Err(
+            Fault::new(Code::HostConflict, what).next("give one of them another `site = \"…\"`")
+        );
+    }
+    for (name, other) in
+        world.sites.iter().filter(|(name, other)| **name != site.name && other.running)
+    {
+        let theirs = |host: &String| {
+            other.applied.site.domains.contains(host)
+                || other.applied.site.redirect_domains.contains(host)
+        };
+        if let Some(host) =
+            site.domains.iter().chain(&site.redirect_domains).find(|host| theirs(host))
+        {
+            let what = format!("site `{name}` already serves `{host}`");
+            return Err(Fault::new(Code::HostConflict, what)
+                .next(format!("choose another name in `domains`, or: seaworthy down {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// The values of all secrets that the site's services, jobs and routes need.
+pub(crate) fn resolve_secrets(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<(Values, Vec<Fault>), Fault> {
+    let mut names: Vec<String> = site.services.values().flat_map(specs::secret_names).collect();
+    names.extend(site.jobs.iter().filter_map(|job| match &job.work {
+        Work::Request { bearer, .. } => bearer.clone(),
+        Work::Run { .. } => None,
+    }));
+    names.extend(crate::edge_config::secret_names(site));
+    names.sort();
+    names.dedup();
+    let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let places = Sources {
+        file: site.secrets.file.clone(),
+        dir: site.secrets.dir.clone(),
+        age: site.secrets.age.clone(),
+        command: site.secrets.command.clone(),
+    };
+    let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
+    match resolved {
+        Ok(resolved) => Ok((resolved.values, resolved.warnings)),
+        Err(faults) => {
+            let mut faults = faults.into_iter();
+            let first = faults
+                .next()
+                .unwrap_or_else(|| Fault::new(Code::SecretMissing, "secrets are missing"));
+            let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
+            let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
+            let first = first.because(if needy.is_empty() {
+                "a job's `bearer` or a route's `auth` names it".to_owned()
+            } else {
+                format!("service {} cannot start without", needy.join(", "))
+            });
+            Err(faults.fold(first, |all, more| Fault {
+                evidence: [all.evidence.clone(), vec![more.to_string()], more.evidence].concat(),
+                ..all
+            }))
+        }
+    }
+}

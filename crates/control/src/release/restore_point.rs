@@ -1,0 +1,38 @@
+//! The databases' state before a migration: the seam between releases and backups.
+//!
+//! A release asks for a restore point right before its first migration, and notes in its journal what came
+//! of it. Invariants: what was not made is said in so many words, a release never claims a safety that is
+//! not there; a restore point that was declared and cannot be made stops the release before the migration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use seaworthy_base::Fault;
+use seaworthy_manifest::Site;
+
+use crate::backups;
+use crate::platform::Platform;
+
+/// What will come of it, for the plan. `serves`: the site was released before.
+pub(crate) fn expected(site: &Site, serves: bool) -> String {
+    let declared: Vec<&str> = backups::before_migration_items(site).collect();
+    match (declared.is_empty(), serves) {
+        (true, _) => "none: no [database.X] of the site says `backup`, only the code can go back",
+        (false, false) => "none: the site never served, so there is nothing to lose",
+        (false, true) => return format!("a backup of {}", declared.join(", ")),
+    }
+    .to_owned()
+}
+
+/// Makes one of every database that the site declares; in words, what was made or why nothing.
+pub(crate) async fn make(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<String, Fault> {
+    let serves = platform.world().sites.contains_key(&site.name);
+    if !serves || backups::before_migration_items(site).next().is_none() {
+        return Ok(expected(site, serves));
+    }
+    Ok(backups::before_migration(platform, project, site).await?.join(", "))
+}

@@ -1,0 +1,136 @@
+//! A site that is closed for a while: requests wait (hold), or are told to come again (maintenance).
+//!
+//! Invariants: a hold is bounded in time and number, and ends by itself at its deadline if control never
+//! says so; a site without a gate pays one comparison. Not here: who may pass a route (policies).
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::ResponseBody;
+use crate::model;
+use crate::respond;
+use crate::route::{Network, RouteError};
+use crate::worker::Local;
+
+/// A gate, ready to be asked.
+#[derive(Debug)]
+pub enum Gate {
+    /// Requests wait.
+    Hold {
+        /// Milliseconds since 1970 at which it ends by itself.
+        until_ms: u64,
+        /// So many wait at most.
+        most: u32,
+        /// So many wait.
+        waiting: Arc<AtomicU32>,
+    },
+    /// Requests are answered with 503.
+    Maintenance {
+        /// The page.
+        page: String,
+        /// Seconds after which to come again.
+        retry_after: u32,
+        /// Who may pass.
+        allow: Vec<Network>,
+    },
+}
+
+impl Gate {
+    pub(crate) fn build(site: &model::Site) -> Result<Option<Self>, RouteError> {
+        Ok(match &site.gate {
+            None => None,
+            Some(model::Gate::Hold { until_ms, most }) => {
+                Some(Self::Hold { until_ms: *until_ms, most: *most, waiting: Arc::default() })
+            }
+            Some(model::Gate::Maintenance { page, retry_after, allow }) => {
+                let networks = allow.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+                Some(Self::Maintenance {
+                    page: page.clone(),
+                    retry_after: *retry_after,
+                    allow: networks.map_err(|source| RouteError::Network {
+                        site: site.name.clone(),
+                        source,
+                    })?,
+                })
+            }
+        })
+    }
+
+    /// The answer of a site under maintenance; none for those who may pass.
+    fn closed(&self, client: IpAddr) -> Option<Response<ResponseBody>> {
+        let Self::Maintenance { page, retry_after, allow } = self else { return None };
+        if allow.iter().any(|network| network.contains(client)) {
+            return None;
+        }
+        let mut response = respond::fixed(503, page, "text/html; charset=utf-8");
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+}
+
+/// What a gate makes of a request.
+#[derive(Debug)]
+pub(crate) enum Passage {
+    /// It goes on.
+    Open,
+    /// It was answered.
+    Closed(Box<Response<ResponseBody>>),
+    /// Too many wait, or it waited too long.
+    Refused(StatusCode, &'static str),
+}
+
+/// Lets a request through, waits with it, or answers it.
+pub(crate) async fn pass(local: &Rc<Local>, host: &str, client: IpAddr) -> Passage {
+    let mut place = None;
+    loop {
+        let swapped = local.swapped.notified();
+        let snapshot = local.current();
+        let Some(site) = snapshot.table.site(host) else { return Passage::Open };
+        let Some(gate) = &site.gate else { return Passage::Open };
+        let Gate::Hold { until_ms, most, waiting } = gate else {
+            let closed = gate.closed(client);
+            return closed.map_or(Passage::Open, |answer| Passage::Closed(Box::new(answer)));
+        };
+        let Some(left) = left(*until_ms) else { return Passage::Open };
+        if place.is_none() {
+            place = Some(Place::take(waiting));
+            if waiting.load(Ordering::Relaxed) > *most {
+                return Passage::Refused(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the site is held and too many requests wait",
+                );
+            }
+        }
+        drop(snapshot);
+        tokio::time::timeout(left, swapped).await.ok();
+    }
+}
+
+fn left(until_ms: u64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(until_ms).checked_sub(now).filter(|left| !left.is_zero())
+}
+
+/// A place among those that wait.
+struct Place(Arc<AtomicU32>);
+
+impl Place {
+    fn take(waiting: &Arc<AtomicU32>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,119 @@
+//! `[deploy]`: how a release takes the place of another, and when it is taken back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Command;
+
+/// `[deploy]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deploy {
+    /// `strategy`.
+    pub strategy: Strategy,
+    /// `checks`: the project's own, run in the new code before anything else.
+    pub checks: Vec<Command>,
+    /// `smoke`: requests through the real listener that the new release must answer well.
+    pub smoke: Vec<Smoke>,
+    /// `timeout`: how long the new instances may take to pass the gate.
+    pub timeout: Duration,
+    /// `watch`: for how long the new release is compared with the old one, and by what.
+    pub watch: Watch,
+    /// `keep`: releases kept besides the one in use.
+    pub keep: u16,
+    /// `pause`: wait for `promote` or `abort` before the switch.
+    pub pause: bool,
+    /// `canary`: the shares, in the order in which they are tried.
+    pub canary: Canary,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Rolling,
+            checks: Vec::new(),
+            smoke: Vec::new(),
+            timeout: Duration::from_secs(300),
+            watch: Watch::default(),
+            keep: 5,
+            pause: false,
+            canary: Canary::default(),
+        }
+    }
+}
+
+/// `deploy.strategy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Slot by slot.
+    #[default]
+    Rolling,
+    /// All beside all, then everybody at once.
+    BlueGreen,
+    /// A growing share of the visitors first.
+    Canary,
+    /// The old one ends first; requests wait.
+    Recreate,
+}
+
+impl Strategy {
+    /// Every one, as it is written.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("rolling", Self::Rolling),
+        ("blue-green", Self::BlueGreen),
+        ("canary", Self::Canary),
+        ("recreate", Self::Recreate),
+    ];
+}
+
+/// One entry of `deploy.smoke`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Smoke {
+    /// `get`: the path, with a query where there is one.
+    pub path: String,
+    /// `host`: one of the site's; the first by default.
+    pub host: Option<String>,
+    /// `status`: what counts as good; 200 to 299 when empty.
+    pub status: Vec<u16>,
+    /// `headers`: sent along.
+    pub headers: BTreeMap<String, String>,
+    /// `body`: text that must stand in the answer.
+    pub body: Option<String>,
+}
+
+/// `deploy.watch`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// `for`: how long; zero for not at all.
+    pub period: Duration,
+    /// `errors`: so many points more errors than before are a breach, in ten-thousandths.
+    pub errors: u16,
+    /// `p95`: a breach above this, whatever it was before.
+    pub p95: Option<Duration>,
+    /// `logs`: whether error lines in the logs count.
+    pub logs: bool,
+}
+
+impl Default for Watch {
+    /// Half a minute shows what fails at once, and does not make people wait so long that they turn it off.
+    fn default() -> Self {
+        Self { period: Duration::from_secs(30), errors: 1000, p95: None, logs: true }
+    }
+}
+
+/// `deploy.canary`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// `steps`: shares in ten-thousandths.
+    pub steps: Vec<u16>,
+    /// `for`: how long each is watched.
+    pub period: Duration,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { steps: vec![500, 2500, 5000], period: Duration::from_secs(60) }
+    }
+}

@@ -1,0 +1,205 @@
+//! `kill -9` of control at every step of a deployment: one release or the other serves, never none; the
+//! journal says which; the next deployment works without a hand.
+//!
+//! The places are control's own (`crates/control/src/crash.rs`), in builds for tests only.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use seaworthy_testkit::load::Load;
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
+
+use crate::{LIMIT, sandbox, shop};
+
+/// A release with something to do in every step.
+fn level(level: &str, strategy: &str) -> Site {
+    let keys = format!(
+        "env = {{ LEVEL = \"{level}\" }}\nbuild = \"touch built\"\nmigrate = \"test -f built\""
+    );
+    let deploy = format!(
+        "[deploy]\nstrategy = \"{strategy}\"\nchecks = \"true\"\nwatch = {{ for = \"200ms\" }}\ncanary = {{ steps = [\"50%\"], for = \"100ms\" }}"
+    );
+    // A file of its own: each level is another content, so that each is built and migrated.
+    Site::new("shop").app("web", FakeApp::new().key(&keys)).more(&deploy).file("level", level)
+}
+
+struct Scene {
+    sandbox: Sandbox,
+    trigger: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sandbox = sandbox();
+        let trigger = sandbox.folder().join("crash");
+        let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", &trigger.display().to_string());
+        sandbox.up(&level("first", "rolling"));
+        Self { sandbox, trigger }
+    }
+
+    fn served(&self) -> String {
+        let answer = self.sandbox.https(&shop()).get("/env?name=LEVEL").json();
+        answer["value"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn deploy(&self, site: &Site) -> seaworthy_testkit::Output {
+        let project = self.sandbox.write(site);
+        self.sandbox.run(["deploy".as_ref(), project.as_os_str()])
+    }
+
+    /// The newest deployment, when none goes on any more.
+    fn last(&self) -> serde_json::Value {
+        eventually_some("every deployment has an ending", LIMIT, || {
+            let output = self.sandbox.run(["releases", "shop", "--json"]);
+            let found: serde_json::Value = serde_json::from_str(output.raw_stdout()).ok()?;
+            let all = found["deployments"].as_array()?;
+            let ended = ["live", "failed", "taken back", "aborted"];
+            let over = |one: &serde_json::Value| ended.iter().any(|word| one["state"] == *word);
+            all.iter().all(over).then(|| all[0].clone())
+        })
+    }
+
+    /// Dies at a place, and sees what came of it.
+    fn die_at(&self, place: &str, site: &Site, before: &str, after: &str) {
+        fs::write(&self.trigger, place).unwrap();
+        let control = self.sandbox.status().control_pid();
+        let cut = self.deploy(site);
+        assert!(!self.trigger.exists(), "{place} was never reached: {:?}", cut.stderr());
+        eventually("the next control answers", LIMIT, || {
+            self.sandbox.try_status().is_some_and(|status| status.control_pid() != control)
+        });
+        let last = self.last();
+        let served = self.served();
+        let expected = if last["state"] == "live" { after } else { before };
+        assert_eq!(served, expected, "killed at {place}; the journal says {last:#}");
+        // Whatever it came to, the same deployment can be asked for again.
+        self.deploy(site).success();
+        assert_eq!(self.served(), after, "after {place}");
+        assert_eq!(self.last()["state"], "live");
+    }
+}
+
+/// Kills control once at each of these places, under load.
+fn play(strategy: &str, places: &[&str]) {
+    let scene = Scene::new();
+    let target = scene.sandbox.target(&shop());
+    let running = Load::new(target).mixed(30.0).start(Duration::from_secs(240));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    let mut before = "first".to_owned();
+    for (number, place) in places.iter().enumerate() {
+        let after = format!("{strategy}-{number}");
+        scene.die_at(place, &level(&after, strategy), &before, &after);
+        before = after;
+    }
+    running.stop().assert_clean();
+    eventually("nothing of the others is left", LIMIT, || {
+        scene.sandbox.try_status().is_some_and(|one| one.instances("shop/web").len() == 1)
+    });
+}
+
+#[test]
+fn up_to_the_gate_leaves_the_old_release_serving() {
+    let places = [
+        "fetch:before",
+        "fetch:done",
+        "check:before",
+        "check:done",
+        "build:before",
+        "build:done",
+        "restore-point:before",
+        "migrate:before",
+        "migrate:done",
+        "start:before",
+        "start:done",
+        "gate:before",
+        "gate:done",
+    ];
+    play("rolling", &places);
+}
+
+#[test]
+fn from_the_switch_on_leaves_one_of_the_two_serving() {
+    let places = [
+        "switch:before",
+        "switched",
+        "switch:done",
+        "watch:before",
+        "watch:done",
+        "drain:before",
+        "drain:done",
+        "keep:before",
+        "keep:done",
+        "closed",
+    ];
+    play("blue-green", &places);
+}
+
+#[test]
+fn of_a_canary_and_of_one_that_excludes_the_old_release_leaves_one_serving() {
+    play("canary", &["canary:before", "canary:done"]);
+    play(
+        "recreate",
+        &[
+            "start:before",
+            "start:done",
+            "migrate:before",
+            "switch:before",
+            "switched",
+            "gate:before",
+        ],
+    );
+}
+
+#[test]
+fn on_the_way_back_goes_on_with_the_way_back() {
+    let scene = Scene::new();
+    let broken =
+        Site::new("shop").app("web", FakeApp::new().broken_after(0)).file("level", "broken");
+    for place in ["go-back:before", "go-back:done"] {
+        fs::write(&scene.trigger, place).unwrap();
+        scene.deploy(&broken);
+        assert!(!scene.trigger.exists(), "{place} was never reached");
+        assert_eq!(scene.last()["state"], "failed");
+        assert_eq!(scene.served(), "first");
+    }
+    scene.deploy(&level("second", "rolling")).success();
+    assert_eq!(scene.served(), "second");
+}
+
+#[test]
+fn of_the_command_line_the_edge_and_a_new_shim_does_not_stop_a_deployment() {
+    let scene = Scene::new();
+    let running =
+        Load::new(scene.sandbox.target(&shop())).mixed(30.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    let project = scene.sandbox.write(&level("second", "blue-green"));
+    let words = ["deploy".as_ref(), project.as_os_str(), "--pause".as_ref()];
+    let command = scene.sandbox.spawn(words);
+    let paused = || {
+        let output = scene.sandbox.run(["releases", "shop", "--json"]);
+        output.raw_stdout().contains("\"state\": \"pause\"")
+    };
+    eventually("it is paused", LIMIT, paused);
+    scene.sandbox.kill_hard(command.pid());
+    let status = scene.sandbox.status();
+    let newest = |status: &seaworthy_testkit::Status| {
+        status.instances("shop/web").last().map(|one| one["shim_pid"].as_u64().unwrap_or(0) as u32)
+    };
+    let (edge, shim) = (status.edge_pid().unwrap(), newest(&status).unwrap());
+    scene.sandbox.kill_hard(shim);
+    scene.sandbox.kill_hard(edge);
+    eventually("both are there again", LIMIT, || {
+        scene.sandbox.try_status().is_some_and(|status| {
+            status.edge_pid().is_some_and(|pid| pid != edge)
+                && newest(&status).is_some_and(|pid| pid != shim)
+                && status.ready_pids("shop/web").len() == 2
+        })
+    });
+    assert!(paused(), "it still waits for its word");
+    scene.sandbox.run(["promote", "shop"]).success();
+    assert_eq!(scene.last()["state"], "live");
+    assert_eq!(scene.served(), "second");
+    // What the edge was answering when it was killed is lost with it; nobody was refused.
+    assert_eq!(running.stop().refused(), 0);
+}

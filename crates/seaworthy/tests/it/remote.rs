@@ -1,0 +1,120 @@
+//! `--host`: a real sshd on loopback, with keys of its own, and a key that may deploy and nothing else.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
+
+use crate::{LIMIT, sandbox, shop};
+
+/// A server, ended with this value.
+struct Sshd {
+    child: Child,
+    config: PathBuf,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn keygen(path: &Path) {
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+impl Sshd {
+    /// Accepts one key; `forced` is the command that it is restricted to.
+    fn start(sandbox: &Sandbox, forced: &str) -> Self {
+        let dir = sandbox.folder().join("ssh");
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let file = |name: &str| dir.join(name);
+        if !file("host").exists() {
+            keygen(&file("host"));
+            keygen(&file("key"));
+        }
+        let key = fs::read_to_string(file("key.pub")).unwrap();
+        let options = format!(
+            "restrict,environment=\"SEAWORTHY_STATE={}\",environment=\"SEAWORTHY_RUN={}\"{forced} ",
+            sandbox.state().display(),
+            sandbox.folder().join("run").display()
+        );
+        fs::write(file("authorized"), format!("{options}{key}")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nPermitUserEnvironment yes\nSetEnv PATH={1}:/usr/bin:/bin\n",
+            dir.display(),
+            sandbox.folder().join("bin").display()
+        );
+        fs::write(file("sshd_config"), server).unwrap();
+        let client = format!(
+            "Host server\nHostName 127.0.0.1\nPort {port}\nIdentityFile {0}/key\nIdentitiesOnly yes\nUserKnownHostsFile {0}/known\nStrictHostKeyChecking accept-new\nBatchMode yes\nLogLevel ERROR\n",
+            dir.display()
+        );
+        fs::remove_file(file("known")).ok();
+        fs::write(file("ssh_config"), client).unwrap();
+        // It wants the folder of its privilege separation, which only its package makes.
+        fs::create_dir_all("/run/sshd").ok();
+        let child = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-e", "-f"])
+            .arg(file("sshd_config"))
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(file("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let sshd = Self { child, config: file("ssh_config") };
+        eventually("sshd listens", LIMIT, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        sshd
+    }
+
+    fn command(&self) -> String {
+        format!("ssh -F {}", self.config.display())
+    }
+}
+
+fn level(level: &str) -> Site {
+    let web = FakeApp::new().key(&format!("env = {{ LEVEL = \"{level}\" }}"));
+    Site::new("shop").app("web", web).more("[deploy]\nwatch = { for = \"200ms\" }")
+}
+
+#[test]
+fn a_verb_and_a_deployment_run_on_the_other_server_and_a_restricted_key_can_only_deploy() {
+    let sandbox = sandbox();
+    sandbox.up(&level("here"));
+    let open = Sshd::start(&sandbox, "");
+    let run = |sshd: &Sshd, words: &[&str]| {
+        let mut command = Command::new(sandbox.folder().join("bin/seaworthy"));
+        command.args(["--host", "server"]).args(words).env("SEAWORTHY_SSH", sshd.command());
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let said = run(&open, &["status"]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success() && text.contains("1/1 ready"), "{text} {said:?}");
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let project = sandbox.write(&level("from afar")).display().to_string();
+    let said = run(&open, &["deploy", &project]);
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(served(), "from afar");
+    assert!(!run(&open, &["explain", "request", "none"]).status.success());
+    drop(open);
+    let restricted = Sshd::start(&sandbox, ",command=\"seaworthy deploy --stdin\"");
+    let project = sandbox.write(&level("by the pipeline")).display().to_string();
+    let said = run(&restricted, &["deploy", &project]);
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(served(), "by the pipeline");
+    let said = run(&restricted, &["down", "--all"]);
+    assert!(!said.status.success());
+    assert_eq!(served(), "by the pipeline");
+}

@@ -1,0 +1,238 @@
+//! The promise "nothing is dropped", counted for releases: deployments, rollbacks and upgrades under load.
+//!
+//! `cargo xtask bench deploy` builds the release binary and runs this: mixed load (keep-alive, new
+//! connections, HTTP/2) and WebSockets on a site of two instances, while each strategy deploys, the last
+//! release is rolled back to, and another build takes over. Printed are the counts of each phase, how long
+//! a deployment took beyond the application's own start, and how long the switch itself took. It ends with
+//! 1 when something was dropped or a bound does not hold. A short run: `--times 3 --rate 100 --web-sockets 10`.
+//!
+//! WebSockets on instances that go end with them, after their own time to finish; they are counted apart.
+#![expect(
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "a program for developers that prints what it found"
+)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use seaworthy_testkit::load::{Counts, Load, Report};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// Beyond the application's own start, in milliseconds.
+const OVERHEAD: u64 = 500;
+/// The switch itself, in milliseconds.
+const SWITCH: f64 = 10.0;
+
+const HELP: &str = "\
+Puts mixed load on a site while releases, rollbacks and upgrades take place.
+
+  --binary PATH      the binary [target/release/seaworthy]
+  --times N          deployments by each strategy, every second one a rollback [50]
+  --upgrades N       upgrades [20]
+  --rate N           requests a second [1000]
+  --web-sockets N    open at once [100]
+  --strategy NAME    rolling, blue-green, canary or recreate; may be repeated [all]
+
+Ends with 0 when nothing was dropped and every bound held, 1 when not, 2 when it could not begin.";
+
+#[derive(Debug)]
+struct Plan {
+    binary: PathBuf,
+    times: u32,
+    upgrades: u32,
+    rate: f64,
+    web_sockets: usize,
+    strategies: Vec<String>,
+}
+
+/// What a phase came to.
+struct Row {
+    name: String,
+    report: Report,
+    overhead_ms: Vec<u64>,
+    switch_ms: Vec<f64>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let plan = match read(arguments) {
+        Ok(plan) => plan,
+        Err(error) => {
+            println!("bench deploy: {error}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let sandbox = Sandbox::new(&plan.binary);
+    sandbox.up(&site("first", "rolling"));
+    let mut rows: Vec<Row> =
+        plan.strategies.iter().map(|strategy| deployments(&sandbox, &plan, strategy)).collect();
+    if plan.upgrades > 0 {
+        rows.push(upgrades(&sandbox, &plan));
+    }
+    sandbox.run(["down", "--all"]).success();
+    let broken = summary(&rows);
+    println!("{}", if broken { "FAIL" } else { "PASS" });
+    ExitCode::from(u8::from(broken))
+}
+
+fn read(arguments: Vec<String>) -> Result<Plan, String> {
+    let mut plan = Plan {
+        binary: PathBuf::from("target/release/seaworthy"),
+        times: 50,
+        upgrades: 20,
+        rate: 1000.0,
+        web_sockets: 100,
+        strategies: Vec::new(),
+    };
+    let mut arguments = arguments.into_iter();
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("`{flag}` needs a value"))?;
+        let bad = |_| format!("`{value}` is no number");
+        match flag.as_str() {
+            "--binary" => plan.binary = PathBuf::from(&value),
+            "--times" => plan.times = value.parse().map_err(bad)?,
+            "--upgrades" => plan.upgrades = value.parse().map_err(bad)?,
+            "--rate" => plan.rate = value.parse().map_err(|_| format!("`{value}` is no number"))?,
+            "--web-sockets" => plan.web_sockets = value.parse().map_err(bad)?,
+            "--strategy" => plan.strategies.push(value),
+            _ => return Err(format!("there is no flag `{flag}`")),
+        }
+    }
+    if plan.strategies.is_empty() {
+        plan.strategies = ["rolling", "blue-green", "canary", "recreate"].map(str::to_owned).into();
+    }
+    Ok(plan)
+}
+
+fn site(level: &str, strategy: &str) -> Site {
+    let web = FakeApp::new().instances(2).key(&format!("env = {{ LEVEL = \"{level}\" }}"));
+    let deploy = format!(
+        "[deploy]\nstrategy = \"{strategy}\"\nwatch = false\ncanary = {{ steps = [\"10%\", \"50%\"], for = \"200ms\" }}"
+    );
+    Site::new("bench").app("web", web).more(&deploy)
+}
+
+fn deployments(sandbox: &Sandbox, plan: &Plan, strategy: &str) -> Row {
+    println!("== {strategy}: {} times at {} requests/s", plan.times, plan.rate);
+    let target = sandbox.target(&site("", strategy));
+    let load = Load::new(target).mixed(plan.rate).web_sockets(plan.web_sockets);
+    let running = load.start(Duration::from_secs(3600));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    let (mut overhead_ms, mut switch_ms) = (Vec::new(), Vec::new());
+    for time in 0..plan.times {
+        if time % 2 == 1 {
+            sandbox.run(["rollback", "bench"]).success();
+        } else {
+            let project = sandbox.write(&site(&format!("{strategy}-{time}"), strategy));
+            sandbox.run(["deploy".as_ref(), project.as_os_str()]).success();
+        }
+        let (overhead, switch) = cost(&last(sandbox), strategy);
+        overhead_ms.push(overhead);
+        switch_ms.extend(switch);
+    }
+    let report = running.stop();
+    print!("{report}");
+    Row { name: strategy.to_owned(), report, overhead_ms, switch_ms }
+}
+
+fn last(sandbox: &Sandbox) -> Value {
+    let output = sandbox.run(["releases", "bench", "--json"]);
+    let found: Value = serde_json::from_str(output.raw_stdout())
+        .unwrap_or_else(|error| panic!("`releases --json` is no JSON: {error}"));
+    found["deployments"][0].clone()
+}
+
+/// Milliseconds beyond the steps in which the application starts (or a share is tried for its time), and
+/// those that the edge took to send everybody to the new instances.
+fn cost(deployment: &Value, strategy: &str) -> (u64, Option<f64>) {
+    let steps = deployment["steps"].as_array().cloned().unwrap_or_default();
+    let sum = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        let each = steps.iter().filter(|step| step[0].as_str().is_some_and(wanted));
+        each.filter_map(|step| step[1].as_u64()).sum()
+    };
+    // Where slots change over one after the other, or nothing runs before the switch, it is a start too.
+    let starts_in_switch = matches!(strategy, "rolling" | "recreate");
+    let own =
+        sum(&|step| step == "start" || step == "canary" || (starts_in_switch && step == "switch"));
+    let notes = deployment["notes"].as_array().cloned().unwrap_or_default();
+    let noted = notes.iter().find(|note| note[0] == "switch").and_then(|note| note[1].as_str());
+    let switch = noted.and_then(|text| text.strip_suffix(" ms")?.parse().ok());
+    (sum(&|_| true) - own, switch)
+}
+
+fn upgrades(sandbox: &Sandbox, plan: &Plan) -> Row {
+    println!("== upgrade: {} times at {} requests/s", plan.upgrades, plan.rate);
+    let first = sandbox.folder().join("bin/seaworthy");
+    let second = sandbox.folder().join("bin/seaworthy-next");
+    if let Err(error) = std::fs::copy(&first, &second) {
+        panic!("the second build cannot be made: {error}");
+    }
+    let load = Load::new(sandbox.target(&site("", ""))).mixed(plan.rate);
+    let running = load.web_sockets(plan.web_sockets).start(Duration::from_secs(3600));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    let before = sandbox.wait_ready("bench/web", 2, LIMIT);
+    for time in 0..plan.upgrades {
+        let next = if time % 2 == 0 { &second } else { &first };
+        sandbox.run(["upgrade".as_ref(), next.as_os_str()]).success();
+    }
+    assert_eq!(sandbox.wait_ready("bench/web", 2, LIMIT), before, "applications were touched");
+    let report = running.stop();
+    print!("{report}");
+    Row { name: "upgrade".to_owned(), report, overhead_ms: Vec::new(), switch_ms: Vec::new() }
+}
+
+fn summary(rows: &[Row]) -> bool {
+    println!(
+        "\n{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>18}{:>18}",
+        "phase",
+        "requests",
+        "ok",
+        "refused",
+        "reset",
+        "wrong",
+        "lost",
+        "WS open",
+        "WS ended",
+        "overhead ms",
+        "switch ms"
+    );
+    let mut broken = false;
+    for row in rows {
+        let sum = |each: fn(&Counts) -> u64| row.report.requests.iter().map(each).sum::<u64>();
+        let mut overhead = row.overhead_ms.clone();
+        overhead.sort_unstable();
+        let mut switch = row.switch_ms.clone();
+        switch.sort_by(f64::total_cmp);
+        let middle = |values: &[u64]| values.get(values.len() / 2).copied().unwrap_or(0);
+        let switch_middle = switch.get(switch.len() / 2).copied();
+        println!(
+            "{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>18}{:>18}",
+            row.name,
+            sum(|counts| counts.issued),
+            row.report.ok(),
+            row.report.refused(),
+            sum(|counts| counts.reset),
+            sum(|counts| counts.wrong.values().sum()),
+            sum(|counts| counts.lost),
+            row.report.web_sockets.opened,
+            row.report.web_sockets_broken(),
+            format!("{} (max {})", middle(&overhead), overhead.last().copied().unwrap_or(0)),
+            switch_middle.map_or_else(
+                || "-".to_owned(),
+                |middle| format!("{middle} (max {})", switch.last().copied().unwrap_or(0.0))
+            ),
+        );
+        let bound = !cfg!(debug_assertions)
+            && (middle(&overhead) > OVERHEAD || switch_middle.is_some_and(|ms| ms > SWITCH));
+        broken |= row.report.failures() > 0 || row.report.ok() == 0 || bound;
+    }
+    broken
+}
