@@ -1,5 +1,5 @@
 //! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`,
-//! `bench deploy`, `soak`.
+//! `bench deploy`, `bench backup`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -23,6 +23,7 @@ cargo xtask tidy            what the compiler does not check: documentation, dir
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
+cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -37,8 +38,10 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
-        ["bench", "deploy", ref options @ ..] => under_load("deploy_bench", options),
-        ["soak", ref options @ ..] => under_load("soak", options),
+        ["bench", "deploy", ref options @ ..] => with_release("deploy_bench", options),
+        ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
+            .and_then(|()| with_release("bench_backup", options)),
+        ["soak", ref options @ ..] => with_release("soak", options),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -62,8 +65,8 @@ fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
 }
 
-/// A program of the harness that puts load on the release binary; `--help` says what can be asked.
-fn under_load(name: &str, arguments: &[&str]) -> Result<()> {
+/// Runs a program of the harness on the release binary; `soak --help` and the like say what can be asked.
+fn with_release(name: &str, arguments: &[&str]) -> Result<()> {
     let build = ["build", "--release", "-p", "seaworthy", "-p", "seaworthy-testkit"];
     run(Command::new(cargo()).args(build))?;
     let release = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);

@@ -18,9 +18,16 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("curl", "curl"),
     ("git", "git"),
     ("cc", "gcc"),
+    // Peers of the backups: servers are started by the tests themselves, as nobody, in temporary folders.
+    ("pg_createcluster", "postgresql"),
+    ("mariadbd", "mariadb-server"),
+    ("redis-server", "redis-server"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
+    ("age", "age"),
+    ("zstd", "zstd"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
 ];
 
 /// What `cache-tests` needs besides.
@@ -36,6 +43,15 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
     ("curl", "curl"),
     ("python3", "python3-minimal"),
     ("taskset", "util-linux"),
+];
+
+/// What `bench backup` needs besides.
+pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
+    ("pg_createcluster", "postgresql"),
+    ("restic", "restic"),
+    ("gzip", "gzip"),
+    ("age", "age"),
+    ("zstd", "zstd"),
 ];
 
 /// Installs what is missing of `needed`.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-use crate::model::{Hello, Progress};
+use crate::model::Hello;
 
 /// The longest answer that is not a stream, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
@@ -106,12 +106,12 @@ impl Client {
     }
 
     /// A long piece of work; `each` sees every line of the answer as it comes, the last one is returned.
-    pub async fn follow(
+    pub async fn follow<P: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
-        mut each: impl FnMut(&Progress),
-    ) -> Result<Progress, ClientError> {
+        mut each: impl FnMut(&P),
+    ) -> Result<P, ClientError> {
         let mut response = self.send("POST", path, encode(path, body)?).await?;
         let garbled = |detail: String| ClientError::Garbled { call: path.to_owned(), detail };
         let cut_off = |detail: String| ClientError::CutOff { call: path.to_owned(), detail };
@@ -124,7 +124,7 @@ impl Client {
             pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                let progress: Progress =
+                let progress: P =
                     serde_json::from_slice(&line).map_err(|error| garbled(error.to_string()))?;
                 each(&progress);
                 last = Some(progress);

@@ -114,6 +114,11 @@ impl Layout {
         self.state.join("data").join(site.as_str())
     }
 
+    /// Backups: keys, records, the local store, scratch.
+    pub fn backups(&self) -> PathBuf {
+        self.state.join("backups")
+    }
+
     /// Static files as the edge may read them.
     pub fn public(&self, site: &SiteName, release: ReleaseId) -> PathBuf {
         self.state.join("public").join(site.as_str()).join(release.to_string())

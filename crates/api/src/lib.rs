@@ -6,6 +6,7 @@
 //! `exec` only, which asks for them as the user that owns them.
 //! Not here: the server's routes; they stand in `control`, which implements them.
 
+pub mod backup;
 pub mod client;
 pub mod layout;
 pub mod model;

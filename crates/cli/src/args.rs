@@ -77,6 +77,8 @@ pub(crate) enum Verb {
     Cache(Cache),
     /// Values of secrets, encrypted on this server
     Secrets(Secrets),
+    /// Backups that are proven by restoring
+    Backup(crate::backup::arguments::Backup),
     /// Certificates
     Cert(Cert),
     /// Print the JSON schema of seaworthy.toml

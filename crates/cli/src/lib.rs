@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod backup;
 mod by_hand;
 mod counts;
 mod deploy;
@@ -89,6 +90,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Limits(options) => platform::block_on(counts::limits(layout, &options)),
         Verb::Cache(options) => platform::block_on(counts::cache(layout, &options)),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
+        Verb::Backup(options) => platform::block_on(backup::backup(layout, &options)),
         Verb::Cert(options) => manifest::cert(layout, &options),
     }
 }

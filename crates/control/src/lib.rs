@@ -15,6 +15,7 @@ use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
 use tokio::signal::unix::{SignalKind, signal};
 
+mod backups;
 mod by_hand;
 mod ca;
 mod commands;
@@ -159,6 +160,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
+    tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

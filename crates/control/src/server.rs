@@ -19,22 +19,23 @@ use axum::{Json, Router};
 use futures_util::stream;
 use seaworthy_api::model::{
     ApplyRequest, AuditRequest, ClearRequest, Cleared, DownRequest, ExecRequest, ExplainRequest,
-    GateRequest, Hello, JobRequest, LimitsView, OrderRequest, Progress, PurgeRequest,
-    ReleasesRequest, RestartRequest, RollbackRequest, ScaleRequest, UpgradeRequest, VERSION,
+    GateRequest, Hello, JobRequest, LimitsView, OrderRequest, PurgeRequest, ReleasesRequest,
+    RestartRequest, RollbackRequest, ScaleRequest, UpgradeRequest, VERSION,
 };
 use seaworthy_base::Fault;
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::mpsc;
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{by_hand, counts, explain, jobs, lifecycle, status, upgrade};
+use crate::{backups, by_hand, counts, explain, jobs, lifecycle, status, upgrade};
 
-type Shared = State<Arc<Platform>>;
+pub(crate) type Shared = State<Arc<Platform>>;
 
 /// A fault as an answer: 422, since the request was understood and refused.
-struct Refusal(Fault);
+pub(crate) struct Refusal(pub(crate) Fault);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -73,6 +74,7 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/down", post(down))
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
+        .merge(backups::routes())
         .route("/v1/limits", get(limits))
         .route("/v1/limits/clear", post(clear_limits))
         .route("/v1/cache/purge", post(purge_cache))
@@ -175,7 +177,10 @@ async fn order(
     Ok(Json(answer).into_response())
 }
 
-fn lines(receiver: mpsc::UnboundedReceiver<Progress>) -> Response {
+/// An answer of one JSON object a line, as they come.
+pub(crate) fn lines<T: Serialize + Send + 'static>(
+    receiver: mpsc::UnboundedReceiver<T>,
+) -> Response {
     let each = stream::unfold(receiver, |mut receiver| async {
         let progress = receiver.recv().await?;
         let mut line = serde_json::to_vec(&progress).unwrap_or_default();

@@ -51,7 +51,7 @@ pub(crate) struct Way<'a> {
     pub(crate) port: u16,
     pub(crate) id: &'a HeaderValue,
     /// The trace that begins here, where the client brought none.
-    pub(crate) trace: Option<&'a HeaderValue>,
+    pub(crate) trace: Option<&'a [u8]>,
     pub(crate) upgrade: bool,
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn prepare(
     headers.insert(X_FORWARDED_PORT, port);
     headers.insert(X_REQUEST_ID, way.id.clone());
     if let Some(trace) = way.trace {
-        headers.insert(TRACEPARENT, trace.clone());
+        headers.extend(HeaderValue::from_bytes(trace).map(|trace| (TRACEPARENT, trace)));
     }
     apply(headers, rules);
 }
@@ -174,7 +174,7 @@ pub(crate) fn encode(
     field(out, "x-forwarded-port", port.as_bytes());
     field(out, "x-request-id", way.id.as_bytes());
     if let Some(trace) = way.trace {
-        field(out, "traceparent", trace.as_bytes());
+        field(out, "traceparent", trace);
     }
 }
 

@@ -17,12 +17,14 @@ use seaworthy_base::{ServiceName, SiteName};
 use toml::de::DeTable;
 
 use self::sections::{read_listen, read_secrets, read_tls};
+use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
 use crate::policy::{self, NamedLimits};
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
+use crate::site::backups::Backups;
 use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
 use crate::wire;
 
@@ -43,6 +45,7 @@ pub(crate) struct Draft {
     pub(crate) deploy: Deploy,
     /// With the place of each name.
     pub(crate) jobs: Vec<(Range<usize>, Job)>,
+    pub(crate) backups: Backups,
     pub(crate) identity: Vec<Identity>,
     /// `[limit.X]`, and whether all of it was read.
     pub(crate) limits: (NamedLimits, bool),
@@ -87,6 +90,7 @@ impl Draft {
             secrets: self.secrets,
             deploy: self.deploy,
             jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
+            backups: self.backups,
             identity: self.identity,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
@@ -142,6 +146,7 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
             draft.jobs.extend(job.map(|job| (name.span(), job)));
         }
     }
+    draft.backups = read_backups(reader, &found);
     if let Some((_, value)) = found.get("identity") {
         draft.identity = policy::read_identity(reader, value);
     }

@@ -2,6 +2,8 @@
 //!
 //! The one table from which reading, "did you mean", the JSON schema and the reference are made.
 
+pub mod backups;
+
 /// What a key's value looks like, for the schema and the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -76,15 +78,19 @@ pub const SITE: &[Key] = &[
     ),
     key("service", Kind::Named(SERVICE), "a program, files, or servers that somebody else runs"),
     key("route", Kind::Tables(ROUTE), "which requests go where, and under which rules"),
-    planned("zone"),
+    key(
+        "zone",
+        Kind::Text,
+        "time zone of times of day, such as `Europe/Berlin`; the machine's by default",
+    ),
+    key("database", Kind::Named(backups::DATABASE), "a database that the site depends on"),
+    key("redis", Kind::Named(backups::REDIS), "a Redis that the site depends on"),
+    key("files", Kind::Named(backups::FILES), "files and folders to back up"),
+    key("store", Kind::Named(backups::STORE), "where backups go; `local` is always there"),
     key("identity", Kind::Table(IDENTITY), "how a request's user is known; only ever used hashed"),
     key("limit", Kind::Named(LIMIT), "limits that several routes share"),
-    planned("database"),
-    planned("redis"),
     planned("smtp"),
     planned("http"),
-    planned("files"),
-    planned("store"),
     planned("health"),
     planned("heartbeat"),
     key("job", Kind::Named(JOB), "what runs at its time"),

@@ -6,6 +6,7 @@
 //! lines in question are shown, and of those only what cannot be a secret ([`mask`]). Not here: reading
 //! secrets, looking at the machine.
 
+mod backups;
 mod checks;
 pub mod cron;
 mod draft;

@@ -53,7 +53,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 28] = [
+    let sections: [(&str, &[Key]); 35] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::TLS),
         ("[listen]", keys::LISTEN),
@@ -82,6 +82,13 @@ pub fn reference() -> String {
         ("route: log", keys::LOG),
         ("route: timeout", keys::TIMEOUT),
         ("route: response_headers, request_headers", keys::HEADERS),
+        ("[database.X]", keys::backups::DATABASE),
+        ("[redis.X]", keys::backups::REDIS),
+        ("[files.X]", keys::backups::FILES),
+        ("database, redis, files: backup", keys::backups::BACKUP),
+        ("backup: keep", keys::backups::KEEP),
+        ("backup: drill", keys::backups::DRILL),
+        ("[store.X]", keys::backups::STORE),
     ];
     for (title, keys) in sections {
         out.push_str(&format!("\n## {title}\n\n| key | meaning |\n| --- | --- |\n"));

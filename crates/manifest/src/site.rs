@@ -4,6 +4,7 @@
 //! project, routes point at services that exist, `after` has no loop); a [`Site`] is never changed
 //! after it was made. Secrets stand here by name only.
 
+pub mod backups;
 mod deploy;
 mod job;
 
@@ -38,6 +39,9 @@ pub struct Site {
     pub identity: Vec<Identity>,
     /// `[service.X]`, by name.
     pub services: BTreeMap<ServiceName, Service>,
+    /// What is backed up, and where to.
+    #[serde(default)]
+    pub backups: backups::Backups,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
     pub routes: Vec<Route>,
     /// `[deploy]`.

@@ -5,6 +5,7 @@ use crate::site::{RouteAction, ServiceKind};
 use proptest::prelude::*;
 use seaworthy_base::Code;
 
+mod backups;
 mod hostile;
 mod inheritance;
 mod policy;

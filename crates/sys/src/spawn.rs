@@ -27,6 +27,8 @@ pub struct Start<'a> {
     pub dir: &'a Path,
     /// The whole environment.
     pub environment: &'a [(String, String)],
+    /// Standard input; nothing to read without one.
+    pub input: Option<OwnedFd>,
     /// Standard output and error.
     pub output: (OwnedFd, OwnedFd),
     /// User, group and groups to change to.
@@ -50,7 +52,7 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
         .env_clear()
         .envs(start.environment.iter().map(|(name, value)| (name, value)));
     command
-        .stdin(Stdio::null())
+        .stdin(start.input.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::from(start.output.0))
         .stderr(Stdio::from(start.output.1));
     let cgroups: Vec<OwnedFd> = start

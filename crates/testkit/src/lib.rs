@@ -25,6 +25,7 @@ pub mod fakeapp;
 pub mod filters;
 pub mod load;
 mod output;
+pub mod peers;
 pub mod process;
 mod sandbox;
 mod site;

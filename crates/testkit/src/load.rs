@@ -11,6 +11,7 @@
 //! that provably was never processed) is done here too, and counted apart.
 
 mod connect;
+mod crowd;
 mod report;
 mod requests;
 mod web_sockets;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use crowd::{Crowd, CrowdReport};
 pub use report::{Counts, Report, WebSocketCounts};
 
 use report::Tally;

@@ -151,9 +151,10 @@ async fn migrations(run: &Run, prepared: &Prepared, release: ReleaseId) -> Resul
     if services.iter().all(|service| service.migrate.is_empty()) {
         return Ok(());
     }
-    run.begin(Step::RestorePoint, restore_point::expected().words())?;
-    let made = restore_point::make(&run.platform, &prepared.site.name).await?;
-    run.end(made.words())?;
+    let serves = run.platform.world().sites.contains_key(&prepared.site.name);
+    run.begin(Step::RestorePoint, restore_point::expected(&prepared.site, serves))?;
+    let made = restore_point::make(&run.platform, &prepared.project, &prepared.site).await?;
+    run.end(&made)?;
     run.begin(Step::Migrate, "migrating")?;
     all(run, prepared, release, &services, Kind::Migrate).await?;
     let schema = schema(run, prepared, release, &services).await?;

@@ -89,7 +89,7 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
         how,
         why: prepared.why.clone(),
         restore_point: (!migrations.is_empty())
-            .then(|| crate::release::restore_point::expected().words().to_owned()),
+            .then(|| crate::release::restore_point::expected(&prepared.site, site.is_some())),
         migrations,
         smoke,
         watch_ms: prepared.watch.as_millis() as u64,

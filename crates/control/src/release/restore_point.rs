@@ -1,40 +1,38 @@
 //! The databases' state before a migration: the seam between releases and backups.
 //!
 //! A release asks for a restore point right before its first migration, and notes in its journal what came
-//! of it. Invariant: what was not made is said in so many words; a release never claims a safety that is
-//! not there.
+//! of it. Invariants: what was not made is said in so many words, a release never claims a safety that is
+//! not there; a restore point that was declared and cannot be made stops the release before the migration.
 
-use seaworthy_base::{Fault, SiteName};
+use std::path::Path;
+use std::sync::Arc;
 
+use seaworthy_base::Fault;
+use seaworthy_manifest::Site;
+
+use crate::backups;
 use crate::platform::Platform;
 
-/// What came of asking.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RestorePoint {
-    /// None was made; in words, why.
-    None(&'static str),
-}
-
-impl RestorePoint {
-    /// For people and the journal.
-    pub(crate) fn words(&self) -> &str {
-        match self {
-            Self::None(why) => why,
-        }
+/// What will come of it, for the plan. `serves`: the site was released before.
+pub(crate) fn expected(site: &Site, serves: bool) -> String {
+    let declared: Vec<&str> = backups::before_migration_items(site).collect();
+    match (declared.is_empty(), serves) {
+        (true, _) => "none: no [database.X] of the site says `backup`, only the code can go back",
+        (false, false) => "none: the site never served, so there is nothing to lose",
+        (false, true) => return format!("a backup of {}", declared.join(", ")),
     }
+    .to_owned()
 }
 
-/// Said openly, in the plan and while it happens.
-const NOT_BUILT: &str =
-    "no restore point is made: this version cannot back databases up, only the code can go back";
-
-/// What will come of it, for the plan.
-pub(crate) fn expected() -> RestorePoint {
-    RestorePoint::None(NOT_BUILT)
-}
-
-/// Makes one of every database of the site.
-#[expect(clippy::unused_async, reason = "a dump takes its time; who calls is prepared for it")]
-pub(crate) async fn make(_platform: &Platform, _site: &SiteName) -> Result<RestorePoint, Fault> {
-    Ok(expected())
+/// Makes one of every database that the site declares; in words, what was made or why nothing.
+pub(crate) async fn make(
+    platform: &Arc<Platform>,
+    project: &Path,
+    site: &Site,
+) -> Result<String, Fault> {
+    let serves = platform.world().sites.contains_key(&site.name);
+    if !serves || backups::before_migration_items(site).next().is_none() {
+        return Ok(expected(site, serves));
+    }
+    Ok(backups::before_migration(platform, project, site).await?.join(", "))
 }

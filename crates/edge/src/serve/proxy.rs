@@ -53,7 +53,7 @@ pub(super) async fn forward(
         host: &record.host,
         port: record.port,
         id,
-        trace: trace.as_ref(),
+        trace: trace.as_ref().map(<[u8; 55]>::as_slice),
         upgrade,
     };
     complete(&mut parts);

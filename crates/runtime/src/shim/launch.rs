@@ -63,6 +63,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
             argv: &argv,
             dir: &spec.dir,
             environment: &environment,
+            input: None,
             output: (out_end, err_end),
             user: spec.user.as_ref().map(|user| (user.uid, user.gid, &user.groups[..])),
             cgroups: &groups,

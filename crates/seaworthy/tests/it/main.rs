@@ -4,6 +4,7 @@
 //! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod backup;
 mod by_hand;
 mod cache;
 mod change;
@@ -12,6 +13,7 @@ mod control;
 mod crash;
 mod deploy;
 mod down;
+mod drain;
 mod explain;
 mod guide;
 mod jobs;

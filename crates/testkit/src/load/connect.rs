@@ -39,6 +39,11 @@ impl Connector {
         connecting.await.map(|stream| Connection::Secure(Box::new(stream)))
     }
 
+    /// `host:port`, as the `Host` header names it.
+    pub(crate) fn host(&self) -> String {
+        format!("{}:{}", self.target.host, self.target.address.port())
+    }
+
     /// `https://host:port`, as requests name it.
     pub(crate) fn origin(&self, scheme: &str) -> String {
         let secure = if self.tls.is_some() { "s" } else { "" };

@@ -1,14 +1,15 @@
 //! The lockouts on disk: one JSON line each, appended, read again by whoever shares the file.
 //!
 //! So a lockout holds for two edges at a time, and after a restart, a crash or a reboot. Invariants: a line
-//! is written by one call at the end of the file, so that two writers do not mix; what cannot be read is
+//! is written by one call at the end of the file, so that two writers do not mix (one that is written while
+//! another process writes the file anew holds in its own process only); what cannot be read is
 //! left out; the file holds keyed hashes, and the key, for its owner's eyes only. It is not waited for the
 //! disk: a power cut may lose the last second's lockouts, a crash of the process loses none.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ use crate::policy::clock::unix_seconds;
 
 /// Longer files are written anew when they are opened.
 const MAX_LENGTH: u64 = 1 << 20;
+/// A file in use is written anew when it has grown so much.
+const GROWTH: u64 = 8 << 20;
 
 /// One change. `until` 0: cleared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,18 +44,34 @@ struct Head {
 #[derive(Debug)]
 pub(super) struct Journal {
     file: Option<File>,
+    path: PathBuf,
     /// Up to where it was read.
     read: u64,
+    /// Longer than this it is written anew.
+    most: u64,
+    secret: (u64, u64),
 }
 
 impl Journal {
     /// Opens or makes the file, and gives the secret of its hashes.
     pub(super) fn open(path: &Path) -> (Self, (u64, u64)) {
         let fresh = (rand::random(), rand::random());
-        match Self::try_open(path, fresh) {
-            Ok((file, secret, read)) => (Self { file: Some(file), read }, secret),
-            Err(_) => (Self { file: None, read: 0 }, fresh),
-        }
+        let path = path.to_owned();
+        let mut journal = Self { file: None, path, read: 0, most: GROWTH, secret: fresh };
+        journal.reopen();
+        let secret = journal.secret;
+        (journal, secret)
+    }
+
+    /// Opens the file that is there now. Its secret is ours from then on.
+    fn reopen(&mut self) {
+        let Ok((file, secret, read)) = Self::try_open(&self.path, self.secret) else {
+            self.file = None;
+            return;
+        };
+        let length = file.metadata().map_or(0, |meta| meta.len());
+        (self.file, self.read, self.most) = (Some(file), read, GROWTH.max(length * 2));
+        self.secret = secret;
     }
 
     fn try_open(path: &Path, fresh: (u64, u64)) -> std::io::Result<(File, (u64, u64), u64)> {
@@ -113,10 +132,25 @@ impl Journal {
             // A full disk costs what would outlive the process, not the lockout itself.
             file.write_all((text + "\n").as_bytes()).ok();
         }
+        if file.metadata().is_ok_and(|meta| meta.len() > self.most) {
+            // What still holds is read again from its beginning.
+            self.reopen();
+        }
+    }
+
+    /// Another process may have written the file anew: then ours has no name any more.
+    fn follow(&mut self) {
+        let Some(file) = &self.file else { return };
+        let named = std::fs::metadata(&self.path).map(|meta| meta.ino()).ok();
+        let held = file.metadata().map(|meta| meta.ino()).ok();
+        if named.is_some() && named != held {
+            self.reopen();
+        }
     }
 
     /// The lines that were written since, by whomever.
     pub(super) fn read(&mut self) -> Vec<Line> {
+        self.follow();
         let Some(file) = &mut self.file else { return Vec::new() };
         let length = file.metadata().map_or(0, |meta| meta.size());
         if length <= self.read {
@@ -133,5 +167,33 @@ impl Journal {
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
         self.read += whole as u64;
         text[..whole].lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_was_written_anew_is_followed_by_who_shares_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lockouts");
+        let (mut one, secret) = Journal::open(&path);
+        let (mut other, same) = Journal::open(&path);
+        assert_eq!(secret, same);
+        let line = |key, until| Line { key, until, what: "x".repeat(100), ..Line::default() };
+        one.most = 2 << 20;
+        for key in 0..20_000 {
+            one.write(&line(key, 1));
+        }
+        // The past ones are gone.
+        assert!(std::fs::metadata(&path).unwrap().len() < 2 << 20);
+        let far = unix_seconds() + 1000;
+        one.write(&line(7_777_777, far));
+        let seen = other.read();
+        assert!(seen.contains(&line(7_777_777, far)), "{} lines", seen.len());
+        other.write(&line(8_888_888, far));
+        assert!(one.read().contains(&line(8_888_888, far)));
+        assert_eq!(Journal::open(&path).1, secret);
     }
 }

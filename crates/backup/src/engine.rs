@@ -1,0 +1,130 @@
+//! The engines: what each source needs to be dumped, tried out and brought back.
+//!
+//! One trait, one room for each engine. Invariants: a dump is of one moment and only reads its source; a
+//! trial runs in a scratch place and knows nothing of the source; a restore never writes over live data
+//! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
+
+pub(crate) mod files;
+mod mysql;
+mod place;
+mod postgres;
+mod redis;
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use age::x25519::{Identity, Recipient};
+use seaworthy_base::{Code, Fault};
+
+use crate::facts::{DatabaseFacts, Difference};
+use crate::model::{RestoreTarget, Source};
+use crate::open::{self, Plain};
+use crate::set::{Part, Set};
+use crate::work::Work;
+
+/// What a dump came to.
+#[derive(Debug, Default)]
+pub(crate) struct Dump {
+    pub parts: Vec<Part>,
+    pub databases: Vec<DatabaseFacts>,
+    pub server: String,
+    pub tool: String,
+    pub doubts: Vec<String>,
+    pub notes: Vec<String>,
+    pub needs: Vec<crate::set::SetId>,
+}
+
+/// Where a dump goes.
+#[derive(Debug)]
+pub(crate) struct Into<'a> {
+    /// Folder of the sealed parts.
+    pub staging: &'a Path,
+    /// Who can open them.
+    pub recipients: &'a [Recipient],
+    /// The set before this one, where there is one.
+    pub previous: Option<&'a Set>,
+    /// The same, if every store has it and all that it needs, each found good: a set may refer to it.
+    pub base: Option<&'a Set>,
+}
+
+/// What a trial found.
+#[derive(Debug, Default)]
+pub(crate) struct Trial {
+    /// What came back otherwise than it was saved.
+    pub differences: Vec<Difference>,
+    /// Rows, keys or files compared.
+    pub rows: u64,
+}
+
+/// Sealed parts that were fetched and found whole.
+pub(crate) struct Parts {
+    files: BTreeMap<String, PathBuf>,
+    identities: Vec<Identity>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    pub(crate) fn new(identities: Vec<Identity>) -> Self {
+        Self { files: BTreeMap::new(), identities }
+    }
+
+    /// Adds a part; `set` is its set's id.
+    pub(crate) fn add(&mut self, set: &str, file: &str, path: PathBuf) {
+        self.files.insert(format!("{set}/{file}"), path);
+    }
+
+    /// Opens a part.
+    pub(crate) fn open(&self, set: &str, file: &str) -> Result<Plain, Fault> {
+        let path = self.files.get(&format!("{set}/{file}")).ok_or_else(|| {
+            Fault::new(Code::BackupDamaged, format!("backup {set} has no part `{file}`"))
+        })?;
+        open::open(path, &self.identities)
+    }
+}
+
+/// Where restored content went.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Where, for people.
+    pub to: String,
+    /// Where the content that it replaced is now.
+    pub before: Option<String>,
+}
+
+/// What an engine can do.
+pub(crate) trait Engine {
+    /// Dumps the source.
+    fn dump(&self, work: &Work, into: &Into<'_>) -> Result<Dump, Fault>;
+    /// Restores into a scratch place and compares; a fault with [`Code::BackupUnverified`] says that it
+    /// could not be tried here.
+    fn trial(&self, work: &Work, set: &Set, parts: &Parts) -> Result<Trial, Fault>;
+    /// Brings content back.
+    fn restore(
+        &self,
+        work: &Work,
+        set: &Set,
+        parts: &Parts,
+        target: &RestoreTarget,
+    ) -> Result<Placed, Fault>;
+}
+
+/// The engine of a source.
+pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
+    match source {
+        Source::Postgres { url, databases } => {
+            Ok(Box::new(postgres::Postgres::new(url, databases.as_deref())?))
+        }
+        Source::Sqlite { path } => Ok(Box::new(sqlite::Sqlite::new(path))),
+        Source::Files { trees } => Ok(Box::new(files::Files::new(trees))),
+        Source::Mysql { url, databases } => {
+            Ok(Box::new(mysql::Mysql::new(url, databases.as_deref())?))
+        }
+        Source::Redis { url } => Ok(Box::new(redis::Redis::new(url)?)),
+    }
+}

@@ -1,0 +1,244 @@
+//! MariaDB and MySQL: `mariadb-dump --single-transaction`, rows counted in the dump's own stream.
+//!
+//! These servers cannot lend one session's snapshot to another, so what is recorded is counted from the dump
+//! itself (`rows`), which is of one moment. Rooms: `connect` (how clients reach a server), `survey` (facts),
+//! `server` (a scratch server), `bring` (restore). Several databases are several dumps, each of one moment.
+
+mod bring;
+mod connect;
+mod rows;
+mod server;
+mod survey;
+
+use std::collections::VecDeque;
+use std::io;
+
+use seaworthy_base::{Code, Fault};
+
+use self::connect::{Client, Connection};
+use self::rows::RowCounter;
+use super::{Dump, Engine, Into, Parts, Placed, Trial};
+use crate::facts::{DatabaseFacts, differences};
+use crate::judge;
+use crate::model::RestoreTarget;
+use crate::seal::{Sealing, pump, write_fault};
+use crate::set::{Part, Set};
+use crate::url;
+use crate::work::Work;
+
+/// The part with users and their rights.
+pub(super) const USERS: &str = "users";
+/// How a dump ends when it is whole.
+const END: &[u8] = b"-- Dump completed";
+/// Databases that belong to the server.
+const OWN: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+
+/// A server and which of its databases.
+#[derive(Debug)]
+pub(crate) struct Mysql {
+    connection: Connection,
+    databases: Option<String>,
+}
+
+impl Mysql {
+    pub(crate) fn new(url: &str, databases: Option<&str>) -> Result<Self, Fault> {
+        Ok(Self { connection: Connection::new(url)?, databases: databases.map(str::to_owned) })
+    }
+
+    fn names(&self, client: &Client) -> Result<Vec<String>, Fault> {
+        let all =
+            client.column("SELECT schema_name FROM information_schema.schemata ORDER BY 1")?;
+        let all = all.into_iter().filter(|name| !OWN.contains(&name.as_str()));
+        let fits = |name: &String| match (&self.databases, self.connection.database()) {
+            (Some(pattern), _) => url::fits(pattern, name),
+            (None, Some(database)) => *name == database,
+            (None, None) => true,
+        };
+        let chosen: Vec<String> = all.filter(fits).collect();
+        if chosen.is_empty() {
+            let wanted =
+                self.databases.clone().or_else(|| self.connection.database()).unwrap_or_default();
+            return Err(Fault::new(
+                Code::BackupSource,
+                format!("no database of {} fits `{wanted}`", self.connection.shown()),
+            ));
+        }
+        Ok(chosen)
+    }
+}
+
+impl Engine for Mysql {
+    fn dump(&self, work: &Work, into: &Into<'_>) -> Result<Dump, Fault> {
+        let scratch = work.scratch()?;
+        let client = Client::new(&self.connection, &scratch, work)?;
+        let server = client.one("SELECT version()")?;
+        let tool = client.version()?;
+        let names = self.names(&client)?;
+        let mut dump = Dump { server, tool, ..Dump::default() };
+        for (at, name) in names.iter().enumerate() {
+            work.step(format!("dumping {name}"));
+            let file = if names.len() == 1 {
+                "database.sql.zst.age".to_owned()
+            } else {
+                format!("{at:04}.sql.zst.age")
+            };
+            let (part, facts) = database(work, &client, name, &file, into, &mut dump.doubts)?;
+            dump.parts.push(part);
+            dump.databases.push(facts);
+            let loose = survey::without_transactions(&client, name)?;
+            if !loose.is_empty() {
+                dump.notes.push(format!(
+                    "tables without transactions are not of one moment: {}",
+                    loose.join(", ")
+                ));
+            }
+        }
+        match users(&client, into) {
+            Ok(part) => dump.parts.push(part),
+            Err(fault) => dump.notes.push(format!(
+                "users and their rights are not in it: {}",
+                fault.evidence.first().unwrap_or(&fault.what)
+            )),
+        }
+        Ok(dump)
+    }
+
+    fn trial(&self, work: &Work, set: &Set, parts: &Parts) -> Result<Trial, Fault> {
+        let server = server::Scratch::start(work, set)?;
+        let client = server.client();
+        bring::users(set, parts, client)?;
+        let mut trial = Trial::default();
+        for (saved, part) in set.databases.iter().zip(&set.parts) {
+            work.step(format!("restoring {} into a scratch server", saved.name));
+            bring::make_database(client, &saved.name, &saved.settings)?;
+            bring::load(work, set, part, parts, client, &saved.name).map_err(|fault| Fault {
+                code: if fault.code == Code::RestoreFailed {
+                    Code::DrillFailed
+                } else {
+                    fault.code
+                },
+                what: "the backup could not be restored into a scratch server".to_owned(),
+                ..fault
+            })?;
+            let mut found = survey::facts(client, &saved.name)?;
+            found.rows = survey::count(client, &saved.name)?;
+            trial.rows += found.rows.values().sum::<u64>();
+            trial.differences.extend(differences(saved, &found));
+            for question in &work.job.item.rules.sql {
+                trial.differences.extend(survey::ask(client, &saved.name, question));
+            }
+        }
+        Ok(trial)
+    }
+
+    fn restore(
+        &self,
+        work: &Work,
+        set: &Set,
+        parts: &Parts,
+        target: &RestoreTarget,
+    ) -> Result<Placed, Fault> {
+        bring::restore(work, set, parts, target, &self.connection)
+    }
+}
+
+/// Dumps one database; again when something was dropped as it began.
+fn database(
+    work: &Work,
+    client: &Client,
+    name: &str,
+    file: &str,
+    into: &Into<'_>,
+    doubts: &mut Vec<String>,
+) -> Result<(Part, DatabaseFacts), Fault> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let vanished = |fault: &Fault| {
+            fault.evidence.iter().any(|line| {
+                line.contains("doesn't exist")
+                    || line.contains("(1146)")
+                    || line.contains("definition has changed")
+            })
+        };
+        match attempt(work, client, name, file, into, doubts) {
+            Err(fault) if tries < 3 && vanished(&fault) => {
+                work.step(format!(
+                    "dumping {name} again: a table was dropped or changed as it was read"
+                ));
+                std::fs::remove_file(into.staging.join(file)).ok();
+            }
+            other => return other,
+        }
+    }
+}
+
+fn attempt(
+    work: &Work,
+    client: &Client,
+    name: &str,
+    file: &str,
+    into: &Into<'_>,
+    doubts: &mut Vec<String>,
+) -> Result<(Part, DatabaseFacts), Fault> {
+    let mut facts = survey::facts(client, name)?;
+    let words = [
+        "--single-transaction",
+        "--quick",
+        "--routines",
+        "--events",
+        "--triggers",
+        "--hex-blob",
+        "--no-tablespaces",
+        "--default-character-set=utf8mb4",
+        "--skip-lock-tables",
+    ];
+    let mut running = client.dump_tool()?.args(words).args(["--", name]).start(false)?;
+    let failed =
+        |error: io::Error| write_fault(format!("could not write the dump of {name}"), &error);
+    let mut sealing = Sealing::create(&into.staging.join(file), into.recipients).map_err(failed)?;
+    let (mut counter, mut tail, mut done) =
+        (RowCounter::default(), VecDeque::with_capacity(256), 0);
+    let total = into.previous.map_or(facts.bytes, Set::plain_bytes);
+    let mut output = running.output()?;
+    let pumped = pump(&mut output, &mut sealing, |bytes| {
+        counter.feed(bytes);
+        tail.extend(bytes.iter().rev().take(200).rev());
+        let surplus = tail.len().saturating_sub(200);
+        tail.drain(..surplus);
+        done += bytes.len() as u64;
+        work.moved(done, Some(total));
+    });
+    let said = running.finish(Code::BackupSource)?;
+    pumped.map_err(failed)?;
+    let tail: Vec<u8> = tail.into_iter().collect();
+    if !tail.windows(END.len()).any(|part| part == END) {
+        return Err(Fault::new(Code::BackupFailed, format!("the dump of {name} is not whole"))
+            .because(
+                "it does not end as a whole dump does, though the tool said that all went well",
+            ));
+    }
+    doubts.extend(judge::doubts(&said));
+    let counted = counter.finish();
+    // Tables without rows stand in no INSERT.
+    let tables = survey::tables(client, name)?;
+    facts.rows = tables.into_iter().map(|table| (table, 0)).collect();
+    facts.rows.extend(counted);
+    let part = sealing.finish(file, name, "sql").map_err(failed)?;
+    Ok((part, facts))
+}
+
+/// Users and rights, as statements that any later server takes.
+fn users(client: &Client, into: &Into<'_>) -> Result<Part, Fault> {
+    let mut running =
+        client.dump_tool()?.args(["--system=users", "--insert-ignore"]).start(false)?;
+    let file = "users.sql.zst.age";
+    let failed = |error: io::Error| write_fault("could not write the users", &error);
+    let mut sealing = Sealing::create(&into.staging.join(file), into.recipients).map_err(failed)?;
+    pump(&mut running.output()?, &mut sealing, |_| {}).map_err(failed)?;
+    if let Err(fault) = running.finish(Code::BackupSource) {
+        std::fs::remove_file(into.staging.join(file)).ok();
+        return Err(fault);
+    }
+    sealing.finish(file, USERS, "sql").map_err(failed)
+}

@@ -1,0 +1,248 @@
+//! Bringing a MariaDB or MySQL dump back.
+//!
+//! In place means: loaded beside, which proves that it can be, then all tables change places in one RENAME TABLE,
+//! and views, routines and events follow. Invariants: live tables are only ever renamed; a database that could
+//! not be filled is dropped again.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use seaworthy_base::{Code, Fault};
+
+use super::USERS;
+use super::connect::{Client, Connection, quote, text};
+use super::survey::tables;
+use crate::engine::{Parts, Placed};
+use crate::model::RestoreTarget;
+use crate::open::feed;
+use crate::set::{Part, Set};
+use crate::work::Work;
+
+/// Makes an empty database.
+pub(super) fn make_database(
+    client: &Client,
+    name: &str,
+    settings: &BTreeMap<String, String>,
+) -> Result<(), Fault> {
+    let word = |name: &str| {
+        settings.get(name).filter(|text| {
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
+    };
+    let charset =
+        word("charset").map_or_else(String::new, |charset| format!(" CHARACTER SET {charset}"));
+    let collate = word("collate").map_or_else(String::new, |collate| format!(" COLLATE {collate}"));
+    client.run(&format!("CREATE DATABASE {}{charset}{collate}", quote(name)))
+}
+
+/// Loads one dump into an empty database.
+pub(super) fn load(
+    work: &Work,
+    set: &Set,
+    part: &Part,
+    parts: &Parts,
+    client: &Client,
+    database: &str,
+) -> Result<(), Fault> {
+    let mut plain = parts.open(set.id.as_str(), &part.file)?;
+    let mut running = client.loader(database)?.start(true)?;
+    let (total, mut done) = (part.plain_bytes, 0);
+    let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
+        feed(&mut plain, stdin, |bytes| {
+            done += bytes.len() as u64;
+            work.moved(done, Some(total));
+        })
+    });
+    running.finish(Code::RestoreFailed)?;
+    fed.map_err(|error| {
+        Fault::new(
+            Code::BackupDamaged,
+            format!("`{}` of backup {} cannot be opened to its end", part.file, set.id),
+        )
+        .because(error.to_string())
+    })
+}
+
+/// Makes the users of a set; those that are there already stay as they are.
+pub(super) fn users(set: &Set, parts: &Parts, client: &Client) -> Result<(), Fault> {
+    let Some(part) = set.parts.iter().find(|part| part.holds == USERS) else { return Ok(()) };
+    let mut sql = Vec::new();
+    let read = parts.open(set.id.as_str(), &part.file)?.take(64 << 20).read_to_end(&mut sql);
+    read.map_err(|error| {
+        Fault::new(Code::BackupDamaged, format!("the users of backup {} cannot be read", set.id))
+            .because(error.to_string())
+    })?;
+    // A right on a database that is not there, an authentication that is not installed: the rest counts.
+    let mut running = client.loader("mysql")?.args(["--force"]).start(true)?;
+    if let Some(stdin) = running.stdin.as_mut() {
+        feed(&mut sql.as_slice(), stdin, |_| {}).ok();
+    }
+    running.finish(Code::RestoreFailed).map(drop).or(Ok(()))
+}
+
+/// Restores all databases of a set.
+pub(super) fn restore(
+    work: &Work,
+    set: &Set,
+    parts: &Parts,
+    target: &RestoreTarget,
+    source: &Connection,
+) -> Result<Placed, Fault> {
+    let connection = match target {
+        RestoreTarget::To { url } => Connection::new(url)?,
+        _ => source.clone(),
+    };
+    let scratch = work.scratch()?;
+    let client = Client::new(&connection, &scratch, work)?;
+    let single = set.databases.len() == 1;
+    let (mut names, mut before) = (Vec::new(), Vec::new());
+    for (saved, part) in set.databases.iter().zip(&set.parts) {
+        let wanted = match target {
+            RestoreTarget::Into { name } if single => name.clone(),
+            RestoreTarget::Into { name } => format!("{name}_{}", saved.name),
+            RestoreTarget::To { .. } if single => {
+                connection.database().unwrap_or_else(|| saved.name.clone())
+            }
+            _ => saved.name.clone(),
+        };
+        let exists = !client
+            .column(&format!(
+                "SELECT 1 FROM information_schema.schemata WHERE schema_name = {}",
+                text(&wanted)
+            ))?
+            .is_empty();
+        let empty = !exists || tables(&client, &wanted)?.is_empty();
+        let swap = !empty && *target == RestoreTarget::InPlace;
+        if !empty && !swap {
+            return Err(Fault::new(
+                Code::RestoreUnconfirmed,
+                format!("database `{wanted}` is there already and is not empty"),
+            )
+            .because("a restore never writes over data")
+            .next(
+                "name a new database: --into NAME, or restore in place: leave out --to and --into",
+            ));
+        }
+        let fresh = if swap { beside(&wanted, "new", set) } else { wanted.clone() };
+        work.step(format!("restoring {} into `{fresh}`", saved.name));
+        if swap {
+            client.run(&format!("DROP DATABASE IF EXISTS {}", quote(&fresh)))?;
+        }
+        if swap || !exists {
+            make_database(&client, &fresh, &saved.settings)?;
+        }
+        if let Err(fault) = load(work, set, part, parts, &client, &fresh) {
+            if swap || !exists {
+                // What could not be filled must not look like something.
+                client.run(&format!("DROP DATABASE IF EXISTS {}", quote(&fresh)))?;
+            }
+            return Err(fault);
+        }
+        if swap {
+            work.step(format!("swapping `{wanted}`"));
+            before.push(exchange(&client, set, &wanted, &fresh)?);
+        }
+        names.push(wanted);
+    }
+    users(set, parts, &client)?;
+    Ok(Placed {
+        to: format!("{} ({})", client.shown(), names.join(", ")),
+        before: (!before.is_empty()).then(|| format!("database {}", before.join(", "))),
+    })
+}
+
+/// A name beside another, 64 characters at most.
+fn beside(name: &str, word: &str, set: &Set) -> String {
+    let short: String = name.chars().take(30).collect();
+    format!("{short}_{word}_{}", set.id.as_str().to_ascii_lowercase().replace('-', "_"))
+}
+
+/// Puts the tables of `fresh` in the place of those of `live`: one RENAME TABLE, all or nothing. What hangs on
+/// tables and cannot be renamed with them (triggers) or is no table (views, routines, events) follows from a
+/// dump of `fresh` without its rows.
+fn exchange(client: &Client, set: &Set, live: &str, fresh: &str) -> Result<String, Fault> {
+    let mut before = beside(live, "before", set);
+    if !client
+        .column(&format!(
+            "SELECT 1 FROM information_schema.schemata WHERE schema_name = {}",
+            text(&before)
+        ))?
+        .is_empty()
+    {
+        before = format!(
+            "{}_{:04x}",
+            before.chars().take(59).collect::<String>(),
+            rand::random::<u16>()
+        );
+    }
+    let views = |database: &str| {
+        client.column(&format!(
+            "SELECT table_name FROM information_schema.views WHERE table_schema = {}",
+            text(database)
+        ))
+    };
+    let mut rest = client
+        .dump_tool()?
+        .args([
+            "--no-data",
+            "--no-create-info",
+            "--triggers",
+            "--routines",
+            "--events",
+            "--",
+            fresh,
+        ])
+        .output(Code::RestoreFailed)?;
+    let fresh_views = views(fresh)?;
+    if !fresh_views.is_empty() {
+        let words = ["--no-data", "--skip-triggers", "--skip-routines", "--", fresh]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(fresh_views);
+        rest.push_str(&client.dump_tool()?.args(words).output(Code::RestoreFailed)?);
+    }
+    client.run(&format!("CREATE DATABASE {}", quote(&before)))?;
+    for database in [live, fresh] {
+        for trigger in client.column(&format!(
+            "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = {}",
+            text(database)
+        ))? {
+            client.run(&format!("DROP TRIGGER {}.{}", quote(database), quote(&trigger)))?;
+        }
+    }
+    let moves = |from: &str, to: &str| -> Result<Vec<String>, Fault> {
+        let all = tables(client, from)?;
+        Ok(all
+            .iter()
+            .map(|table| {
+                format!("{}.{table} TO {}.{table}", quote(from), quote(to), table = quote(table))
+            })
+            .collect())
+    };
+    let all = [moves(live, &before)?, moves(fresh, live)?].concat();
+    if !all.is_empty() {
+        client.run(&format!("SET foreign_key_checks = 0; RENAME TABLE {}", all.join(", ")))?;
+    }
+    for view in views(live)? {
+        client.run(&format!("DROP VIEW IF EXISTS {}.{}", quote(live), quote(&view)))?;
+    }
+    for row in client.rows(&format!("SELECT routine_type, routine_name FROM information_schema.routines WHERE routine_schema = {}", text(live)))? {
+        if let [kind, name] = &row[..] {
+            client.run(&format!("DROP {kind} IF EXISTS {}.{}", quote(live), quote(name)))?;
+        }
+    }
+    for event in client.column(&format!(
+        "SELECT event_name FROM information_schema.events WHERE event_schema = {}",
+        text(live)
+    ))? {
+        client.run(&format!("DROP EVENT IF EXISTS {}.{}", quote(live), quote(&event)))?;
+    }
+    let mut running = client.loader(live)?.start(true)?;
+    if let Some(stdin) = running.stdin.as_mut() {
+        feed(&mut rest.as_bytes(), stdin, |_| {}).ok();
+    }
+    running.finish(Code::RestoreFailed)?;
+    client.run(&format!("DROP DATABASE {}", quote(fresh)))?;
+    Ok(before)
+}

@@ -1,0 +1,135 @@
+//! A scratch MariaDB (or MySQL) server: a data folder of its own, a Unix socket only, gone when it is dropped.
+
+use std::time::{Duration, Instant};
+
+use seaworthy_base::{Code, Fault};
+
+use super::connect::{Client, Connection, find};
+use crate::set::Set;
+use crate::tool::{Running, Tool};
+use crate::work::{Temporary, Work};
+
+/// A server on a busy machine may take this long to come up.
+const START: Duration = Duration::from_secs(90);
+
+/// A running scratch server.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    running: Option<Running>,
+    client: Client,
+    _dir: Temporary,
+    _sockets: Temporary,
+}
+
+impl Scratch {
+    pub(super) fn start(work: &Work, set: &Set) -> Result<Self, Fault> {
+        let cannot = |fault: Fault| Fault {
+            code: Code::BackupUnverified,
+            what: format!("backup {} cannot be tried on this machine", set.id),
+            ..fault
+        };
+        let daemon = find(["mariadbd", "mysqld"])
+            .map_err(|fault| cannot(fault).next("apt install mariadb-server"))?;
+        let (dir, sockets) = (work.scratch()?, work.sockets()?);
+        let run_as = work.job.run_as.as_ref();
+        same_version(&daemon, set, &dir)?;
+        let needed = set.databases.iter().map(|one| one.bytes).sum::<u64>().max(set.plain_bytes());
+        work.need_space(dir.path(), needed + needed / 2 + (200 << 20), "a drill")?;
+        work.step("starting a scratch server");
+        let data = format!("--datadir={}", dir.path().join("data").display());
+        if daemon.ends_with("mariadbd") {
+            let install = find(["mariadb-install-db", "mysql_install_db"]).map_err(cannot)?;
+            let words = [
+                "--no-defaults",
+                &data,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ];
+            Tool::new(install, dir.path(), run_as).args(words).output(Code::BackupUnverified)?;
+        } else {
+            Tool::new(daemon.as_str(), dir.path(), run_as)
+                .args(["--no-defaults", "--initialize-insecure", &data])
+                .output(Code::BackupUnverified)?;
+        }
+        let socket = sockets.path().join("s");
+        let (socket_word, pid) = (
+            format!("--socket={}", socket.display()),
+            format!("--pid-file={}", dir.path().join("pid").display()),
+        );
+        let words = [
+            "--no-defaults",
+            &data,
+            &socket_word,
+            &pid,
+            "--skip-networking",
+            "--skip-log-bin",
+            "--innodb-buffer-pool-size=128M",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-doublewrite=0",
+            "--sync-binlog=0",
+            "--max-allowed-packet=1G",
+            "--event-scheduler=OFF",
+        ];
+        let mut running =
+            Tool::new(daemon.as_str(), dir.path(), run_as).args(words).start(false)?;
+        let client = Client::new(&Connection::socket(&socket), &dir, work)?;
+        let begun = Instant::now();
+        while !(socket.exists() && client.one("SELECT 1").is_ok()) {
+            if running.has_ended() || begun.elapsed() > START {
+                let fault = running.finish(Code::BackupUnverified).err();
+                let fault = fault.unwrap_or_else(|| {
+                    Fault::new(Code::BackupUnverified, "the scratch server ended at once")
+                });
+                return Err(Fault {
+                    what: format!("backup {} cannot be tried: no scratch server came up", set.id),
+                    ..fault
+                });
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Ok(Self { running: Some(running), client, _dir: dir, _sockets: sockets })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            // There is nothing to keep.
+            running.stop(rustix::process::Signal::KILL.as_raw(), Duration::from_secs(5));
+        }
+    }
+}
+
+/// The server here must be of the same kind and major version: `10.11` and `10.11`, `8.0` and `8.0`.
+fn same_version(daemon: &str, set: &Set, dir: &Temporary) -> Result<(), Fault> {
+    let said = Tool::new(daemon, dir.path(), None)
+        .args(["--no-defaults", "--version"])
+        .output(Code::BackupUnverified)?;
+    let major = |text: &str| {
+        let number: String = text
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(|c| c.is_ascii_digit() || *c == '.')
+            .collect();
+        number.split('.').take(2).collect::<Vec<_>>().join(".")
+    };
+    let here = said.split("Ver ").nth(1).unwrap_or(&said);
+    let (wanted, here) = (
+        (major(&set.server), set.server.contains("MariaDB")),
+        (major(here), here.contains("MariaDB")),
+    );
+    if wanted == here {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Code::BackupUnverified,
+        format!("backup {} cannot be tried on this machine", set.id),
+    )
+    .because(format!("it is of version {}, the server here of {}", set.server, said.trim()))
+    .next("install a server of the same version"))
+}

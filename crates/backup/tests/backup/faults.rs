@@ -1,0 +1,203 @@
+//! What goes wrong on the way: damage anywhere in what is stored, tools that lie, disks that are full, keys that
+//! do not fit, clocks that go back, runs that meet.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use seaworthy_backup::{Action, RestoreTarget, Source, State, Taken, Verified};
+use seaworthy_testkit::peers::{MariaDb, unprivileged};
+
+use crate::platform::{Platform, Worker, take};
+
+const ITEM: &str = "files.uploads";
+
+fn files(platform: &Platform) -> Source {
+    let root = platform.place.path().join("uploads");
+    fs::create_dir_all(&root).unwrap();
+    fs::write(root.join("a"), "content of a\n".repeat(30_000)).unwrap();
+    fs::write(
+        root.join("b"),
+        (0..200_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect::<Vec<u8>>(),
+    )
+    .unwrap();
+    Source::Files { trees: vec![("uploads".to_owned(), root)] }
+}
+
+fn restore(to: &Path) -> Action {
+    let target = RestoreTarget::To { url: to.display().to_string() };
+    Action::Restore { set: None, at: None, store: None, target, identity: None }
+}
+
+/// One byte of each kind of place: the header's version, a recipient's stanza, the header's code, the nonce, the
+/// first piece, the middle, a piece's code, the last byte; and files that are cut or longer.
+#[test]
+fn damage_anywhere_is_found_and_nothing_damaged_is_ever_restored() {
+    let platform = Platform::new();
+    let source = files(&platform);
+    let taken = platform.take(ITEM, &source);
+    let dir = platform.set_dir(ITEM, taken.set.id.as_str());
+    let full = || Action::Verify { full: true, set: None };
+    let to = platform.place.path().join("restored");
+    for file in ["files.tar.zst.age", "index.zst.age", "set.json"] {
+        let (path, whole) = (dir.join(file), fs::read(dir.join(file)).unwrap());
+        let mut damaged: Vec<Vec<u8>> = Vec::new();
+        let header = whole.windows(4).position(|part| part == b"--- ").unwrap_or(whole.len() / 3);
+        let length = whole.len();
+        for at in [0, 20, 60, header, header + 10, header + 60, length / 2, length - 17, length - 1]
+        {
+            let mut bytes = whole.clone();
+            bytes[at.min(length - 1)] ^= 0x04;
+            damaged.push(bytes);
+        }
+        damaged.extend([
+            Vec::new(),
+            whole[..length - 1].to_vec(),
+            whole[..length / 2].to_vec(),
+            [&whole[..], b"x"].concat(),
+        ]);
+        for bytes in damaged {
+            fs::write(&path, &bytes).unwrap();
+            let verified: Verified = platform.run(ITEM, &source, full());
+            assert!(matches!(verified.copies[0].3, State::Damaged(_)), "{file}: {verified:?}");
+            let fault = platform.fails(ITEM, &source, restore(&to));
+            assert_eq!(fault.code.as_str(), "SW-BAK-004", "{file}: {fault:?}");
+            assert!(!to.exists(), "nothing was restored");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    // As it was written, it is good again.
+    let verified: Verified = platform.run(ITEM, &source, full());
+    assert_eq!(verified.copies[0].3, State::Verified);
+    platform.run::<seaworthy_backup::Restored>(ITEM, &source, restore(&to));
+    assert!(to.join("uploads/b").is_file());
+}
+
+#[test]
+fn a_key_that_does_not_fit_opens_nothing_and_runs_never_meet() {
+    let platform = Platform::new();
+    let source = files(&platform);
+    platform.take(ITEM, &source);
+    fs::remove_file(platform.state().join("drill.key")).unwrap();
+    let to = platform.place.path().join("restored");
+    let with = |identity: &str| match restore(&to) {
+        Action::Restore { set, at, store, target, .. } => {
+            Action::Restore { set, at, store, target, identity: Some(identity.to_owned()) }
+        }
+        other => other,
+    };
+    let stranger = seaworthy_backup::make_owner_key();
+    for identity in [stranger.identity.as_str(), "no key", ""] {
+        let fault = platform.fails(ITEM, &source, with(identity));
+        assert_eq!(fault.code.as_str(), "SW-BAK-005", "{fault:?}");
+        assert!(!to.exists() && !format!("{fault:?}").contains(&stranger.identity));
+    }
+    platform.run::<seaworthy_backup::Restored>(ITEM, &source, with(&platform.owner.identity));
+
+    // While one run holds the item another is refused, or waits when it is told to.
+    let lock = seaworthy_sys::process::Lock::try_acquire(
+        &platform.state().join(format!("records/shop/{ITEM}/lock")),
+    )
+    .unwrap();
+    assert_eq!(platform.fails(ITEM, &source, take()).code.as_str(), "SW-BAK-011");
+    let mut patient = Worker::start(&seaworthy_backup::Job {
+        patient: true,
+        ..platform.job(ITEM, &source, take())
+    });
+    patient.until("waiting for another run");
+    drop(lock);
+    patient.finish().unwrap();
+}
+
+#[test]
+fn a_clock_that_was_set_back_costs_no_backup_and_proves_nothing() {
+    let platform = Platform::new();
+    let source = files(&platform);
+    let first = platform.take(ITEM, &source);
+    // As if it had been made next week, by a clock that was wrong.
+    let set = &first.set;
+    let later = seaworthy_base::Timestamp(set.taken.0 + 7 * 86_400_000);
+    let moved = seaworthy_backup::Set {
+        id: seaworthy_backup::SetId::new(later, 1),
+        taken: later,
+        ..set.clone()
+    };
+    let (from, to) =
+        (platform.set_dir(ITEM, set.id.as_str()), platform.set_dir(ITEM, moved.id.as_str()));
+    fs::rename(from, &to).unwrap();
+    fs::write(to.join("set.json"), moved.document().unwrap()).unwrap();
+    let second = platform.take(ITEM, &source);
+    assert!(
+        second.set.id > moved.id
+            && second.set.notes.iter().any(|note| note.contains("the clock said")),
+        "{:?}",
+        second.set.notes
+    );
+    assert_eq!(platform.list(ITEM, &source).sets[0].set.id, second.set.id);
+}
+
+/// A program in front of the real one.
+fn wrapper(platform: &Platform, name: &str, script: &str) -> PathBuf {
+    let dir = platform.place.path().join("bin");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+#[test]
+fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t SELECT seq FROM seq_1_to_5000");
+    let platform = Platform::new();
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    let run = |script: &str| {
+        let dir = wrapper(&platform, "mariadb-dump", script);
+        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+        Worker::start_with(&platform.job("database.main", &source, take()), &[("PATH", &path)])
+            .finish()
+    };
+    let fault = run("/usr/bin/mariadb-dump \"$@\" | head -c 2000; exit 0").unwrap_err();
+    assert!(fault.what.contains("is not whole"), "{fault:?}");
+    let fault = run("exit 0").unwrap_err();
+    assert!(fault.what.contains("is not whole"), "{fault:?}");
+    assert_eq!(platform.list("database.main", &source).sets.len(), 0);
+
+    let report =
+        run("/usr/bin/mariadb-dump \"$@\" && echo 'Warning: skipped something' >&2").unwrap();
+    let taken: Taken = serde_json::from_value(report).unwrap();
+    assert!(taken.set.doubts[0].contains("skipped something"));
+    let state = || platform.list("database.main", &source).sets[0].copies[0].1.clone();
+    assert!(matches!(state(), State::Unverified(why) if why.contains("skipped something")));
+    assert_eq!(platform.drill("database.main", &source).drill.fault, None);
+    assert_eq!(state(), State::Verified, "the drill answered the doubt");
+}
+
+#[test]
+fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
+    let platform = Platform::new();
+    let source = files(&platform);
+    let good = platform.take(ITEM, &source);
+    // The state folder's staging lies on a small file system of its own, in a mount namespace of the worker's.
+    let staging = platform.state().join("staging");
+    let root = unprivileged().is_some();
+    let mut job = platform.job(ITEM, &source, take());
+    if !root {
+        job.run_as = None;
+    }
+    let line =
+        format!("mount -t tmpfs -o size=1m none '{}' && exec \"$0\" \"$@\"", staging.display());
+    let words: &[&str] =
+        if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
+    let worker = Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat());
+    let fault = worker.finish().unwrap_err();
+    assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
+    let report = platform.list(ITEM, &source);
+    assert_eq!(
+        (report.sets.len(), &report.sets[0].set.id, &report.sets[0].copies[0].1),
+        (1, &good.set.id, &State::Verified)
+    );
+    assert_eq!(report.last_run.unwrap().fault.unwrap().code.as_str(), "SW-CTL-004");
+}

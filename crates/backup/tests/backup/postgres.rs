@@ -1,0 +1,206 @@
+//! PostgreSQL.
+
+use seaworthy_backup::{Action, Drilled, RestoreTarget, Restored, Source, State};
+use seaworthy_testkit::peers::Postgres;
+
+use crate::platform::Platform;
+
+const ITEM: &str = "database.main";
+
+fn source(server: &Postgres) -> Source {
+    Source::Postgres { url: server.url("shop"), databases: None }
+}
+
+/// A database with most of what people have in theirs.
+fn fill(server: &Postgres) {
+    server.sql("postgres", "CREATE ROLE app LOGIN PASSWORD 'x'");
+    server.sql("postgres", "CREATE DATABASE shop OWNER app");
+    server.sql(
+        "shop",
+        r#"CREATE EXTENSION pg_trgm;
+        CREATE SCHEMA stock;
+        CREATE TABLE users (id bigserial PRIMARY KEY, name text NOT NULL CHECK (name <> ''), kind varchar(10) CHECK (kind IN ('a', 'b')));
+        CREATE TABLE orders (id bigserial PRIMARY KEY, user_id bigint NOT NULL REFERENCES users, at timestamptz DEFAULT now(), price numeric(12, 2));
+        CREATE TABLE stock."odd
+name" (k int PRIMARY KEY, v bytea);
+        CREATE TABLE log (at date NOT NULL, line text) PARTITION BY RANGE (at);
+        CREATE TABLE log_2026 PARTITION OF log FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+        CREATE TABLE schema_migrations (version bigint PRIMARY KEY);
+        CREATE VIEW rich AS SELECT user_id, sum(price) FROM orders GROUP BY user_id;
+        CREATE FUNCTION twice(x int) RETURNS int LANGUAGE sql AS 'SELECT x * 2';
+        ALTER TABLE users ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY all_of ON users USING (true);
+        INSERT INTO users (name, kind) SELECT 'user ' || n, 'a' FROM generate_series(1, 2000) n;
+        INSERT INTO orders (user_id, price) SELECT 1 + n % 2000, n FROM generate_series(1, 20000) n;
+        INSERT INTO stock."odd
+name" SELECT n, decode(md5(n::text), 'hex') FROM generate_series(1, 500) n;
+        INSERT INTO log SELECT '2026-06-01', 'line ' || n FROM generate_series(1, 300) n;
+        INSERT INTO schema_migrations VALUES (20260101), (20260202);
+        SELECT lo_from_bytea(0, 'large object');
+        ALTER TABLE orders OWNER TO app; GRANT SELECT ON users TO app;
+        ALTER DATABASE shop SET work_mem = '5MB';"#,
+    );
+}
+
+#[test]
+fn a_backup_taken_under_writes_is_of_one_moment_and_a_destroyed_database_comes_back_exactly() {
+    let server = Postgres::start();
+    fill(&server);
+    let platform = Platform::new();
+    let script = server.folder().join("writes.sql");
+    // Pairs: whatever moment is dumped, there are as many plus as minus rows.
+    std::fs::write(&script, "CREATE TABLE pairs (v int, at bigserial);\n".to_owned() + &"BEGIN; INSERT INTO pairs VALUES (1); INSERT INTO users (name) VALUES ('w'); INSERT INTO pairs VALUES (-1); COMMIT;\n".repeat(200_000)).unwrap();
+    let mut writer = server.client("shop", &script);
+    server
+        .wait_for("the writer writes", "shop", "SELECT count(*) FROM pairs", |count| count != "0");
+    let taken = platform.take(ITEM, &source(&server));
+    writer.must_run();
+    drop(writer);
+    let facts = &taken.set.databases[0];
+    assert_eq!(facts.rows["public.orders"], 20_000);
+    assert_eq!(facts.rows["stock.\"odd\nname\""], 500);
+    assert_eq!(facts.rows["public.pairs"] % 2, 0);
+    assert_eq!(facts.migrations["public.schema_migrations"], "20260202");
+    assert!(facts.extensions.contains_key("pg_trgm") && facts.rows["public.users"] > 2000);
+    assert_eq!(taken.set.doubts, Vec::<String>::new());
+    platform.assert_tidy();
+
+    let drilled: Drilled = platform.drill(ITEM, &source(&server));
+    assert_eq!(drilled.drill.fault, None, "{:#?}", drilled.drill);
+    assert_eq!(drilled.rows, facts.rows.values().sum::<u64>());
+    let report = platform.list(ITEM, &source(&server));
+    assert_eq!(report.sets[0].copies, [("local".to_owned(), State::Verified)]);
+    assert!(report.rto_measured_ms().is_some() && report.rpo_now_ms().is_some());
+    platform.assert_tidy();
+
+    // What was dumped, by another way: the scratch copy's content is what the source had.
+    server.sql("postgres", "DROP DATABASE shop WITH (FORCE)");
+    let restored: Restored = platform.run(ITEM, &source(&server), restore(RestoreTarget::InPlace));
+    assert_eq!((restored.before, restored.safety), (None, None), "there was nothing left to save");
+    assert_eq!(
+        server.sql("shop", "SELECT count(*), sum(v) FROM pairs"),
+        format!("{}|0", facts.rows["public.pairs"])
+    );
+    let before = server.content("shop");
+
+    // In place over live data: it is backed up first, stays under another name, and settings come along.
+    let again = platform.take(ITEM, &source(&server));
+    server.sql("shop", "DELETE FROM orders; ALTER DATABASE shop SET work_mem = '6MB'");
+    let restored: Restored = platform.run(
+        ITEM,
+        &source(&server),
+        Action::Restore {
+            set: Some(again.set.id.to_string()),
+            at: None,
+            store: None,
+            target: RestoreTarget::InPlace,
+            identity: None,
+        },
+    );
+    assert!(restored.safety.is_some());
+    let old = restored.before.unwrap();
+    assert_eq!(server.content("shop"), before);
+    assert_eq!(server.sql("shop", "SHOW work_mem"), "6MB");
+    assert_eq!(
+        server.sql(old.strip_prefix("database ").unwrap(), "SELECT count(*) FROM orders"),
+        "0"
+    );
+    let into: Restored = platform.run(
+        ITEM,
+        &source(&server),
+        restore(RestoreTarget::Into { name: "copy".to_owned() }),
+    );
+    assert!(into.to.contains("(copy)"));
+    assert_eq!(
+        server.sql("copy", "SELECT count(*) FROM orders"),
+        "0",
+        "the newest is the one made before the restore"
+    );
+}
+
+fn restore(target: RestoreTarget) -> Action {
+    Action::Restore { set: None, at: None, store: None, target, identity: None }
+}
+
+#[test]
+fn one_row_that_is_missing_in_what_was_stored_makes_a_drill_fail_and_the_backup_count_as_damaged() {
+    let server = Postgres::start();
+    fill(&server);
+    let platform = Platform::new();
+    let taken = platform.take(ITEM, &source(&server));
+    server.sql("shop", "DELETE FROM orders WHERE id = 777");
+    // The same backup, whole and sealed, but for that row.
+    let forged = platform.take("database.forged", &source(&server));
+    let (dir, other) = (
+        platform.set_dir(ITEM, taken.set.id.as_str()),
+        platform.set_dir("database.forged", forged.set.id.as_str()),
+    );
+    for part in &forged.set.parts {
+        std::fs::copy(other.join(&part.file), dir.join(&part.file)).unwrap();
+    }
+    let set = seaworthy_backup::Set { parts: forged.set.parts.clone(), ..taken.set.clone() };
+    std::fs::write(dir.join("set.json"), set.document().unwrap()).unwrap();
+    let drilled = platform.drill(ITEM, &source(&server));
+    let fault = drilled.drill.fault.unwrap();
+    assert_eq!(fault.code.as_str(), "SW-BAK-007");
+    assert!(
+        fault.to_string().contains("rows of public.orders: 20000 were saved, 19999 came back"),
+        "{fault}"
+    );
+    assert!(matches!(platform.list(ITEM, &source(&server)).sets[0].copies[0].1, State::Damaged(_)));
+}
+
+#[test]
+fn thousands_of_tables_and_none_are_backed_up_and_drilled() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    let platform = Platform::new();
+    platform.take(ITEM, &source(&server));
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+    // In pieces: one transaction would need as many locks as there are tables.
+    for piece in 0..20 {
+        server.sql("shop", &format!("DO $$ BEGIN FOR n IN 1..100 LOOP EXECUTE format('CREATE TABLE t_%s_%s (x int)', {piece}, n); END LOOP; END $$"));
+    }
+    let taken = platform.take(ITEM, &source(&server));
+    assert_eq!(taken.set.databases[0].rows.len(), 2000);
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+}
+
+#[test]
+fn a_server_that_goes_away_or_refuses_costs_nothing_that_was_there_and_publishes_nothing() {
+    let mut server = Postgres::start();
+    fill(&server);
+    server.sql("shop", "INSERT INTO log SELECT '2026-06-01', repeat(md5(n::text), 100) FROM generate_series(1, 20000) n");
+    let platform = Platform::new();
+    let good = platform.take(ITEM, &source(&server));
+    let wrong =
+        Source::Postgres { url: server.url("shop").replace("s3cr%3At", "wrong"), databases: None };
+    let fault = platform.fails(ITEM, &wrong, crate::platform::take());
+    assert_eq!(fault.code.as_str(), "SW-BAK-002");
+    assert!(fault.causes[0].contains("password authentication failed"), "{fault:?}");
+    let fault = platform.fails(
+        ITEM,
+        &Source::Postgres { url: server.url("nothing"), databases: None },
+        crate::platform::take(),
+    );
+    assert!(fault.causes[0].contains("does not exist"), "{fault:?}");
+
+    // Ended in the middle of the dump.
+    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
+    worker.until("dumping shop");
+    server.stop();
+    let fault = worker.finish().unwrap_err();
+    assert_eq!(fault.code.as_str(), "SW-BAK-002", "{fault:?}");
+    server.restart();
+
+    // The worker itself killed in the middle: what it left is removed by the next run.
+    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
+    worker.until("dumping shop");
+    worker.kill();
+    let report = platform.list(ITEM, &source(&server));
+    assert_eq!(report.sets.iter().map(|set| &set.set.id).collect::<Vec<_>>(), [&good.set.id]);
+    assert_eq!(report.sets[0].copies[0].1, State::Verified);
+    platform.take(ITEM, &source(&server));
+    platform.assert_tidy();
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+}

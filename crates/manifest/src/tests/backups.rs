@@ -1,0 +1,115 @@
+//! `[database.X]`, `[redis.X]`, `[files.X]`, `[store.X]`, `zone`.
+
+use std::time::Duration;
+
+use super::{messages, try_parse};
+use crate::site::EnvValue;
+use crate::site::backups::{Place, Rhythm, Source};
+
+const SITE: &str = "site = \"shop\"\n[service.web]\nrun = \"x\"\n";
+
+#[test]
+fn what_the_guides_write_is_understood() {
+    let text = format!("zone = \"Europe/Berlin\"\n{SITE}
+[database.main]
+engine = \"postgres\"
+url = \"secret:DATABASE_URL\"
+backup = {{ at = \"02:30\", keep = {{ daily = 30 }}, to = [\"local\", \"offsite\"], drill = \"monthly\", rpo = \"24h\", rto = \"1h\" }}
+[database.users]
+engine = \"mariadb\"
+url = \"secret:BACKUP_URL\"
+databases = \"finiaDB_%\"
+backup = {{ every = \"6h\", drill = {{ every = \"3d\", sql = [\"SELECT 1\"] }} }}
+[redis.main]
+url = \"redis://localhost\"
+[files.config]
+paths = [\"cfg\"]
+backup = {{}}
+[store.offsite]
+url = \"s3://backups/shop/production/\"
+key = \"secret:AWS_KEY\"
+secret = \"secret:AWS_SECRET\"
+[store.nas]
+url = \"sftp://backup@nas.example.com:2222//srv/finia\"
+");
+    let backups = try_parse(&text).unwrap().backups;
+    let main = &backups.items["database.main"];
+    assert_eq!(
+        main.source,
+        Source::Postgres { url: EnvValue::Secret("DATABASE_URL".to_owned()), databases: None }
+    );
+    let rules = main.backup.as_ref().unwrap();
+    assert_eq!((rules.rhythm, rules.keep.daily, rules.keep.weekly), (Rhythm::At(150), 30, 0));
+    assert_eq!(
+        (rules.drill, rules.rto),
+        (Some(Duration::from_secs(30 * 86_400)), Some(Duration::from_secs(3600)))
+    );
+    let users = backups.items["database.users"].backup.as_ref().unwrap();
+    assert_eq!(users.rhythm, Rhythm::Every(Duration::from_secs(6 * 3600)));
+    assert_eq!(users.drill_sql, ["SELECT 1"]);
+    assert!(backups.items["redis.main"].backup.is_none());
+    assert_eq!(backups.items["files.config"].backup.as_ref().unwrap().rhythm, Rhythm::At(120));
+    assert!(
+        matches!(&backups.stores["offsite"].place, Place::S3 { bucket, prefix, .. } if bucket == "backups" && prefix == "shop/production")
+    );
+    assert!(
+        matches!(&backups.stores["nas"].place, Place::Sftp { port: 2222, path, .. } if path == "/srv/finia")
+    );
+}
+
+#[test]
+fn every_mistake_is_reported_at_its_place_with_what_to_write_instead() {
+    for (text, place, message) in [
+        ("[database.a]\nengine = \"postgress\"\nurl = \"x\"", "4:10", "is no engine that is known"),
+        ("[database.a]\nurl = \"secret:U\"", "4:1", "does not say which `engine`"),
+        ("[database.a]\nengine = \"sqlite\"", "4:10", "needs `path`"),
+        ("[database.a]\nengine = \"mysql\"", "4:10", "needs `url`"),
+        ("[files.a]\npaths = [\"../etc\"]", "4:10", "is no path that can be backed up"),
+        ("[files.a]\npaths = [\"x\"]\nbackup = { at = \"2:00\" }", "5:17", "is no time of day"),
+        ("[files.a]\npaths = [\"x\"]\nbackup = { at = \"24:00\" }", "5:17", "is no time of day"),
+        (
+            "[files.a]\npaths = [\"x\"]\nbackup = { at = \"02:00\", every = \"1h\" }",
+            "5:34",
+            "exclude each other",
+        ),
+        (
+            "[files.a]\npaths = [\"x\"]\nbackup = { to = [\"nowhere\"] }",
+            "5:18",
+            "there is no store",
+        ),
+        (
+            "[files.a]\npaths = [\"x\"]\nbackup = { keep = {} }",
+            "5:19",
+            "would keep the newest backup only",
+        ),
+        (
+            "[files.a]\npaths = [\"x\"]\nbackup = { drill = \"sometimes\" }",
+            "5:20",
+            "is no duration",
+        ),
+        ("[store.a]\nurl = \"gs://bucket\"", "4:7", "planned"),
+        ("[store.a]\nurl = \"ftp://host/x\"", "4:7", "incomplete"),
+        ("[store.a]\nurl = \"sftp://-oProxyCommand=x@host/x\"", "4:7", "incomplete"),
+        ("[store.a]\nurl = \"file://relative\"", "4:7", "incomplete"),
+        (
+            "[store.a]\nurl = \"file:///x\"\nencrypt = [\"AGE-SECRET-KEY-1ABC\"]",
+            "5:12",
+            "is no age recipient",
+        ),
+        ("[store.local]\nurl = \"file:///x\"", "3:8", "always there"),
+    ] {
+        let found = messages(&format!("[service.web]\nrun = \"x\"\n{text}\n"));
+        let [only] = &found[..] else { panic!("{text}: {found:?}") };
+        assert!(only.contains(message), "{text}: {only}");
+        assert!(only.starts_with(place) || place == "3:8", "{text}: {only}");
+    }
+    let zone = messages("zone = \"Middle/Earth\"\n[service.web]\nrun = \"x\"\n");
+    assert!(zone[0].contains("`Middle/Earth` is no time zone"), "{zone:?}");
+}
+
+#[test]
+fn a_url_with_a_password_is_never_shown() {
+    let text = "[service.web]\nrun = \"x\"\n[database.a]\nurl = \"postgres://u:hunter2@h/db\"\npath = \"/x\"\n[store.s]\nurl = \"sftp://u:hunter2@h/x\"\nsecret = \"secret:hunter2\"\n";
+    let report = try_parse(text).unwrap_err().render(false);
+    assert!(!report.contains("hunter2"), "{report}");
+}

@@ -1,0 +1,101 @@
+//! A Redis server for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{Place, Server, command, run};
+use crate::eventually;
+
+/// A running server on a Unix socket with the password `s3cr:t/@`.
+#[derive(Debug)]
+pub struct Redis {
+    server: Option<Server>,
+    place: Place,
+}
+
+impl Redis {
+    /// Starts one, empty.
+    #[track_caller]
+    pub fn start() -> Self {
+        let mut server = Self { server: None, place: Place::new() };
+        let mut daemon = command(Path::new("redis-server"), server.place.path());
+        let socket = server.socket().display().to_string();
+        daemon.args([
+            "--port",
+            "0",
+            "--unixsocket",
+            &socket,
+            "--unixsocketperm",
+            "777",
+            "--requirepass",
+            "s3cr:t/@",
+            "--repl-diskless-sync-delay",
+            "0",
+            "--save",
+            "",
+            "--dir",
+            ".",
+        ]);
+        let mut started = Server::start(daemon, &server.place.path().join("log"));
+        eventually("Redis answers", Duration::from_secs(30), || {
+            started.must_live();
+            server.client().arg("PING").output().is_ok_and(|output| output.stdout == b"PONG\n")
+        });
+        server.server = Some(started);
+        server
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.place.path().join("s")
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        let socket = self.socket().display().to_string().replace('/', "%2F");
+        format!("redis://:s3cr%3At%2F%40@{socket}/0")
+    }
+
+    fn client(&self) -> Command {
+        let mut client = command(Path::new("redis-cli"), self.place.path());
+        client.env("REDISCLI_AUTH", "s3cr:t/@").stderr(Stdio::null()).arg("-s").arg(self.socket());
+        client
+    }
+
+    /// Runs a command; its answer.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> String {
+        let output = run(self.client().args(words));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// A client that goes on with commands from a text until it is dropped.
+    #[track_caller]
+    pub fn writes(&self, commands: &str) -> RedisClient {
+        let file = self.place.path().join("writes");
+        std::fs::write(&file, commands).expect("a file of commands");
+        let mut client = self.client();
+        client.stdin(std::fs::File::open(&file).expect("that file"));
+        RedisClient { server: Server::start(client, &self.place.path().join("client.log")) }
+    }
+
+    /// A digest over everything that is in it, by the server itself.
+    #[track_caller]
+    pub fn digest(&self) -> String {
+        self.run(&["DEBUG", "DIGEST"])
+    }
+}
+
+/// A client that runs.
+#[derive(Debug)]
+pub struct RedisClient {
+    server: Server,
+}
+
+impl RedisClient {
+    /// Ends the test when it has ended.
+    #[track_caller]
+    pub fn must_run(&mut self) {
+        self.server.must_live();
+    }
+}
