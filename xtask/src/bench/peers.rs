@@ -13,6 +13,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// The headers that we put on every answer by default: the others are told to put them on too.
+const PROFILE: [(&str, &str); 6] = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "strict-origin-when-cross-origin"),
+    ("Permissions-Policy", "geolocation=(), microphone=(), camera=()"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin-allow-popups"),
+];
+
 /// Which proxy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -119,6 +129,9 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 
     fn nginx(&self, http: u16, https: u16) -> String {
         let (at, port) = (self.dir.display(), self.upstream_port);
+        let profile =
+            PROFILE.map(|(name, value)| format!("   add_header {name} \"{value}\" always;"));
+        let profile = profile.join("\n");
         format!(
             "worker_processes 1; daemon off; error_log {at}/nginx.err; pid {at}/nginx.pid;
 events {{ worker_connections 8192; }}
@@ -129,12 +142,16 @@ http {{ access_log {at}/nginx.access combined buffer=32k; keepalive_requests 100
   location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection \"\";
    proxy_set_header Host $host; proxy_set_header X-Real-IP $remote_addr;
    proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
-   add_header X-Content-Type-Options nosniff always; }} }} }}\n"
+   proxy_set_header X-Forwarded-Host $host:$server_port; proxy_set_header X-Forwarded-Port $server_port;
+   proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id always;
+{profile} }} }} }}\n"
         )
     }
 
     fn haproxy(&self, http: u16, https: u16) -> String {
         let (at, port) = (self.dir.display(), self.upstream_port);
+        let line = |(name, value)| format!("  http-response set-header {name} \"{value}\"");
+        let profile = PROFILE.map(line).join("\n");
         format!(
             "global
   nbthread 1
@@ -154,7 +171,12 @@ frontend f
   option forwardfor
   http-request set-header X-Real-IP %[src]
   http-request set-header X-Forwarded-Proto http
-  http-response set-header X-Content-Type-Options nosniff
+  http-request set-header X-Forwarded-Port %[dst_port]
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  unique-id-format %{{+X}}o\\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid
+  unique-id-header X-Request-Id
+  http-response set-header X-Request-Id %[unique-id]
+{profile}
   default_backend b
 backend b
   server s1 127.0.0.1:{port}\n"
@@ -165,8 +187,7 @@ backend b
         let platform = self.platform("proxy")?;
         let listen = format!("[listen]\nhttp = \"127.0.0.1:{http}\"\n");
         let service = format!(
-            "[service.app]\nupstreams = [\"http://127.0.0.1:{}\"]\n[[route]]\npaths = [\"/*\"]\nto = \"app\"\n\
-             response_headers = {{ set = {{ X-Content-Type-Options = \"nosniff\" }} }}\n",
+            "[service.app]\nupstreams = [\"http://127.0.0.1:{}\"]\n[[route]]\npaths = [\"/*\"]\nto = \"app\"\n",
             self.upstream_port
         );
         let plain = format!(

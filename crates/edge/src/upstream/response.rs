@@ -77,7 +77,7 @@ struct Place {
 
 fn headers(head: &Bytes, places: &[Place]) -> Result<HeaderMap, &'static str> {
     // Room for what is put in later: the map need not grow.
-    let mut headers = HeaderMap::with_capacity(places.len() + 2);
+    let mut headers = HeaderMap::with_capacity(places.len() + 10);
     for place in places {
         let part =
             |(at, length): (u16, u16)| usize::from(at)..usize::from(at) + usize::from(length);

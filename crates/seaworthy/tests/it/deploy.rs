@@ -167,7 +167,7 @@ fn a_plan_says_what_will_happen_and_changes_nothing() {
         "~ service web",
         "blue-green",
         "web: true",
-        "no restore point",
+        "only the code can go back",
         "/say?text=x",
         "30s",
     ]);
