@@ -152,9 +152,13 @@ async fn migrations(run: &Run, prepared: &Prepared, release: ReleaseId) -> Resul
         return Ok(());
     }
     let serves = run.platform.world().sites.contains_key(&prepared.site.name);
-    run.begin(Step::RestorePoint, restore_point::expected(&prepared.site, serves))?;
+    let expected = restore_point::expected(&prepared.site, serves);
+    run.begin(Step::RestorePoint, expected.clone())?;
     let made = restore_point::make(&run.platform, &prepared.project, &prepared.site).await?;
     run.end(&made)?;
+    if made != expected {
+        run.report.step(made);
+    }
     run.begin(Step::Migrate, "migrating")?;
     all(run, prepared, release, &services, Kind::Migrate).await?;
     let schema = schema(run, prepared, release, &services).await?;

@@ -17,8 +17,10 @@ use crate::platform::Platform;
 pub(crate) fn expected(site: &Site, serves: bool) -> String {
     let declared: Vec<&str> = backups::before_migration_items(site).collect();
     match (declared.is_empty(), serves) {
-        (true, _) => "none: no [database.X] of the site says `backup`, only the code can go back",
-        (false, false) => "none: the site never served, so there is nothing to lose",
+        (true, _) => {
+            "no restore point: no [database.X] of the site says `backup`, only the code can go back"
+        }
+        (false, false) => "nothing to lose yet: the site never served",
         (false, true) => return format!("a backup of {}", declared.join(", ")),
     }
     .to_owned()
