@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -118,7 +119,7 @@ impl axum::serve::Listener for OwnUsersOnly {
                 },
                 Err(error) => {
                     crate::say(&format!("could not accept on the control socket: {error}"));
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -149,6 +150,9 @@ async fn apply_folder(State(platform): Shared, Json(request): Json<ApplyRequest>
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         release::apply(&platform, request, &Reporter(sender)).await;
+        // Most of what a release takes is not needed again before the next one.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        seaworthy_sys::process::forget_code();
     });
     lines(receiver)
 }
@@ -244,7 +248,7 @@ async fn upgrade_to(
     let answer = Json(platform.identity.clone()).into_response();
     tokio::spawn(async move {
         // The answer goes out first.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         platform.next_program.set(request.program);
     });
     Ok(answer)

@@ -179,11 +179,19 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 
 /// Closes upstream connections that have been idle too long and writes what is gathered for the log.
 async fn sweep(local: Rc<Local>) {
+    // What was served when the code of starts and changes was last given back.
+    let mut settled: Option<Arc<Snapshot>> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();
+            let now = local.current();
+            let is_settled = settled.as_ref().is_some_and(|settled| Arc::ptr_eq(settled, &now));
+            if local.thread == 0 && !is_settled {
+                seaworthy_sys::process::forget_code();
+                settled = Some(now);
+            }
         }
     }
 }

@@ -263,6 +263,29 @@ pub fn yield_to_others() {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
 }
 
+/// Gives the pages of our own code and constants back: what is used still is read again from the page cache, what only
+/// the start needed is not counted as ours any more.
+pub fn forget_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    let Ok(program) = std::env::current_exe() else { return };
+    let ours = format!(" {}", program.display());
+    let ours: Vec<&str> = maps.lines().filter(|line| line.ends_with(&ours)).collect();
+    // Constants lie before the code; what lies behind it was written to when the program was linked.
+    let Some(code) = ours.iter().position(|line| line.contains(" r-xp ")) else { return };
+    for line in ours.iter().take(code + 1) {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.map(|(a, b)| (number(a), number(b))) else {
+            continue;
+        };
+        // SAFETY: the pages are a mapping of a file, `r--` or `r-x` from the beginning: nothing was written
+        // to them, so that dropping them loses nothing; the next access reads them from the file again.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+        }
+    }
+}
+
 /// Tells glibc's allocator to keep one arena and give memory back: our processes idle most of their life.
 pub fn lower_memory_use() {
     // SAFETY: mallopt takes numbers only and is called before threads start.

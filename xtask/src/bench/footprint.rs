@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use super::peers::{Platform, Stage, free_ports, kib_of, rss_kib};
 
+/// After `up`, before memory is read.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Prints memory and start of the guestbook.
 pub(super) fn print(stage: &Stage) -> Result<()> {
     println!("\nfootprint: examples/guestbook, two instances");
@@ -28,6 +31,8 @@ pub(super) fn print(stage: &Stage) -> Result<()> {
         after.as_millis(),
         if after <= Duration::from_secs(1) { "met" } else { "NOT met" }
     );
+    // Idle is what lasts: two seconds later each role has given back what only the start needed.
+    std::thread::sleep(IDLE);
     memory(&platform)
 }
 
