@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use crate::edge_link::{Link, LinkError};
 use crate::processes;
 
-/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/007).
+/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
 const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
 
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
