@@ -21,7 +21,7 @@ use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
 use crate::seats::Seats;
 use crate::tls::Resolver;
-use crate::upstream::Budget;
+use crate::upstream::{Budget, Spill};
 
 /// Counters of times: the last one is for everything from two minutes on.
 const TIMES: usize = 28;
@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
+    /// Idle connections to instances that any thread may take.
+    pub(crate) spill: Arc<Spill>,
     pub(crate) limits: Buckets,
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
@@ -131,6 +133,7 @@ impl Shared {
             tls: crate::tls::server_config(Arc::clone(&resolver)),
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
+            spill: Arc::default(),
             limits: Buckets::new(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),

@@ -27,7 +27,7 @@ use hyper::body::Body as _;
 pub(crate) use budget::Budget;
 pub(crate) use exchange::Exchange;
 use exchange::Lost;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, Spill};
 use sending::Sending;
 
 use crate::body::{ClientBody, Progress, RequestBody};

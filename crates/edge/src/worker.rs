@@ -133,11 +133,11 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     builder.spawn(move || {
         let local = Rc::new(Local {
             snapshot: RefCell::new(shared.current()),
-            shared,
             swapped: Notify::new(),
             drain: Notify::new(),
             draining: Cell::new(false),
-            pool: Pool::default(),
+            pool: Pool::new(Arc::clone(&shared.spill)),
+            shared,
             rooms: Rc::default(),
             date: Date::default(),
             ids,
@@ -164,7 +164,7 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             }
             Job::Swap(snapshot, done) => {
                 *local.snapshot.borrow_mut() = snapshot;
-                local.pool.close_retired();
+                local.pool.close_idle();
                 local.swapped.notify_waiters();
                 // The link waits for every thread; it is gone only with the process.
                 done.send(()).ok();

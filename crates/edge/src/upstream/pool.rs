@@ -1,56 +1,139 @@
-//! Idle connections of one thread, most recently used first.
+//! Idle connections of one thread, most recently used first, and what spills over to the others.
 //!
 //! They are kept four seconds at most: Node closes its own after five, and a request must not meet that.
-//! Invariant: a connection to an instance that takes no more requests is neither kept nor handed out.
+//! A thread keeps [`OWN`] to an instance; more than those any thread may take ([`Spill`]), so that an
+//! instance does not hold connections that wait on the wrong thread. Invariant: a connection to an
+//! instance that takes no more requests is neither kept nor handed out.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use bytes::BytesMut;
 use rustc_hash::FxHashMap;
+use tokio::net::TcpStream;
 
+use super::link::Link;
 use crate::snapshot::{Instance, Load};
 
 /// Kept idle at most.
 pub(super) const IDLE: Duration = Duration::from_secs(4);
-/// Kept for each instance and thread.
-const MOST_IDLE: usize = 256;
+/// Kept by a thread for each instance.
+const OWN: usize = 32;
+/// Kept for each instance by all threads together, besides.
+const SPILLED: usize = 256;
 
+/// What waits for a request.
 #[derive(Debug)]
-struct Idle {
-    link: Option<Link>,
+struct Idle<T> {
+    what: Option<T>,
     until: Instant,
     load: Arc<Load>,
 }
 
-impl Drop for Idle {
+impl<T> Idle<T> {
+    fn new(what: T, until: Instant, load: &Arc<Load>) -> Self {
+        load.pooled.add();
+        Self { what: Some(what), until, load: Arc::clone(load) }
+    }
+
+    /// Whether it is still to be used.
+    fn is_good(&self, now: Instant) -> bool {
+        now < self.until && !self.load.retired.load(Ordering::Relaxed)
+    }
+}
+
+impl<T> Drop for Idle<T> {
     fn drop(&mut self) {
         self.load.pooled.sub();
     }
 }
 
-/// Idle connections of one thread, by the instance's address.
-#[derive(Debug, Default)]
-pub(crate) struct Pool {
-    idle: RefCell<FxHashMap<SocketAddr, Vec<Idle>>>,
+/// By the instance's address.
+type Lists<T> = FxHashMap<SocketAddr, Vec<Idle<T>>>;
+
+/// Drops what is not to be used any more. Whether anything is left.
+fn clean<T>(lists: &mut Lists<T>, now: Instant) -> bool {
+    lists.retain(|_, list| {
+        list.retain(|idle| idle.is_good(now));
+        !list.is_empty()
+    });
+    !lists.is_empty()
 }
 
-impl Pool {
-    /// The connection that was used last and still lives, for a request that began `now`.
-    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
-        let mut all = self.idle.borrow_mut();
-        let list = all.get_mut(&address)?;
-        while let Some(mut idle) = list.pop() {
-            // It may have been closed, or say something that nobody asked for.
-            let link = idle.link.take().filter(|link| now < idle.until && link.is_quiet());
-            if link.is_some() {
-                return link;
+/// A socket that no thread waits for, and how long it may be idle.
+type Spilled = (std::net::TcpStream, Duration);
+
+/// What one thread has too many of and another may need.
+#[derive(Debug, Default)]
+pub(crate) struct Spill {
+    lists: Mutex<Lists<Spilled>>,
+    /// So that who would find nothing takes no lock.
+    count: AtomicUsize,
+}
+
+impl Spill {
+    fn change<R>(&self, change: impl FnOnce(&mut Lists<Spilled>) -> R) -> R {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut lists);
+        self.count.store(lists.values().map(Vec::len).sum(), Ordering::Relaxed);
+        result
+    }
+
+    fn put(&self, address: SocketAddr, link: Link, until: Instant, load: &Arc<Load>) {
+        let patience = link.patience;
+        // A socket that cannot be given away is closed.
+        let Ok(stream) = link.stream.into_std() else { return };
+        self.change(|lists| {
+            let list = lists.entry(address).or_default();
+            if list.len() < SPILLED {
+                list.push(Idle::new((stream, patience), until, load));
+            }
+        });
+    }
+
+    fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
+        while self.count.load(Ordering::Relaxed) > 0 {
+            let mut idle = self.change(|lists| lists.get_mut(&address)?.pop())?;
+            let good = idle.is_good(now);
+            let Some((stream, patience)) = idle.what.take().filter(|_| good) else { continue };
+            let Ok(stream) = TcpStream::from_std(stream) else { continue };
+            let link = Link { stream, bytes: BytesMut::new(), patience };
+            // This thread was not told what came meanwhile.
+            if link.is_quiet_now() {
+                return Some(link);
             }
         }
         None
+    }
+}
+
+/// Idle connections of one thread.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    own: RefCell<Lists<Link>>,
+    spill: Arc<Spill>,
+}
+
+impl Pool {
+    pub(crate) fn new(spill: Arc<Spill>) -> Self {
+        Self { own: RefCell::default(), spill }
+    }
+
+    /// The connection that was used last and still lives, for a request that began `now`.
+    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
+        if let Some(list) = self.own.borrow_mut().get_mut(&address) {
+            while let Some(mut idle) = list.pop() {
+                // It may have been closed, or say something that nobody asked for.
+                let link = idle.what.take().filter(|link| now < idle.until && link.is_quiet());
+                if link.is_some() {
+                    return link;
+                }
+            }
+        }
+        self.spill.take(address, now)
     }
 
     /// Keeps a connection whose response was read whole.
@@ -58,32 +141,72 @@ impl Pool {
         if instance.load.retired.load(Ordering::Relaxed) {
             return;
         }
-        let mut all = self.idle.borrow_mut();
-        let list = all.entry(instance.address).or_default();
-        if list.len() < MOST_IDLE {
-            instance.load.pooled.add();
-            let until = Instant::now() + link.patience;
-            list.push(Idle { link: Some(link), until, load: Arc::clone(&instance.load) });
+        let until = Instant::now() + link.patience;
+        let mut own = self.own.borrow_mut();
+        let list = own.entry(instance.address).or_default();
+        if list.len() < OWN {
+            list.push(Idle::new(link, until, &instance.load));
+        } else {
+            self.spill.put(instance.address, link, until, &instance.load);
         }
     }
 
-    /// Closes what has been idle too long. Whether anything is left.
+    /// Closes what has been idle too long, or leads to instances that take no more requests. Whether
+    /// anything is left of this thread's.
     pub(crate) fn close_idle(&self) -> bool {
         let now = Instant::now();
-        self.keep(|idle| now < idle.until)
+        if self.spill.count.load(Ordering::Relaxed) > 0 {
+            self.spill.change(|lists| clean(lists, now));
+        }
+        clean(&mut self.own.borrow_mut(), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(count: usize, address: SocketAddr) -> Vec<Link> {
+        let connect = |_| {
+            let stream = std::net::TcpStream::connect(address).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let stream = TcpStream::from_std(stream).unwrap();
+            Link { stream, bytes: BytesMut::new(), patience: IDLE }
+        };
+        (0..count).map(connect).collect()
     }
 
-    /// Closes connections to instances that take no more requests.
-    pub(crate) fn close_retired(&self) {
-        self.keep(|idle| !idle.load.retired.load(Ordering::Relaxed));
-    }
-
-    fn keep(&self, good: impl Fn(&Idle) -> bool) -> bool {
-        let mut all = self.idle.borrow_mut();
-        all.retain(|_, list| {
-            list.retain(&good);
-            !list.is_empty()
+    #[test]
+    fn what_a_thread_has_too_many_of_another_takes_and_what_is_closed_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let load: Arc<Load> = Arc::default();
+        let instance = Instance { name: "web".into(), address, load: Arc::clone(&load) };
+        let spill: Arc<Spill> = Arc::default();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let first = runtime();
+        let pool = Pool::new(Arc::clone(&spill));
+        first.block_on(async {
+            links(OWN + 3, address).into_iter().for_each(|link| pool.put(&instance, link));
         });
-        !all.is_empty()
+        assert_eq!(load.pooled.get(), OWN as u64 + 3);
+        let mut theirs: Vec<_> = listener.incoming().take(OWN + 3).map(Result::unwrap).collect();
+        // The last one is closed by the instance while it waits.
+        drop(theirs.pop());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let other = Pool::new(Arc::clone(&spill));
+                runtime().block_on(async {
+                    let now = Instant::now();
+                    let taken: Vec<Link> =
+                        std::iter::from_fn(|| other.take(address, now)).collect();
+                    assert_eq!(taken.len(), 2);
+                });
+            });
+        });
+        assert_eq!(load.pooled.get(), OWN as u64);
+        load.retired.store(true, Ordering::Relaxed);
+        assert!(!pool.close_idle());
+        assert_eq!(load.pooled.get(), 0);
     }
 }
