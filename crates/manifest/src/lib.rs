@@ -3,7 +3,7 @@
 //! One pipeline for every caller (`check`, `plan`, `up`, control itself): spanned TOML → a reader that
 //! knows the keys ([`keys`]) and collects problems → checks across sections → [`Site`]. Invariants: all
 //! problems are reported at once, each with its place; an unknown key is an error; of the file only the
-//! lines in question are shown, and of those only what cannot be a secret ([`mask`]). Not here: reading
+//! lines in question are shown, and of those only what cannot be a secret (`mask`). Not here: reading
 //! secrets, looking at the machine.
 
 mod backups;
