@@ -98,6 +98,8 @@ pub(crate) fn server_config(resolver: Arc<Resolver>) -> Arc<rustls::ServerConfig
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if let Ok(tickets) = aws_lc_rs::Ticketer::new() {
         config.ticketer = tickets;
+        // One is enough to come back with; each is sealed and sent before anybody asked for it.
+        config.send_tls13_tickets = 1;
     }
     Arc::new(config)
 }
