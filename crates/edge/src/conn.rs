@@ -67,7 +67,6 @@ pub(crate) async fn serve(
     tls: bool,
 ) {
     let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
-    stream.set_nodelay(true).ok();
     let mut peer = peer;
     if local.current().table.is_announced(peer.ip()) {
         let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
