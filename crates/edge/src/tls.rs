@@ -1,4 +1,5 @@
-//! TLS by rustls: certificates by server name, swapped while connections stay.
+//! TLS by rustls: certificates by server name, swapped while connections stay, and the stream of a
+//! connection ([`stream`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +13,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 use crate::model::Keys;
+
+mod stream;
+
+pub(crate) use stream::TlsStream;
 
 /// Why certificates were not taken; the old ones stay.
 #[derive(Debug, Error)]
