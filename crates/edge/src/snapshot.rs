@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
+use crate::challenge::Tokens;
 use crate::counter::Counter;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
@@ -83,6 +84,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) challenges: Tokens,
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
@@ -132,6 +134,7 @@ impl Shared {
             number: options.number,
             tls: crate::tls::server_config(Arc::clone(&resolver)),
             resolver,
+            challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(),

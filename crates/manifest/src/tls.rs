@@ -224,7 +224,11 @@ fn read_dns(
     let dns = match one {
         "rfc2136" => read_rfc2136(reader, inner),
         "route53" => read_route53(reader, inner),
-        _ => reader.command(inner, &[]).map(Dns::Exec),
+        _ => {
+            let env = found.get("env").map(|(_, value)| reader.environment(value));
+            let env = env.unwrap_or_default();
+            reader.command(inner, &[]).map(|command| Dns::Exec { command, env })
+        }
     };
     (dns, wait)
 }

@@ -1,5 +1,6 @@
 //! How a site's certificates come about, and what is demanded of handshakes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -95,7 +96,30 @@ pub enum Dns {
         endpoint: String,
     },
     /// A program.
-    Exec(Command),
+    Exec {
+        /// It, to which `present NAME. VALUE` is added.
+        command: Command,
+        /// Its environment, beyond the usual names.
+        env: BTreeMap<String, EnvValue>,
+    },
+}
+
+impl Acme {
+    /// The secrets that it names.
+    pub fn secret_names(&self) -> Vec<String> {
+        let mut values: Vec<&EnvValue> = self.eab.iter().map(|(_, key)| key).collect();
+        match &self.dns {
+            Some(Dns::Rfc2136 { key, .. }) => values.extend(key.iter().map(|(_, secret)| secret)),
+            Some(Dns::Route53 { key, secret, .. }) => values.extend([key, secret]),
+            Some(Dns::Exec { env, .. }) => values.extend(env.values()),
+            None => {}
+        }
+        let names = values.into_iter().filter_map(|value| match value {
+            EnvValue::Secret(name) => Some(name.clone()),
+            EnvValue::Text(_) => None,
+        });
+        names.collect()
+    }
 }
 
 /// What is demanded of handshakes, whatever the certificate.
