@@ -28,6 +28,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
+    // Peers of the certificates: two authorities and a name server.
+    ("pebble", "pebble"),
+    ("caddy", "caddy"),
+    ("named", "bind9"),
+    ("dig", "bind9-dnsutils"),
 ];
 
 /// What `cache-tests` needs besides.
