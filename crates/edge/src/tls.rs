@@ -70,23 +70,37 @@ impl Resolver {
         }
         for challenge in &keys.challenges {
             let Challenge::TlsAlpn { host, chain_pem, key_pem } = challenge else { continue };
-            let certified = certified(chain_pem, key_pem)
-                .map_err(|why| KeyError { hosts: host.clone(), why })?;
-            all.challenges.insert(host.clone(), certified);
+            let shown = shown(chain_pem, key_pem);
+            let shown = shown.map_err(|why| KeyError { hosts: host.clone(), why })?;
+            all.challenges.insert(host.clone(), shown);
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
         Ok(())
     }
 }
 
-fn certified(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn parsed(chain_pem: &str, key_pem: &str) -> Result<Pair, String> {
     let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes());
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| error.to_string())?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map(Arc::new)
-        .map_err(|error| error.to_string())
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes());
+    Ok((chain, key.map_err(|error| error.to_string())?))
+}
+
+/// A pair that belongs together.
+fn certified(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+    let (chain, key) = parsed(chain_pem, key_pem)?;
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    certified.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// A challenge's pair. Its critical extension is what nobody but an authority understands, and so whether the
+/// key belongs to it cannot be asked here.
+fn shown(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+    let (chain, key) = parsed(chain_pem, key_pem)?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
 impl Certificates {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::job::Subject;
 use crate::commands::{self, Surroundings};
+use crate::crash;
 use crate::platform::Platform;
 use crate::serve;
 use crate::worker::Worker;
@@ -214,12 +215,17 @@ async fn act(
             serve::rekey(platform).await
         }
         Event::Hook { verb, name, value } => hook(platform, subject, [verb, name, value]).await,
-        Event::Pending { order } => kept.change(name, |kept| kept.pending = Some(order)),
+        Event::Pending { order } => {
+            kept.change(name, |kept| kept.pending = Some(order))?;
+            crash::point("certificate-pending");
+            Ok(())
+        }
         Event::Issued { certificate } => {
             kept.change(name, |kept| {
                 kept.certificate = Some(certificate);
                 kept.pending = None;
             })?;
+            crash::point("certificate-issued");
             brought.issued = true;
             serve::rekey(platform).await
         }

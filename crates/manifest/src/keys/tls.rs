@@ -57,6 +57,7 @@ pub const DNS: &[Key] = &[
         Kind::Command,
         "a program, called as lego's `exec` provider calls it: `present NAME. VALUE`, `cleanup NAME. VALUE`",
     ),
+    key("env", Kind::Map, "the program's environment, such as `{ TOKEN = \"secret:DNS_TOKEN\" }`"),
     key(
         "wait",
         Kind::Duration,
