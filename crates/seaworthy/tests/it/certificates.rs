@@ -249,23 +249,53 @@ printf 'server 127.0.0.1 %s\nkey hmac-sha256:%s %s\n%s\nsend\n' "$PORT" "$KEY_NA
 "#;
 
 #[test]
-fn caddy_is_an_authority_too_and_a_program_may_write_the_records() {
+fn a_program_may_write_the_records_and_is_quoted_when_it_fails() {
     let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
-    let caddy = Authority::caddy(&Wish::new(ports.http, ports.https, names.address));
+    let pebble = Authority::pebble(&Wish::new(1, 1, names.address));
     let acme = format!(
         "directories = [\"{}\"], resolvers = [\"{}\"], dns = {{ exec = \"sh hook.sh\", \
          env = {{ PORT = \"{}\", KEY_NAME = \"{KEY_NAME}\", TSIG = \"secret:TSIG\" }} }}",
-        caddy.directory,
+        pebble.directory,
         names.address,
         names.address.port()
     );
-    let site = site(&ports, "[\"shop.sea.test\"]", &acme, &caddy.api_root());
+    let site = site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
     sandbox.up(&site.clone().file("hook.sh", HOOK));
-    let served = wait_for_certificate(&sandbox, &caddy);
-    assert!(served["issuer"].as_str().unwrap().contains("Caddy"), "{served:#}");
-    assert_eq!(client(&ports, "shop.sea.test", &caddy.root()).get("/").status, 200);
+    wait_for_certificate(&sandbox, &pebble);
+    assert_eq!(client(&ports, "shop.sea.test", &pebble.root()).get("/").status, 200);
     assert_eq!(names.ask("TXT", "_acme-challenge.shop.sea.test"), "");
-    // A program that fails is quoted.
     sandbox.up(&site.file("hook.sh", "echo no zone today >&2; exit 3\n"));
-    sandbox.run(["cert", "renew"]).code(1).says(["SW-TLS-005", "no zone today", "code 3"]);
+    sandbox.run(["cert", "renew"]).code(1).says(["SW-TLS-005", "no zone today", "exit status: 3"]);
+}
+
+#[test]
+fn caddy_is_an_authority_too() {
+    let sandbox = sandbox();
+    // It looks at ports 80 and 443 only, which are root's: on an address that nobody else has.
+    assert!(
+        seaworthy_testkit::peers::unprivileged().is_some(),
+        "this test needs root, for port 80"
+    );
+    let [a, b] = (std::process::id() as u16 | 1).to_be_bytes();
+    let address = format!("127.83.{a}.{b}");
+    let names = Named::start(&format!("shop A {address}"));
+    let caddy = Authority::caddy(&format!("{address} shop.sea.test"));
+    let root = std::fs::read_to_string(caddy.api_root()).unwrap();
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let manifest = format!(
+            "site = \"shop\"\ndomains = [\"shop.sea.test\"]\n[listen]\nhttp = \"{address}:80\"\n\
+             https = \"{address}:443\"\n[tls]\nacme = {{ ca = \"root.pem\", directories = [\"{}\"], \
+             resolvers = [\"{}\"], challenge = \"{challenge}\" }}\n\
+             [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n",
+            caddy.directory, names.address
+        );
+        sandbox.up(&Site::new("shop").manifest(&manifest).file("root.pem", &root));
+        let served = wait_for_certificate(&sandbox, &caddy);
+        assert!(served["issuer"].as_str().unwrap().contains("Caddy"), "{served:#}");
+        let serial = served["serial"].clone();
+        sandbox.run(["cert", "renew"]).success();
+        assert_ne!(first(&sandbox)["serial"], serial);
+        let https = format!("{address}:443").parse().unwrap();
+        assert_eq!(Client::https(https, "shop.sea.test", &caddy.root()).get("/").status, 200);
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 
-use super::{Place, Server, command};
+use super::{Place, Server, command, command_as};
 use crate::{Client, eventually};
 
 /// How an authority is to behave.
@@ -95,26 +95,27 @@ impl Authority {
         Self { server, place, directory, port, management }.ready("/dir")
     }
 
-    /// Starts Caddy as an authority that looks at http-01 and tls-alpn-01 on the wished ports.
+    /// Starts Caddy as an authority. It knows these names (lines of `/etc/hosts`) besides the system's, and looks
+    /// at ports 80 and 443 of theirs, wherever a test would like it to look. Needs root, for a `/etc/hosts` of its own.
     #[track_caller]
-    pub fn caddy(wish: &Wish) -> Self {
+    pub fn caddy(hosts: &str) -> Self {
         let (place, port) = (Place::new(), free_port());
         make_certificate(place.path());
         let at = |name: &str| place.path().join(name).display().to_string();
         let config = format!(
-            "{{\n admin off\n auto_https off\n http_port {}\n https_port {}\n storage file_system {}\n \
-             skip_install_trust\n}}\nhttps://127.0.0.1:{port} {{\n bind 127.0.0.1\n tls {} {}\n \
-             acme_server {{\n  resolvers {}\n }}\n}}\n",
-            wish.http,
-            wish.tls,
+            "{{\n\tadmin off\n\tauto_https off\n\tstorage file_system {}\n\tskip_install_trust\n}}\n\
+             https://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n\ttls {} {}\n\tacme_server\n}}\n",
             at("data"),
             at("api.pem"),
             at("api.key"),
-            wish.dns,
         );
         fs::write(place.path().join("Caddyfile"), config).expect("a configuration");
-        let mut daemon = command(Path::new("caddy"), place.path());
-        daemon.args(["run", "--adapter", "caddyfile", "--config", &at("Caddyfile")]);
+        let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        fs::write(place.path().join("hosts"), format!("{known}\n{hosts}\n")).expect("a file");
+        let line = "mount --bind hosts /etc/hosts && exec setpriv --pdeathsig KILL --reuid=65534 \
+                    --regid=65534 --clear-groups caddy run --adapter caddyfile --config Caddyfile";
+        let mut daemon = command_as(None, Path::new("unshare"), place.path());
+        daemon.args(["--mount", "sh", "-c", line]);
         daemon.env("HOME", place.path()).env("XDG_DATA_HOME", at("data"));
         let server = Server::start(daemon, &place.path().join("log"));
         let directory = format!("https://127.0.0.1:{port}/acme/local/directory");
