@@ -126,7 +126,7 @@ impl Settings {
     /// SHA-256 is in hardware where SHA-384 is not (docs/decisions/013).
     fn of(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
         let mut suites = hello.cipher_suites().iter().filter(|suite| suite.as_str().is_some());
-        let first = suites.next().and_then(|suite| suite.as_str());
+        let first = suites.next().and_then(rustls::CipherSuite::as_str);
         let is_chacha = first.is_some_and(|name| name.contains("CHACHA20"));
         Arc::clone(if is_chacha { &self.by_client } else { &self.usual })
     }
