@@ -28,6 +28,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
+    // Sets the clock of the processes of a test.
+    ("faketime", "faketime"),
 ];
 
 /// What `cache-tests` needs besides.

@@ -353,12 +353,13 @@ pub(crate) struct Status {
     pub(crate) watch: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop/web/1 --tail 1000\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop/web --since 10m --grep 'error|warn'"
 )]
 pub(crate) struct Logs {
-    /// Which site; not needed when there is one only
+    /// `site`, `site/service` or `site/service/slot`; not needed when there is one site only
+    #[arg(value_name = "TARGET")]
     pub(crate) site: Option<String>,
     /// Only this service
     #[arg(long)]
@@ -375,9 +376,9 @@ pub(crate) struct Logs {
     /// Go on as lines are written
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// The newest lines of each instance
-    #[arg(long, default_value_t = 100, value_name = "LINES")]
-    pub(crate) tail: usize,
+    /// The newest lines of each instance; 100, or all with --since and --grep
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
     /// The control process's own log
     #[arg(long)]
     pub(crate) control: bool,

@@ -9,6 +9,7 @@ mod by_hand;
 mod cache;
 mod change;
 mod check;
+mod clock;
 mod control;
 mod crash;
 mod deploy;
