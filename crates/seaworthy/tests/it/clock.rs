@@ -15,7 +15,7 @@ fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().flatten();
     let at = |folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1");
     let found = folders.map(|folder| at(folder.path())).find(|library| library.exists());
-    found.unwrap_or_else(|| panic!("libfaketime is missing (Debian and Ubuntu: package faketime)"))
+    found.ok_or("libfaketime is missing (Debian and Ubuntu: package faketime)").unwrap()
 }
 
 struct Clock(PathBuf);
