@@ -18,7 +18,7 @@ mod prune;
 mod records;
 mod report;
 mod restore;
-pub mod retention;
+mod retention;
 pub mod schedule;
 mod seal;
 mod set;

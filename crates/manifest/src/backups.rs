@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use seaworthy_base::ServiceName;
+use seaworthy_base::{Keep, ServiceName};
 use toml::de::{DeTable, DeValue};
 
 use crate::keys::backups::{BACKUP, DATABASE, DRILL, FILES, KEEP, REDIS};
 use crate::limits;
 use crate::read::{Found, Reader, Value, is_secret_name, some_of};
 use crate::site::EnvValue;
-use crate::site::backups::{Backups, Item, Keep, Rhythm, Rules, Source, Store};
+use crate::site::backups::{Backups, Item, Rhythm, Rules, Source, Store};
 
 /// Periods by their names.
 const PERIODS: [(&str, u64); 3] = [("daily", 1), ("weekly", 7), ("monthly", 30)];

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use seaworthy_backup::retention::Keep;
 use seaworthy_backup::{Action, Folders, Item, Job, Rules, RunAs, Source, StoreAt, StorePlace};
 use seaworthy_base::{Code, Fault};
 use seaworthy_manifest::Site;
@@ -211,14 +210,7 @@ fn place(platform: &Platform, project: &Path, site: &Site, path: &str) -> PathBu
 fn for_worker(rules: &backups::Rules) -> Rules {
     let millis = |duration: std::time::Duration| duration.as_millis() as u64;
     Rules {
-        keep: Keep {
-            last: rules.keep.last,
-            hourly: rules.keep.hourly,
-            daily: rules.keep.daily,
-            weekly: rules.keep.weekly,
-            monthly: rules.keep.monthly,
-            yearly: rules.keep.yearly,
-        },
+        keep: rules.keep,
         sql: rules.drill_sql.clone(),
         rpo_ms: rules.rpo.map(millis),
         rto_ms: rules.rto.map(millis),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use seaworthy_base::Keep;
 use serde::{Deserialize, Serialize};
 
 use super::EnvValue;
@@ -104,35 +105,6 @@ pub enum Rhythm {
     At(u16),
     /// So long after the last time.
     Every(Duration),
-}
-
-/// `keep`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
-    /// The newest.
-    pub last: u32,
-    /// The newest of each hour.
-    pub hourly: u32,
-    /// Of each day.
-    pub daily: u32,
-    /// Of each week.
-    pub weekly: u32,
-    /// Of each month.
-    pub monthly: u32,
-    /// Of each year.
-    pub yearly: u32,
-}
-
-impl Default for Keep {
-    /// Two weeks by day and two months by week: long enough to notice that something went wrong.
-    fn default() -> Self {
-        Self { daily: 14, weekly: 8, ..Self::NONE }
-    }
-}
-
-impl Keep {
-    /// Nothing but the newest and the newest verified one, which always stay.
-    pub const NONE: Self = Self { last: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
 }
 
 /// `[store.X]`.
