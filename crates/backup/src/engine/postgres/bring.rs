@@ -52,29 +52,8 @@ pub(super) fn database(
         Rights::None => words.extend(["--no-owner", "--no-privileges"]),
     }
     let dbname = format!("--dbname={}", to.database);
-    let mut plain = parts.open(set.id.as_str(), &part.file)?;
-    let mut running = to
-        .tools
-        .tool("pg_restore", to.major, to.database)?
-        .args(words)
-        .args([dbname])
-        .start(true)?;
-    let (total, mut done) = (part.plain_bytes, 0);
-    let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
-        feed(&mut plain, stdin, |bytes| {
-            done += bytes.len() as u64;
-            work.moved(done, Some(total));
-        })
-    });
-    let ended = running.finish(Code::RestoreFailed);
-    ended?;
-    fed.map_err(|error| {
-        Fault::new(
-            Code::BackupDamaged,
-            format!("`{}` of backup {} cannot be opened to its end", part.file, set.id),
-        )
-        .because(error.to_string())
-    })
+    let tool = to.tools.tool("pg_restore", to.major, to.database)?.args(words).args([dbname]);
+    parts.feed(work, set, part, &tool)
 }
 
 /// Makes the roles of a set. Those that are there already stay as they are.

@@ -160,11 +160,7 @@ pub(super) fn ask(session: &mut Session, question: &str) -> Option<Difference> {
         Ok(_) => return None,
         Err(fault) => fault.causes.join(": "),
     };
-    Some(Difference {
-        subject: format!("`{question}`"),
-        saved: "a true answer".to_owned(),
-        restored,
-    })
+    Some(Difference::untrue(question, restored))
 }
 
 fn text(value: &Value) -> String {
