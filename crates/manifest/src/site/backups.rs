@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use seaworthy_base::Keep;
+use seaworthy_base::{Keep, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::EnvValue;
@@ -19,6 +19,18 @@ pub struct Backups {
     pub zone: Option<String>,
 }
 
+impl Backups {
+    /// What of it is on a server that we run.
+    pub fn managed(&self) -> impl Iterator<Item = (&str, &Item)> {
+        self.items.iter().filter(|(_, item)| item.managed).map(|(name, item)| (name.as_str(), item))
+    }
+}
+
+/// The name that the managed server of an item has among the site's services.
+pub fn server_name(item: &str) -> Option<ServiceName> {
+    item.replace('.', "-").parse().ok()
+}
+
 /// Something with content that is worth keeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
@@ -26,6 +38,9 @@ pub struct Item {
     pub source: Source,
     /// How it is backed up; without, only when somebody asks.
     pub backup: Option<Rules>,
+    /// Its server is run by us; `url` names the secret that is made for the application.
+    #[serde(default)]
+    pub managed: bool,
 }
 
 /// Where content is.
