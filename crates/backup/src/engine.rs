@@ -5,9 +5,9 @@
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
 pub(crate) mod files;
-mod mysql;
+pub(crate) mod mysql;
 mod place;
-mod postgres;
+pub(crate) mod postgres;
 mod redis;
 mod sqlite;
 

@@ -12,6 +12,7 @@ mod engine;
 mod facts;
 mod judge;
 mod keys;
+pub mod managed;
 mod model;
 mod open;
 mod prune;

@@ -5,7 +5,7 @@
 //! `server` (a scratch server), `bring` (restore). Several databases are several dumps, each of one moment.
 
 mod bring;
-mod connect;
+pub(crate) mod connect;
 mod rows;
 mod server;
 mod survey;

@@ -6,7 +6,7 @@
 //! a server), `session` (questions), `survey` (facts), `server` (a scratch server), `bring` (restore).
 
 mod bring;
-mod connect;
+pub(crate) mod connect;
 mod server;
 mod session;
 mod survey;

@@ -14,6 +14,7 @@ use seaworthy_manifest::site::backups::{self, Place};
 use seaworthy_secrets::Secret;
 use seaworthy_secrets::sources::{self, Sources};
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::users;
 
@@ -79,12 +80,22 @@ pub(super) fn job(
         .filter_map(|(_, store)| *store)
         .flat_map(|store| [&store.key, &store.secret])
         .flatten();
+    let url = url.filter(|_| !described.managed);
     for value in url.into_iter().chain(of_stores) {
         if let EnvValue::Secret(name) = value {
             wanted.push(name.clone());
         }
     }
     let values = resolve(platform, project, site, &wanted)?;
+    let mut from = source(platform, project, site, &described.source, &values);
+    if described.managed {
+        let own = databases::url_for_backups(platform, &site.name, item, described)?;
+        if let Source::Postgres { url, .. } | Source::Mysql { url, .. } | Source::Redis { url } =
+            &mut from
+        {
+            *url = own;
+        }
+    }
     let user = if platform.root {
         Some(users::ensure(&users::site_user_name(&site.name), &platform.layout.data(&site.name))?)
     } else {
@@ -102,11 +113,7 @@ pub(super) fn job(
     owner.dedup();
     Ok(Job {
         site: site.name.to_string(),
-        item: Item {
-            name: item.to_owned(),
-            source: source(platform, project, site, &described.source, &values),
-            rules: for_worker(&rules),
-        },
+        item: Item { name: item.to_owned(), source: from, rules: for_worker(&rules) },
         stores: named
             .into_iter()
             .map(|(name, store)| store_at(platform, name, store, &values))
