@@ -11,6 +11,7 @@ mod change;
 mod check;
 mod control;
 mod crash;
+mod database;
 mod deploy;
 mod down;
 mod drain;

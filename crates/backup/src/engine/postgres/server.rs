@@ -147,10 +147,16 @@ pub(super) fn make_database(
     };
     match tools.session(from)?.run(&sql(&collate, &ctype)) {
         Err(fault) if fault.causes.iter().any(|cause| cause.contains("locale")) => {
-            tools.session(from)?.run(&sql("C", if encoding == "UTF8" { "C.UTF-8" } else { "C" }))
+            let plain = if encoding == "UTF8" { "C.UTF-8" } else { "C" };
+            tools.session(from)?.run(&sql("C", plain))?;
         }
-        other => other,
+        other => other?,
     }
+    let Some(owner) = setting("owner") else { return Ok(()) };
+    // Who owns it stands outside of a dump, and without the application may make nothing in it.
+    let mut session = tools.session(from)?;
+    let statements = session.texts(&format!("SELECT to_json(format('ALTER DATABASE {} OWNER TO %I', rolname)) FROM pg_roles WHERE rolname = '{owner}' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)", quoted.replace('\'', "''").replace('%', "%%")))?;
+    statements.iter().try_for_each(|statement| session.run(statement))
 }
 
 /// A name as it stands in SQL.
