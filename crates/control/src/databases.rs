@@ -2,39 +2,35 @@
 //!
 //! A server is an instance like any other (a shim owns it, control's death does not touch it), but it belongs to
 //! no release: it is started before a deployment migrates, stays through all of them, and ends after the last
-//! program of its site. Invariants: a data folder is used by one server at a time; a URL that was made stays,
+//! program of its site. Room: `logins`. Invariants: a data folder is used by one server at a time; a URL that was made stays,
 //! port included, because applications know it; data is never removed. Not here: how a server is made ready,
 //! which is the backup crate's `managed`.
 
+mod logins;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
-use rand::distr::{Alphanumeric, SampleString};
 use seaworthy_backup::managed::{self, ServerKind};
 use seaworthy_base::{Code, Fault, InstanceId, ServiceName, SiteName};
 use seaworthy_manifest::Site;
 use seaworthy_manifest::site::backups::{Item, Source, server_name};
 use seaworthy_manifest::site::{EnvValue, LogRules, Restart};
 use seaworthy_runtime::model::{Limits, Log, Ports, Probe, Say, Spec, Stop, User};
-use seaworthy_secrets::{Secret, SecretName};
+use seaworthy_secrets::Secret;
 use seaworthy_sys::files::create_private_dir;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::logins::{administrator, secret, urls};
 use crate::instances::store_fault;
 use crate::platform::Platform;
 use crate::release::{Reporter, disk_fault, hex};
 use crate::specs::Values;
 use crate::users;
 
-/// Ports of servers: below the kernel's ephemeral ports and above those that instances get.
-const PORTS: std::ops::Range<u16> = 30_000..32_700;
-/// Letters and digits of a password.
-const PASSWORD: usize = 32;
 /// A server that was cut off may have much of its log to read again before it takes anybody in.
 const START: Duration = Duration::from_secs(10 * 60);
 /// A clean shutdown writes what is in memory to the disk.
@@ -87,70 +83,15 @@ fn folder(platform: &Platform, site: &SiteName, server: &Server) -> PathBuf {
     platform.layout.databases(site).join(&server.item)
 }
 
-/// The secret with the administrator's URL: `DATABASE_MAIN_ADMIN_URL`.
-fn administrator(item: &str) -> String {
-    format!("{}_ADMIN_URL", item.to_ascii_uppercase().replace(['.', '-'], "_"))
-}
-
-fn secret(
-    platform: &Platform,
-    site: &SiteName,
-    name: &str,
-) -> Result<Option<Secret<String>>, Fault> {
-    let name: SecretName = name
-        .parse()
-        .map_err(|_| Fault::new(Code::SecretMissing, format!("`{name}` is no name of a secret")))?;
-    platform.vault.get(site, &name).map_err(|error| {
-        Fault::new(Code::SecretMissing, format!("the secret `{name}` cannot be read"))
-            .because_of(&error)
-    })
-}
-
 /// Looks whether the programs are here; and, unless it is only a look, makes what is missing of the logins.
 pub(crate) fn prepare(platform: &Platform, site: &Site, only_look: bool) -> Result<(), Fault> {
     for server in asked(site).values() {
         server.kind.check(&folder(platform, &site.name, server))?;
         if !only_look {
-            make_logins(platform, &site.name, server)?;
+            logins::make(platform, &site.name, server)?;
         }
     }
     Ok(())
-}
-
-fn make_logins(platform: &Platform, site: &SiteName, server: &Server) -> Result<(), Fault> {
-    let boss = administrator(&server.item);
-    let (old, old_boss) = (secret(platform, site, &server.secret)?, secret(platform, site, &boss)?);
-    let known =
-        |url: &Option<Secret<String>>| url.as_ref().and_then(|url| managed::port_of(url.expose()));
-    let port = known(&old).or_else(|| known(&old_boss)).or_else(free_port).ok_or_else(|| {
-        Fault::new(Code::ServerFailed, "no port is free for a managed database")
-            .because(format!("between {} and {} all are taken", PORTS.start, PORTS.end))
-    })?;
-    let name = site.as_str().replace('-', "_");
-    let redis = server.kind == ServerKind::Redis;
-    let user = if redis { "default" } else { &name };
-    let missing = [
-        (&server.secret, user, old.is_none()),
-        (&boss, managed::ADMINISTRATOR_NAME, old_boss.is_none() && !redis),
-    ];
-    for (secret, user, _) in missing.into_iter().filter(|(.., missing)| *missing) {
-        let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD);
-        let url = Secret::new(server.kind.url(user, &password, port, &name));
-        let secret: SecretName = secret.parse().map_err(|_| {
-            Fault::new(Code::SecretMissing, format!("`{secret}` is no name of a secret"))
-        })?;
-        platform.vault.set(site, &secret, &url).map_err(|error| {
-            Fault::new(Code::StateUnwritable, "the URL of a managed database could not be kept")
-                .because_of(&error)
-        })?;
-    }
-    Ok(())
-}
-
-fn free_port() -> Option<u16> {
-    let mut random = rand::rng();
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (0..500).map(|_| random.random_range(PORTS)).find(free)
 }
 
 /// The URLs for a site's applications. One that is not made yet stands in a plan as what it will be.
@@ -278,20 +219,6 @@ pub(crate) fn resume(platform: &Platform) {
     let text = platform.store().get_setting(SETTING).ok().flatten();
     platform.world().servers =
         text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-}
-
-/// Both URLs of a server: the application's, the administrator's.
-fn urls(platform: &Platform, site: &SiteName, server: &Server) -> Result<[String; 2], Fault> {
-    let missing = || {
-        let what = format!("the URL of `{}` is gone", server.item);
-        Fault::new(Code::SecretMissing, what).next("seaworthy deploy makes a new one")
-    };
-    let own = secret(platform, site, &server.secret)?.ok_or_else(missing)?.expose().clone();
-    if server.kind == ServerKind::Redis {
-        return Ok([own.clone(), own]);
-    }
-    let boss = secret(platform, site, &administrator(&server.item))?.ok_or_else(missing)?;
-    Ok([own, boss.expose().clone()])
 }
 
 fn hash(platform: &Platform, site: &SiteName, server: &Server) -> Result<String, Fault> {

@@ -151,7 +151,8 @@ pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Ve
 /// that is not serving anyway is restarted in place.
 async fn replace_one(platform: &Arc<Platform>, id: &InstanceId) {
     let serving = platform.world().instances.get(id).is_some_and(super::world::Instance::is_ready);
-    if !serving {
+    // Two servers cannot have the same data.
+    if !serving || platform.world().is_server(id) {
         instances::restart(platform, id);
         return;
     }

@@ -68,12 +68,14 @@ fn speak(stream: &mut TcpStream, say: &Say) -> Result<(), String> {
         .write_all(&say.words)
         .and_then(|()| stream.read_exact(&mut answer))
         .map_err(|error| format!("it takes connections and does not answer yet: {error}"))?;
-    if answer == say.answer {
+    // What follows says why not, where the protocol has words for it; left unread it would be a reset there.
+    let mut rest = [0; 512];
+    let ready = answer == say.answer;
+    stream.set_nonblocking(ready).ok();
+    let got = stream.read(&mut rest).unwrap_or(0);
+    if ready {
         return Ok(());
     }
-    // What follows says why, where the protocol has words for it.
-    let mut rest = [0; 512];
-    let got = stream.read(&mut rest).unwrap_or(0);
     answer.extend_from_slice(rest.get(..got).unwrap_or_default());
     let text: String = String::from_utf8_lossy(&answer)
         .chars()
