@@ -78,6 +78,8 @@ codes! {
     BackupBusy = "SW-BAK-011", "Another run works on the same backups.";
     RestoreUnconfirmed = "SW-BAK-012", "A restore onto live data was not confirmed.";
     BackupOverdue = "SW-BAK-013", "The newest good backup is older than it may be.";
+    ServerUnfit = "SW-DAT-001", "The programs of a managed database are not installed, or are of another version than its data.";
+    ServerFailed = "SW-DAT-002", "A managed database's server did not come up.";
     PortTaken = "SW-EDG-001", "A port that the edge is to listen on is held by another program.";
     PortDenied = "SW-EDG-002", "This user may not listen on that port.";
     EdgeDown = "SW-EDG-003", "The edge process does not answer.";

@@ -21,6 +21,7 @@ mod ca;
 mod commands;
 mod counts;
 mod crash;
+mod databases;
 mod decide;
 mod edge;
 mod edge_config;

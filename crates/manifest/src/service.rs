@@ -23,6 +23,9 @@ use crate::wire;
 /// The keys of which a service has exactly one.
 const KINDS: [&str; 3] = ["run", "static", "upstreams"];
 
+/// A value with its place.
+type Placed<T> = (Range<usize>, T);
+
 /// A service as the file names it, whether it could be read or not.
 #[derive(Debug)]
 pub(crate) struct Declared {
@@ -30,7 +33,9 @@ pub(crate) struct Declared {
     pub(crate) span: Range<usize>,
     pub(crate) service: Option<Service>,
     /// What it starts after, with the place of each name.
-    pub(crate) after: Vec<(Range<usize>, ServiceName)>,
+    pub(crate) after: Vec<Placed<ServiceName>>,
+    /// The databases and others that it starts after, with the place of each name.
+    pub(crate) after_items: Vec<Placed<String>>,
     /// The ports that a route can name; none when they could not be read.
     pub(crate) ports: Option<Vec<String>>,
 }
@@ -41,11 +46,12 @@ pub(crate) fn read_service(
     span: Range<usize>,
     value: Value<'_>,
 ) -> Declared {
-    let mut declared = Declared { span, service: None, after: Vec::new(), ports: None };
+    let mut declared =
+        Declared { span, service: None, after: Vec::new(), after_items: Vec::new(), ports: None };
     let Some(table) = reader.table(value) else { return declared };
     let found = reader.known(table, keys::SERVICE, &format!("`[service.{name}]`"));
     if let Some((_, value)) = found.get("after") {
-        declared.after = read_after(reader, value);
+        (declared.after_items, declared.after) = read_after(reader, value);
     }
     let before = reader.count();
     let port = read_port(reader, found.get("port"), found.get("ports"));
@@ -175,22 +181,22 @@ fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> (Vec<Command>, Opt
     (reader.commands(up, &names), status)
 }
 
-fn read_after(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(Range<usize>, ServiceName)> {
-    let mut after = Vec::new();
+/// Items such as `database.main`, and services.
+fn read_after(
+    reader: &mut Reader<'_>,
+    value: Value<'_>,
+) -> (Vec<Placed<String>>, Vec<Placed<ServiceName>>) {
+    let (mut items, mut after) = (Vec::new(), Vec::new());
     for (span, name) in reader.texts(value) {
         if name.contains('.') {
-            let quoted = reader.quote(&span, &name);
-            reader.problem(
-                span,
-                format!("planned: starting after {quoted} is not built yet"),
-                Some("services of this site can be named".to_owned()),
-            );
+            items.push((span, name));
         } else if let Some(name) = reader.name(span.clone(), &name) {
             after.push((span, name));
         }
     }
     reader.at_most(value, &mut after, limits::SERVICES, "names");
-    after
+    reader.at_most(value, &mut items, limits::SERVICES, "names");
+    (items, after)
 }
 
 /// Rules of `cache_control`: path pattern and value, in the order written.

@@ -10,6 +10,7 @@ use seaworthy_base::{Code, Fault, ReleaseId};
 use seaworthy_release::{Ending, Phase, Step, Strategy};
 use tokio::time::timeout;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::reconcile;
 use crate::release::build::{self, Built};
@@ -52,6 +53,7 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     let first = !is_running(run, prepared);
     let built = run.unless_stopped(build::make(run, prepared)).await?;
     let next = prepared.applied(built.release);
+    run.unless_stopped(databases::start(&run.platform, &prepared.site, &run.report)).await?;
     // Where old and new exclude each other, so do the old code and the new schema.
     if first || strategy != Strategy::Recreate {
         run.unless_stopped(build::migrate(run, prepared, &built)).await?;

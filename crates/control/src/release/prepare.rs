@@ -12,6 +12,7 @@ use seaworthy_release::Strategy;
 use seaworthy_runtime::model::User;
 use seaworthy_secrets::sources::{self, Sources};
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::files;
@@ -233,6 +234,8 @@ pub(crate) fn resolve_secrets(
     names.extend(crate::edge_config::secret_names(site));
     names.sort();
     names.dedup();
+    let made = databases::values(platform, site)?;
+    names.retain(|name| !made.contains_key(name));
     let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
     let places = Sources {
         file: site.secrets.file.clone(),
@@ -242,7 +245,10 @@ pub(crate) fn resolve_secrets(
     };
     let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
     match resolved {
-        Ok(resolved) => Ok((resolved.values, resolved.warnings)),
+        Ok(mut resolved) => {
+            resolved.values.extend(made);
+            Ok((resolved.values, resolved.warnings))
+        }
         Err(faults) => {
             let mut faults = faults.into_iter();
             let first = faults

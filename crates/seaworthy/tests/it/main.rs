@@ -12,6 +12,7 @@ mod check;
 mod clock;
 mod control;
 mod crash;
+mod database;
 mod deploy;
 mod down;
 mod drain;
