@@ -7,7 +7,8 @@
 use seaworthy_base::{Fault, ReleaseId, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::{Phase, Strategy};
+use crate::Strategy;
+use crate::rollout::Phase;
 
 /// What a deployment consists of, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

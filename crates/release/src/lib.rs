@@ -11,4 +11,5 @@ pub mod rollout;
 
 pub use journal::{Deployment, Ending, Owner, Resolution, Step, StepRecord};
 pub use judge::{Counts, Rules, judge};
-pub use rollout::{Phase, Role, Side, Strategy, View, Want};
+pub use rollout::{Phase, Role, Side, View, Want};
+pub use seaworthy_manifest::site::Strategy;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use seaworthy_api::model::{DeployOptions, Progress};
 use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
-use seaworthy_manifest::site::{Site, Strategy as Written, Work};
+use seaworthy_manifest::site::{Site, Work};
 use seaworthy_release::Strategy;
 use seaworthy_runtime::model::User;
 use seaworthy_secrets::sources::{self, Sources};
@@ -163,12 +163,7 @@ impl Prepared {
         let watched = options.is_some_and(|options| options.watch.unwrap_or(true));
         self.watch = if watched { deploy.watch.period } else { Duration::ZERO };
         self.pause = options.is_some_and(|options| options.pause.unwrap_or(deploy.pause));
-        let strategy = asked.unwrap_or(match deploy.strategy {
-            Written::Rolling => Strategy::Rolling,
-            Written::BlueGreen => Strategy::BlueGreen,
-            Written::Canary => Strategy::Canary,
-            Written::Recreate => Strategy::Recreate,
-        });
+        let strategy = asked.unwrap_or(deploy.strategy);
         let memory = plan::memory(&platform.world(), self);
         (self.strategy, self.warm, self.why) = plan::fit(strategy, memory);
         Ok(())
@@ -176,8 +171,7 @@ impl Prepared {
 }
 
 fn strategy_of(word: &str) -> Result<Strategy, Fault> {
-    let known = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Recreate];
-    known.into_iter().find(|strategy| strategy.word() == word).ok_or_else(|| {
+    Strategy::of_word(word).ok_or_else(|| {
         Fault::new(Code::ManifestInvalid, format!("there is no strategy `{word}`"))
             .next("--strategy rolling, blue-green, canary or recreate")
     })

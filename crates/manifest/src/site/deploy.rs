@@ -43,29 +43,39 @@ impl Default for Deploy {
     }
 }
 
-/// `deploy.strategy`.
+/// `deploy.strategy`: how a release takes the place of another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// Slot by slot.
+    /// Slot by slot; the first one is tried before anybody is sent to it.
     #[default]
     Rolling,
-    /// All beside all, then everybody at once.
+    /// All of the new one beside all of the old one, then everybody at once.
     BlueGreen,
-    /// A growing share of the visitors first.
+    /// Like blue-green, but first a growing share of the visitors.
     Canary,
-    /// The old one ends first; requests wait.
+    /// The old one ends before the new one starts; requests wait meanwhile.
     Recreate,
 }
 
 impl Strategy {
-    /// Every one, as it is written.
-    pub const WORDS: [(&'static str, Self); 4] = [
-        ("rolling", Self::Rolling),
-        ("blue-green", Self::BlueGreen),
-        ("canary", Self::Canary),
-        ("recreate", Self::Recreate),
-    ];
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Rolling, Self::BlueGreen, Self::Canary, Self::Recreate];
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rolling => "rolling",
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
+            Self::Recreate => "recreate",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|strategy| strategy.word() == word)
+    }
 }
 
 /// One entry of `deploy.smoke`.
