@@ -10,12 +10,12 @@ use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
 use seaworthy_manifest::site::{Site, Work};
 use seaworthy_release::Strategy;
 use seaworthy_runtime::model::User;
-use seaworthy_secrets::sources::{self, Sources};
 
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::files;
 use crate::release::plan;
+use crate::site_secrets;
 use crate::specs::{self, Values};
 use crate::users;
 use crate::world::{Applied, processes};
@@ -227,15 +227,7 @@ pub(crate) fn resolve_secrets(
     names.extend(crate::edge_config::secret_names(site));
     names.sort();
     names.dedup();
-    let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let places = Sources {
-        file: site.secrets.file.clone(),
-        dir: site.secrets.dir.clone(),
-        age: site.secrets.age.clone(),
-        command: site.secrets.command.clone(),
-    };
-    let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
-    match resolved {
+    match site_secrets::look_up(platform, project, site, &names) {
         Ok(resolved) => Ok((resolved.values, resolved.warnings)),
         Err(faults) => {
             let mut faults = faults.into_iter();
