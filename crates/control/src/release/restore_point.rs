@@ -16,14 +16,14 @@ use crate::platform::Platform;
 /// What will come of it, for the plan. `serves`: the site was released before.
 pub(crate) fn expected(site: &Site, serves: bool) -> String {
     let declared: Vec<&str> = backups::before_migration_items(site).collect();
-    match (declared.is_empty(), serves) {
-        (true, _) => {
-            "no restore point: no [database.X] of the site says `backup`, only the code can go back"
-        }
-        (false, false) => "nothing to lose yet: the site never served",
-        (false, true) => return format!("a backup of {}", declared.join(", ")),
+    if !serves {
+        "nothing to lose yet: the site never served".to_owned()
+    } else if declared.is_empty() {
+        "no restore point: no [database.X] of the site says `backup`, only the code can go back"
+            .to_owned()
+    } else {
+        format!("a backup of {}", declared.join(", "))
     }
-    .to_owned()
 }
 
 /// Makes one of every database that the site declares; in words, what was made or why nothing.
