@@ -18,6 +18,8 @@ use crate::progress::{self, Screen};
 use crate::render::{self, Failure};
 use crate::up::{absolute, apply, check_first, show_changes};
 
+const GOES_ON: &str = "interrupted: it goes on in the background; `seaworthy status` shows how far it is, `seaworthy abort` takes it back";
+
 /// Deploys a folder, a git reference or an archive.
 pub(crate) async fn deploy(layout: &Layout, options: &Deploy) -> Result<Exit, Failure> {
     let source = match (&options.git, options.stdin) {
@@ -46,32 +48,22 @@ pub(crate) async fn deploy(layout: &Layout, options: &Deploy) -> Result<Exit, Fa
     };
     let screen = Screen::new();
     let work = apply(layout, &request, |progress| screen.show(progress));
-    let ended = tokio::select! {
-        ended = work => ended?,
-        _ = tokio::signal::ctrl_c() => return Ok(goes_on(&screen)),
+    let Some(applied) = progress::follow(&screen, work, GOES_ON).await? else {
+        return Ok(Exit::Interrupted);
     };
-    screen.clear();
-    let applied = progress::done(ended)?;
-    if options.json {
-        render::json(&applied);
-    } else if options.plan {
+    if options.plan && !options.json {
         show_changes(&applied);
         show_plan(&applied);
     } else {
-        announce(&applied);
+        announce(&applied, options.json);
     }
     Ok(Exit::Ok)
 }
 
-fn goes_on(screen: &Screen) -> Exit {
-    screen.clear();
-    render::talk(
-        "interrupted: it goes on in the background; `seaworthy status` shows how far it is, `seaworthy abort` takes it back",
-    );
-    Exit::Interrupted
-}
-
-fn announce(applied: &Applied) {
+fn announce(applied: &Applied, json: bool) {
+    if json {
+        return render::json(applied);
+    }
     let release = applied.release.as_deref().unwrap_or_default();
     let urls = applied.urls.join("  ");
     render::talk(&format!(
@@ -150,17 +142,11 @@ pub(crate) async fn rollback(layout: &Layout, options: &Rollback) -> Result<Exit
     };
     let screen = Screen::new();
     let show = |progress: &Progress| screen.show(progress);
-    let ended = tokio::select! {
-        ended = client.follow("/v1/rollback", &request, show) => ended?,
-        _ = tokio::signal::ctrl_c() => return Ok(goes_on(&screen)),
+    let work = async { Ok(client.follow("/v1/rollback", &request, show).await?) };
+    let Some(applied) = progress::follow(&screen, work, GOES_ON).await? else {
+        return Ok(Exit::Interrupted);
     };
-    screen.clear();
-    let applied = progress::done(ended)?;
-    if options.json {
-        render::json(&applied);
-    } else {
-        announce(&applied);
-    }
+    announce(&applied, options.json);
     Ok(Exit::Ok)
 }
 
