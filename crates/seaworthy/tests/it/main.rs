@@ -23,6 +23,7 @@ mod manifests;
 mod named;
 mod offline;
 mod policy;
+mod remembered;
 mod remote;
 mod restart;
 mod secrets;
