@@ -159,7 +159,7 @@ pub const SERVICE: &[Key] = &[
     key(
         "migrate",
         Kind::Any,
-        "run once per release, before start, in the new code; or `{ up, status }`, where `status` prints which migrations the database has",
+        "run once per release, before start, in the new code; or `{ up, down, status }`, where `down` takes it back and `status` prints which migrations the database has",
     ),
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
@@ -191,7 +191,7 @@ pub const SERVICE: &[Key] = &[
 pub const MIGRATE: &[Key] = &[
     key("up", Kind::Command, "brings the database to this release's schema"),
     key("status", Kind::Command, "prints which migrations the database has"),
-    planned("down"),
+    key("down", Kind::Command, "takes back what `up` of this release did; a rollback runs it"),
 ];
 
 /// `[job.X]`.
