@@ -61,6 +61,8 @@ pub(crate) struct SiteState {
     pub gate: Option<Gate>,
     /// Numbers of instances, by hand.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Everything ended and is starting again: requests wait for it.
+    pub coming: bool,
 }
 
 /// What is kept of a site beside its manifest.
@@ -294,7 +296,8 @@ impl World {
     fn let_requests_wait(&self, all: &mut BTreeMap<String, Vec<Endpoint>>, cores: u16) {
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for service in site.programs() {
-                let between = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let exclusive = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let between = exclusive || site.coming;
                 let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                 if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
                     endpoints.push(edge_config::expected(name.as_str(), service.as_str()));

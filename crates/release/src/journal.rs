@@ -211,7 +211,7 @@ pub struct Deployment {
     /// What it does to the databases, where it is a rollback that does.
     #[serde(default)]
     pub data: Option<DataBack>,
-    /// What is made true, in control's own form: enough to do it again later.
+    /// What is to be made true, in control's own form, as soon as it is known: enough to do it again later.
     #[serde(default)]
     pub applied: String,
 }

@@ -10,9 +10,7 @@ pub mod judge;
 pub mod rollout;
 pub mod schema;
 
-pub use journal::{
-    DataBack, Deployment, Ending, Owner, Point, Resolution, Step, StepRecord, Way,
-};
+pub use journal::{DataBack, Deployment, Ending, Owner, Point, Resolution, Step, StepRecord, Way};
 pub use judge::{Counts, Rules, judge};
 pub use rollout::{Phase, Role, Side, View, Want};
 pub use schema::Ledger;

@@ -64,7 +64,7 @@ pub(crate) struct Deploy {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy rollback shop\n  seaworthy rollback shop --to r41\n  seaworthy rollback shop --to r41 --keep-schema"
+    after_help = "Examples:\n  seaworthy rollback shop\n  seaworthy rollback shop --to r41\n  seaworthy rollback shop --to r41 --keep-schema\n  seaworthy rollback shop --with-database     says what is lost, and asks\n\nWhere a migration ran since, `migrate.down` takes it back; without one, say what is to become of the databases."
 )]
 pub(crate) struct Rollback {
     /// Which site; not needed when there is one only
@@ -73,8 +73,17 @@ pub(crate) struct Rollback {
     #[arg(long, value_name = "RELEASE")]
     pub(crate) to: Option<String>,
     /// Go back in the code although the database was migrated since
-    #[arg(long)]
+    #[arg(long, conflicts_with = "with_database")]
     pub(crate) keep_schema: bool,
+    /// Bring the databases back too, to their backups from before the first migration since
+    #[arg(long)]
+    pub(crate) with_database: bool,
+    /// Do not ask whether what was written since may be lost
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only show what would happen
+    #[arg(long)]
+    pub(crate) plan: bool,
     /// The result as JSON
     #[arg(long)]
     pub(crate) json: bool,

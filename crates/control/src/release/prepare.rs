@@ -8,7 +8,7 @@ use std::time::Duration;
 use seaworthy_api::model::{DeployOptions, Progress};
 use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
 use seaworthy_manifest::site::{Site, Work};
-use seaworthy_release::Strategy;
+use seaworthy_release::{DataBack, Strategy};
 use seaworthy_runtime::model::User;
 
 use crate::platform::Platform;
@@ -21,7 +21,7 @@ use crate::users;
 use crate::world::{Applied, processes};
 
 /// All that is known before anything changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// The manifest.
     pub(super) site: Site,
@@ -51,6 +51,8 @@ pub(super) struct Prepared {
     pub(super) watch: Duration,
     /// Whether it waits for a word before the switch.
     pub(super) pause: bool,
+    /// What it does to the databases, where it is a rollback that does.
+    pub(super) data: Option<DataBack>,
 }
 
 impl Prepared {
@@ -113,6 +115,7 @@ pub(super) fn bare(project: &Path, applied: Applied) -> Prepared {
         warm: u16::MAX,
         watch: Duration::ZERO,
         pause: false,
+        data: None,
         site: applied.site,
     }
 }

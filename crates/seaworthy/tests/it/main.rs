@@ -26,6 +26,7 @@ mod policy;
 mod remembered;
 mod remote;
 mod restart;
+mod schema;
 mod secrets;
 mod serving;
 mod status;
