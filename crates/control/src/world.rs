@@ -7,7 +7,7 @@ mod rollout;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
@@ -251,7 +251,7 @@ impl World {
                     matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_))
                 })
         });
-        never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
+        never_ready && (hopeless || one.since.elapsed() > start + Duration::from_secs(2))
     }
 
     /// The description of what an instance runs.
@@ -280,7 +280,9 @@ impl World {
         for (id, one) in self.instances.iter().filter(|(_, one)| one.alive) {
             let Some(status) = &one.status else { continue };
             let use_ = match self.role(id, &one.hash, cores) {
-                _ if one.draining.is_some() => edge_config::Use::Over,
+                _ if one.draining.is_some() => {
+                    edge_config::Use::Ending(self.sockets_end(id, cores).as_millis() as u64)
+                }
                 Role::Serve => edge_config::Use::Serve,
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
@@ -290,6 +292,16 @@ impl World {
         self.let_requests_wait(&mut all, cores);
         self.stand_in(&mut all);
         Endpoints { version: 0, services: all }
+    }
+
+    /// How long WebSockets and event streams on an instance that drains may go on. A site that goes down ends
+    /// them at once, and so does a release that another one has to wait for.
+    pub(crate) fn sockets_end(&self, id: &InstanceId, cores: u16) -> Duration {
+        let exclusive = self.view(&id.site, &id.service, cores).is_some_and(|view| view.exclusive);
+        match self.sites.get(&id.site) {
+            Some(site) if site.running && !exclusive => site.serving().site.deploy.sockets,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Between the end of an old release and the start of a new one requests wait for an instance.

@@ -226,6 +226,11 @@ pub const DEPLOY: &[Key] = &[
     ),
     key("timeout", Kind::Duration, "time for the new instances to become ready and pass; 5m"),
     key(
+        "sockets",
+        Kind::Duration,
+        "how long WebSockets and event streams may go on with instances that were replaced: spread over that time they end with 1001 or `retry:`; 30s",
+    ),
+    key(
         "watch",
         Kind::Table(WATCH),
         "comparison with the old release after the switch; taken back by itself",

@@ -31,6 +31,9 @@ pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deplo
     if let Some(timeout) = get("timeout").and_then(|value| reader.duration(value)) {
         deploy.timeout = timeout;
     }
+    if let Some(sockets) = get("sockets").and_then(|value| reader.duration(value)) {
+        deploy.sockets = sockets;
+    }
     if let Some(value) = get("watch") {
         deploy.watch = read_watch(reader, value);
     }

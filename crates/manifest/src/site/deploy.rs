@@ -20,12 +20,20 @@ pub struct Deploy {
     pub timeout: Duration,
     /// `watch`: for how long the new release is compared with the old one, and by what.
     pub watch: Watch,
+    /// `sockets`: for how long WebSockets and event streams may go on with instances that were replaced.
+    #[serde(default = "sockets")]
+    pub sockets: Duration,
     /// `keep`: releases kept besides the one in use.
     pub keep: u16,
     /// `pause`: wait for `promote` or `abort` before the switch.
     pub pause: bool,
     /// `canary`: the shares, in the order in which they are tried.
     pub canary: Canary,
+}
+
+/// Long enough that clients do not come back all at once, short enough that a release is over soon.
+fn sockets() -> Duration {
+    Duration::from_secs(30)
 }
 
 impl Default for Deploy {
@@ -36,6 +44,7 @@ impl Default for Deploy {
             smoke: Vec::new(),
             timeout: Duration::from_secs(300),
             watch: Watch::default(),
+            sockets: sockets(),
             keep: 5,
             pause: false,
             canary: Canary::default(),

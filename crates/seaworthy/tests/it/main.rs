@@ -29,6 +29,7 @@ mod restart;
 mod schema;
 mod secrets;
 mod serving;
+mod sockets;
 mod status;
 mod up;
 mod upgrade;
