@@ -27,6 +27,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("age", "age"),
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
+    ("sqlite3", "sqlite3"),
     ("node", "nodejs"),
     // Sets the clock of the processes of a test.
     ("faketime", "faketime"),

@@ -40,6 +40,7 @@ mod reconcile;
 mod release;
 mod serve;
 mod server;
+mod site_secrets;
 mod specs;
 mod status;
 mod upgrade;

@@ -7,7 +7,7 @@ mod rollout;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
@@ -62,6 +62,8 @@ pub(crate) struct SiteState {
     pub gate: Option<Gate>,
     /// Numbers of instances, by hand.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Everything ended and is starting again: requests wait for it.
+    pub coming: bool,
 }
 
 /// What is kept of a site beside its manifest.
@@ -297,7 +299,7 @@ impl World {
                     matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_))
                 })
         });
-        never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
+        never_ready && (hopeless || one.since.elapsed() > start + Duration::from_secs(2))
     }
 
     /// The description of what an instance runs.
@@ -327,7 +329,9 @@ impl World {
         {
             let Some(status) = &one.status else { continue };
             let use_ = match self.role(id, &one.hash, cores) {
-                _ if one.draining.is_some() => edge_config::Use::Over,
+                _ if one.draining.is_some() => {
+                    edge_config::Use::Ending(self.sockets_end(id, cores).as_millis() as u64)
+                }
                 Role::Serve => edge_config::Use::Serve,
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
@@ -339,11 +343,22 @@ impl World {
         Endpoints { version: 0, services: all }
     }
 
+    /// How long WebSockets and event streams on an instance that drains may go on. A site that goes down ends
+    /// them at once, and so does a release that another one has to wait for.
+    pub(crate) fn sockets_end(&self, id: &InstanceId, cores: u16) -> Duration {
+        let exclusive = self.view(&id.site, &id.service, cores).is_some_and(|view| view.exclusive);
+        match self.sites.get(&id.site) {
+            Some(site) if site.running && !exclusive => site.serving().site.deploy.sockets,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Between the end of an old release and the start of a new one requests wait for an instance.
     fn let_requests_wait(&self, all: &mut BTreeMap<String, Vec<Endpoint>>, cores: u16) {
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for service in site.programs() {
-                let between = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let exclusive = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let between = exclusive || site.coming;
                 let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                 if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
                     endpoints.push(edge_config::expected(name.as_str(), service.as_str()));

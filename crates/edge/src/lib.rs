@@ -22,6 +22,8 @@ mod candidate;
 mod conn;
 mod counter;
 mod date;
+mod ending;
+mod events;
 mod forwarded;
 mod gate;
 mod h1;

@@ -149,7 +149,7 @@ fn read_common(
         .filter(|(span, path)| check_inside(reader, span.clone(), path))
         .map(|(_, path)| path)
         .collect();
-    let (migrate, migrate_status) =
+    let Migrate { up, down, status } =
         get("migrate").map(|value| read_migrate(reader, value)).unwrap_or_default();
     Some(Service {
         name: name.clone(),
@@ -157,8 +157,9 @@ fn read_common(
         build: get("build")
             .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
             .unwrap_or_default(),
-        migrate,
-        migrate_status,
+        migrate: up,
+        migrate_down: down,
+        migrate_status: status,
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
@@ -166,19 +167,33 @@ fn read_common(
     })
 }
 
-/// Commands, or `{ up, status }`.
-fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> (Vec<Command>, Option<Command>) {
+/// `migrate`.
+#[derive(Default)]
+struct Migrate {
+    up: Vec<Command>,
+    down: Vec<Command>,
+    status: Option<Command>,
+}
+
+/// Commands, or `{ up, down, status }`.
+fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> Migrate {
     let names = ["RELEASE", "DATA"];
     let table = value.get_ref().as_table().filter(|table| !table.contains_key("shell"));
-    let Some(table) = table else { return (reader.commands(value, &names), None) };
+    let Some(table) = table else {
+        return Migrate { up: reader.commands(value, &names), ..Migrate::default() };
+    };
     let found = reader.known(table, keys::MIGRATE, "`migrate`");
     let Some((_, up)) = found.get("up") else {
         let help = "migrate = { up = \"…\", status = \"…\" }".to_owned();
         reader.problem(value.span(), "`migrate` has no `up`", Some(help));
-        return (Vec::new(), None);
+        return Migrate::default();
     };
-    let status = found.get("status").and_then(|(_, value)| reader.command(value, &names));
-    (reader.commands(up, &names), status)
+    let down = found.get("down").map(|(_, value)| reader.commands(value, &names));
+    Migrate {
+        up: reader.commands(up, &names),
+        down: down.unwrap_or_default(),
+        status: found.get("status").and_then(|(_, value)| reader.command(value, &names)),
+    }
 }
 
 /// Items such as `database.main`, and services.
