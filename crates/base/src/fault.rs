@@ -86,6 +86,8 @@ codes! {
     CertificateExpired = "SW-TLS-006", "A certificate that is served has expired, or will soon and was not renewed.";
     CertificateUnfit = "SW-TLS-007", "A certificate cannot be used: other names, another key, expired, or no certificate at all.";
     NoCertificate = "SW-TLS-008", "There is nothing to renew: no site of that name gets its certificate from an authority.";
+    ServerUnfit = "SW-DAT-001", "The programs of a managed database are not installed, or are of another version than its data.";
+    ServerFailed = "SW-DAT-002", "A managed database's server did not come up.";
     PortTaken = "SW-EDG-001", "A port that the edge is to listen on is held by another program.";
     PortDenied = "SW-EDG-002", "This user may not listen on that port.";
     EdgeDown = "SW-EDG-003", "The edge process does not answer.";

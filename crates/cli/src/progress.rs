@@ -39,8 +39,27 @@ impl Screen {
     }
 }
 
+/// Shows work until it has ended; none when Ctrl-C was pressed: then it goes on without who asked, and
+/// `interrupted` says so.
+pub(crate) async fn follow(
+    screen: &Screen,
+    work: impl Future<Output = Result<Progress, Failure>>,
+    interrupted: &str,
+) -> Result<Option<Applied>, Failure> {
+    let ended = tokio::select! {
+        ended = work => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            screen.clear();
+            render::talk(interrupted);
+            return Ok(None);
+        }
+    };
+    screen.clear();
+    done(ended).map(Some)
+}
+
 /// What the last line of an answer comes to.
-pub(crate) fn done(ended: Progress) -> Result<Applied, Failure> {
+fn done(ended: Progress) -> Result<Applied, Failure> {
     match ended {
         Progress::Done(applied) => Ok(applied),
         Progress::Failed { fault } => Err(fault.into()),

@@ -16,6 +16,8 @@ use crate::platform::{PATIENCE, connect, connect_or_start, is_ending, is_gone};
 use crate::progress::{self, Screen};
 use crate::render::{self, Failure};
 
+const GOES_ON: &str = "interrupted: it goes on in the background; `seaworthy status` shows it, `seaworthy down` stops it";
+
 pub(crate) fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
     dir.canonicalize().map_err(|error| {
         Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display()))
@@ -50,18 +52,10 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let request =
         ApplyRequest { project, plan_only: false, deploy: None, asker: progress::asker() };
     let screen = Screen::new();
-    let show = |progress: &Progress| screen.show(progress);
-    let work = apply(layout, &request, show);
-    let ended = tokio::select! {
-        ended = work => ended?,
-        _ = tokio::signal::ctrl_c() => {
-            screen.clear();
-            render::talk("interrupted: it goes on in the background; `seaworthy status` shows it, `seaworthy down` stops it");
-            return Ok(Exit::Interrupted);
-        }
+    let work = apply(layout, &request, |progress| screen.show(progress));
+    let Some(applied) = progress::follow(&screen, work, GOES_ON).await? else {
+        return Ok(Exit::Interrupted);
     };
-    screen.clear();
-    let applied = progress::done(ended)?;
     if options.json {
         render::json(&applied);
     } else {

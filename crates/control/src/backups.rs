@@ -2,13 +2,14 @@
 //!
 //! Control decides what is due and hands out jobs; a worker (a process of its own) does them, so that
 //! nothing of a dump, a store or a key is in control's memory for longer than it takes to hand it over.
-//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due). Invariants: one worker at a time on an
+//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due), `restore_points` (before a migration). Invariants: one worker at a time on an
 //! item (its lock sees to that, manual or scheduled); what failed stands in `status` until it succeeds.
 
 mod clock;
 mod jobs;
+mod restore_points;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -29,6 +30,9 @@ use crate::server::{Refusal, Shared, lines};
 use crate::worker::Worker;
 
 pub(crate) use clock::run as run_clock;
+pub(crate) use restore_points::{
+    bring_back, check, make as make_restore_points, of as restore_points_of,
+};
 
 /// Where the owner's recipients are kept.
 const OWNER: &str = "backup-owner";
@@ -143,44 +147,6 @@ async fn serve(
         to.send(last).ok();
     }
     Ok(())
-}
-
-/// The databases of a site that are backed up before a migration.
-pub(crate) fn before_migration_items(site: &Site) -> impl Iterator<Item = &str> {
-    let items = site.backups.items.iter();
-    items
-        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some())
-        .map(|(name, _)| name.as_str())
-}
-
-/// Backs up the databases of a site right before a migration changes them: what a rollback of the data would go
-/// back to. Returns what was made, in words. A site that was never released has nothing to lose yet.
-pub(crate) async fn before_migration(
-    platform: &Arc<Platform>,
-    project: &Path,
-    site: &Site,
-) -> Result<Vec<String>, Fault> {
-    let chosen =
-        Chosen { name: site.name.clone(), project: project.to_path_buf(), site: site.clone() };
-    let (to, mut from) = mpsc::unbounded_channel();
-    tokio::spawn(async move { while from.recv().await.is_some() {} });
-    let mut made = Vec::new();
-    for item in before_migration_items(site) {
-        let action = Action::Take { reason: "before-migration".to_owned() };
-        let report =
-            perform(platform, &chosen, item, action, true, &to).await.map_err(|fault| {
-                let what = format!(
-                    "no restore point of `{item}` could be made before the migration: {}",
-                    fault.what
-                );
-                Fault { what, ..fault }.next(
-                    "nothing was migrated; mend this, or take `backup` out of the database's table",
-                )
-            })?;
-        let id = report["set"]["id"].as_str().unwrap_or_default().to_owned();
-        made.push(format!("restore point of {item}: {id}"));
-    }
-    Ok(made)
 }
 
 /// The worker's action for what was asked.

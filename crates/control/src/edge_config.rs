@@ -151,6 +151,8 @@ pub(crate) enum Use {
     Candidate,
     /// It finishes what it has.
     Over,
+    /// It finishes what it has, and what lives long on it ends within so many milliseconds.
+    Ending(u64),
 }
 
 /// An instance that is sure to come: requests wait for it.
@@ -160,6 +162,7 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
         address: NOWHERE,
         state: EndpointState::Starting,
         host: None,
+        ends_ms: None,
     }
 }
 
@@ -187,7 +190,7 @@ pub(crate) fn add_instance(
     used: Use,
 ) {
     let state = match status.phase {
-        _ if used == Use::Over => EndpointState::Draining,
+        _ if matches!(used, Use::Over | Use::Ending(_)) => EndpointState::Draining,
         Phase::Stopping | Phase::Stopped => EndpointState::Draining,
         Phase::Ready => EndpointState::Ready,
         Phase::Starting | Phase::Unready | Phase::Backoff => EndpointState::Starting,
@@ -199,6 +202,7 @@ pub(crate) fn add_instance(
     let first = ports.first().map_or("http", String::as_str);
     let address_of = |port: &str| status.listening.get(port).copied();
     let (site, service) = (status.id.site.as_str(), status.id.service.as_str());
+    let ends_ms = if let Use::Ending(within) = used { Some(within) } else { None };
     let mut put = |key: String, address: Option<SocketAddr>| {
         let state = if address.is_none() && state == EndpointState::Ready {
             EndpointState::Starting
@@ -212,6 +216,7 @@ pub(crate) fn add_instance(
             address,
             state,
             host: None,
+            ends_ms,
         });
     };
     put(service_key(site, service, None), address_of(first).or_else(|| address_of("http")));
@@ -242,6 +247,7 @@ pub(crate) fn add_upstreams(
                 address,
                 state: EndpointState::Ready,
                 host: None,
+                ends_ms: None,
             }),
             None => unresolved.push(url.clone()),
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
+use crate::events::EventStream;
 use crate::h1;
 use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
@@ -246,6 +247,7 @@ pub(crate) struct FromInstance {
     rest: Option<Rest>,
     idle: Option<Duration>,
     alarm: Option<Alarm>,
+    events: Option<Box<EventStream>>,
 }
 
 impl FromInstance {
@@ -257,7 +259,15 @@ impl FromInstance {
         idle: Option<Duration>,
     ) -> Self {
         let rest = Rest { exchange, instance, local, _guard: guard };
-        Self { rest: Some(rest), idle, alarm: None }
+        Self { rest: Some(rest), idle, alarm: None, events: None }
+    }
+
+    /// As a stream of events, if it is one. One that says how long it is ends by itself.
+    pub(crate) fn with(mut self, events: Option<EventStream>) -> Self {
+        if self.left().is_none() {
+            self.events = events.map(Box::new);
+        }
+        self
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
@@ -265,6 +275,9 @@ impl FromInstance {
         match rest.exchange.poll_data(context) {
             Poll::Ready(Some(piece)) => {
                 self.alarm = None;
+                if let (Some(events), Ok(piece)) = (&mut self.events, &piece) {
+                    events.see(piece);
+                }
                 Poll::Ready(Some(piece.map(Frame::data)))
             }
             Poll::Ready(None) => {
@@ -272,6 +285,12 @@ impl FromInstance {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                if let Some(Poll::Ready(last)) =
+                    self.events.as_mut().map(|events| events.poll_last(context))
+                {
+                    self.finish();
+                    return Poll::Ready(Some(Ok(Frame::data(last))));
+                }
                 let Some(idle) = self.idle else { return Poll::Pending };
                 let alarm = self.alarm.get_or_insert_with(|| Alarm::new(&rest.local.watch));
                 ready!(alarm.poll(context, idle));

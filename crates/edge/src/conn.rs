@@ -78,7 +78,7 @@ pub(crate) async fn serve(
     if !tls {
         return h1::serve(local, stream, Arc::new(client)).await;
     }
-    let accepted = TlsStream::accept(stream, Arc::clone(&local.shared.tls));
+    let accepted = TlsStream::accept(stream, &local.shared.tls);
     let Some(Ok(mut stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
     let session = stream.session();
     if session.alpn_protocol() == Some(tls::ACME_TLS) {

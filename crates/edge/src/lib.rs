@@ -23,6 +23,8 @@ mod challenge;
 mod conn;
 mod counter;
 mod date;
+mod ending;
+mod events;
 mod forwarded;
 mod gate;
 mod h1;

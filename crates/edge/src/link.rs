@@ -181,6 +181,7 @@ impl Link {
         acceptor.remove(None);
         self.shared.draining.store(true, Ordering::Relaxed);
         self.workers.iter().for_each(|worker| worker.send(Job::Drain));
+        self.shared.ending.set(deadline);
         let until = Instant::now() + deadline;
         let first = drained.lock().unwrap_or_else(PoisonError::into_inner).replace(until).is_none();
         if !first {

@@ -218,6 +218,10 @@ pub struct Endpoint {
     /// The `Host` to send instead of the client's (foreign upstreams only).
     #[serde(default)]
     pub host: Option<String>,
+    /// Draining: within so many milliseconds WebSockets and event streams on it are ended, spread over that
+    /// time; they go on when absent.
+    #[serde(default)]
+    pub ends_ms: Option<u64>,
 }
 
 /// Whether an endpoint takes requests.
@@ -437,6 +441,9 @@ pub struct EdgeStatus {
     pub failed: u64,
     /// Open upgraded connections (WebSockets).
     pub upgraded: u64,
+    /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
+    #[serde(default)]
+    pub told: u64,
     /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,

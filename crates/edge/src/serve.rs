@@ -6,9 +6,11 @@
 //! other site is served.
 
 mod cached;
+mod frames;
 mod guarded;
 mod proxy;
 mod record;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -20,8 +22,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
 
-pub(crate) use proxy::Tunnel;
 pub(crate) use record::Record;
+pub(crate) use tunnel::Tunnel;
 
 use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};

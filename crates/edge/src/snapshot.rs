@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -15,13 +16,14 @@ use crate::access_log::AccessLog;
 use crate::cache::Cache;
 use crate::challenge::Tokens;
 use crate::counter::Counter;
+use crate::ending::Ending;
 use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
 use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
 use crate::seats::Seats;
-use crate::tls::Resolver;
+use crate::tls::{Resolver, Settings};
 use crate::upstream::{Budget, Spill};
 
 /// Counters of times: the last one is for everything from two minutes on.
@@ -46,6 +48,8 @@ pub(crate) struct Load {
     pub(crate) out: AtomicBool,
     /// Draining or gone: its pooled connections are to be closed.
     pub(crate) retired: AtomicBool,
+    /// Whether what lives long on it has to end.
+    pub(crate) ending: Ending,
     errors: AtomicU64,
     times: [AtomicU64; TIMES],
 }
@@ -85,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) challenges: Tokens,
-    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) tls: Settings,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
@@ -100,6 +104,10 @@ pub(crate) struct Shared {
     pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
     pub(crate) upgraded: AtomicU64,
+    /// WebSockets and event streams that were told to come again.
+    pub(crate) told: AtomicU64,
+    /// Whether what lives long has to end with this process.
+    pub(crate) ending: Ending,
     pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
     pub(crate) versions: Mutex<(u64, u64, u64)>,
@@ -132,7 +140,7 @@ impl Shared {
         let resolver = Arc::new(Resolver::default());
         Self {
             number: options.number,
-            tls: crate::tls::server_config(Arc::clone(&resolver)),
+            tls: Settings::new(Arc::clone(&resolver)),
             resolver,
             challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
@@ -147,6 +155,8 @@ impl Shared {
             requests: Counter::default(),
             failed: AtomicU64::new(0),
             upgraded: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            ending: Ending::default(),
             waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             versions: Mutex::new((0, 0, 0)),
@@ -194,6 +204,7 @@ impl Shared {
                     EndpointState::Ready => {
                         let load = Arc::clone(loads.entry(place.clone()).or_default());
                         load.retired.store(false, Ordering::Relaxed);
+                        load.ending.take_back();
                         service.ready.push(Arc::new(Instance {
                             name: endpoint.instance.as_str().into(),
                             address: endpoint.address,
@@ -202,7 +213,12 @@ impl Shared {
                         living.push(place);
                     }
                     EndpointState::Starting => service.starting = true,
-                    EndpointState::Draining => {}
+                    EndpointState::Draining => {
+                        let ending = endpoint.ends_ms.map(Duration::from_millis);
+                        if let (Some(load), Some(within)) = (loads.get(&place), ending) {
+                            load.ending.set(within);
+                        }
+                    }
                 }
             }
             services.insert(key.clone(), Arc::new(service));
@@ -247,6 +263,7 @@ impl Shared {
             requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
+            told: count(&self.told),
             turned_away: count(&self.turned_away),
             instances,
             draining: self.draining.load(Ordering::Relaxed),

@@ -101,6 +101,7 @@ impl Edge {
             address: *address,
             state,
             host: None,
+            ends_ms: None,
         };
         let services =
             BTreeMap::from([("shop/web".to_owned(), upstreams.iter().map(endpoint).collect())]);

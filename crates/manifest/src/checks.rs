@@ -13,6 +13,7 @@ use crate::inherit;
 use crate::policy::LimitUse;
 use crate::read::{Reader, some_of};
 use crate::route::{RawRoute, Said};
+use crate::site::backups::server_name;
 use crate::site::{RouteAction, Tls, Work};
 use crate::wire;
 
@@ -27,6 +28,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_doubles(reader, draft, &doubles);
     check_served(reader, draft, &doubles);
     check_after(reader, draft);
+    check_servers(reader, draft);
     check_jobs(reader, draft);
     if draft.routes.is_empty() && draft.complete.routes && draft.services.len() > 1 {
         let end = reader.source.len();
@@ -230,6 +232,35 @@ fn check_served(
     }
 }
 
+/// Every service starts after the servers that we run; others are not asked yet.
+fn check_after_items(reader: &mut Reader<'_>, draft: &Draft) {
+    for (span, item) in draft.services.values().flat_map(|declared| &declared.after_items) {
+        if draft.backups.items.get(item).is_some_and(|item| item.managed) {
+            continue;
+        }
+        let quoted = reader.quote(span, item);
+        reader.problem(
+            span.clone(),
+            format!("planned: starting after {quoted} is not built yet"),
+            Some("services of this site and managed databases can be named".to_owned()),
+        );
+    }
+}
+
+/// A server that we run has a name among the services.
+fn check_servers(reader: &mut Reader<'_>, draft: &Draft) {
+    for (item, _) in draft.backups.managed() {
+        let Some(declared) = server_name(item).and_then(|name| draft.services.get(&name)) else {
+            continue;
+        };
+        reader.problem(
+            declared.span.clone(),
+            format!("the managed server of `{item}` has this name"),
+            Some("give the service another name".to_owned()),
+        );
+    }
+}
+
 fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
     for declared in draft.services.values() {
         for (span, before) in &declared.after {
@@ -238,6 +269,7 @@ fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
             }
         }
     }
+    check_after_items(reader, draft);
     let mut done = BTreeSet::new();
     for name in draft.services.keys() {
         let Some(way) = find_loop(draft, name, &mut done) else { continue };

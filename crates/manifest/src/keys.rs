@@ -146,7 +146,7 @@ pub const SERVICE: &[Key] = &[
     key(
         "migrate",
         Kind::Any,
-        "run once per release, before start, in the new code; or `{ up, status }`, where `status` prints which migrations the database has",
+        "run once per release, before start, in the new code; or `{ up, down, status }`, where `down` takes it back and `status` prints which migrations the database has",
     ),
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
@@ -178,7 +178,7 @@ pub const SERVICE: &[Key] = &[
 pub const MIGRATE: &[Key] = &[
     key("up", Kind::Command, "brings the database to this release's schema"),
     key("status", Kind::Command, "prints which migrations the database has"),
-    planned("down"),
+    key("down", Kind::Command, "takes back what `up` of this release did; a rollback runs it"),
 ];
 
 /// `[job.X]`.
@@ -212,6 +212,11 @@ pub const DEPLOY: &[Key] = &[
         "requests that the new release must answer before anybody is sent to it",
     ),
     key("timeout", Kind::Duration, "time for the new instances to become ready and pass; 5m"),
+    key(
+        "sockets",
+        Kind::Duration,
+        "how long WebSockets and event streams may go on with instances that were replaced: spread over that time they end with 1001 or `retry:`; 30s",
+    ),
     key(
         "watch",
         Kind::Table(WATCH),

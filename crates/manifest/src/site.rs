@@ -116,6 +116,9 @@ pub struct Service {
     pub build: Vec<Command>,
     /// `migrate`, or `migrate.up`: run once per release, before start.
     pub migrate: Vec<Command>,
+    /// `migrate.down`: takes back what `up` of the same release did.
+    #[serde(default)]
+    pub migrate_down: Vec<Command>,
     /// `migrate.status`: prints which migrations the database has.
     #[serde(default)]
     pub migrate_status: Option<Command>,

@@ -9,22 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Body as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
+use super::tunnel::Tunnel;
 use super::{Client, Record, Refusal, lists, record, refuse};
 use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
+use crate::events::EventStream;
 use crate::forwarded::{self, Way};
 use crate::model::Action;
 use crate::route::CompiledRoute;
-use crate::snapshot::Shared;
 use crate::trace;
-use crate::upstream::{self, Answer, InFlight, Outgoing};
+use crate::upstream::{self, Answer, Outgoing};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -107,13 +105,24 @@ pub(super) async fn forward(
         let Answer { response, exchange, guard, .. } = answer;
         let (instance, behind) = exchange.into_stream();
         let shared = Arc::clone(&local.shared);
-        let tunnel = Tunnel { instance, behind, shared, guard };
+        let protocol = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
+        let is_web_socket = protocol.is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+        let tunnel = Tunnel { instance, behind, is_web_socket, shared, guard };
         let content = Content::Tunnel(Some(Box::new(tunnel)));
         return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
     let Answer { response, exchange, instance, guard, .. } = answer;
-    let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle);
+    let events = is_event_stream(&response).then(|| EventStream::new(&instance, &local.shared));
+    let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle).with(events);
     Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
+}
+
+/// A stream of server-sent events that we can read: whoever compressed it has to end it.
+fn is_event_stream(response: &Response<()>) -> bool {
+    let headers = response.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        && !headers.contains_key(CONTENT_ENCODING)
 }
 
 /// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.
@@ -173,38 +182,5 @@ fn join_cookies(headers: &mut HeaderMap) {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
-    }
-}
-
-/// Both sides changed their protocol.
-#[derive(Debug)]
-pub(crate) struct Tunnel {
-    instance: TcpStream,
-    /// What the instance sent behind its head.
-    behind: BytesMut,
-    shared: Arc<Shared>,
-    guard: InFlight,
-}
-
-impl Tunnel {
-    /// Copies bytes until both sides ended; `early` is what the client sent behind its request.
-    pub(crate) async fn run(
-        self,
-        mut client: impl AsyncRead + AsyncWrite + Unpin,
-        early: BytesMut,
-    ) {
-        let Self { mut instance, behind, shared, guard } = self;
-        // Long-lived: counted apart, so that it does not hold up the end of the instance's other work.
-        let _of_instance = guard.into_tunnel();
-        let _open = shared.open_tunnel();
-        let begun = async {
-            client.write_all(&behind).await?;
-            client.flush().await?;
-            instance.write_all(&early).await
-        };
-        if begun.await.is_ok() {
-            drop((behind, early));
-            tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
-        }
     }
 }

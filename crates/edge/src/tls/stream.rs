@@ -7,13 +7,16 @@
 //! protocol is told how (RFC 8446 § 6) before its connection ends. Not here: which certificate is shown
 //! and how long a handshake may take.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
+use rustls::server::{AcceptedAlert, Acceptor};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Settings;
 
 /// Plain bytes that may lie here before they are sent: one record's most (RFC 8446 § 5.1).
 const GATHERED: usize = 16 << 10;
@@ -69,15 +72,46 @@ impl<S: AsyncWrite + Unpin> io::Write for Socket<'_, '_, S> {
     }
 }
 
+/// Tells a client what was wrong, as far as it can be told now; the connection ends either way.
+async fn tell(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    error: rustls::Error,
+    mut alert: AcceptedAlert,
+) -> io::Error {
+    poll_fn(|context| {
+        alert.write_all(&mut Socket { socket, context }).ok();
+        Poll::Ready(io::Error::new(io::ErrorKind::InvalidData, error.clone()))
+    })
+    .await
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Shakes hands with a client (RFC 8446 § 4). The tickets that end it leave with what is sent next.
     ///
     /// # Errors
     /// The connection's, and those of a client that speaks no TLS or none of ours.
-    pub(crate) async fn accept(socket: S, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+    pub(crate) async fn accept(mut socket: S, settings: &Settings) -> io::Result<Self> {
+        let mut acceptor = Acceptor::default();
+        let begun = loop {
+            let read = poll_fn(|context| {
+                later(acceptor.read_tls(&mut Socket { socket: &mut socket, context }))
+            });
+            if read.await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match acceptor.accept() {
+                Ok(Some(begun)) => break begun,
+                Ok(None) => {}
+                Err((error, alert)) => return Err(tell(&mut socket, error, alert).await),
+            }
+        };
+        let config = settings.of(&begun.client_hello());
+        let session = match begun.into_connection(config) {
+            Ok(session) => session,
+            Err((error, alert)) => return Err(tell(&mut socket, error, alert).await),
+        };
         let mut stream = Self { socket, session, gathered: 0 };
-        std::future::poll_fn(|context| stream.poll_handshake(context)).await?;
+        poll_fn(|context| stream.poll_handshake(context)).await?;
         Ok(stream)
     }
 

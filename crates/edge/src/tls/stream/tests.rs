@@ -1,14 +1,21 @@
 //! The stream against a client of another make, and what it puts on the wire in how many pieces.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::DEFAULT_CIPHER_SUITES;
+use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::model::{Certificate, Keys};
-use crate::tls::{Resolver, server_config};
+use crate::tls::Resolver;
 
 /// Counts the pieces that are written.
 #[derive(Debug)]
@@ -49,8 +56,8 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// Both sides' settings.
-fn configs() -> (Arc<ServerConfig>, TlsConnector) {
+/// Both sides' settings; the client likes these suites, in this order.
+fn configs(suites: &[SupportedCipherSuite]) -> (Settings, TlsConnector) {
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let (chain_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
     let certificate = Certificate { hosts: vec!["a.example".to_owned()], chain_pem, key_pem };
@@ -59,13 +66,16 @@ fn configs() -> (Arc<ServerConfig>, TlsConnector) {
     resolver.swap(&Keys { version: 1, certificates, ..Keys::default() }).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
+    let provider = CryptoProvider {
+        cipher_suites: suites.to_vec(),
+        ..rustls::crypto::aws_lc_rs::default_provider()
+    };
+    let client = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (server_config(resolver), TlsConnector::from(Arc::new(client)))
+    (Settings::new(resolver), TlsConnector::from(Arc::new(client)))
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -74,7 +84,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// The pieces in which a server sends everything to a client that says something at once, or not.
 async fn pieces(speaks: bool) -> usize {
-    let (server, connector) = configs();
+    let (server, connector) = configs(DEFAULT_CIPHER_SUITES);
     let (near, far) = duplex(64 << 10);
     let client = async {
         let name = ServerName::try_from("a.example").unwrap();
@@ -87,7 +97,7 @@ async fn pieces(speaks: bool) -> usize {
         assert_eq!(said, if speaks { &b"pong"[..] } else { b"" });
     };
     let served = async {
-        let mut stream = TlsStream::accept(Counted(near, 0), server).await.unwrap();
+        let mut stream = TlsStream::accept(Counted(near, 0), &server).await.unwrap();
         let mut asked = [0; 4];
         if speaks {
             stream.read_exact(&mut asked).await.unwrap();
@@ -97,7 +107,7 @@ async fn pieces(speaks: bool) -> usize {
         } else {
             let waits = stream.read(&mut asked);
             let mut waits = std::pin::pin!(waits);
-            let polled = std::future::poll_fn(|context| Poll::Ready(waits.as_mut().poll(context)));
+            let polled = poll_fn(|context| Poll::Ready(waits.as_mut().poll(context)));
             assert!(polled.await.is_pending());
         }
         stream.shutdown().await.unwrap();
@@ -117,12 +127,34 @@ fn nothing_is_held_back_from_a_client_that_is_waited_for() {
 }
 
 #[test]
+fn the_cheap_suite_is_taken_unless_the_client_has_no_aes_or_no_choice() {
+    let (large, small, chacha) =
+        (TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256);
+    for (suites, agreed) in [
+        (vec![large, chacha, small], small),
+        (vec![chacha, large, small], chacha),
+        (vec![large], large),
+    ] {
+        let (server, connector) = configs(&suites);
+        let session = run(async {
+            let (near, far) = duplex(64 << 10);
+            let name = ServerName::try_from("a.example").unwrap();
+            let (client, served) =
+                tokio::join!(connector.connect(name, far), TlsStream::accept(near, &server));
+            client.unwrap();
+            served.unwrap().session
+        });
+        assert_eq!(session.negotiated_cipher_suite(), Some(agreed), "{suites:?}");
+    }
+}
+
+#[test]
 fn a_client_that_breaks_the_protocol_is_told_how() {
     run(async {
-        let (server, _) = configs();
+        let (server, _) = configs(DEFAULT_CIPHER_SUITES);
         let (near, mut far) = duplex(4 << 10);
         far.write_all(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await.unwrap();
-        let error = TlsStream::accept(near, server).await.unwrap_err();
+        let error = TlsStream::accept(near, &server).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let mut said = Vec::new();
         far.read_to_end(&mut said).await.unwrap();
@@ -134,11 +166,11 @@ fn a_client_that_breaks_the_protocol_is_told_how() {
 #[test]
 fn a_client_that_goes_in_the_middle_of_a_handshake_is_no_success() {
     run(async {
-        let (server, _) = configs();
+        let (server, _) = configs(DEFAULT_CIPHER_SUITES);
         let (near, mut far) = duplex(4 << 10);
         far.write_all(&[22, 3, 1, 0, 200, 1]).await.unwrap();
         drop(far);
-        let error = TlsStream::accept(near, server).await.unwrap_err();
+        let error = TlsStream::accept(near, &server).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     });
 }
@@ -151,7 +183,7 @@ proptest! {
         room in 1usize..30_000,
         flushes in any::<bool>(),
     ) {
-        let (server, connector) = configs();
+        let (server, connector) = configs(DEFAULT_CIPHER_SUITES);
         let (near, far) = duplex(room);
         let bytes: Vec<Vec<u8>> =
             sizes.iter().enumerate().map(|(at, size)| vec![at as u8; *size]).collect();
@@ -165,7 +197,7 @@ proptest! {
             said
         };
         let served = async {
-            let mut stream = TlsStream::accept(near, server).await.unwrap();
+            let mut stream = TlsStream::accept(near, &server).await.unwrap();
             let mut asked = vec![0; sizes.iter().sum()];
             stream.read_exact(&mut asked).await.unwrap();
             for piece in &bytes {
