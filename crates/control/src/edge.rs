@@ -41,6 +41,8 @@ pub(crate) struct EdgeOptions {
     pub program: PathBuf,
     /// Threads that serve.
     pub threads: u16,
+    /// Instances listen on Unix sockets.
+    pub unix_sockets: bool,
     /// As whom it runs.
     pub user: Option<User>,
 }
@@ -182,6 +184,11 @@ impl Edge {
                 .map(|link| link.pid)
                 .collect(),
         )
+    }
+
+    /// Guards that the running edge does not have.
+    pub(crate) fn unguarded(&self) -> Vec<String> {
+        self.link.as_ref().map(|link| link.unguarded.clone()).unwrap_or_default()
     }
 
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
@@ -417,6 +424,10 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
         .arg(number.to_string())
         .arg("--threads")
         .arg(options.threads.to_string());
+    command.arg("--public").arg(options.layout.public_root());
+    if options.unix_sockets {
+        command.arg("--unix-sockets");
+    }
     command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
     if let Some(user) = &options.user {
         command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));

@@ -113,8 +113,13 @@ impl Platform {
             guards.push(format!("workers run as root: {fault}"));
             None
         });
-        let options =
-            EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
+        let options = EdgeOptions {
+            layout: layout.clone(),
+            program: program.clone(),
+            threads: cores,
+            unix_sockets: false,
+            user,
+        };
         let wake = Arc::new(Notify::new());
         Ok(Self {
             root,

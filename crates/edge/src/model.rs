@@ -384,6 +384,9 @@ pub enum Reply {
         boot_id: String,
         /// What it can do beyond the protocol's number.
         features: Vec<String>,
+        /// Guards that it does not have, because the kernel does not give them.
+        #[serde(default)]
+        unguarded: Vec<String>,
     },
     /// Done, by every thread.
     Done,

@@ -39,8 +39,14 @@ impl Edge {
     /// With one site, `a.example`, and these routes; `web` of [`Action::Proxy`] is at `upstreams`.
     fn start(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options =
-            EdgeOptions { number: 1, threads: 2, log_dir: dir.path().to_owned(), user: None };
+        let options = EdgeOptions {
+            number: 1,
+            threads: 2,
+            log_dir: dir.path().to_owned(),
+            public: dir.path().to_owned(),
+            unix_sockets: true,
+            user: None,
+        };
         let shared = Arc::new(Shared::new(&options));
         let workers: Vec<_> = (0..2)
             .map(|thread| crate::worker::spawn(thread, Arc::clone(&shared)).unwrap())

@@ -32,6 +32,7 @@ mod restart;
 mod schema;
 mod secrets;
 mod serving;
+mod shut_in;
 mod sockets;
 mod status;
 mod up;
