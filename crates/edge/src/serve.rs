@@ -31,7 +31,7 @@ use crate::gate::{self, Passage};
 use crate::model::Action;
 use crate::policy;
 use crate::respond;
-use crate::route::{self, CompiledRoute, Found, Table};
+use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
 use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
@@ -266,7 +266,7 @@ fn decide(
         return refuse(StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0");
     }
     record.host = host_of(parts)?;
-    route::check_path(parts.uri.path()).map_err(bad)?;
+    let path = CanonicalPath::parse(parts.uri.path()).map_err(bad)?;
     let snapshot = local.current();
     let table = &snapshot.table;
     let mut preview = None;
@@ -277,7 +277,7 @@ fn decide(
         *visit = choice.cookie;
         choice.next
     };
-    let found = table.find_with(&record.host, &parts.method, parts.uri.path(), pick);
+    let found = table.find_with(&record.host, &parts.method, &path, pick);
     if preview.is_some() {
         return Ok(preview);
     }
