@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use seaworthy_base::RequestId;
@@ -65,18 +65,18 @@ impl Worker {
     }
 }
 
-/// Where a thread's request ids come from. Shared with its connections, which may not hold [`Local`].
+/// Where a thread's request ids come from.
 #[derive(Debug)]
 pub(crate) struct Ids {
     edge: u8,
     thread: u8,
-    sequence: AtomicU32,
+    sequence: Cell<u32>,
     salt: u32,
 }
 
 impl Ids {
     pub(crate) fn new(edge: u8, thread: u8) -> Self {
-        Self { edge, thread, sequence: AtomicU32::new(0), salt: rand::random() }
+        Self { edge, thread, sequence: Cell::new(0), salt: rand::random() }
     }
 
     /// A fresh request id.
@@ -85,13 +85,9 @@ impl Ids {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_millis() as u64;
-        RequestId::new(
-            millis,
-            self.edge,
-            self.thread,
-            self.sequence.fetch_add(1, Ordering::Relaxed),
-            self.salt,
-        )
+        let sequence = self.sequence.get();
+        self.sequence.set(sequence.wrapping_add(1));
+        RequestId::new(millis, self.edge, self.thread, sequence, self.salt)
     }
 }
 
@@ -107,8 +103,8 @@ pub(crate) struct Local {
     pub(crate) pool: Pool,
     pub(crate) rooms: Rc<Rooms>,
     pub(crate) date: Date,
-    pub(crate) ids: Arc<Ids>,
-    pub(crate) watch: Arc<Watch>,
+    ids: Ids,
+    pub(crate) watch: Rc<Watch>,
     pub(crate) thread: u16,
 }
 
@@ -129,7 +125,6 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let connections = Arc::new(AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
-    let ids = Arc::new(Ids::new(shared.number as u8, thread as u8));
     builder.spawn(move || {
         let local = Rc::new(Local {
             snapshot: RefCell::new(shared.current()),
@@ -137,11 +132,11 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
             drain: Notify::new(),
             draining: Cell::new(false),
             pool: Pool::new(Arc::clone(&shared.spill)),
+            ids: Ids::new(shared.number as u8, thread as u8),
             shared,
             rooms: Rc::default(),
             date: Date::default(),
-            ids,
-            watch: Arc::default(),
+            watch: Rc::default(),
             thread,
         });
         LocalSet::new().block_on(&runtime, run(local, receiver));
@@ -151,7 +146,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
 
 async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     tokio::task::spawn_local(sweep(Rc::clone(&local)));
-    let watch = Arc::clone(&local.watch);
+    let watch = Rc::clone(&local.watch);
     tokio::task::spawn_local(async move { watch.run().await });
     while let Some(job) = jobs.recv().await {
         match job {

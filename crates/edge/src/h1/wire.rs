@@ -81,7 +81,7 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, watch: &std::sync::Arc<Watch>, rooms: Rc<Rooms>) -> Self {
+    pub(super) fn new(stream: S, watch: &Rc<Watch>, rooms: Rc<Rooms>) -> Self {
         Self {
             stream,
             bytes: BytesMut::new(),
