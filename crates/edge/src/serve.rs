@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 use http::header::{ACCEPT, CONNECTION, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
 
 pub(crate) use proxy::Tunnel;
@@ -370,10 +370,4 @@ fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
         Action::Proxy(_) => return Ok(None),
     };
     Ok(Some(response))
-}
-
-/// Whether a list header such as `Connection` names something.
-fn lists(headers: &HeaderMap, name: &http::HeaderName, word: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
 }

@@ -17,9 +17,9 @@ use hyper::body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Client, Record, Refusal, lists, record, refuse};
+use super::{Client, Record, Refusal, record, refuse};
 use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
-use crate::forwarded::{self, Way};
+use crate::forwarded::{self, Way, lists};
 use crate::model::Action;
 use crate::route::CompiledRoute;
 use crate::snapshot::Shared;
