@@ -159,7 +159,6 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
         instance: format!("{site}/{service}"),
         address: NOWHERE,
         state: EndpointState::Starting,
-        host: None,
     }
 }
 
@@ -211,7 +210,6 @@ pub(crate) fn add_instance(
             instance: status.id.to_string(),
             address,
             state,
-            host: None,
         });
     };
     put(service_key(site, service, None), address_of(first).or_else(|| address_of("http")));
@@ -241,7 +239,6 @@ pub(crate) fn add_upstreams(
                 instance: url.clone(),
                 address,
                 state: EndpointState::Ready,
-                host: None,
             }),
             None => unresolved.push(url.clone()),
         }

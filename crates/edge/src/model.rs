@@ -215,9 +215,6 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Whether new requests go there.
     pub state: EndpointState,
-    /// The `Host` to send instead of the client's (foreign upstreams only).
-    #[serde(default)]
-    pub host: Option<String>,
 }
 
 /// Whether an endpoint takes requests.

@@ -5,6 +5,7 @@ mod attacks;
 mod front;
 mod proxy;
 mod releases;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -100,7 +101,6 @@ impl Edge {
             instance: format!("shop/web/{}@1", address.port()),
             address: *address,
             state,
-            host: None,
         };
         let services =
             BTreeMap::from([("shop/web".to_owned(), upstreams.iter().map(endpoint).collect())]);

@@ -109,6 +109,22 @@ pub(crate) struct Local {
 }
 
 impl Local {
+    pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
+        Self {
+            snapshot: RefCell::new(shared.current()),
+            swapped: Notify::new(),
+            drain: Notify::new(),
+            draining: Cell::new(false),
+            pool: Pool::new(Arc::clone(&shared.spill)),
+            ids: Ids::new(shared.number as u8, thread as u8),
+            shared,
+            rooms: Rc::default(),
+            date: Date::default(),
+            watch: Rc::default(),
+            thread,
+        }
+    }
+
     /// A fresh request id.
     pub(crate) fn next_id(&self) -> RequestId {
         self.ids.next()
@@ -126,19 +142,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
     builder.spawn(move || {
-        let local = Rc::new(Local {
-            snapshot: RefCell::new(shared.current()),
-            swapped: Notify::new(),
-            drain: Notify::new(),
-            draining: Cell::new(false),
-            pool: Pool::new(Arc::clone(&shared.spill)),
-            ids: Ids::new(shared.number as u8, thread as u8),
-            shared,
-            rooms: Rc::default(),
-            date: Date::default(),
-            watch: Rc::default(),
-            thread,
-        });
+        let local = Rc::new(Local::new(shared, thread));
         LocalSet::new().block_on(&runtime, run(local, receiver));
     })?;
     Ok(Worker { jobs, connections })
