@@ -299,25 +299,6 @@ impl Drop for FromInstance {
     }
 }
 
-/// Whose turn it is with a response: who reads it may be slow, or who makes it.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    pieces: Cell<u64>,
-    waits_for_client: Cell<bool>,
-}
-
-impl Pace {
-    /// How many pieces were given, while the client is to take the last one.
-    pub(crate) fn given(&self) -> Option<u64> {
-        self.waits_for_client.get().then(|| self.pieces.get())
-    }
-
-    fn note(&self, given: bool) {
-        self.waits_for_client.set(given);
-        self.pieces.set(self.pieces.get() + u64::from(given));
-    }
-}
-
 /// A response on its way to the client; the log line is written at its end, however it ends.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
@@ -325,13 +306,11 @@ pub(crate) struct ResponseBody {
     bytes: u64,
     /// None for what is not logged.
     record: Option<Box<Record>>,
-    /// Kept for who has no other way to see that nobody reads it.
-    pace: Option<Rc<Pace>>,
 }
 
 impl From<Content> for ResponseBody {
     fn from(content: Content) -> Self {
-        Self { content, bytes: 0, record: None, pace: None }
+        Self { content, bytes: 0, record: None }
     }
 }
 
@@ -352,12 +331,6 @@ impl ResponseBody {
         tunnel.take().map(|tunnel| *tunnel)
     }
 
-    /// With its pace told.
-    pub(crate) fn paced(mut self, pace: Rc<Pace>) -> Self {
-        self.pace = Some(pace);
-        self
-    }
-
     /// With the record that is written when it is dropped.
     pub(crate) fn logged(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);
@@ -370,11 +343,7 @@ impl HttpBody for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        let polled = self.content.poll_frame(context);
-        if let Some(pace) = &self.pace {
-            pace.note(matches!(polled, Poll::Ready(Some(Ok(_)))));
-        }
-        let polled = ready!(polled);
+        let polled = ready!(self.content.poll_frame(context));
         match &polled {
             Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(error)) => {

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use self::streams::Streams;
+use self::streams::{Paced, Streams};
 use crate::body::ClientBody;
 use crate::h1::{self, SEND_TIME};
 use crate::proxy_header;
@@ -101,7 +101,9 @@ pub(crate) async fn serve_http2(
         let request = request.map(ClientBody::Http2);
         let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&client), request);
         // Boxed: the task of each stream is moved about before it runs.
-        Box::pin(async move { Ok::<_, Infallible>(answer.await.map(|body| body.paced(pace))) })
+        Box::pin(
+            async move { Ok::<_, Infallible>(answer.await.map(|body| Paced::new(body, pace))) },
+        )
     });
     let mut builder = http2::Builder::new(streams.clone());
     builder

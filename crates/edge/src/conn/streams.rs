@@ -3,7 +3,7 @@
 //! hyper runs each stream as a future of its own; here it is wrapped in one that knows whose turn it is.
 //! Invariants: a stream whose client takes nothing of what is there for [`SEND_TIME`] is reset, the others
 //! of its connection go on; a connection on which nothing was asked for [`IDLE_TIME`] is over. A client
-//! counts as taking something with each piece (48 KiB at most) that left whole. Not here: bodies that
+//! counts as taking something with each piece ([`PIECE`] at most) that left whole. Not here: bodies that
 //! clients send ([`crate::body`] bounds both protocols), pings, which hyper sends.
 
 use std::cell::{Cell, RefCell};
@@ -14,9 +14,85 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::body::Pace;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+use crate::body::{BodyError, Polled, ResponseBody};
 use crate::h1::{IDLE_TIME, SEND_TIME};
 use crate::watch::{Alarm, Watch};
+
+/// Given to hyper at once: as much as a frame holds (RFC 9113 § 4.2).
+const PIECE: usize = 16 << 10;
+
+/// Whose turn it is with a response: who reads it may be slow, or who makes it.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    pieces: Cell<u64>,
+    waits_for_client: Cell<bool>,
+}
+
+impl Pace {
+    /// How many pieces were given, while the client is to take the last one.
+    fn given(&self) -> Option<u64> {
+        self.waits_for_client.get().then(|| self.pieces.get())
+    }
+
+    fn note(&self, given: bool) {
+        self.waits_for_client.set(given);
+        self.pieces.set(self.pieces.get() + u64::from(given));
+    }
+}
+
+/// A response whose pace is told.
+#[derive(Debug)]
+pub(super) struct Paced {
+    body: ResponseBody,
+    /// What is left of a piece that was larger.
+    rest: Bytes,
+    pace: Rc<Pace>,
+}
+
+impl Paced {
+    pub(super) fn new(body: ResponseBody, pace: Rc<Pace>) -> Self {
+        Self { body, rest: Bytes::new(), pace }
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = self.rest.split_to(PIECE.min(self.rest.len()));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let polled = self.poll_piece(context);
+        self.pace.note(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let exact = self.body.size_hint().exact();
+        exact.map_or_else(SizeHint::default, |left| {
+            SizeHint::with_exact(left + self.rest.len() as u64)
+        })
+    }
+}
 
 /// The streams of one connection; runs them on its thread.
 #[derive(Debug, Clone)]
