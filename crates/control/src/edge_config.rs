@@ -115,6 +115,7 @@ fn one_route(
             request_headers: header_rules(&settings.request_headers),
             cache_control: settings.cache_control.clone(),
             policy: settings.policy.clone(),
+            delivery: settings.delivery.clone(),
         },
     })
 }
@@ -158,6 +159,9 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
     Endpoint {
         instance: format!("{site}/{service}"),
         address: NOWHERE,
+        socket: None,
+        http2: false,
+        check: None,
         state: EndpointState::Starting,
     }
 }
@@ -209,6 +213,9 @@ pub(crate) fn add_instance(
         all.entry(key).or_default().push(Endpoint {
             instance: status.id.to_string(),
             address,
+            socket: None,
+            http2: false,
+            check: None,
             state,
         });
     };
@@ -238,6 +245,9 @@ pub(crate) fn add_upstreams(
             Some(address) => entry.push(Endpoint {
                 instance: url.clone(),
                 address,
+                socket: None,
+                http2: false,
+                check: None,
                 state: EndpointState::Ready,
             }),
             None => unresolved.push(url.clone()),

@@ -25,6 +25,7 @@ mod date;
 mod forwarded;
 mod gate;
 mod h1;
+mod instance;
 mod link;
 pub mod model;
 mod policy;

@@ -135,7 +135,7 @@ pub(crate) async fn handle(
         policy::finish(response.headers_mut(), &record, status);
     }
     let upgrade = way.upgrade;
-    if let Some(cookie) = record.visit.take() {
+    for cookie in [record.visit.take(), record.place.take()].into_iter().flatten() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if !client.http2 && !upgrade && (close || local.draining.get()) {

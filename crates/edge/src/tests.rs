@@ -100,6 +100,9 @@ impl Edge {
         let endpoint = |address: &SocketAddr| Endpoint {
             instance: format!("shop/web/{}@1", address.port()),
             address: *address,
+            socket: None,
+            http2: false,
+            check: None,
             state,
         };
         let services =

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustc_hash::FxHashSet;
 use seaworthy_base::RequestId;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -16,7 +17,7 @@ use crate::conn;
 use crate::date::Date;
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
-use crate::upstream::Pool;
+use crate::upstream::{Http2Links, Pool, check};
 use crate::watch::Watch;
 
 /// What a worker is told.
@@ -101,6 +102,9 @@ pub(crate) struct Local {
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
+    pub(crate) http2: Http2Links,
+    /// Instances that are being checked, by key.
+    pub(crate) checked: RefCell<FxHashSet<usize>>,
     pub(crate) rooms: Rc<Rooms>,
     pub(crate) date: Date,
     ids: Ids,
@@ -116,6 +120,8 @@ impl Local {
             drain: Notify::new(),
             draining: Cell::new(false),
             pool: Pool::new(Arc::clone(&shared.spill)),
+            http2: Http2Links::default(),
+            checked: RefCell::default(),
             ids: Ids::new(shared.number as u8, thread as u8),
             shared,
             rooms: Rc::default(),
@@ -164,6 +170,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Swap(snapshot, done) => {
                 *local.snapshot.borrow_mut() = snapshot;
                 local.pool.close_idle();
+                local.http2.clean();
+                if local.thread == 0 {
+                    check::start(&local);
+                }
                 local.swapped.notify_waiters();
                 // The link waits for every thread; it is gone only with the process.
                 done.send(()).ok();
@@ -182,6 +192,7 @@ async fn sweep(local: Rc<Local>) {
     let mut settled: Option<Arc<Snapshot>> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        local.http2.clean();
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seaworthy_base::delivery::Delivery;
 use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -404,6 +405,9 @@ pub struct RouteSettings {
     /// Limits, browsers' protection, who may come in, compression, cache.
     #[serde(default)]
     pub policy: Policy,
+    /// Which instance, how long, what waits; `timeout.send` and `.total` too.
+    #[serde(default)]
+    pub delivery: Delivery,
 }
 
 impl Default for RouteSettings {
@@ -419,6 +423,7 @@ impl Default for RouteSettings {
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
             policy: Policy::default(),
+            delivery: Delivery::default(),
         }
     }
 }

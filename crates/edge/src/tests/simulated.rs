@@ -4,6 +4,8 @@
 //! Loopback is served by the kernel while a call is made, so that nothing is under way when the clock jumps.
 
 mod deadlines;
+mod delivery;
+mod protocols;
 mod retries;
 
 use std::cell::RefCell;
@@ -43,18 +45,28 @@ impl Simulated {
             ..Site::default()
         };
         shared.with_config(&Config { version: 1, sites: vec![site] }).unwrap();
-        let endpoint = |address: &SocketAddr| Endpoint {
-            instance: format!("shop/web/{}@1", address.port()),
-            address: *address,
-            state: EndpointState::Ready,
-        };
-        let list = upstreams.iter().map(endpoint).collect();
-        let services = BTreeMap::from([("shop/web".to_owned(), list)]);
-        shared.with_endpoints(&Endpoints { version: 1, services });
         let local = Rc::new(Local::new(shared, 0));
         let watch = Rc::clone(&local.watch);
         tokio::task::spawn_local(async move { watch.run().await });
-        Self { local, _dir: dir }
+        let edge = Self { local, _dir: dir };
+        edge.place(upstreams.iter().map(|address| endpoint(*address)).collect());
+        edge
+    }
+
+    /// The instances of `web` from now on.
+    fn place(&self, list: Vec<Endpoint>) {
+        let services = BTreeMap::from([("shop/web".to_owned(), list)]);
+        let snapshot = self.local.shared.with_endpoints(&Endpoints { version: 1, services });
+        *self.local.snapshot.borrow_mut() = snapshot;
+        crate::upstream::check::start(&self.local);
+        self.local.swapped.notify_waiters();
+    }
+
+    /// What one request is answered with.
+    async fn ask(&self, request: &str) -> String {
+        let mut client = self.client();
+        client.write_all(request.as_bytes()).await.unwrap();
+        rest(&mut client).await
     }
 
     /// A client's end of a connection over HTTP/1.1.
@@ -90,6 +102,18 @@ impl Simulated {
             of_connection.notify_one();
         });
         Http2 { sender, over }
+    }
+}
+
+/// An instance that is ready.
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint {
+        instance: format!("shop/web/{}@1", address.port()),
+        address,
+        socket: None,
+        http2: false,
+        check: None,
+        state: EndpointState::Ready,
     }
 }
 

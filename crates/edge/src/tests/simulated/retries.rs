@@ -13,10 +13,7 @@ async fn deaf() -> (SocketAddr, Rc<RefCell<Vec<String>>>) {
 }
 
 async fn answer(edge: &Simulated, request: &str) -> String {
-    let mut client = edge.client();
-    client.write_all(request.as_bytes()).await.unwrap();
-    let answer = rest(&mut client).await;
-    statuses(&answer).join(" ")
+    statuses(&edge.ask(request).await).join(" ")
 }
 
 fn request(method: &str) -> String {
