@@ -153,7 +153,12 @@ pub const SECRETS: &[Key] = &[
 pub const SERVICE: &[Key] = &[
     key("run", Kind::Command, "starts it"),
     key("static", Kind::Text, "serves the files of this folder"),
-    key("upstreams", Kind::Texts, "`http://` addresses of servers that somebody else runs"),
+    key(
+        "upstreams",
+        Kind::Texts,
+        "servers that somebody else runs: `http://host:port`, `h2c://host:port` (HTTP/2 without TLS), `unix:/path`",
+    ),
+    key("protocol", Kind::Text, "`h2c`: it speaks HTTP/2 without TLS, as gRPC does; HTTP/1.1"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),
     key(
@@ -169,7 +174,11 @@ pub const SERVICE: &[Key] = &[
         Kind::Map,
         "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)",
     ),
-    key("health", Kind::Any, "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default"),
+    key(
+        "health",
+        Kind::Any,
+        "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default; of `upstreams` `ready` only, and only where it is given",
+    ),
     key("after", Kind::Texts, "services that must be ready first"),
     key("env", Kind::Map, "environment; `\"secret:NAME\"` is the value of a secret"),
     key("secrets", Kind::Any, "secrets it gets: names, or `{ name, as = \"file\" }`"),

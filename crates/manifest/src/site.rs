@@ -130,6 +130,12 @@ pub struct Service {
     pub env: BTreeMap<String, EnvValue>,
     /// `secrets`: which ones it gets.
     pub secrets: Vec<SecretUse>,
+    /// `protocol = "h2c"`: it speaks HTTP/2 without TLS.
+    #[serde(default)]
+    pub http2: bool,
+    /// `health` of `upstreams`: how the edge asks them.
+    #[serde(default)]
+    pub check: Option<Probe>,
     /// What it is.
     pub kind: ServiceKind,
 }
