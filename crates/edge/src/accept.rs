@@ -1,128 +1,136 @@
-//! The acceptor: one thread that waits on all listening sockets and hands connections to the workers.
+//! Accepting: one worker, the leader, waits on all listening sockets and deals connections out.
 //!
-//! Why one thread (docs/decisions/002): each worker waiting on its own would wake all of them for each
-//! connection. The connection goes to the worker with the fewest. Invariant: a listener that is taken
-//! away is closed here only; what waits in it stays with who else holds it.
+//! Why one (docs/decisions/002): each worker waiting on its own would wake all of them for each connection;
+//! a thread that does nothing else would have to be woken for each. A connection goes to the worker with
+//! the fewest, the leader first among equals, which then serves it without telling anybody. Invariants: a
+//! listener that is taken away is closed here only, what waits in it stays with who else holds it; a
+//! thousand new connections do not keep those that are there waiting.
 
 use std::io;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt;
 use seaworthy_sys::socket;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
-use crate::snapshot::Shared;
-use crate::worker::{Job, Worker};
+use crate::worker::{self, Accepted, Job, Local, Worker};
+
+/// Connections that are accepted before others get their turn.
+const BATCH: usize = 16;
+/// Out of descriptors: what waits stays in the socket until some are free.
+const RESPITE: Duration = Duration::from_millis(20);
 
 /// A listening socket.
 #[derive(Debug)]
-struct Listening {
-    socket: TcpListener,
+pub(crate) struct Listening {
+    /// Tokio's own listener cannot be waited for without accepting on its thread; its stream can.
+    socket: TcpStream,
     address: SocketAddr,
     tls: bool,
+    /// Told when it is taken away.
+    ended: Notify,
 }
 
-/// The handle to the acceptor.
+/// The handle to what listens.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listeners: Arc<Mutex<Vec<Arc<Listening>>>>,
-    wake: UnixStream,
+    listeners: Mutex<Vec<Arc<Listening>>>,
+    workers: Arc<[Worker]>,
 }
 
 impl Acceptor {
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Listening>>)) {
-        change(&mut self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
-        // Only a full buffer can refuse the byte, and then the thread is about to look anyway.
-        (&self.wake).write_all(&[1]).ok();
+    /// Nothing listens yet. The first worker leads; there must be one.
+    pub(crate) fn new(workers: &[Worker]) -> Self {
+        Self { listeners: Mutex::default(), workers: workers.into() }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Arc<Listening>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens on one more socket.
     pub(crate) fn add(&self, fd: OwnedFd, address: SocketAddr, tls: bool) -> io::Result<()> {
-        let socket = TcpListener::from(fd);
+        let Some(leader) = self.workers.first() else { return Ok(()) };
+        // Connections have it from the socket that they were accepted on.
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        let socket = std::net::TcpStream::from(fd);
         socket.set_nonblocking(true)?;
-        self.change(|all| {
-            all.retain(|one| one.address != address);
-            all.push(Arc::new(Listening { socket, address, tls }));
-        });
+        let socket = {
+            let _within = leader.enter();
+            TcpStream::from_std(socket)?
+        };
+        let listening = Arc::new(Listening { socket, address, tls, ended: Notify::new() });
+        self.remove(Some(address));
+        self.listeners().push(Arc::clone(&listening));
+        leader.send(Job::Listen { listening, workers: Arc::clone(&self.workers) });
         Ok(())
     }
 
     /// Stops listening on an address, or on all of them.
     pub(crate) fn remove(&self, address: Option<SocketAddr>) {
-        self.change(|all| all.retain(|one| address.is_some_and(|address| one.address != address)));
+        self.listeners().retain(|one| {
+            let stays = address.is_some_and(|address| one.address != address);
+            if !stays {
+                one.ended.notify_one();
+            }
+            stays
+        });
     }
 
     /// Copies of all sockets.
     pub(crate) fn all(&self) -> io::Result<Vec<(SocketAddr, bool, OwnedFd)>> {
-        let all = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|one| Ok((one.address, one.tls, one.socket.try_clone()?.into()))).collect()
+        let all = self.listeners();
+        all.iter()
+            .map(|one| Ok((one.address, one.tls, one.socket.as_fd().try_clone_to_owned()?)))
+            .collect()
     }
 }
 
-/// Starts the thread.
-pub(crate) fn spawn(shared: Arc<Shared>, workers: Vec<Worker>) -> io::Result<Acceptor> {
-    let (wake, woken) = UnixStream::pair()?;
-    wake.set_nonblocking(true)?;
-    woken.set_nonblocking(true)?;
-    let listeners: Arc<Mutex<Vec<Arc<Listening>>>> = Arc::default();
-    let of_thread = Arc::clone(&listeners);
-    let thread = std::thread::Builder::new().name("accept".to_owned()).stack_size(128 << 10);
-    thread.spawn(move || run(&shared, &workers, &of_thread, &woken))?;
-    Ok(Acceptor { listeners, wake })
-}
-
-fn run(
-    shared: &Arc<Shared>,
-    workers: &[Worker],
-    listeners: &Mutex<Vec<Arc<Listening>>>,
-    woken: &UnixStream,
-) {
+/// Accepts until the socket is taken away. Runs on the leader.
+pub(crate) async fn run(local: Rc<Local>, listening: Arc<Listening>, workers: Arc<[Worker]>) {
+    let socket = &listening.socket;
     loop {
-        let all: Vec<Arc<Listening>> =
-            listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut fds = vec![PollFd::new(woken, PollFlags::IN)];
-        fds.extend(all.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)));
-        if poll(&mut fds, None).is_err() {
-            continue;
+        tokio::select! {
+            biased;
+            () = listening.ended.notified() => return,
+            waits = socket.readable() => if waits.is_err() { return },
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        let mut bytes = [0; 64];
-        while matches!((&*woken).read(&mut bytes), Ok(n) if n > 0) {}
-        for one in
-            all.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready).map(|(one, _)| one)
-        {
-            accept_some(shared, workers, one);
+        for _ in 0..BATCH {
+            match socket.try_io(Interest::READABLE, || socket::accept(socket)) {
+                Ok((stream, peer)) => deal(&local, &workers, &listening, stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                    tokio::time::sleep(RESPITE).await;
+                    break;
+                }
+                // It went before it was accepted.
+                Err(_) => {}
+            }
         }
+        tokio::task::yield_now().await;
     }
 }
 
-/// Takes up to 64 connections, so that one busy socket does not starve another.
-fn accept_some(shared: &Arc<Shared>, workers: &[Worker], listening: &Listening) {
-    for _ in 0..64 {
-        match socket::accept(&listening.socket) {
-            Ok((stream, peer)) => {
-                let Some(worker) = workers.iter().min_by_key(|worker| worker.load()) else {
-                    return;
-                };
-                worker.send(Job::Connection {
-                    stream,
-                    peer,
-                    port: listening.address.port(),
-                    tls: listening.tls,
-                    open: worker.open(shared),
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                // Out of descriptors: what waits stays in the socket until some are free.
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                return;
-            }
-            Err(_) => {}
-        }
+fn deal(
+    local: &Rc<Local>,
+    workers: &[Worker],
+    listening: &Listening,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+) {
+    let fewest = workers.iter().enumerate().min_by_key(|(_, worker)| worker.load());
+    let Some((place, worker)) = fewest else { return };
+    let (port, tls) = (listening.address.port(), listening.tls);
+    let accepted = Accepted { stream, peer, port, tls, open: worker.open(&local.shared) };
+    if place == 0 {
+        worker::take(local, accepted);
+    } else {
+        worker.send(Job::Connection(accepted));
     }
 }

@@ -20,7 +20,6 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
 
 use self::streams::{Paced, Streams};
 use crate::body::ClientBody;
@@ -29,6 +28,7 @@ use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
 use crate::serve::{self, Client};
+use crate::tls::TlsStream;
 use crate::watch::within;
 use crate::worker::Local;
 
@@ -60,7 +60,6 @@ pub(crate) async fn serve(
     tls: bool,
 ) {
     let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
-    stream.set_nodelay(true).ok();
     let mut peer = peer;
     if local.current().table.is_announced(peer.ip()) {
         let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
@@ -72,11 +71,9 @@ pub(crate) async fn serve(
     if !tls {
         return h1::serve(local, stream, Arc::new(client)).await;
     }
-    let acceptor = TlsAcceptor::from(Arc::clone(&local.shared.tls));
-    let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, acceptor.accept(stream)).await else {
-        return;
-    };
-    let session = stream.get_ref().1;
+    let accepted = TlsStream::accept(stream, &local.shared.tls);
+    let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
+    let session = stream.session();
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
     client.http2 = session.alpn_protocol() == Some(b"h2");

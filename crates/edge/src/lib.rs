@@ -73,6 +73,6 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     let workers = (0..options.threads.max(1))
         .map(|thread| worker::spawn(thread, Arc::clone(&shared)))
         .collect::<io::Result<Vec<_>>>()?;
-    let acceptor = accept::spawn(Arc::clone(&shared), workers.clone())?;
+    let acceptor = accept::Acceptor::new(&workers);
     link::serve(&link, starter, &shared, &workers, &acceptor)
 }

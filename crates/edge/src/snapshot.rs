@@ -22,7 +22,7 @@ use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
 use crate::seats::Seats;
-use crate::tls::Resolver;
+use crate::tls::{Resolver, Settings};
 use crate::upstream::{Breakers, Spill, sticky};
 
 /// What is served.
@@ -37,7 +37,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
-    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) tls: Settings,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
@@ -87,7 +87,7 @@ impl Shared {
         let resolver = Arc::new(Resolver::default());
         Self {
             number: options.number,
-            tls: crate::tls::server_config(Arc::clone(&resolver)),
+            tls: Settings::new(Arc::clone(&resolver)),
             resolver,
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),

@@ -46,7 +46,7 @@ impl Edge {
         let workers: Vec<_> = (0..2)
             .map(|thread| crate::worker::spawn(thread, Arc::clone(&shared)).unwrap())
             .collect();
-        let acceptor = crate::accept::spawn(Arc::clone(&shared), workers.clone()).unwrap();
+        let acceptor = crate::accept::Acceptor::new(&workers);
         let listener = UnixListener::bind(dir.path().join("link")).unwrap();
         let link = UnixStream::connect(dir.path().join("link")).unwrap();
         let (of_link, of_edge) = (Arc::clone(&shared), workers.clone());

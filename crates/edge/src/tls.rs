@@ -1,4 +1,5 @@
-//! TLS by rustls: certificates by server name, swapped while connections stay.
+//! TLS by rustls: certificates by server name, swapped while connections stay, and the stream of a
+//! connection ([`stream`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,11 +8,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 use crate::model::Keys;
+
+mod stream;
+
+pub(crate) use stream::TlsStream;
 
 /// Why certificates were not taken; the old ones stay.
 #[derive(Debug, Error)]
@@ -84,24 +90,65 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// The configuration of all threads: TLS 1.2 and 1.3, post-quantum key exchange first, HTTP/2 and HTTP/1.1.
-pub(crate) fn server_config(resolver: Arc<Resolver>) -> Arc<rustls::ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+/// What connections are agreed on with, for all threads.
+pub(crate) struct Settings {
+    /// The cheapest suite that both sides know.
+    usual: Arc<ServerConfig>,
+    /// The suite that the client likes best.
+    by_client: Arc<ServerConfig>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settings")
+    }
+}
+
+impl Settings {
+    /// TLS 1.2 and 1.3, post-quantum key exchange first, HTTP/2 and HTTP/1.1.
+    pub(crate) fn new(resolver: Arc<Resolver>) -> Self {
+        let ticketer = aws_lc_rs::Ticketer::new().ok();
+        let make = |ignore_client_order| {
+            let mut config = config(Arc::clone(&resolver));
+            config.ignore_client_order = ignore_client_order;
+            if let Some(ticketer) = &ticketer {
+                config.ticketer = Arc::clone(ticketer);
+                // One is enough to come back with; each is sealed and sent before anybody asked for it.
+                config.send_tls13_tickets = 1;
+            }
+            Arc::new(config)
+        };
+        Self { usual: make(true), by_client: make(false) }
+    }
+
+    /// Those for a client. One that puts ChaCha20 first has no AES in its hardware and gets its way; of the
+    /// AES suites all others get the one of 128 bits: keys and certificates are of that strength too, and
+    /// SHA-256 is in hardware where SHA-384 is not (docs/decisions/013).
+    fn of(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let mut suites = hello.cipher_suites().iter().filter(|suite| suite.as_str().is_some());
+        let first = suites.next().and_then(rustls::CipherSuite::as_str);
+        let is_chacha = first.is_some_and(|name| name.contains("CHACHA20"));
+        Arc::clone(if is_chacha { &self.by_client } else { &self.usual })
+    }
+}
+
+fn config(resolver: Arc<Resolver>) -> ServerConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_large = |suite: &SupportedCipherSuite| {
+        suite.suite().as_str().is_some_and(|name| name.contains("AES_256"))
+    };
+    // What is left in its order: AES with 128 bits, ChaCha20.
+    provider.cipher_suites.sort_by_key(is_large);
     #[expect(
         clippy::expect_used,
         reason = "the provider's own versions are valid for it; there is no input here"
     )]
-    let builder = rustls::ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("default versions");
     let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if let Ok(tickets) = aws_lc_rs::Ticketer::new() {
-        config.ticketer = tickets;
-        // One is enough to come back with; each is sealed and sent before anybody asked for it.
-        config.send_tls13_tickets = 1;
-    }
-    Arc::new(config)
+    config
 }
 
 #[cfg(test)]

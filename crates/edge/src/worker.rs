@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashSet;
 use seaworthy_base::RequestId;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
+use crate::accept::{self, Listening};
 use crate::conn;
 use crate::date::Date;
 use crate::rooms::Rooms;
@@ -23,9 +25,24 @@ use crate::watch::Watch;
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Connection { stream: TcpStream, peer: SocketAddr, port: u16, tls: bool, open: Open },
+    Connection(Accepted),
+    /// Accept from this socket, for all workers.
+    Listen {
+        listening: Arc<Listening>,
+        workers: Arc<[Worker]>,
+    },
     Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
     Drain,
+}
+
+/// A connection that nobody serves yet.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) port: u16,
+    pub(crate) tls: bool,
+    pub(crate) open: Open,
 }
 
 /// Counts an accepted connection, in the process and with its worker, until it is dropped.
@@ -46,9 +63,15 @@ impl Drop for Open {
 pub(crate) struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
     connections: Arc<AtomicU64>,
+    runtime: Handle,
 }
 
 impl Worker {
+    /// What is registered while this is held wakes the worker.
+    pub(crate) fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
     /// Hands a job over. A worker ends only with the process.
     pub(crate) fn send(&self, job: Job) {
         self.jobs.send(job).ok();
@@ -146,12 +169,13 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let (jobs, receiver) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
     builder.spawn(move || {
         let local = Rc::new(Local::new(shared, thread));
         LocalSet::new().block_on(&runtime, run(local, receiver));
     })?;
-    Ok(Worker { jobs, connections })
+    Ok(Worker { jobs, connections, runtime: handle })
 }
 
 async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
@@ -160,12 +184,9 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     tokio::task::spawn_local(async move { watch.run().await });
     while let Some(job) = jobs.recv().await {
         match job {
-            Job::Connection { stream, peer, port, tls, open } => {
-                let local = Rc::clone(&local);
-                tokio::task::spawn_local(async move {
-                    conn::serve(&local, stream, peer, port, tls).await;
-                    drop(open);
-                });
+            Job::Connection(accepted) => take(&local, accepted),
+            Job::Listen { listening, workers } => {
+                tokio::task::spawn_local(accept::run(Rc::clone(&local), listening, workers));
             }
             Job::Swap(snapshot, done) => {
                 *local.snapshot.borrow_mut() = snapshot;
@@ -184,6 +205,16 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             }
         }
     }
+}
+
+/// Begins to serve a connection on this thread.
+pub(crate) fn take(local: &Rc<Local>, accepted: Accepted) {
+    let Accepted { stream, peer, port, tls, open } = accepted;
+    let local = Rc::clone(local);
+    tokio::task::spawn_local(async move {
+        conn::serve(&local, stream, peer, port, tls).await;
+        drop(open);
+    });
 }
 
 /// Closes upstream connections that have been idle too long and writes what is gathered for the log.

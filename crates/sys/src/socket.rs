@@ -42,7 +42,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, i32)> {
 }
 
 /// Accepts one connection, non-blocking and close-on-exec. The listener should be non-blocking.
-pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+pub fn accept(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
     let (fd, address) =
         rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());

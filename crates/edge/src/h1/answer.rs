@@ -32,6 +32,8 @@ pub(super) struct Asked {
 pub(super) struct Answer {
     outlet: Outlet<ResponseBody>,
     keep: bool,
+    /// Nothing follows it on the connection.
+    is_last: bool,
     flushed: bool,
 }
 
@@ -68,7 +70,8 @@ impl Answer {
             local.date.write(&mut buffer);
         }
         buffer.extend_from_slice(b"\r\n");
-        Self { outlet: Outlet::new(buffer, body, delimited), keep, flushed: false }
+        let is_last = !keep && !switches;
+        Self { outlet: Outlet::new(buffer, body, delimited), keep, is_last, flushed: false }
     }
 
     /// Whether another request may follow.
@@ -87,7 +90,7 @@ impl Answer {
     }
 
     /// Sends as much as can be sent now; ready when nothing is left, or when the connection cannot be used
-    /// any more.
+    /// any more. The last answer of a connection takes its end along.
     pub(super) fn poll<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
@@ -103,7 +106,11 @@ impl Answer {
                 continue;
             }
             if !self.flushed {
-                ready!(wire.borrow_mut().poll_flush(context)).map_err(drop)?;
+                let mut wire = wire.borrow_mut();
+                let ends = self.is_last && step == Step::Done;
+                let sent =
+                    if ends { wire.poll_shutdown(context) } else { wire.poll_flush(context) };
+                ready!(sent).map_err(drop)?;
                 self.flushed = true;
             }
             return if step == Step::Done { Poll::Ready(Ok(())) } else { Poll::Pending };

@@ -65,7 +65,7 @@ where
             Next::Refused(refusal) => return refuse(local, wire, &client, refusal).await,
             Next::Request(head) => match respond(local, &wire, &client, *head).await {
                 After::Next => {}
-                After::Cut => return,
+                After::Over => return,
                 After::Close => return close(local, wire).await,
                 After::Switch(tunnel) => {
                     let Some(wire) = Rc::into_inner(wire) else { return };
@@ -81,8 +81,9 @@ where
 enum After {
     Next,
     Close,
-    /// The answer could not be sent whole.
-    Cut,
+    /// Nothing is left to send or to read: the answer was the last that the client wanted, or it could
+    /// not be sent whole.
+    Over,
     Switch(serve::Tunnel),
 }
 
@@ -120,9 +121,10 @@ where
     let keep = answer.keeps();
     answer.give_back(local);
     match (sent, tunnel) {
-        (Err(()), _) => After::Cut,
+        (Err(()), _) => After::Over,
         (Ok(()), Some(tunnel)) if switches => After::Switch(tunnel),
         (Ok(()), _) if keep && wire.borrow_mut().discard() => After::Next,
+        (Ok(()), _) if !asked.keep && wire.borrow_mut().is_spent() => After::Over,
         _ => After::Close,
     }
 }

@@ -176,6 +176,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.is_body_over()
     }
 
+    /// Whether nothing is here but what was answered.
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_body_over() && self.bytes.is_empty()
+    }
+
     /// Writes as much as can be written now.
     pub(super) fn poll_write(
         &mut self,
@@ -193,6 +198,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context).map_ok(|()| 1);
         self.wait_for_client(context, flushed)
+    }
+
+    /// Says that nothing more comes.
+    pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let ended = Pin::new(&mut self.stream).poll_shutdown(context).map_ok(|()| 1);
+        self.wait_for_client(context, ended)
     }
 
     /// A client that takes nothing for too long is cut off.

@@ -254,7 +254,12 @@ impl Tunnel {
         // Long-lived: counted apart, so that it does not hold up the end of the instance's other work.
         let _of_instance = guard.into_tunnel();
         let _open = shared.open_tunnel();
-        if client.write_all(&behind).await.is_ok() && instance.write_all(&early).await.is_ok() {
+        let begun = async {
+            client.write_all(&behind).await?;
+            client.flush().await?;
+            instance.write_all(&early).await
+        };
+        if begun.await.is_ok() {
             drop((behind, early));
             tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
         }
