@@ -43,6 +43,8 @@ pub(crate) struct EdgeOptions {
     pub threads: u16,
     /// As whom it runs.
     pub user: Option<User>,
+    /// What every edge signs cookies with.
+    pub signing: [u8; 16],
 }
 
 /// What is remembered of the running edge, so that the next control finds it.
@@ -291,7 +293,8 @@ impl Edge {
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
-        let keys = Keys { version: self.next_version(), certificates, secrets };
+        let signing = Some(self.options.signing);
+        let keys = Keys { version: self.next_version(), certificates, signing, secrets };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;

@@ -15,6 +15,7 @@ use seaworthy_runtime::model::User;
 use seaworthy_secrets::vault::Vault;
 use seaworthy_state::{EventRecord, Store};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
@@ -101,8 +102,13 @@ impl Platform {
         let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
         let edge_user = user.clone();
-        let options =
-            EdgeOptions { layout: layout.clone(), program: program.clone(), threads: cores, user };
+        let options = EdgeOptions {
+            layout: layout.clone(),
+            program: program.clone(),
+            threads: cores,
+            user,
+            signing: signing(&spec_key),
+        };
         let wake = Arc::new(Notify::new());
         Ok(Self {
             root,
@@ -226,6 +232,14 @@ pub(crate) struct AuditEntry {
 }
 
 /// The key is made once and lives in the store (0600).
+/// What edges sign cookies with: the same after every restart, and no way back to what it is made of.
+fn signing(spec_key: &str) -> [u8; 16] {
+    let digest = Sha256::digest(format!("edge signing {spec_key}"));
+    let mut key = [0; 16];
+    key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    key
+}
+
 fn spec_key(store: &Store) -> Result<String, seaworthy_state::StateError> {
     if let Some(key) = store.get_setting("spec_key")? {
         return Ok(key);

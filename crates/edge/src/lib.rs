@@ -27,6 +27,7 @@ mod events;
 mod forwarded;
 mod gate;
 mod h1;
+mod instance;
 mod link;
 pub mod model;
 mod policy;
