@@ -376,6 +376,39 @@ pub(crate) struct Cert {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertWhat {
+    /// Which certificates are served, until when, and what is wrong with them
+    List(CertList),
+    /// Get a site's certificate now, or find out whether it could be had
+    Renew(CertRenew),
     /// How to trust this platform's own authority
     Trust,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert list\n  seaworthy cert list --site shop --json"
+)]
+pub(crate) struct CertList {
+    /// Of this site only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert renew --dry-run     would it work? nothing is issued, nothing is changed\n  seaworthy cert renew --site shop   get one now, whether it is due or not"
+)]
+pub(crate) struct CertRenew {
+    /// Which site; not needed when only one asks an authority
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// Look at the names and have the authority look, too, but leave it at that
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod backups;
 mod by_hand;
 mod ca;
+mod certificates;
 mod commands;
 mod counts;
 mod crash;
@@ -45,6 +46,7 @@ mod specs;
 mod status;
 mod upgrade;
 mod users;
+mod worker;
 mod world;
 
 use platform::Platform;
@@ -163,6 +165,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
+    tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

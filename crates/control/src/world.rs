@@ -129,8 +129,8 @@ pub(crate) struct World {
     pub sites: BTreeMap<SiteName, SiteState>,
     /// What was asked for and is not running; a site need not be among `sites` for it.
     pub refused: BTreeMap<SiteName, Refused>,
-    /// What is wrong with the backups of each site, by what it is about.
-    pub backups: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// What is wrong beside the services of each site (backups, certificates), by what it is about.
+    pub notes: BTreeMap<SiteName, BTreeMap<String, Fault>>,
     /// Servers of managed databases.
     pub servers: Servers,
     /// Instances.
@@ -240,16 +240,16 @@ impl World {
     /// What is wrong with a site as a whole, its last refused `up` included.
     pub(crate) fn site_faults(&self, name: &SiteName) -> Vec<Fault> {
         let own = self.sites.get(name).into_iter().flat_map(|site| &site.faults);
-        let backups = self.backups.get(name).into_iter().flat_map(BTreeMap::values);
+        let notes = self.notes.get(name).into_iter().flat_map(BTreeMap::values);
         own.chain(self.refused.get(name).map(|refused| &refused.fault))
-            .chain(backups)
+            .chain(notes)
             .cloned()
             .collect()
     }
 
-    /// Notes what is wrong with a site's backups, or that it no longer is.
-    pub(crate) fn note_backup(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
-        let known = self.backups.entry(name.clone()).or_default();
+    /// Notes what is wrong with a site beside its services, or that it no longer is.
+    pub(crate) fn note(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
+        let known = self.notes.entry(name.clone()).or_default();
         match fault {
             Some(fault) => drop(known.insert(subject.to_owned(), fault)),
             None => drop(known.remove(subject)),

@@ -95,7 +95,10 @@ pub(crate) async fn handle(
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.http2);
-    let passed = pass_gate(&local, &client, &parts).await;
+    let passed = match local.shared.challenges.answer(parts.uri.path()) {
+        Some(proof) => Ok(Some(proof)),
+        None => pass_gate(&local, &client, &parts).await,
+    };
     let result = match passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
         None => decide(&local, &client, &mut parts, &mut record),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
+use crate::challenge::Tokens;
 use crate::counter::Counter;
 use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
@@ -39,6 +40,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) challenges: Tokens,
     pub(crate) tls: Settings,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
@@ -95,6 +97,7 @@ impl Shared {
             number: options.number,
             tls: Settings::new(Arc::clone(&resolver)),
             resolver,
+            challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(),

@@ -3,6 +3,7 @@
 //! The one table from which reading, "did you mean", the JSON schema and the reference are made.
 
 pub mod backups;
+pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub const SITE: &[Key] = &[
         "host names served, the canonical one first; `<site>.localhost` by default",
     ),
     key("redirect_domains", Kind::Texts, "host names answered with 308 to the first of `domains`"),
-    key("tls", Kind::Table(TLS), "certificates"),
+    key("tls", Kind::Table(tls::TLS), "certificates"),
     key("listen", Kind::Table(LISTEN), "addresses of the edge"),
     key(
         "secrets",
@@ -99,20 +100,6 @@ pub const SITE: &[Key] = &[
     planned("alerts"),
     planned("notify"),
     planned("kubernetes"),
-];
-
-/// `[tls]`.
-pub const TLS: &[Key] = &[
-    key(
-        "mode",
-        Kind::Text,
-        "`internal` (own authority) or `off` (another terminator stands in front); internal for local names",
-    ),
-    key("cert", Kind::Text, "file with the certificate chain (PEM), leaf first"),
-    key("key", Kind::Text, "file with the private key (PEM)"),
-    planned("acme"),
-    planned("min"),
-    planned("clients"),
 ];
 
 /// `[listen]`.

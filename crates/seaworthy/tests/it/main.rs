@@ -7,6 +7,7 @@
 mod backup;
 mod by_hand;
 mod cache;
+mod certificates;
 mod change;
 mod check;
 mod clock;
