@@ -17,7 +17,7 @@ use std::time::Duration;
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request,
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
 use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// How long an edge finishes that had to be replaced.
+const ENDING: Duration = Duration::from_secs(60 * 60);
+
 /// How the edge is started.
 #[derive(Debug, Clone)]
 pub(crate) struct EdgeOptions {
@@ -45,6 +48,8 @@ pub(crate) struct EdgeOptions {
     pub unix_sockets: bool,
     /// As whom it runs.
     pub user: Option<User>,
+    /// What every edge signs cookies with.
+    pub signing: [u8; 16],
 }
 
 /// What is remembered of the running edge, so that the next control finds it.
@@ -298,8 +303,10 @@ impl Edge {
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
+        let signing = Some(self.options.signing);
         let challenges = self.keys.challenges.clone();
-        let keys = Keys { version: self.next_version(), certificates, secrets, challenges };
+        let keys =
+            Keys { version: self.next_version(), certificates, signing, secrets, challenges };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
@@ -334,11 +341,25 @@ impl Edge {
             return Ok(false);
         }
         self.endpoints = Endpoints { version: self.next_version(), services };
+        if self.must_open_up() {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
+                LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
+            });
+        }
         let older = self.draining.iter().map(|(_, link)| link);
         for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
         Ok(true)
+    }
+
+    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
+    fn must_open_up(&self) -> bool {
+        let may = |link: &Link| link.features.iter().any(|feature| feature == UNIX_SOCKETS);
+        let living = self.link.as_ref().filter(|link| !link.is_dead());
+        let mut endpoints = self.endpoints.services.values().flatten();
+        living.is_some_and(|link| !may(link)) && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.

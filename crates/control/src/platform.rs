@@ -15,6 +15,7 @@ use seaworthy_runtime::model::User;
 use seaworthy_secrets::vault::Vault;
 use seaworthy_state::{EventRecord, Store};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
@@ -119,6 +120,7 @@ impl Platform {
             threads: cores,
             unix_sockets: false,
             user,
+            signing: signing(&spec_key),
         };
         let wake = Arc::new(Notify::new());
         Ok(Self {
@@ -245,6 +247,14 @@ pub(crate) struct AuditEntry {
 }
 
 /// The key is made once and lives in the store (0600).
+/// What edges sign cookies with: the same after every restart, and no way back to what it is made of.
+fn signing(spec_key: &str) -> [u8; 16] {
+    let digest = Sha256::digest(format!("edge signing {spec_key}"));
+    let mut key = [0; 16];
+    key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    key
+}
+
 fn spec_key(store: &Store) -> Result<String, seaworthy_state::StateError> {
     if let Some(key) = store.get_setting("spec_key")? {
         return Ok(key);

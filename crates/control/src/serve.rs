@@ -120,7 +120,11 @@ fn route_secrets(platform: &Platform) -> BTreeMap<String, String> {
     named.collect()
 }
 
-fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Result<(), Fault> {
+/// Keeps what the next control must know of the edge.
+pub(crate) fn remember(
+    platform: &Arc<Platform>,
+    record: &crate::edge::EdgeRecord,
+) -> Result<(), Fault> {
     let record = serde_json::to_string(record).unwrap_or_default();
     platform
         .store()

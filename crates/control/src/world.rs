@@ -317,7 +317,7 @@ impl World {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {
                         ServiceKind::Upstreams(urls) if !all.contains_key(&key) => {
-                            edge_config::add_upstreams(&mut all, key, urls);
+                            edge_config::add_upstreams(&mut all, key, urls, description);
                         }
                         ServiceKind::Process(_) => drop(all.entry(key).or_default()),
                         _ => {}
@@ -336,7 +336,9 @@ impl World {
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
             };
-            edge_config::add_instance(&mut all, status, &self.port_names(id, one), use_);
+            let http2 = self.described(id, one).is_some_and(|service| service.http2);
+            let ports = self.port_names(id, one);
+            edge_config::add_instance(&mut all, status, (&ports, http2), use_);
         }
         self.let_requests_wait(&mut all, cores);
         self.stand_in(&mut all);

@@ -28,6 +28,7 @@ mod events;
 mod forwarded;
 mod gate;
 mod h1;
+mod instance;
 mod link;
 pub mod model;
 mod policy;
@@ -93,6 +94,8 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     let acceptor = accept::Acceptor::new(&workers);
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
-    let link = link::Socket { listener: link, starter, unguarded };
+    let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
+    let features = unix.into_iter().collect();
+    let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &acceptor)
 }

@@ -28,6 +28,7 @@ struct Link {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     unguarded: Vec<String>,
+    features: Vec<String>,
     /// One change at a time, whoever asks.
     changing: Mutex<()>,
 }
@@ -39,6 +40,8 @@ pub(crate) struct Socket {
     pub(crate) starter: u32,
     /// What of the sandbox this kernel does not give.
     pub(crate) unguarded: Vec<String>,
+    /// What it can do beyond the protocol's number.
+    pub(crate) features: Vec<String>,
 }
 
 /// Serves until the edge was drained.
@@ -52,6 +55,7 @@ pub(crate) fn serve(
         shared: Arc::clone(shared),
         workers: workers.to_vec(),
         unguarded: socket.unguarded.clone(),
+        features: socket.features.clone(),
         changing: Mutex::new(()),
     };
     let drained = Mutex::new(None::<Instant>);
@@ -111,7 +115,7 @@ impl Link {
                 build: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 boot_id: process::boot_id(),
-                features: Vec::new(),
+                features: self.features.clone(),
                 unguarded: self.unguarded.clone(),
             },
             Request::Config(config) => match self.shared.with_config(&config) {
@@ -126,6 +130,7 @@ impl Link {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());
+                    keys.signing.into_iter().for_each(|key| self.shared.sign_with(key));
                     self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 =
                         keys.version;
                     Reply::Done

@@ -9,6 +9,7 @@
 mod backups;
 mod checks;
 pub mod cron;
+mod delivery;
 mod draft;
 mod excerpt;
 mod inherit;

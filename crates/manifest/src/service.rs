@@ -163,6 +163,13 @@ fn read_common(
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
+        http2: get("protocol").is_some_and(|value| read_protocol(reader, value)),
+        check: match (&kind, get("health")) {
+            (Some(ServiceKind::Upstreams(_)), Some(value)) => {
+                Some(health::read_health(reader, Some(value)).ready)
+            }
+            _ => None,
+        },
         kind: kind?,
     })
 }
@@ -239,15 +246,31 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
     let mut urls = reader.texts(value);
     reader.at_most(value, &mut urls, limits::UPSTREAMS, "upstreams");
     for (span, url) in &urls {
-        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        if !authority.is_some_and(wire::is_authority) {
-            reader.problem(span.clone(), "an upstream is written `http://host:port`", None);
+        let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("h2c://"));
+        let authority = authority.map(|rest| rest.trim_end_matches('/'));
+        let socket = url.strip_prefix("unix:").is_some_and(|path| {
+            // What a socket's address has room for.
+            path.starts_with('/') && path.len() <= 107 && !path.contains(char::is_control)
+        });
+        if !socket && !authority.is_some_and(wire::is_authority) {
+            let message =
+                "an upstream is written `http://host:port`, `h2c://host:port` or `unix:/path`";
+            reader.problem(span.clone(), message, None);
         }
     }
     if urls.is_empty() {
         reader.problem(value.span(), "there is no upstream in this list", None);
     }
     ServiceKind::Upstreams(urls.into_iter().map(|(_, url)| url).collect())
+}
+
+fn read_protocol(reader: &mut Reader<'_>, value: Value<'_>) -> bool {
+    let text = reader.text(value);
+    let good = text.as_deref() == Some("h2c");
+    if text.is_some() && !good {
+        reader.problem(value.span(), "`protocol` is `h2c`; HTTP/1.1 needs no word", None);
+    }
+    good
 }
 
 fn read_port(

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seaworthy_base::delivery::Delivery;
 use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,12 @@ pub struct Service {
     pub env: BTreeMap<String, EnvValue>,
     /// `secrets`: which ones it gets.
     pub secrets: Vec<SecretUse>,
+    /// `protocol = "h2c"`: it speaks HTTP/2 without TLS.
+    #[serde(default)]
+    pub http2: bool,
+    /// `health` of `upstreams`: how the edge asks them.
+    #[serde(default)]
+    pub check: Option<Probe>,
     /// What it is.
     pub kind: ServiceKind,
 }
@@ -403,6 +410,9 @@ pub struct RouteSettings {
     /// Limits, browsers' protection, who may come in, compression, cache.
     #[serde(default)]
     pub policy: Policy,
+    /// Which instance, how long, what waits; `timeout.send` and `.total` too.
+    #[serde(default)]
+    pub delivery: Delivery,
 }
 
 impl Default for RouteSettings {
@@ -418,6 +428,7 @@ impl Default for RouteSettings {
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
             policy: Policy::default(),
+            delivery: Delivery::default(),
         }
     }
 }

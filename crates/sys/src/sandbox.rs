@@ -44,8 +44,12 @@ pub fn enter(rules: &Rules) -> io::Result<Vec<String>> {
 /// Landlock, for the calling thread and those that it starts later.
 pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
     crate::process::no_new_privs()?;
+    let mut handled = AccessFs::from_all(NEWEST);
+    if rules.unix_sockets {
+        handled.remove(AccessFs::ResolveUnix);
+    }
     let ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(NEWEST))
+        .handle_access(handled)
         .and_then(|ruleset| ruleset.handle_access(AccessNet::BindTcp))
         .and_then(|ruleset| ruleset.scope(Scope::AbstractUnixSocket))
         .and_then(|ruleset| ruleset.scope(Scope::Signal))

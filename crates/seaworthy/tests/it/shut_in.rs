@@ -1,5 +1,6 @@
 //! The edge and the worker are shut in: what they must not do they cannot, and what they are for goes on.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 
 use seaworthy_testkit::peers::{Authority, Named, Wish};
@@ -73,12 +74,43 @@ fn what_a_later_deploy_brings_is_served_from_inside() {
     sandbox.up(&site("second", "--slow-start 2ms"));
     assert_eq!(client.get("/index.html").text(), "second");
     assert_eq!(client.get("/health").status, 200);
-    // Its log is written and read all the same.
     let edge = sandbox.status().edge_pid().unwrap();
     sandbox.run(["restart", "edge"]).success();
     eventually("another edge serves", LIMIT, || {
         sandbox.status().edge_pid().is_some_and(|pid| pid != edge)
     });
     assert_eq!(client.get("/index.html").text(), "second");
-    sandbox.run(["logs", "shop", "--access"]).says(["/index.html"]);
+    // Its log is written and read all the same.
+    eventually("the request stands in the log", LIMIT, || {
+        sandbox.run(["logs", "shop", "--access"]).stdout().contains("/index.html")
+    });
+}
+
+#[test]
+fn an_edge_may_open_unix_sockets_once_an_instance_listens_on_one() {
+    let sandbox = sandbox();
+    let socket = sandbox.folder().join("app.sock");
+    let listening = UnixListener::bind(&socket).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&socket, open).unwrap();
+    std::thread::spawn(move || {
+        for stream in listening.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _some = stream.read(&mut request).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let plain = Site::new("shop").app("web", FakeApp::new());
+    sandbox.up(&plain);
+    let first = sandbox.status().edge_pid();
+    let more = format!("[service.other]\nupstreams = [\"unix:{}\"]", socket.display());
+    let both = plain.more(&more).route("/*", "web").route("/other/*", "other");
+    sandbox.up(&both);
+    let client = sandbox.https(&both);
+    eventually("the socket answers", LIMIT, || {
+        client.send("GET", "/other/", &[], b"").is_ok_and(|answer| answer.text() == "here")
+    });
+    assert_ne!(sandbox.status().edge_pid(), first);
 }
