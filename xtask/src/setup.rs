@@ -28,6 +28,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
+    // No program: looked for beside `/usr/bin`.
+    ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
 /// What `cache-tests` needs besides.

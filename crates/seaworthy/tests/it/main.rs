@@ -11,6 +11,7 @@ mod change;
 mod check;
 mod control;
 mod crash;
+mod delivery;
 mod deploy;
 mod down;
 mod drain;
