@@ -93,12 +93,13 @@ pub(super) async fn forward(
     let delivery = &route.settings.delivery;
     let kept = delivery.sticky.then(|| local.shared.signing());
     let wanted = kept.and_then(|key| sticky::read(key, service, &parts.headers));
+    let read = if let ClientBody::Read(bytes) = &body { bytes.len() } else { 0 };
     let aim = Aim {
         service,
         delivery,
         hash: hash(local, &parts, record, &delivery.balance),
         wanted,
-        size: size(&parts, &body),
+        size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
     let (body, progress) = outgoing(local, body, &route, idle);
@@ -175,11 +176,10 @@ fn hash(local: &Local, parts: &Parts, record: &Record, balance: &Balance) -> u64
     Keys { caller, site, hasher }.by_head(0, key)
 }
 
-/// What a request takes up while it waits: its head, and what was read of its body.
-fn size(parts: &Parts, body: &ClientBody) -> u64 {
+/// What a request takes up while it waits: its head, and so many bytes that were read of its body.
+fn size(parts: &Parts, read: usize) -> u64 {
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let read = if let ClientBody::Read(bytes) = body { bytes.len() } else { 0 };
     (fields.sum::<usize>() + parts.uri.path().len() + read) as u64
 }
 
