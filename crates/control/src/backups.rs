@@ -2,10 +2,11 @@
 //!
 //! Control decides what is due and hands out jobs; a worker (a process of its own) does them, so that
 //! nothing of a dump, a store or a key is in control's memory for longer than it takes to hand it over.
-//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due). Invariants: one worker at a time on an
+//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due), `follow` (logs of servers). Invariants: one worker at a time on an
 //! item (its lock sees to that, manual or scheduled); what failed stands in `status` until it succeeds.
 
 mod clock;
+mod follow;
 mod jobs;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use seaworthy_api::model::VERSION;
 use seaworthy_backup::{Action, Event, Job, RestoreTarget};
 use seaworthy_base::{Code, Fault, SiteName};
 use seaworthy_manifest::Site;
+use seaworthy_manifest::site::backups::Source;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -89,6 +91,7 @@ fn owner(platform: &Platform) -> Vec<String> {
 }
 
 /// A site whose backups are meant, with its folder.
+#[derive(Debug, Clone)]
 struct Chosen {
     name: SiteName,
     project: PathBuf,
@@ -150,7 +153,10 @@ async fn serve(
 pub(crate) fn before_migration_items(site: &Site) -> impl Iterator<Item = &str> {
     let items = site.backups.items.iter();
     items
-        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some())
+        .filter(|(name, item)| {
+            let log = matches!(item.source, Source::PostgresLog { .. });
+            name.starts_with("database.") && item.backup.is_some() && !log
+        })
         .map(|(name, _)| name.as_str())
 }
 
@@ -254,6 +260,7 @@ async fn perform(
         Action::Restore { .. } => "restore",
         Action::Verify { .. } => "verify",
         Action::Prune { .. } => "prune",
+        Action::Follow { .. } => "follow",
         Action::List => "list",
     };
     let mut job = jobs::job(platform, &chosen.project, &chosen.site, item, action)?;

@@ -66,6 +66,7 @@ impl Engine for Log {
         let (server, major) = session.version()?;
         let size = segment_size(&mut session)?;
         let boss = session.one("SELECT to_json(rolname) FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> current_user, oid")?;
+        follow::hold(work, &tools, &self.connection, major)?;
         // What the copy needs of the log lies between this and where the log is afterwards.
         let first = current(&mut session)?;
         drop(session);

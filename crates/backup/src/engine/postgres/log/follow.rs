@@ -66,12 +66,7 @@ fn receive(
     let (_, major) = session.version()?;
     let size = segment_size(&mut session)?;
     drop(session);
-    let slot = slot(&work.job);
-    tools
-        .tool("pg_receivewal", major, "")?
-        .args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot])
-        .output(Code::BackupSource)
-        .map_err(|fault| told(fault, connection))?;
+    let slot = hold(work, &tools, connection, major)?;
     let words =
         ["-D", &folder.display().to_string(), "--no-loop", "--no-password", "--slot", &slot];
     let mut tool = tools.tool("pg_receivewal", major, "")?.args(words);
@@ -106,6 +101,19 @@ fn make(work: &Work, folder: &Path) -> std::io::Result<()> {
         Some(user) => std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid)),
         None => Ok(()),
     }
+}
+
+/// Has the server keep its log from now on until we have it; the slot by which it does.
+pub(super) fn hold(
+    work: &Work,
+    tools: &Tools,
+    connection: &Connection,
+    major: u32,
+) -> Result<String, Fault> {
+    let slot = slot(&work.job);
+    let words = ["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot];
+    let made = tools.tool("pg_receivewal", major, "")?.args(words).output(Code::BackupSource);
+    made.map(|_| slot).map_err(|fault| told(fault, connection))
 }
 
 /// The slot's name: one for each item of each site, in letters that the server takes.
