@@ -27,6 +27,8 @@ use crate::work::Work;
 pub(crate) const ENGINE: &str = "postgres-log";
 /// The part with a base backup.
 const BASE: &str = "base.tar.zst.age";
+/// The label is the first file of a copy, and stands in so many bytes.
+const LABEL: usize = 4096;
 /// Format of a part with a piece of the log.
 const WAL: &str = "wal";
 /// Facts of a set, by name: where the log begins that a base needs, where it ends, up to when a piece reaches.
@@ -67,17 +69,23 @@ impl Engine for Log {
         let size = segment_size(&mut session)?;
         let boss = session.one("SELECT to_json(rolname) FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> current_user, oid")?;
         follow::hold(work, &tools, &self.connection, major)?;
-        // What the copy needs of the log lies between this and where the log is afterwards.
-        let first = current(&mut session)?;
         drop(session);
         let tool = tools.version("pg_basebackup", major)?;
         work.step("copying the whole server");
         let words =
             ["-D", "-", "-Ft", "-X", "none", "--checkpoint=fast", "--verbose", "--no-password"];
         let mut running = tools.tool("pg_basebackup", major, "")?.args(words).start(false)?;
-        let sealed = into.seal(&mut running.output()?, BASE, "server", "tar");
+        let mut copy = Beginning { inner: running.output()?, kept: Vec::new() };
+        let sealed = into.seal(&mut copy, BASE, "server", "tar");
         running.finish(Code::BackupSource)?;
         let part = sealed?;
+        let first = begins(&copy.kept).ok_or_else(|| {
+            Fault::new(
+                Code::BackupFailed,
+                "the copy of the server does not say where its log begins",
+            )
+            .because("it does not begin with the label that every base backup has")
+        })?;
         let mut session = tools.session(&self.connection.database())?;
         let settings = BTreeMap::from([
             (FIRST.to_owned(), first),
@@ -116,6 +124,28 @@ fn segment_size(session: &mut super::session::Session) -> Result<u64, Fault> {
     let size = session
         .one("SELECT to_json(setting::bigint) FROM pg_settings WHERE name = 'wal_segment_size'")?;
     Ok(size.as_u64().filter(|size| *size > 0).unwrap_or(16 << 20))
+}
+
+/// A stream whose first bytes are kept.
+struct Beginning<R> {
+    inner: R,
+    kept: Vec<u8>,
+}
+
+impl<R: std::io::Read> std::io::Read for Beginning<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        let left = LABEL.saturating_sub(self.kept.len());
+        self.kept.extend(buffer.iter().take(got.min(left)));
+        Ok(got)
+    }
+}
+
+/// The first file of the log that a copy needs, of the label with which it begins.
+fn begins(copy: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(copy);
+    let file = text.split("START WAL LOCATION: ").nth(1)?.split("(file ").nth(1)?;
+    file.get(..24).filter(|name| segment::is_whole(name)).map(str::to_owned)
 }
 
 /// The file of the log that is written now.
@@ -166,5 +196,17 @@ impl Engine for Segments {
 
     fn restore(&self, _: &Work, set: &Set, _: &Parts, _: &RestoreTarget) -> Result<Placed, Fault> {
         Err(not_alone(set))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_log_of_a_copy_begins_stands_in_its_label() {
+        let label = b"backup_label\0\0START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT";
+        assert_eq!(begins(label).as_deref(), Some("000000010000000000000002"));
+        assert_eq!(begins(b"START WAL LOCATION: 0/2000028 (file ../../x)"), None);
     }
 }

@@ -92,6 +92,51 @@ fn receive(
     }
 }
 
+/// Brings what the server has written up to now and nobody fetched yet, as far as there is a server: a restore to
+/// a moment ago does not wait for the follower's next round, nor for a follower.
+pub(super) fn bring(work: &Work, connection: &Connection) -> Result<(), Fault> {
+    let folder = folder(&work.job, &work.job.item.name);
+    make(work, &folder)
+        .map_err(|error| write_fault(format!("could not make `{}`", folder.display()), &error))?;
+    let scratch = work.scratch()?;
+    let tools = Tools::new(connection, &scratch, work)?;
+    let mut session = tools.session(&connection.database())?;
+    let (_, major) = session.version()?;
+    let size = segment_size(&mut session)?;
+    let position = session.one("SELECT to_json(pg_current_wal_flush_lsn())")?;
+    let ended = session.one("SELECT to_json(pg_walfile_name(pg_current_wal_flush_lsn()))")?;
+    drop(session);
+    let slot = slot(&work.job);
+    let endpos = format!("--endpos={}", position.as_str().unwrap_or_default());
+    let words = [
+        "-D",
+        &folder.display().to_string(),
+        "--no-loop",
+        "--no-password",
+        "--slot",
+        &slot,
+        &endpos,
+    ];
+    // A follower has the slot, and what it received is here: it only may be a moment behind.
+    if tools.tool("pg_receivewal", major, "")?.args(words).output(Code::BackupSource).is_err() {
+        let number = ended.as_str().and_then(|name| segment::number(name, size)).unwrap_or(0);
+        let begun = Instant::now();
+        while begun.elapsed() < ARRIVAL && !arrived(&folder, number, size) {
+            std::thread::park_timeout(Duration::from_millis(30));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of that number or a later one is in the folder, whole or not.
+fn arrived(folder: &Path, number: u64, size: u64) -> bool {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = name.strip_suffix(".partial").unwrap_or(&name);
+        segment::number(name, size).is_some_and(|found| found >= number)
+    })
+}
+
 fn make(work: &Work, folder: &Path) -> std::io::Result<()> {
     if let Some(parent) = folder.parent() {
         create_private_dir(parent, 0o711)?;

@@ -125,6 +125,10 @@ pub(crate) fn restore(
         }
     }
     let Some((name, mut store, chain)) = found else { return Ok(None) };
+    if let Err(fault) = follow::bring(&log, &Connection::new(url)?) {
+        let what = format!("the log is taken as it was stored: {}", fault.what);
+        work.warn(Fault { what, ..fault });
+    }
     let scratch = log.scratch()?;
     let parts = gather(&log, &chain.whole(), store.as_mut(), &scratch, wanted.identities)?;
     let server = recovered(&log, &chain, &parts, Some(wanted.at))?;
