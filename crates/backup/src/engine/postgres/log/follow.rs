@@ -25,6 +25,8 @@ use crate::work::Work;
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a file that the server ended may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(10);
+/// Nothing arrived for so long: there is nothing more.
+const QUIET: Duration = Duration::from_secs(1);
 /// Files in one set.
 const MOST: usize = 64;
 
@@ -92,9 +94,9 @@ fn receive(
     }
 }
 
-/// Brings what the server has written up to now and nobody fetched yet, as far as there is a server: a restore to
-/// a moment ago does not wait for the follower's next round, nor for a follower.
-pub(super) fn bring(work: &Work, connection: &Connection) -> Result<(), Fault> {
+/// Brings what the server has written up to now and nobody fetched yet: a restore to a moment ago does not wait
+/// for the follower's next round, nor for a follower. Returns up to when that is.
+pub(super) fn bring(work: &Work, connection: &Connection) -> Result<Timestamp, Fault> {
     let folder = folder(&work.job, &work.job.item.name);
     make(work, &folder)
         .map_err(|error| write_fault(format!("could not make `{}`", folder.display()), &error))?;
@@ -102,9 +104,8 @@ pub(super) fn bring(work: &Work, connection: &Connection) -> Result<(), Fault> {
     let tools = Tools::new(connection, &scratch, work)?;
     let mut session = tools.session(&connection.database())?;
     let (_, major) = session.version()?;
-    let size = segment_size(&mut session)?;
+    let at = Timestamp::now();
     let position = session.one("SELECT to_json(pg_current_wal_flush_lsn())")?;
-    let ended = session.one("SELECT to_json(pg_walfile_name(pg_current_wal_flush_lsn()))")?;
     drop(session);
     let slot = slot(&work.job);
     let endpos = format!("--endpos={}", position.as_str().unwrap_or_default());
@@ -117,24 +118,42 @@ pub(super) fn bring(work: &Work, connection: &Connection) -> Result<(), Fault> {
         &slot,
         &endpos,
     ];
-    // A follower has the slot, and what it received is here: it only may be a moment behind.
-    if tools.tool("pg_receivewal", major, "")?.args(words).output(Code::BackupSource).is_err() {
-        let number = ended.as_str().and_then(|name| segment::number(name, size)).unwrap_or(0);
-        let begun = Instant::now();
-        while begun.elapsed() < ARRIVAL && !arrived(&folder, number, size) {
-            std::thread::park_timeout(Duration::from_millis(30));
+    let mut receiver = Some(tools.tool("pg_receivewal", major, "")?.args(words).start(false)?);
+    // It ends when it has everything, and at once when a follower is at it. Where there is nothing to be had it
+    // would wait for more, and so does a follower that has caught up.
+    let (mut seen, mut changed) = (state(&folder), Instant::now());
+    while changed.elapsed() < QUIET {
+        if receiver.as_mut().is_some_and(Running::has_ended)
+            && receiver.take().is_some_and(|one| one.finish(Code::BackupSource).is_ok())
+        {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+        let now = state(&folder);
+        if now != seen {
+            (seen, changed) = (now, Instant::now());
         }
     }
-    Ok(())
+    Ok(at)
 }
 
-/// Whether a file of that number or a later one is in the folder, whole or not.
-fn arrived(folder: &Path, number: u64, size: u64) -> bool {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let name = name.strip_suffix(".partial").unwrap_or(&name);
-        segment::number(name, size).is_some_and(|found| found >= number)
-    })
+/// What changes when something arrives.
+fn state(folder: &Path) -> Vec<(std::ffi::OsString, Option<std::time::SystemTime>)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let one = |entry: std::fs::DirEntry| {
+        let changed = entry.metadata().and_then(|meta| meta.modified()).ok();
+        (entry.file_name(), changed)
+    };
+    let mut all: Vec<_> = entries.map(one).collect();
+    all.sort();
+    all
+}
+
+/// When the last of what is here arrived.
+pub(super) fn last_arrival(folder: &Path) -> Option<Timestamp> {
+    let newest = state(folder).into_iter().filter_map(|(_, changed)| changed).max()?;
+    let since = newest.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(since.as_millis() as u64))
 }
 
 fn make(work: &Work, folder: &Path) -> std::io::Result<()> {

@@ -125,13 +125,13 @@ pub(crate) fn restore(
         }
     }
     let Some((name, mut store, chain)) = found else { return Ok(None) };
-    if let Err(fault) = follow::bring(&log, &Connection::new(url)?) {
+    let brought = follow::bring(&log, &Connection::new(url)?).map_err(|fault| {
         let what = format!("the log is taken as it was stored: {}", fault.what);
         work.warn(Fault { what, ..fault });
-    }
+    });
     let scratch = log.scratch()?;
     let parts = gather(&log, &chain.whole(), store.as_mut(), &scratch, wanted.identities)?;
-    let server = recovered(&log, &chain, &parts, Some(wanted.at))?;
+    let server = recovered(&log, &chain, &parts, Some((wanted.at, brought.ok())))?;
     drop(parts);
     let source = Postgres {
         connection: server.connection(&Connection::new(url)?.database()),
@@ -174,13 +174,14 @@ fn as_set(
     (set, parts)
 }
 
-/// A scratch server at that moment, or at the end of the log.
+/// A scratch server at the end of the log, or at a moment, with up to when the log was brought for it.
 fn recovered(
     work: &Work,
     chain: &Chain,
     parts: &Parts,
-    at: Option<Timestamp>,
+    moment: Option<(Timestamp, Option<Timestamp>)>,
 ) -> Result<Scratch, Fault> {
+    let at = moment.map(|(at, _)| at);
     let dir = work.scratch()?;
     let bytes =
         chain.base.plain_bytes() * 2 + chain.pieces.iter().map(Set::plain_bytes).sum::<u64>();
@@ -196,8 +197,10 @@ fn recovered(
     parts.feed(work, &chain.base, base, &tar)?;
     work.step("bringing the log");
     let log = bring_log(work, chain, parts, &dir)?;
-    let local = follow::folder(&work.job, &work.job.item.name).is_dir();
-    let covered = chain.until().is_some_and(|until| at.is_some_and(|at| until >= at)) || local;
+    let here = follow::last_arrival(&follow::folder(&work.job, &work.job.item.name));
+    let until =
+        [chain.until(), here, moment.and_then(|(_, brought)| brought)].into_iter().max().flatten();
+    let covered = until.is_some_and(|until| at.is_some_and(|at| until >= at));
     let covered = reaches_base(chain, &log)? && covered;
     work.step(match at {
         Some(at) => format!("playing the log up to {at}"),
@@ -215,8 +218,7 @@ fn recovered(
         }
         Err(failed) if ended_early(&failed.0) => {
             let (fault, _) = *failed;
-            let until =
-                chain.until().map_or_else(|| "the base backup".to_owned(), |at| at.to_string());
+            let until = until.map_or_else(|| "the base backup".to_owned(), |at| at.to_string());
             Err(Fault {
                 what: "the stored log does not reach that moment".to_owned(),
                 causes: vec![format!("it reaches to {until}")],
