@@ -5,6 +5,7 @@
 //! Invariant: no I/O here, except that [`clock::SystemClock`] reads the clock.
 
 pub mod clock;
+pub mod delivery;
 pub mod exit;
 pub mod fault;
 pub mod ids;

@@ -210,6 +210,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
             rollout,
             gate: more.gate,
             scale: more.scale,
+            coming: false,
             id: record.id,
             project: record.project,
             applied,

@@ -64,6 +64,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             requests: edge_status.requests,
             failed: edge_status.failed,
             upgraded: edge_status.upgraded,
+            told: edge_status.told,
             draining,
         },
         guards,

@@ -7,7 +7,7 @@ mod rollout;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
@@ -62,6 +62,8 @@ pub(crate) struct SiteState {
     pub gate: Option<Gate>,
     /// Numbers of instances, by hand.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Everything ended and is starting again: requests wait for it.
+    pub coming: bool,
 }
 
 /// What is kept of a site beside its manifest.
@@ -127,8 +129,8 @@ pub(crate) struct World {
     pub sites: BTreeMap<SiteName, SiteState>,
     /// What was asked for and is not running; a site need not be among `sites` for it.
     pub refused: BTreeMap<SiteName, Refused>,
-    /// What is wrong with the backups of each site, by what it is about.
-    pub backups: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// What is wrong beside the services of each site (backups, certificates), by what it is about.
+    pub notes: BTreeMap<SiteName, BTreeMap<String, Fault>>,
     /// Servers of managed databases.
     pub servers: Servers,
     /// Instances.
@@ -238,16 +240,16 @@ impl World {
     /// What is wrong with a site as a whole, its last refused `up` included.
     pub(crate) fn site_faults(&self, name: &SiteName) -> Vec<Fault> {
         let own = self.sites.get(name).into_iter().flat_map(|site| &site.faults);
-        let backups = self.backups.get(name).into_iter().flat_map(BTreeMap::values);
+        let notes = self.notes.get(name).into_iter().flat_map(BTreeMap::values);
         own.chain(self.refused.get(name).map(|refused| &refused.fault))
-            .chain(backups)
+            .chain(notes)
             .cloned()
             .collect()
     }
 
-    /// Notes what is wrong with a site's backups, or that it no longer is.
-    pub(crate) fn note_backup(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
-        let known = self.backups.entry(name.clone()).or_default();
+    /// Notes what is wrong with a site beside its services, or that it no longer is.
+    pub(crate) fn note(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
+        let known = self.notes.entry(name.clone()).or_default();
         match fault {
             Some(fault) => drop(known.insert(subject.to_owned(), fault)),
             None => drop(known.remove(subject)),
@@ -297,7 +299,7 @@ impl World {
                     matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_))
                 })
         });
-        never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
+        never_ready && (hopeless || one.since.elapsed() > start + Duration::from_secs(2))
     }
 
     /// The description of what an instance runs.
@@ -315,7 +317,7 @@ impl World {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {
                         ServiceKind::Upstreams(urls) if !all.contains_key(&key) => {
-                            edge_config::add_upstreams(&mut all, key, urls);
+                            edge_config::add_upstreams(&mut all, key, urls, description);
                         }
                         ServiceKind::Process(_) => drop(all.entry(key).or_default()),
                         _ => {}
@@ -327,23 +329,38 @@ impl World {
         {
             let Some(status) = &one.status else { continue };
             let use_ = match self.role(id, &one.hash, cores) {
-                _ if one.draining.is_some() => edge_config::Use::Over,
+                _ if one.draining.is_some() => {
+                    edge_config::Use::Ending(self.sockets_end(id, cores).as_millis() as u64)
+                }
                 Role::Serve => edge_config::Use::Serve,
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
             };
-            edge_config::add_instance(&mut all, status, &self.port_names(id, one), use_);
+            let http2 = self.described(id, one).is_some_and(|service| service.http2);
+            let ports = self.port_names(id, one);
+            edge_config::add_instance(&mut all, status, (&ports, http2), use_);
         }
         self.let_requests_wait(&mut all, cores);
         self.stand_in(&mut all);
         Endpoints { version: 0, services: all }
     }
 
+    /// How long WebSockets and event streams on an instance that drains may go on. A site that goes down ends
+    /// them at once, and so does a release that another one has to wait for.
+    pub(crate) fn sockets_end(&self, id: &InstanceId, cores: u16) -> Duration {
+        let exclusive = self.view(&id.site, &id.service, cores).is_some_and(|view| view.exclusive);
+        match self.sites.get(&id.site) {
+            Some(site) if site.running && !exclusive => site.serving().site.deploy.sockets,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Between the end of an old release and the start of a new one requests wait for an instance.
     fn let_requests_wait(&self, all: &mut BTreeMap<String, Vec<Endpoint>>, cores: u16) {
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for service in site.programs() {
-                let between = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let exclusive = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let between = exclusive || site.coming;
                 let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                 if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
                     endpoints.push(edge_config::expected(name.as_str(), service.as_str()));

@@ -194,7 +194,7 @@ fn read_files(
 }
 
 /// `"secret:NAME"`, or text.
-fn read_value(reader: &mut Reader<'_>, value: Value<'_>) -> Option<EnvValue> {
+pub(crate) fn read_value(reader: &mut Reader<'_>, value: Value<'_>) -> Option<EnvValue> {
     let text = reader.text(value)?;
     match text.strip_prefix("secret:") {
         Some(name) if is_secret_name(name) => Some(EnvValue::Secret(name.to_owned())),

@@ -149,7 +149,7 @@ fn read_common(
         .filter(|(span, path)| check_inside(reader, span.clone(), path))
         .map(|(_, path)| path)
         .collect();
-    let (migrate, migrate_status) =
+    let Migrate { up, down, status } =
         get("migrate").map(|value| read_migrate(reader, value)).unwrap_or_default();
     Some(Service {
         name: name.clone(),
@@ -157,28 +157,50 @@ fn read_common(
         build: get("build")
             .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
             .unwrap_or_default(),
-        migrate,
-        migrate_status,
+        migrate: up,
+        migrate_down: down,
+        migrate_status: status,
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
+        http2: get("protocol").is_some_and(|value| read_protocol(reader, value)),
+        check: match (&kind, get("health")) {
+            (Some(ServiceKind::Upstreams(_)), Some(value)) => {
+                Some(health::read_health(reader, Some(value)).ready)
+            }
+            _ => None,
+        },
         kind: kind?,
     })
 }
 
-/// Commands, or `{ up, status }`.
-fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> (Vec<Command>, Option<Command>) {
+/// `migrate`.
+#[derive(Default)]
+struct Migrate {
+    up: Vec<Command>,
+    down: Vec<Command>,
+    status: Option<Command>,
+}
+
+/// Commands, or `{ up, down, status }`.
+fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> Migrate {
     let names = ["RELEASE", "DATA"];
     let table = value.get_ref().as_table().filter(|table| !table.contains_key("shell"));
-    let Some(table) = table else { return (reader.commands(value, &names), None) };
+    let Some(table) = table else {
+        return Migrate { up: reader.commands(value, &names), ..Migrate::default() };
+    };
     let found = reader.known(table, keys::MIGRATE, "`migrate`");
     let Some((_, up)) = found.get("up") else {
         let help = "migrate = { up = \"…\", status = \"…\" }".to_owned();
         reader.problem(value.span(), "`migrate` has no `up`", Some(help));
-        return (Vec::new(), None);
+        return Migrate::default();
     };
-    let status = found.get("status").and_then(|(_, value)| reader.command(value, &names));
-    (reader.commands(up, &names), status)
+    let down = found.get("down").map(|(_, value)| reader.commands(value, &names));
+    Migrate {
+        up: reader.commands(up, &names),
+        down: down.unwrap_or_default(),
+        status: found.get("status").and_then(|(_, value)| reader.command(value, &names)),
+    }
 }
 
 /// Items such as `database.main`, and services.
@@ -224,15 +246,31 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
     let mut urls = reader.texts(value);
     reader.at_most(value, &mut urls, limits::UPSTREAMS, "upstreams");
     for (span, url) in &urls {
-        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        if !authority.is_some_and(wire::is_authority) {
-            reader.problem(span.clone(), "an upstream is written `http://host:port`", None);
+        let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("h2c://"));
+        let authority = authority.map(|rest| rest.trim_end_matches('/'));
+        let socket = url.strip_prefix("unix:").is_some_and(|path| {
+            // What a socket's address has room for.
+            path.starts_with('/') && path.len() <= 107 && !path.contains(char::is_control)
+        });
+        if !socket && !authority.is_some_and(wire::is_authority) {
+            let message =
+                "an upstream is written `http://host:port`, `h2c://host:port` or `unix:/path`";
+            reader.problem(span.clone(), message, None);
         }
     }
     if urls.is_empty() {
         reader.problem(value.span(), "there is no upstream in this list", None);
     }
     ServiceKind::Upstreams(urls.into_iter().map(|(_, url)| url).collect())
+}
+
+fn read_protocol(reader: &mut Reader<'_>, value: Value<'_>) -> bool {
+    let text = reader.text(value);
+    let good = text.as_deref() == Some("h2c");
+    if text.is_some() && !good {
+        reader.problem(value.span(), "`protocol` is `h2c`; HTTP/1.1 needs no word", None);
+    }
+    good
 }
 
 fn read_port(

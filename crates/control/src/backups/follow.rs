@@ -103,6 +103,6 @@ async fn once(platform: &Arc<Platform>, chosen: &Chosen, item: &str) -> Fault {
 }
 
 fn note(platform: &Arc<Platform>, chosen: &Chosen, item: &str, fault: Option<Fault>) {
-    platform.world().note_backup(&chosen.name, &format!("log {item}"), fault);
+    platform.world().note(&chosen.name, &format!("log {item}"), fault);
     platform.changed();
 }

@@ -12,10 +12,10 @@ use seaworthy_manifest::Site;
 use seaworthy_manifest::site::EnvValue;
 use seaworthy_manifest::site::backups::{self, Place};
 use seaworthy_secrets::Secret;
-use seaworthy_secrets::sources::{self, Sources};
 
 use crate::databases;
 use crate::platform::Platform;
+use crate::site_secrets;
 use crate::users;
 
 /// The names that are meant: those given, else all with a `backup` (or simply all, for looking).
@@ -154,14 +154,7 @@ fn resolve(
     site: &Site,
     names: &[String],
 ) -> Result<Values, Fault> {
-    let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let places = Sources {
-        file: site.secrets.file.clone(),
-        dir: site.secrets.dir.clone(),
-        age: site.secrets.age.clone(),
-        command: site.secrets.command.clone(),
-    };
-    let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
+    let resolved = site_secrets::look_up(platform, project, site, names);
     resolved.map(|resolved| resolved.values).map_err(|faults| {
         faults
             .into_iter()

@@ -15,7 +15,7 @@ use seaworthy_state::{ReleaseRecord, ReleaseState};
 use crate::databases;
 use crate::platform::Platform;
 use crate::release::run::Run;
-use crate::release::{Reporter, back, flow, prepare, remember, settle, source, turn};
+use crate::release::{Reporter, back, bring_back, flow, prepare, remember, settle, source, turn};
 use crate::world::Applied;
 
 /// Takes over whatever was left, in tasks of their own.
@@ -99,6 +99,14 @@ async fn settle_it(
             Err(flow::go_back(run, &bare, fault).await)
         }
         Ok(mut prepared) => match resolution {
+            Resolution::BringBack => {
+                let data = run.record().data.clone();
+                let went = match &data {
+                    Some(data) => bring_back::go_on(run, &prepared, data, &next, cause).await,
+                    None => Err(cause),
+                };
+                went.and_then(|()| flow::keep(run, &prepared, &next)).map(|()| next)
+            }
             Resolution::GoBack => Err(flow::go_back(run, &prepared, cause).await),
             Resolution::GoOn | Resolution::WaitOn => {
                 prepared.watch = prepared.site.deploy.watch.period;

@@ -9,22 +9,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Body as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use seaworthy_base::delivery::Balance;
 
-use super::{Client, Record, Refusal, lists, record, refuse};
-use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
-use crate::forwarded::{self, Way};
+use super::tunnel::Tunnel;
+use super::{Client, Record, Refusal, record, refuse};
+use crate::body::{
+    ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
+};
+use crate::events::EventStream;
+use crate::forwarded::{self, Way, lists};
 use crate::model::Action;
+use crate::policy::keys::{Caller, Hasher, Keys};
 use crate::route::CompiledRoute;
-use crate::snapshot::Shared;
 use crate::trace;
-use crate::upstream::{self, Answer, InFlight, Outgoing};
+use crate::upstream::{self, Aim, Answer, Outgoing, sticky};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -75,17 +77,42 @@ pub(super) async fn forward(
             forwarded::encode(out, &parts.headers, &way, &address, &port);
         }
     };
+    let headers = || {
+        let mut headers = parts.headers.clone();
+        if !ruled {
+            forwarded::prepare(
+                &mut headers,
+                &way,
+                address.clone(),
+                port.clone(),
+                &route.request_rules,
+            );
+        }
+        headers
+    };
+    let delivery = &route.settings.delivery;
+    let kept = delivery.sticky.then(|| local.shared.signing());
+    let wanted = kept.and_then(|key| sticky::read(key, service, &parts.headers));
+    let read = if let ClientBody::Read(bytes) = &body { bytes.len() } else { 0 };
+    let aim = Aim {
+        service,
+        delivery,
+        hash: hash(local, &parts, record, &delivery.balance),
+        wanted,
+        size: &|| size(&parts, read),
+        breaker: route.breaker(&local.shared.breakers, service),
+    };
     let (body, progress) = outgoing(local, body, &route, idle);
     let begun = record.begun;
     let request = Outgoing {
         parts: &parts,
         fields: &fields,
-        body,
+        headers: &headers,
         progress: progress.as_deref(),
         replayable,
         begun,
     };
-    let sent = upstream::send(local, service, &route.settings, request).await;
+    let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));
     let answer = match sent {
         Ok(answer) => answer,
@@ -99,21 +126,61 @@ pub(super) async fn forward(
     };
     record.retries = answer.retries;
     record.upstream = Some(Arc::clone(&answer.instance.name));
-    let address = Some(answer.instance.address);
-    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if !upgrade {
+    if let (Some(key), tag) = (kept, answer.instance.tag)
+        && wanted != Some(tag)
+    {
+        record.place = sticky::cookie(key, service, tag, record.secure);
+    }
+    let times = Times { idle, end: delivery.total.and_then(|total| begun.checked_add(total)) };
+    pass_back(local, answer, upgrade, times)
+}
+
+/// What the client is sent of an answer, and where it came from.
+fn pass_back(
+    local: &Rc<Local>,
+    answer: Answer,
+    upgrade: bool,
+    times: Times,
+) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
+    let Answer { response, flow, instance, guard, .. } = answer;
+    let address = Some(instance.public_address());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some((instance, behind)) = flow.into_stream().filter(|_| upgrade) else {
             return refuse(StatusCode::BAD_GATEWAY, "the instance switched protocols unasked");
-        }
-        let Answer { response, exchange, guard, .. } = answer;
-        let (instance, behind) = exchange.into_stream();
+        };
         let shared = Arc::clone(&local.shared);
-        let tunnel = Tunnel { instance, behind, shared, guard };
+        let protocol = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
+        let is_web_socket = protocol.is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+        let tunnel = Tunnel { instance, behind, is_web_socket, shared, guard };
         let content = Content::Tunnel(Some(Box::new(tunnel)));
         return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
-    let Answer { response, exchange, instance, guard, .. } = answer;
-    let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle);
+    let events = is_event_stream(&response).then(|| EventStream::new(&instance, &local.shared));
+    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times).with(events);
     Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
+}
+
+/// A stream of server-sent events that we can read: whoever compressed it has to end it.
+fn is_event_stream(response: &Response<()>) -> bool {
+    let headers = response.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// What the balance goes by, where that is a value of the request.
+fn hash(local: &Local, parts: &Parts, record: &Record, balance: &Balance) -> u64 {
+    let (Balance::Hash(key), Some(site)) = (balance, &record.site) else { return 0 };
+    let caller = Caller { ip: record.client, headers: &parts.headers, fields: None };
+    let hasher = Hasher::keyed(local.shared.signing().0);
+    Keys { caller, site, hasher }.by_head(0, key)
+}
+
+/// What a request takes up while it waits: its head, and so many bytes that were read of its body.
+fn size(parts: &Parts, read: usize) -> u64 {
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    (fields.sum::<usize>() + parts.uri.path().len() + read) as u64
 }
 
 /// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.
@@ -173,38 +240,5 @@ fn join_cookies(headers: &mut HeaderMap) {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
-    }
-}
-
-/// Both sides changed their protocol.
-#[derive(Debug)]
-pub(crate) struct Tunnel {
-    instance: TcpStream,
-    /// What the instance sent behind its head.
-    behind: BytesMut,
-    shared: Arc<Shared>,
-    guard: InFlight,
-}
-
-impl Tunnel {
-    /// Copies bytes until both sides ended; `early` is what the client sent behind its request.
-    pub(crate) async fn run(
-        self,
-        mut client: impl AsyncRead + AsyncWrite + Unpin,
-        early: BytesMut,
-    ) {
-        let Self { mut instance, behind, shared, guard } = self;
-        // Long-lived: counted apart, so that it does not hold up the end of the instance's other work.
-        let _of_instance = guard.into_tunnel();
-        let _open = shared.open_tunnel();
-        let begun = async {
-            client.write_all(&behind).await?;
-            client.flush().await?;
-            instance.write_all(&early).await
-        };
-        if begun.await.is_ok() {
-            drop((behind, early));
-            tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
-        }
     }
 }

@@ -4,14 +4,18 @@
 //! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod attacks;
 mod backup;
 mod by_hand;
 mod cache;
+mod certificates;
 mod change;
 mod check;
+mod clock;
 mod control;
 mod crash;
 mod database;
+mod delivery;
 mod deploy;
 mod down;
 mod drain;
@@ -24,10 +28,13 @@ mod manifests;
 mod named;
 mod offline;
 mod policy;
+mod remembered;
 mod remote;
 mod restart;
+mod schema;
 mod secrets;
 mod serving;
+mod sockets;
 mod status;
 mod up;
 mod upgrade;
