@@ -236,7 +236,8 @@ fn show(status: &PlatformStatus) -> String {
         }
         for service in &site.services {
             let counts = if service.kind == "process" {
-                format!("{}/{} ready", service.ready, service.wanted)
+                let why = service.scale.as_ref().map(|why| format!("  ({why})"));
+                format!("{}/{} ready{}", service.ready, service.wanted, why.unwrap_or_default())
             } else {
                 service.kind.clone()
             };

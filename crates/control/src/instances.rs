@@ -216,6 +216,16 @@ fn take(platform: &Arc<Platform>, id: &InstanceId, status: Status) {
     platform.changed();
 }
 
+/// Memory in bytes and CPU time in milliseconds of an instance's tree, as they are now.
+pub(crate) async fn usage(platform: &Arc<Platform>, id: &InstanceId) -> Option<(u64, u64)> {
+    let run_dir = platform.world().instances.get(id)?.run_dir.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let status = ShimClient::connect(&run_dir, PATIENCE).ok()?.status().ok()?;
+        Some((status.memory?, status.cpu_ms?))
+    });
+    asked.await.ok().flatten()
+}
+
 /// Tells a shim to end its program and itself; returns at once.
 pub(crate) fn stop(platform: &Arc<Platform>, id: &InstanceId) {
     let run_dir = {

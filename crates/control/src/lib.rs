@@ -37,6 +37,7 @@ pub mod probe;
 mod processes;
 mod reconcile;
 mod release;
+mod scaling;
 mod serve;
 mod server;
 mod site_secrets;
@@ -161,6 +162,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
+    tokio::spawn(scaling::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
