@@ -29,6 +29,13 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("nginx", "nginx-light"),
     ("sqlite3", "sqlite3"),
     ("node", "nodejs"),
+    // Peers of the certificates: two authorities and a name server.
+    ("pebble", "pebble"),
+    ("caddy", "caddy"),
+    ("named", "bind9"),
+    ("dig", "bind9-dnsutils"),
+    // Sets the clock of the processes of a test.
+    ("faketime", "faketime"),
 ];
 
 /// What `cache-tests` needs besides.

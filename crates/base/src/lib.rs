@@ -5,9 +5,11 @@
 //! Invariant: no I/O here, except that [`clock::SystemClock`] reads the clock.
 
 pub mod clock;
+pub mod delivery;
 pub mod exit;
 pub mod fault;
 pub mod ids;
+pub mod keep;
 pub mod names;
 pub mod policy;
 pub mod quantity;
@@ -16,5 +18,6 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use exit::Exit;
 pub use fault::{Code, Fault};
 pub use ids::{InstanceId, ReleaseId, RequestId};
+pub use keep::Keep;
 pub use names::{ServiceName, SiteName};
 pub use quantity::{ByteSize, Rate, format_duration, parse_duration};

@@ -214,12 +214,13 @@ pub(crate) struct Status {
     pub(crate) watch: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop/web/1 --tail 1000\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop/web --since 10m --grep 'error|warn'"
 )]
 pub(crate) struct Logs {
-    /// Which site; not needed when there is one only
+    /// `site`, `site/service` or `site/service/slot`; not needed when there is one site only
+    #[arg(value_name = "TARGET")]
     pub(crate) site: Option<String>,
     /// Only this service
     #[arg(long)]
@@ -236,9 +237,9 @@ pub(crate) struct Logs {
     /// Go on as lines are written
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// The newest lines of each instance
-    #[arg(long, default_value_t = 100, value_name = "LINES")]
-    pub(crate) tail: usize,
+    /// The newest lines of each instance; 100, or all with --since and --grep
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
     /// The control process's own log
     #[arg(long)]
     pub(crate) control: bool,
@@ -375,6 +376,39 @@ pub(crate) struct Cert {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertWhat {
+    /// Which certificates are served, until when, and what is wrong with them
+    List(CertList),
+    /// Get a site's certificate now, or find out whether it could be had
+    Renew(CertRenew),
     /// How to trust this platform's own authority
     Trust,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert list\n  seaworthy cert list --site shop --json"
+)]
+pub(crate) struct CertList {
+    /// Of this site only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert renew --dry-run     would it work? nothing is issued, nothing is changed\n  seaworthy cert renew --site shop   get one now, whether it is due or not"
+)]
+pub(crate) struct CertRenew {
+    /// Which site; not needed when only one asks an authority
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// Look at the names and have the authority look, too, but leave it at that
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

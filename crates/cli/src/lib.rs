@@ -7,6 +7,7 @@ mod access;
 mod args;
 mod backup;
 mod by_hand;
+mod certificates;
 mod counts;
 mod deploy;
 mod explain;
@@ -92,6 +93,6 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Cache(options) => platform::block_on(counts::cache(layout, &options)),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
         Verb::Backup(options) => platform::block_on(backup::backup(layout, &options)),
-        Verb::Cert(options) => manifest::cert(layout, &options),
+        Verb::Cert(options) => platform::block_on(certificates::cert(layout, &options)),
     }
 }

@@ -235,7 +235,7 @@ fn show(status: &PlatformStatus) -> String {
             out.push_str(&render::fault_lines(fault, "  "));
         }
         for service in &site.services {
-            let counts = if service.kind == "process" {
+            let counts = if matches!(service.kind.as_str(), "process" | "database") {
                 let why = service.scale.as_ref().map(|why| format!("  ({why})"));
                 format!("{}/{} ready{}", service.ready, service.wanted, why.unwrap_or_default())
             } else {

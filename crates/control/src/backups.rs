@@ -10,7 +10,6 @@ mod jobs;
 mod restore_points;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -24,11 +23,11 @@ use seaworthy_api::model::VERSION;
 use seaworthy_backup::{Action, Event, Job, RestoreTarget};
 use seaworthy_base::{Code, Fault, SiteName};
 use seaworthy_manifest::Site;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::platform::Platform;
 use crate::server::{Refusal, Shared, lines};
+use crate::worker::Worker;
 
 pub(crate) use clock::run as run_clock;
 pub(crate) use restore_points::{
@@ -258,7 +257,7 @@ fn note(
         None => platform.event(Some(site.as_str()), None, kind, item, None),
     }
     if matches!(kind, "backup" | "drill" | "verify") {
-        platform.world().note_backup(site, &format!("{kind} {item}"), fault);
+        platform.world().note(site, &format!("{kind} {item}"), fault);
         platform.changed();
     }
 }
@@ -269,27 +268,9 @@ async fn work(
     job: &Job,
     to: &UnboundedSender<BackupProgress>,
 ) -> Result<serde_json::Value, Fault> {
-    let failed = |cause: String| {
-        Fault::new(Code::Internal, "the worker that does backups failed")
-            .because(cause)
-            .next("seaworthy logs --control")
-    };
-    let mut command = tokio::process::Command::new(&platform.program);
-    command.arg("backup-worker").stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/");
-    seaworthy_sys::spawn::inherit_nothing(command.as_std_mut());
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let mut line = serde_json::to_vec(job).map_err(|error| failed(error.to_string()))?;
-    line.push(b'\n');
-    // Held until the end: the worker ends when it is closed, as it is when control dies.
-    let mut stdin = child.stdin.take();
-    if let Some(stdin) = &mut stdin {
-        stdin.write_all(&line).await.map_err(|error| failed(error.to_string()))?;
-    }
-    let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
-    let mut events = BufReader::new(stdout).lines();
+    let mut worker = Worker::start(platform, "backup-worker", job).await?;
     let mut last = None;
-    while let Some(line) = events.next_line().await.map_err(|error| failed(error.to_string()))? {
-        let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+    while let Some(event) = worker.next::<Event>().await? {
         let progress = match event {
             Event::Step { text } => BackupProgress::Step { text },
             Event::Moved { done, total } => BackupProgress::Moved { done, total },
@@ -305,8 +286,7 @@ async fn work(
         };
         to.send(progress).ok();
     }
-    let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
-    drop(stdin);
+    let status = worker.end().await?;
     last.unwrap_or_else(|| {
         Err(Fault::new(Code::BackupFailed, "the work on a backup was cut off")
             .because(format!("the worker ended with {status}")))

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use seaworthy_api::Layout;
 use seaworthy_base::{ReleaseId, ServiceName};
-use seaworthy_edge::model::{Action, Endpoint, EndpointState, HeaderRules, Route, Settings, Site};
-use seaworthy_manifest::site::{self, RouteAction, ServiceKind};
+use seaworthy_edge::model::{
+    Action, Check, Endpoint, EndpointState, HeaderRules, Route, Settings, Site,
+};
+use seaworthy_manifest::site::{self, Probe, RouteAction, Service, ServiceKind};
 use seaworthy_runtime::model::{Phase, Status};
 
 /// A site's routes for the edge.
@@ -115,6 +118,7 @@ fn one_route(
             request_headers: header_rules(&settings.request_headers),
             cache_control: settings.cache_control.clone(),
             policy: settings.policy.clone(),
+            delivery: settings.delivery.clone(),
         },
     })
 }
@@ -160,8 +164,10 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
     Endpoint {
         instance: format!("{site}/{service}"),
         address: NOWHERE,
+        socket: None,
+        http2: false,
+        check: None,
         state: EndpointState::Starting,
-        host: None,
         ends_ms: None,
     }
 }
@@ -186,7 +192,7 @@ pub(crate) fn stand_in(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &str, se
 pub(crate) fn add_instance(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
     status: &Status,
-    ports: &[String],
+    (ports, http2): (&[String], bool),
     used: Use,
 ) {
     let state = match status.phase {
@@ -214,8 +220,10 @@ pub(crate) fn add_instance(
         all.entry(key).or_default().push(Endpoint {
             instance: status.id.to_string(),
             address,
+            socket: None,
+            http2,
+            check: None,
             state,
-            host: None,
             ends_ms,
         });
     };
@@ -230,27 +238,49 @@ pub(crate) fn add_upstreams(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
     key: String,
     urls: &[String],
+    service: &Service,
 ) -> Vec<String> {
     let entry = all.entry(key).or_default();
+    let check = service.check.as_ref().map(check);
     let mut unresolved = Vec::new();
     for url in urls {
-        let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
-        let with_port =
-            if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-                authority.to_owned()
-            } else {
-                format!("{authority}:80")
-            };
-        match with_port.to_socket_addrs().ok().and_then(|mut found| found.next()) {
-            Some(address) => entry.push(Endpoint {
-                instance: url.clone(),
-                address,
-                state: EndpointState::Ready,
-                host: None,
-                ends_ms: None,
-            }),
+        let endpoint = |address: SocketAddr, socket: Option<PathBuf>| Endpoint {
+            instance: url.clone(),
+            address,
+            socket,
+            http2: service.http2 || url.starts_with("h2c://"),
+            check: check.clone(),
+            state: EndpointState::Ready,
+            ends_ms: None,
+        };
+        if let Some(path) = url.strip_prefix("unix:") {
+            entry.push(endpoint(NOWHERE, Some(path.into())));
+            continue;
+        }
+        match resolve(url) {
+            Some(address) => entry.push(endpoint(address, None)),
             None => unresolved.push(url.clone()),
         }
     }
     unresolved
+}
+
+fn resolve(url: &str) -> Option<SocketAddr> {
+    let rest = url.trim_start_matches("http://").trim_start_matches("h2c://");
+    let authority = rest.split('/').next().unwrap_or_default();
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    with_port.to_socket_addrs().ok()?.next()
+}
+
+fn check(probe: &Probe) -> Check {
+    Check {
+        path: probe.path.clone(),
+        status: probe.status.clone(),
+        json: probe.json.clone(),
+        headers: probe.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        every_ms: probe.every.as_millis() as u64,
+        timeout_ms: probe.timeout.as_millis() as u64,
+        failures: probe.failures,
+    }
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use seaworthy_api::model::{ExplainRequest, Explanation, VERSION};
 use seaworthy_base::{ByteSize, Code, Fault, InstanceId, RequestId, Timestamp};
 
+use seaworthy_manifest::site::ServiceKind;
+
 use crate::platform::Platform;
 use crate::status::{exit_words, state_word};
 use crate::world::{Instance, World};
@@ -144,7 +146,7 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         )
     });
     let Some((id, one)) = found.first() else {
-        if let Some(told) = about_refused(&world, bare) {
+        if let Some(told) = about_upstreams(&world, bare).or_else(|| about_refused(&world, bare)) {
             return Ok(told);
         }
         let known: Vec<String> = world.instances.keys().map(ToString::to_string).collect();
@@ -158,6 +160,31 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         return Err(fault.next("seaworthy status"));
     };
     Ok(tell(platform, id, one))
+}
+
+/// Servers that somebody else runs: what the edge has to do with each, and whether it leaves one out.
+fn about_upstreams(world: &World, name: &str) -> Option<Explanation> {
+    let (site, service) = name.split_once('/')?;
+    let state = world.sites.get(&site.parse().ok()?)?;
+    let description = state.applied.site.services.get(&service.parse().ok()?)?;
+    let ServiceKind::Upstreams(urls) = &description.kind else { return None };
+    let load = |url: &String| world.edge.instances.get(url);
+    let word = |url: &String| match load(url) {
+        None => "nothing was sent to it yet".to_owned(),
+        Some(load) => load.out.as_ref().map_or_else(
+            || format!("in rotation, {} answers, {} errors", load.answered, load.errors),
+            |why| format!("left out: {why}"),
+        ),
+    };
+    let out = urls.iter().filter(|url| load(url).is_some_and(|load| load.out.is_some())).count();
+    Some(Explanation {
+        v: VERSION,
+        subject: format!("service {name}"),
+        summary: format!("{} servers that somebody else runs, {out} of them left out", urls.len()),
+        facts: urls.iter().map(|url| (url.clone(), word(url))).collect(),
+        evidence: Vec::new(),
+        next: vec!["seaworthy status".to_owned()],
+    })
 }
 
 /// Something that has no instance because its site is at fault: the site's story.
@@ -210,11 +237,17 @@ fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanatio
         "memory",
         status.and_then(|status| status.memory).map(|bytes| ByteSize(bytes).rounded().to_string()),
     );
+    let (left_out, breakers) = at_the_edge(platform, id);
+    fact("left out", left_out.clone());
+    fact("circuit breaker", breakers);
     let fault = status.and_then(|status| status.fault.clone());
     fact("code", fault.as_ref().map(|fault| fault.code.to_string()));
     let summary = match &fault {
         Some(fault) => [vec![fault.what.clone()], fault.causes.clone()].concat().join(": "),
-        None if one.is_ready() => "it is ready and in rotation".to_owned(),
+        None if one.is_ready() => left_out.as_ref().map_or_else(
+            || "it is ready and in rotation".to_owned(),
+            |why| format!("it is ready, but the edge leaves it out: {why}"),
+        ),
         None => format!("it is {}", state_word(one)),
     };
     let mut evidence = fault.as_ref().map(|fault| fault.evidence.clone()).unwrap_or_default();
@@ -226,6 +259,31 @@ fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanatio
         next.push(format!("seaworthy logs {} --service {} --follow", id.site, id.service));
     }
     Explanation { v: VERSION, subject: format!("instance {id}"), summary, facts, evidence, next }
+}
+
+/// Why the edge sends nothing to an instance, and how the circuit breakers of its service are.
+fn at_the_edge(platform: &Arc<Platform>, id: &InstanceId) -> (Option<String>, Option<String>) {
+    let world = platform.world();
+    let why = world.edge.instances.get(&id.to_string()).and_then(|load| load.out.clone());
+    let service = format!("{}/{}", id.site, id.service);
+    let named = format!("{service}:");
+    let mine = world
+        .edge
+        .breakers
+        .iter()
+        .filter(|breaker| breaker.service == service || breaker.service.starts_with(&named));
+    let words: Vec<String> = mine
+        .filter(|breaker| breaker.trips > 0)
+        .map(|breaker| {
+            let now = match breaker.opens_in {
+                None => "closed now".to_owned(),
+                Some(0) => "trying now".to_owned(),
+                Some(left) => format!("open for {} s more", left.div_ceil(1000)),
+            };
+            format!("opened {} times, {now}", breaker.trips)
+        })
+        .collect();
+    (why, (!words.is_empty()).then(|| words.join("; ")))
 }
 
 fn last_lines(log: &Path) -> Vec<String> {

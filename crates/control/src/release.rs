@@ -40,6 +40,7 @@ use seaworthy_manifest::site::Tls;
 use seaworthy_release::{Deployment, Strategy};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::world::Refused;
 use back::Target;
@@ -63,7 +64,7 @@ impl Reporter {
         self.0.send(progress).ok();
     }
 
-    fn step(&self, text: impl Into<String>) {
+    pub(crate) fn step(&self, text: impl Into<String>) {
         self.say(Progress::Step { text: text.into() });
     }
 
@@ -132,6 +133,7 @@ async fn attempt(
     let verb = if request.deploy.is_some() { "deploy" } else { "up" };
     let options = request.deploy.as_ref();
     let ready = |report: &Reporter| {
+        databases::prepare(platform, &site, request.plan_only)?;
         prepare::prepare(platform, &project, &files.dir, site.clone(), options, report)
     };
     if request.plan_only {
@@ -246,6 +248,7 @@ async fn carry_out(
     let subject = format!("{name} deployment {}", run.record().number);
     platform.audit(&by(asker), verb, &subject, source);
     let done = flow::go(&run, prepared).await;
+    databases::settle(platform, name);
     let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);
     outcome.release = Some(done?.to_string());

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 
+use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
 use crate::specs::Values;
@@ -135,8 +136,10 @@ pub(crate) struct World {
     pub sites: BTreeMap<SiteName, SiteState>,
     /// What was asked for and is not running; a site need not be among `sites` for it.
     pub refused: BTreeMap<SiteName, Refused>,
-    /// What is wrong with the backups of each site, by what it is about.
-    pub backups: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// What is wrong beside the services of each site (backups, certificates), by what it is about.
+    pub notes: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// Servers of managed databases.
+    pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
     /// The edge's last status.
@@ -155,7 +158,50 @@ impl World {
             let all = site.programs().into_iter();
             all.map(move |service| self.wanted_service(name, site, service, cores))
         });
-        services.collect()
+        services.chain(self.wanted_servers()).collect()
+    }
+
+    /// The servers that should run: those of sites that run or are about to, and of those of which a program is left.
+    fn wanted_servers(&self) -> impl Iterator<Item = Wanted> {
+        let all = self.servers.iter().filter(|_| !self.closing);
+        all.flat_map(move |(site, servers)| {
+            let ends = self.sites.get(site).is_none_or(|state| !state.running);
+            let needed = ends
+                && self.instances.iter().any(|(id, one)| {
+                    &id.site == site && one.alive && !servers.contains_key(&id.service)
+                });
+            let wanted = servers.iter().filter(move |(_, server)| server.wanted || needed);
+            wanted.map(|(service, server)| Wanted {
+                site: site.clone(),
+                service: service.clone(),
+                how: How::Alone { hash: server.hash.clone() },
+            })
+        })
+    }
+
+    /// Whether an instance of that specification of a server takes logins.
+    pub(crate) fn serves(&self, site: &SiteName, service: &ServiceName) -> bool {
+        let server = self.servers.get(site).and_then(|all| all.get(service));
+        server.is_some_and(|server| {
+            self.instances.iter().any(|(id, one)| {
+                &id.site == site
+                    && &id.service == service
+                    && one.hash == server.hash
+                    && one.draining.is_none()
+                    && one.is_ready()
+            })
+        })
+    }
+
+    /// Whether an instance is a managed database's server.
+    pub(crate) fn is_server(&self, id: &InstanceId) -> bool {
+        self.servers.get(&id.site).is_some_and(|all| all.contains_key(&id.service))
+    }
+
+    /// Whether all servers of a site take logins.
+    fn servers_are_ready(&self, site: &SiteName) -> bool {
+        let all = self.servers.get(site).into_iter().flatten();
+        all.filter(|(_, server)| server.wanted).all(|(service, _)| self.serves(site, service))
     }
 
     fn wanted_service(
@@ -170,10 +216,12 @@ impl World {
             on(side).and_then(|one| processes(&one.site).find(|(known, _)| *known == service))
         };
         let hash = |side: Side| on(side).and_then(|one| one.hashes.get(service)).cloned();
+        let servers = self.servers_are_ready(name);
         let may_start = |side: Side| {
-            process(side).is_some_and(|(_, process)| {
-                process.after.iter().all(|before| self.is_ready(name, before))
-            })
+            servers
+                && process(side).is_some_and(|(_, process)| {
+                    process.after.iter().all(|before| self.is_ready(name, before))
+                })
         };
         let how = match self.view(name, service, cores) {
             Some(view) => How::Rollout {
@@ -199,16 +247,16 @@ impl World {
     /// What is wrong with a site as a whole, its last refused `up` included.
     pub(crate) fn site_faults(&self, name: &SiteName) -> Vec<Fault> {
         let own = self.sites.get(name).into_iter().flat_map(|site| &site.faults);
-        let backups = self.backups.get(name).into_iter().flat_map(BTreeMap::values);
+        let notes = self.notes.get(name).into_iter().flat_map(BTreeMap::values);
         own.chain(self.refused.get(name).map(|refused| &refused.fault))
-            .chain(backups)
+            .chain(notes)
             .cloned()
             .collect()
     }
 
-    /// Notes what is wrong with a site's backups, or that it no longer is.
-    pub(crate) fn note_backup(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
-        let known = self.backups.entry(name.clone()).or_default();
+    /// Notes what is wrong with a site beside its services, or that it no longer is.
+    pub(crate) fn note(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
+        let known = self.notes.entry(name.clone()).or_default();
         match fault {
             Some(fault) => drop(known.insert(subject.to_owned(), fault)),
             None => drop(known.remove(subject)),
@@ -276,7 +324,7 @@ impl World {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {
                         ServiceKind::Upstreams(urls) if !all.contains_key(&key) => {
-                            edge_config::add_upstreams(&mut all, key, urls);
+                            edge_config::add_upstreams(&mut all, key, urls, description);
                         }
                         ServiceKind::Process(_) => drop(all.entry(key).or_default()),
                         _ => {}
@@ -284,7 +332,8 @@ impl World {
                 }
             }
         }
-        for (id, one) in self.instances.iter().filter(|(_, one)| one.alive) {
+        for (id, one) in self.instances.iter().filter(|(id, one)| one.alive && !self.is_server(id))
+        {
             let Some(status) = &one.status else { continue };
             let use_ = match self.role(id, &one.hash, cores) {
                 _ if one.draining.is_some() => {
@@ -294,7 +343,9 @@ impl World {
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
             };
-            edge_config::add_instance(&mut all, status, &self.port_names(id, one), use_);
+            let http2 = self.described(id, one).is_some_and(|service| service.http2);
+            let ports = self.port_names(id, one);
+            edge_config::add_instance(&mut all, status, (&ports, http2), use_);
         }
         self.let_requests_wait(&mut all, cores);
         self.stand_in(&mut all);

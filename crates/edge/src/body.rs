@@ -14,14 +14,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
 
 use crate::events::EventStream;
 use crate::h1;
+use crate::instance::Instance;
 use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
-use crate::snapshot::Instance;
 use crate::static_files::FileBody;
-use crate::upstream::{Exchange, InFlight};
+use crate::upstream::{Flow, InFlight};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -203,7 +204,7 @@ impl Content {
             Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::File(file) => file.is_done(),
-            Self::Instance(response) => response.left() == Some(0),
+            Self::Instance(response) => response.is_over(),
             Self::Shaped(shaped) => shaped.is_done(),
         }
     }
@@ -234,7 +235,7 @@ impl Content {
 /// What is kept until an instance's response was read whole.
 #[derive(Debug)]
 struct Rest {
-    exchange: Exchange,
+    flow: Flow,
     instance: Arc<Instance>,
     local: Rc<Local>,
     _guard: InFlight,
@@ -245,21 +246,34 @@ struct Rest {
 pub(crate) struct FromInstance {
     /// None once it ended.
     rest: Option<Rest>,
-    idle: Option<Duration>,
+    times: Times,
     alarm: Option<Alarm>,
+    total: Option<Alarm>,
     events: Option<Box<EventStream>>,
 }
 
+/// How long a response may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// Between two pieces.
+    pub(crate) idle: Option<Duration>,
+    /// By when it must have ended.
+    pub(crate) end: Option<Instant>,
+}
+
+const TOO_LONG: &str = "the answer took longer than the route's total time";
+
 impl FromInstance {
     pub(crate) fn new(
-        exchange: Exchange,
+        flow: Flow,
         instance: Arc<Instance>,
         local: Rc<Local>,
         guard: InFlight,
-        idle: Option<Duration>,
+        times: Times,
     ) -> Self {
-        let rest = Rest { exchange, instance, local, _guard: guard };
-        Self { rest: Some(rest), idle, alarm: None, events: None }
+        let total = times.end.map(|_| Alarm::new(&local.watch));
+        let rest = Rest { flow, instance, local, _guard: guard };
+        Self { rest: Some(rest), times, alarm: None, total, events: None }
     }
 
     /// As a stream of events, if it is one. One that says how long it is ends by itself.
@@ -272,13 +286,21 @@ impl FromInstance {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        match rest.exchange.poll_data(context) {
+        if let (Some(alarm), Some(end)) = (&mut self.total, self.times.end)
+            && alarm.poll(context, end.saturating_duration_since(Instant::now())).is_ready()
+        {
+            self.rest = None;
+            return Poll::Ready(Some(Err(TOO_LONG.into())));
+        }
+        match rest.flow.poll_frame(context) {
             Poll::Ready(Some(piece)) => {
                 self.alarm = None;
-                if let (Some(events), Ok(piece)) = (&mut self.events, &piece) {
-                    events.see(piece);
+                if let (Some(events), Ok(piece)) = (&mut self.events, &piece)
+                    && let Some(data) = piece.data_ref()
+                {
+                    events.see(data);
                 }
-                Poll::Ready(Some(piece.map(Frame::data)))
+                Poll::Ready(Some(piece))
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -291,7 +313,7 @@ impl FromInstance {
                     self.finish();
                     return Poll::Ready(Some(Ok(Frame::data(last))));
                 }
-                let Some(idle) = self.idle else { return Poll::Pending };
+                let Some(idle) = self.times.idle else { return Poll::Pending };
                 let alarm = self.alarm.get_or_insert_with(|| Alarm::new(&rest.local.watch));
                 ready!(alarm.poll(context, idle));
                 Poll::Ready(Some(Err("the instance sent nothing for the route's idle time".into())))
@@ -300,13 +322,17 @@ impl FromInstance {
     }
 
     fn left(&self) -> Option<u64> {
-        self.rest.as_ref().map_or(Some(0), |rest| rest.exchange.left())
+        self.rest.as_ref().map_or(Some(0), |rest| rest.flow.left())
+    }
+
+    fn is_over(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.flow.is_over())
     }
 
     fn finish(&mut self) {
         self.alarm = None;
         if let Some(rest) = self.rest.take() {
-            rest.exchange.finish(&rest.local, &rest.instance);
+            rest.flow.finish(&rest.local, &rest.instance);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: HTTP/1.1
 //! itself ([`h1`]).
 
+mod streams;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::pin;
@@ -17,30 +19,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use self::streams::{Paced, Streams};
 use crate::body::ClientBody;
-use crate::h1;
+use crate::h1::{self, SEND_TIME};
 use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
 use crate::serve::{self, Client};
-use crate::tls::TlsStream;
+use crate::tls::{self, TlsStream};
 use crate::watch::within;
 use crate::worker::Local;
 
 /// A handshake that takes longer is none.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Runs tasks of HTTP/2 streams on their own thread.
-#[derive(Debug, Clone, Copy)]
-struct SameThread;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SameThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
 
 /// An address holds all the connections that it may.
 struct NoSeat;
@@ -79,8 +72,13 @@ pub(crate) async fn serve(
         return h1::serve(local, stream, Arc::new(client)).await;
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
-    let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
+    let Some(Ok(mut stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
     let session = stream.session();
+    if session.alpn_protocol() == Some(tls::ACME_TLS) {
+        // The handshake was all there is to see (RFC 8737 § 3).
+        within(&local.watch, HANDSHAKE, stream.shutdown()).await;
+        return;
+    }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
     client.http2 = session.alpn_protocol() == Some(b"h2");
@@ -91,19 +89,25 @@ pub(crate) async fn serve(
     }
 }
 
-async fn serve_http2(
+/// Serves HTTP/2 on a connection whose client is known.
+pub(crate) async fn serve_http2(
     local: &Rc<Local>,
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     client: Arc<Client>,
 ) {
     let of_service = Rc::clone(local);
+    let streams = Streams::new(&local.watch);
+    let of_streams = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        let pace = of_streams.begin();
         let request = request.map(ClientBody::Http2);
         let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&client), request);
         // Boxed: the task of each stream is moved about before it runs.
-        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+        Box::pin(
+            async move { Ok::<_, Infallible>(answer.await.map(|body| Paced::new(body, pace))) },
+        )
     });
-    let mut builder = http2::Builder::new(SameThread);
+    let mut builder = http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(128)
@@ -117,12 +121,21 @@ async fn serve_http2(
     if told {
         connection.as_mut().graceful_shutdown();
     }
+    let mut idle = pin!(streams.idle());
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
             () = local.drain.notified(), if !told => {
                 connection.as_mut().graceful_shutdown();
                 told = true;
+            }
+            () = idle.as_mut() => {
+                connection.as_mut().graceful_shutdown();
+                // What was given away and is not taken would hold the connection for ever.
+                while within(&local.watch, SEND_TIME, connection.as_mut()).await.is_none()
+                    && streams.are_open()
+                {}
+                return;
             }
         }
     }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Threads beyond so many share lines.
-const LINES: usize = 8;
+pub(crate) const LINES: usize = 8;
 
 /// One thread's share. Two lines wide: processors fetch lines in pairs.
 #[derive(Debug, Default)]
@@ -19,7 +19,8 @@ struct Line(AtomicU64);
 #[derive(Debug, Default)]
 pub(crate) struct Counter([Line; LINES]);
 
-fn own() -> usize {
+/// The line of this thread.
+pub(crate) fn own() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % LINES);

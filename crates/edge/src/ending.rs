@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::snapshot::{Load, Shared};
+use crate::instance::Load;
+use crate::snapshot::Shared;
 
 /// Parts of a hundred of the time: none ends before the first, all are told before the second. The rest is
 /// for their answers.

@@ -13,7 +13,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::ending;
-use crate::snapshot::{Instance, Shared};
+use crate::instance::Instance;
+use crate::snapshot::Shared;
 
 /// Readers are asked to wait so long, in milliseconds, each another time.
 const RETRY: std::ops::Range<u32> = 500..3000;

@@ -187,6 +187,12 @@ pub(crate) fn encode_all(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
+/// Whether a list header such as `Connection` names something.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+}
+
 /// Writes a header line.
 pub(crate) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);

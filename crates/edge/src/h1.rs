@@ -14,6 +14,7 @@ mod outlet;
 mod server;
 mod wire;
 
-pub(crate) use framing::Framing;
+pub(crate) use framing::{Framing, plain_length};
 pub(crate) use outlet::{Delimited, Fault, Outlet, Step};
 pub(crate) use server::{Body, serve};
+pub(crate) use wire::{IDLE_TIME, SEND_TIME};

@@ -109,7 +109,9 @@ impl Link {
             }
             Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
                 Ok(()) => {
+                    self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());
+                    keys.signing.into_iter().for_each(|key| self.shared.sign_with(key));
                     self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 =
                         keys.version;
                     Reply::Done

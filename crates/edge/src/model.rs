@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use seaworthy_base::delivery::Delivery;
 use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +167,9 @@ pub struct Settings {
     /// What is demanded of requests and added to answers.
     #[serde(default)]
     pub policy: Policy,
+    /// Which instance gets a request, when one is left out, what waits.
+    #[serde(default)]
+    pub delivery: Delivery,
 }
 
 impl Default for Settings {
@@ -180,6 +184,7 @@ impl Default for Settings {
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
             policy: Policy::default(),
+            delivery: Delivery::default(),
         }
     }
 }
@@ -211,17 +216,42 @@ pub struct Endpoints {
 pub struct Endpoint {
     /// `site/service/slot@generation`, or the URL of an upstream that somebody else runs.
     pub instance: String,
-    /// Its address.
+    /// Its address; meaningless where it has a socket.
     pub address: SocketAddr,
+    /// Its Unix socket.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// It speaks HTTP/2 without TLS.
+    #[serde(default)]
+    pub http2: bool,
+    /// The edge asks it whether it is well.
+    #[serde(default)]
+    pub check: Option<Check>,
     /// Whether new requests go there.
     pub state: EndpointState,
-    /// The `Host` to send instead of the client's (foreign upstreams only).
-    #[serde(default)]
-    pub host: Option<String>,
     /// Draining: within so many milliseconds WebSockets and event streams on it are ended, spread over that
     /// time; they go on when absent.
     #[serde(default)]
     pub ends_ms: Option<u64>,
+}
+
+/// How an instance is asked whether it is well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// GET this path; a connection is enough without one.
+    pub path: Option<String>,
+    /// Statuses that are good; 200 to 299 when empty.
+    pub status: Vec<u16>,
+    /// Values that the JSON answer must hold, by dotted path.
+    pub json: BTreeMap<String, serde_json::Value>,
+    /// Headers to send.
+    pub headers: Vec<(String, String)>,
+    /// Milliseconds between two.
+    pub every_ms: u64,
+    /// Milliseconds that one may take.
+    pub timeout_ms: u64,
+    /// So many failures in a row take it out.
+    pub failures: u32,
 }
 
 /// Whether an endpoint takes requests.
@@ -243,14 +273,51 @@ pub struct Keys {
     pub version: u64,
     /// Certificates; the first whose hosts match the server name is used, the first of all when none does.
     pub certificates: Vec<Certificate>,
+    /// What every edge signs cookies with; one of its own where there is none.
+    #[serde(default)]
+    pub signing: Option<[u8; 16]>,
     /// Values of the secrets that routes name, by `site/NAME`.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// What authorities are to find now.
+    #[serde(default)]
+    pub challenges: Vec<Challenge>,
+}
+
+/// Proof that a name is ours, while an authority looks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Challenge {
+    /// http-01: `/.well-known/acme-challenge/<token>` on any host (RFC 8555 § 8.3).
+    Http {
+        /// The token.
+        token: String,
+        /// What is answered.
+        answer: String,
+    },
+    /// tls-alpn-01: a handshake for `acme-tls/1` (RFC 8737).
+    TlsAlpn {
+        /// The server name.
+        host: String,
+        /// Certificate in PEM.
+        chain_pem: String,
+        /// Private key in PEM.
+        key_pem: String,
+    },
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys {{ version: {}, certificates: {} }}", self.version, self.certificates.len())
+    }
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http { token, .. } => write!(f, "Http({token})"),
+            Self::TlsAlpn { host, .. } => write!(f, "TlsAlpn({host})"),
+        }
     }
 }
 
@@ -413,10 +480,24 @@ pub struct EdgeStatus {
     /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,
+    /// Circuit breakers that opened, or watch.
+    #[serde(default)]
+    pub breakers: Vec<BreakerState>,
     /// By instance: what is under way.
     pub instances: BTreeMap<String, InstanceLoad>,
     /// Whether it is draining.
     pub draining: bool,
+}
+
+/// A circuit breaker of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerState {
+    /// `site/service`.
+    pub service: String,
+    /// Milliseconds until it lets something through; none while it is closed.
+    pub opens_in: Option<u64>,
+    /// How often it has opened.
+    pub trips: u64,
 }
 
 /// What goes on between the edge and one instance.

@@ -2,10 +2,10 @@
 //!
 //! Why canonical: every proxy CVE about "the router saw another path than the application" comes from
 //! two readings of the same bytes. Here the host and the path are read once ([`canonical_host`],
-//! [`CanonicalPath`]); a path with a second reading is refused by [`check_path`].
+//! [`CanonicalPath`]); a path with a second reading is refused there.
 //! Invariants: a table is built whole or not at all; where an application could read a path in a second
 //! way (`;x` parameters, doubled slashes), a request is served only if both readings lead to the same
-//! route; a path that was not checked finds no route.
+//! route; a path that was not read so cannot be asked for.
 //! Not here: the order of routes, which the manifest settles (the first match wins).
 
 mod compile;
@@ -26,7 +26,7 @@ pub(crate) use compile::CompiledHeaderRules as Rules;
 pub use compile::{CompiledHeaderRules, CompiledRoute, CompiledSite, RouteError};
 pub use host::canonical_host;
 pub use network::{Network, NetworkError};
-pub use path::{BadRequest, CanonicalPath, check_path};
+pub use path::{BadRequest, CanonicalPath};
 pub(crate) use pattern::matches;
 
 use crate::candidate::Candidate;
@@ -154,8 +154,8 @@ impl Table {
         }
     }
 
-    /// What a request with this canonical host is for. `path` is the target's path as it came, without query.
-    pub fn find(&self, host: &str, method: &Method, path: &str) -> Found {
+    /// What a request with this canonical host is for.
+    pub fn find(&self, host: &str, method: &Method, path: &CanonicalPath<'_>) -> Found {
         self.find_with(host, method, path, |_| false)
     }
 
@@ -164,7 +164,7 @@ impl Table {
         &self,
         host: &str,
         method: &Method,
-        path: &str,
+        path: &CanonicalPath<'_>,
         pick: impl FnOnce(&Candidate) -> bool,
     ) -> Found {
         let Some(host) = self.host(host) else { return Found::NoSite };
@@ -174,10 +174,9 @@ impl Table {
         let next = host.site.candidate.as_ref().is_some_and(pick);
         let routes = if next { &host.candidate } else { &host.routes };
         let site = Arc::clone(&host.site);
-        let Ok(path) = CanonicalPath::parse(path) else { return Found::NoRoute(site) };
-        match route_of_every_reading(routes, method, &path) {
+        match route_of_every_reading(routes, method, path) {
             Some(route) => Found::Route(site, Arc::clone(route)),
-            None => match methods(routes, &path) {
+            None => match methods(routes, path) {
                 Some(methods) => Found::NoMethod(site, methods),
                 None => Found::NoRoute(site),
             },

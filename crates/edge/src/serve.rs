@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 use http::header::{ACCEPT, CONNECTION, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
 
 pub(crate) use record::Record;
@@ -33,7 +33,7 @@ use crate::gate::{self, Passage};
 use crate::model::Action;
 use crate::policy;
 use crate::respond;
-use crate::route::{self, CompiledRoute, Found, Table};
+use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
 use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
@@ -95,7 +95,10 @@ pub(crate) async fn handle(
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.http2);
-    let passed = pass_gate(&local, &client, &parts).await;
+    let passed = match local.shared.challenges.answer(parts.uri.path()) {
+        Some(proof) => Ok(Some(proof)),
+        None => pass_gate(&local, &client, &parts).await,
+    };
     let result = match passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
         None => decide(&local, &client, &mut parts, &mut record),
@@ -137,7 +140,7 @@ pub(crate) async fn handle(
         policy::finish(response.headers_mut(), &record, status);
     }
     let upgrade = way.upgrade;
-    if let Some(cookie) = record.visit.take() {
+    for cookie in [record.visit.take(), record.place.take()].into_iter().flatten() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if !client.http2 && !upgrade && (close || local.draining.get()) {
@@ -268,7 +271,7 @@ fn decide(
         return refuse(StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0");
     }
     record.host = host_of(parts)?;
-    route::check_path(parts.uri.path()).map_err(bad)?;
+    let path = CanonicalPath::parse(parts.uri.path()).map_err(bad)?;
     let snapshot = local.current();
     let table = &snapshot.table;
     let mut preview = None;
@@ -279,7 +282,7 @@ fn decide(
         *visit = choice.cookie;
         choice.next
     };
-    let found = table.find_with(&record.host, &parts.method, parts.uri.path(), pick);
+    let found = table.find_with(&record.host, &parts.method, &path, pick);
     if preview.is_some() {
         return Ok(preview);
     }
@@ -372,10 +375,4 @@ fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
         Action::Proxy(_) => return Ok(None),
     };
     Ok(Some(response))
-}
-
-/// Whether a list header such as `Connection` names something.
-fn lists(headers: &HeaderMap, name: &http::HeaderName, word: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
 }

@@ -83,6 +83,35 @@ pub(crate) trait Step: std::fmt::Debug {
     }
 }
 
+/// A step that looks on, and lets every byte pass as it is.
+pub(crate) trait Onlooker: std::fmt::Debug {
+    /// Sees what passes.
+    fn see(&mut self, data: &[u8]);
+    /// All of it has passed.
+    fn end(&mut self);
+}
+
+impl<O: Onlooker> Step for O {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        self.see(data);
+        out.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+        Onlooker::end(self);
+        Ok(())
+    }
+
+    fn is_transparent(&self) -> bool {
+        true
+    }
+}
+
 /// Where the codecs write to.
 #[derive(Debug, Clone, Default)]
 struct Sink(Rc<RefCell<Vec<u8>>>);

@@ -3,77 +3,30 @@
 //! A snapshot is immutable and swapped whole; instances keep their counters across snapshots, because
 //! what is in flight does not end with a change of the configuration.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
+use crate::challenge::Tokens;
 use crate::counter::Counter;
 use crate::ending::Ending;
-use crate::model::{Config, EdgeStatus, EndpointState, Endpoints, InstanceLoad};
+use crate::instance::{Address, Instance, Load, Service};
+use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
+use crate::policy::keys::ident;
 use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
 use crate::route::{RouteError, Table};
 use crate::seats::Seats;
 use crate::tls::{Resolver, Settings};
-use crate::upstream::{Budget, Spill};
-
-/// Counters of times: the last one is for everything from two minutes on.
-const TIMES: usize = 28;
-
-/// One place to send requests to.
-#[derive(Debug)]
-pub(crate) struct Instance {
-    pub(crate) name: Arc<str>,
-    pub(crate) address: SocketAddr,
-    pub(crate) load: Arc<Load>,
-}
-
-/// What goes on with it, over all threads and snapshots.
-#[derive(Debug, Default)]
-pub(crate) struct Load {
-    pub(crate) in_flight: Counter,
-    pub(crate) pooled: Counter,
-    /// WebSockets and other upgraded connections.
-    pub(crate) tunnels: Counter,
-    /// Taken out by the edge itself: it refused a connection.
-    pub(crate) out: AtomicBool,
-    /// Draining or gone: its pooled connections are to be closed.
-    pub(crate) retired: AtomicBool,
-    /// Whether what lives long on it has to end.
-    pub(crate) ending: Ending,
-    errors: AtomicU64,
-    times: [AtomicU64; TIMES],
-}
-
-impl Load {
-    /// Counts an answer, or that none came; so many microseconds after the request was sent.
-    pub(crate) fn count(&self, failed: bool, micros: u64) {
-        if failed {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-        }
-        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
-        if let Some(times) = self.times.get(bucket.min(TIMES - 1)) {
-            times.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The instances of one service.
-#[derive(Debug, Default)]
-pub(crate) struct Service {
-    pub(crate) ready: Vec<Arc<Instance>>,
-    /// Others are being started: requests may wait for them.
-    pub(crate) starting: bool,
-    pub(crate) budget: Budget,
-}
+use crate::upstream::{Breakers, Spill, sticky};
 
 /// What is served.
 #[derive(Debug, Default)]
@@ -87,6 +40,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) challenges: Tokens,
     pub(crate) tls: Settings,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
@@ -106,11 +60,14 @@ pub(crate) struct Shared {
     pub(crate) told: AtomicU64,
     /// Whether what lives long has to end with this process.
     pub(crate) ending: Ending,
-    pub(crate) waiting: AtomicU32,
     pub(crate) draining: AtomicBool,
     pub(crate) versions: Mutex<(u64, u64, u64)>,
     current: Mutex<Arc<Snapshot>>,
-    loads: Mutex<HashMap<(String, SocketAddr), Arc<Load>>>,
+    loads: Mutex<HashMap<(String, Address), Arc<Load>>>,
+    /// Of routes that have one.
+    pub(crate) breakers: Breakers,
+    signing: Mutex<sticky::Key>,
+    epoch: Instant,
 }
 
 /// One of what a counter counts, also when its task panics.
@@ -140,6 +97,7 @@ impl Shared {
             number: options.number,
             tls: Settings::new(Arc::clone(&resolver)),
             resolver,
+            challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(),
@@ -154,11 +112,13 @@ impl Shared {
             upgraded: AtomicU64::new(0),
             told: AtomicU64::new(0),
             ending: Ending::default(),
-            waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             versions: Mutex::new((0, 0, 0)),
             current: Mutex::new(Arc::new(Snapshot::default())),
             loads: Mutex::new(HashMap::new()),
+            breakers: Breakers::default(),
+            signing: Mutex::new(sticky::Key(rand::random())),
+            epoch: Instant::now(),
         }
     }
 
@@ -185,29 +145,52 @@ impl Shared {
     /// A snapshot with these routes; nothing changes when they cannot be compiled.
     pub(crate) fn with_config(&self, config: &Config) -> Result<Arc<Snapshot>, RouteError> {
         let table = Arc::new(Table::build(config)?);
-        Ok(self.replace(Snapshot { table, services: Arc::clone(&self.current().services) }))
+        let snapshot =
+            self.replace(Snapshot { table, services: Arc::clone(&self.current().services) });
+        self.breakers.clean();
+        Ok(snapshot)
+    }
+
+    /// What cookies are signed with, and values hashed that all edges are to agree on.
+    pub(crate) fn signing(&self) -> sticky::Key {
+        *self.signing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the key that control gives to all edges.
+    pub(crate) fn sign_with(&self, key: [u8; 16]) {
+        *self.signing.lock().unwrap_or_else(PoisonError::into_inner) = sticky::Key(key);
+    }
+
+    /// Milliseconds since the edge began, at a moment.
+    pub(crate) fn millis(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_millis() as u64
     }
 
     /// A snapshot with these instances.
     pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) -> Arc<Snapshot> {
+        let before = self.current();
+        let now = self.millis(Instant::now());
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut services = FxHashMap::default();
-        let mut living = Vec::new();
+        let mut living = HashSet::new();
         for (key, list) in &endpoints.services {
-            let mut service = Service::default();
+            let kept = before.services.get(key).map(|service| Arc::clone(&service.kept));
+            let mut service = Service { kept: kept.unwrap_or_default(), ..Service::default() };
             for endpoint in list {
-                let place = (endpoint.instance.clone(), endpoint.address);
+                let place = (endpoint.instance.clone(), address(endpoint));
                 match endpoint.state {
                     EndpointState::Ready => {
-                        let load = Arc::clone(loads.entry(place.clone()).or_default());
-                        load.retired.store(false, Ordering::Relaxed);
+                        let load = loads.entry(place.clone()).or_insert_with(|| {
+                            let load = Load::default();
+                            load.retired.store(true, Ordering::Relaxed);
+                            Arc::new(load)
+                        });
                         load.ending.take_back();
-                        service.ready.push(Arc::new(Instance {
-                            name: endpoint.instance.as_str().into(),
-                            address: endpoint.address,
-                            load,
-                        }));
-                        living.push(place);
+                        if load.retired.swap(false, Ordering::Relaxed) {
+                            load.health.begin(now);
+                        }
+                        service.ready.push(Arc::new(instance(key, endpoint, Arc::clone(load))));
+                        living.insert(place);
                     }
                     EndpointState::Starting => service.starting = true,
                     EndpointState::Draining => {
@@ -220,35 +203,21 @@ impl Shared {
             }
             services.insert(key.clone(), Arc::new(service));
         }
-        for (_, load) in loads.iter().filter(|(place, _)| !living.contains(place)) {
+        for (_, load) in loads.iter().filter(|(place, _)| !living.contains(*place)) {
             load.retired.store(true, Ordering::Relaxed);
         }
-        let idle = |load: &Load| {
-            load.in_flight.get() == 0 && load.pooled.get() == 0 && load.tunnels.get() == 0
-        };
-        loads.retain(|place, load| living.contains(place) || !idle(load));
+        loads.retain(|place, load| living.contains(place) || !load.is_idle());
         drop(loads);
-        self.replace(Snapshot {
-            table: Arc::clone(&self.current().table),
-            services: Arc::new(services),
-        })
+        let (table, services) = (Arc::clone(&before.table), Arc::new(services));
+        self.replace(Snapshot { table, services })
     }
 
     pub(crate) fn status(&self) -> EdgeStatus {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut instances: BTreeMap<String, InstanceLoad> = BTreeMap::new();
+        let now = self.millis(Instant::now());
         for ((name, _), load) in self.loads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let entry = instances.entry(name.clone()).or_default();
-            entry.in_flight += load.in_flight.get();
-            entry.pooled += load.pooled.get();
-            entry.tunnels += load.tunnels.get();
-            entry.errors += count(&load.errors);
-            entry.times.resize(TIMES, 0);
-            entry.times.iter_mut().zip(&load.times).for_each(|(sum, one)| *sum += count(one));
-            entry.answered = entry.times.iter().sum();
-            if load.out.load(Ordering::Relaxed) {
-                entry.out = Some("it refused a connection".to_owned());
-            }
+            load.tell(instances.entry(name.clone()).or_default(), now);
         }
         let (config, endpoints, keys) =
             *self.versions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +232,28 @@ impl Shared {
             told: count(&self.told),
             turned_away: count(&self.turned_away),
             instances,
+            breakers: self.breakers.tell(now),
             draining: self.draining.load(Ordering::Relaxed),
         }
+    }
+}
+
+fn address(endpoint: &Endpoint) -> Address {
+    match &endpoint.socket {
+        Some(path) => Address::Unix(path.clone()),
+        None => Address::Tcp(endpoint.address),
+    }
+}
+
+fn instance(service: &str, endpoint: &Endpoint, load: Arc<Load>) -> Instance {
+    // A generation is another program in the same place.
+    let place = endpoint.instance.split('@').next().unwrap_or_default();
+    Instance {
+        name: endpoint.instance.as_str().into(),
+        address: address(endpoint),
+        http2: endpoint.http2,
+        tag: ident(service, place),
+        check: endpoint.check.clone().map(Arc::new),
+        load,
     }
 }

@@ -5,6 +5,7 @@ mod attacks;
 mod front;
 mod proxy;
 mod releases;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -99,8 +100,10 @@ impl Edge {
         let endpoint = |address: &SocketAddr| Endpoint {
             instance: format!("shop/web/{}@1", address.port()),
             address: *address,
+            socket: None,
+            http2: false,
+            check: None,
             state,
-            host: None,
             ends_ms: None,
         };
         let services =

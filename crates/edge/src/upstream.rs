@@ -1,50 +1,79 @@
 //! Towards the instances: choose one, connect or reuse, send, and try another where that is safe.
 //!
 //! Invariants: a request whose body was begun is never sent twice; trying again after something was sent
-//! is bounded for each request ([`RETRIES`]) and for the service ([`Budget`]), so that a struggling
-//! service is not given a multiple of its load; a response's connection is driven by who reads it, so
-//! that a request needs no second task. Rooms: [`choose`] (which instance), [`link`] (a connection),
-//! [`pool`] (idle ones), [`exchange`] (a request and its response on it: [`sending`], [`response`]). Not here: headers, and what the client is told.
+//! is bounded for each request and for the service ([`Budget`]), so that a struggling service is not given a
+//! multiple of its load; over HTTP/1.1 a response's connection is driven by who reads it, so that a request
+//! needs no second task. Rooms: [`choose`] and [`balance`] (which instance), [`sticky`], [`breaker`],
+//! [`link`] (a connection: [`socket`]), [`pool`] (idle ones), [`exchange`] (a request and its response on
+//! it: [`sending`], [`response`]), [`http2`], [`flow`] (the body of either), [`check`]. Not here: headers, and what the
+//! client is told.
 
+mod balance;
+mod breaker;
 mod budget;
+pub(crate) mod check;
 mod choose;
 mod exchange;
+mod flow;
+mod http2;
 mod link;
 mod pool;
 mod response;
 mod sending;
+mod socket;
+pub(crate) mod sticky;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Body as _;
+use seaworthy_base::delivery::Delivery;
+use tokio::time::Instant;
 
+pub(crate) use breaker::{Breaker, Breakers};
 pub(crate) use budget::Budget;
-pub(crate) use exchange::Exchange;
-use exchange::Lost;
+use exchange::{Exchange, Lost};
+pub(crate) use flow::Flow;
+pub(crate) use http2::Http2Links;
 pub(crate) use pool::{Pool, Spill};
 use sending::Sending;
+pub(crate) use socket::Socket;
 
 use crate::body::{ClientBody, Progress, RequestBody};
+use crate::instance::{Instance, Load, Service};
 use crate::model::Settings;
-use crate::snapshot::{Instance, Load};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
-/// Tries after the first, once something was sent.
-const RETRIES: u32 = 2;
+/// An error counts as an answer that took so many microseconds: who fails fast must not look fast.
+const PENALTY: u64 = 1_000_000;
+
+/// Where a request is to go.
+#[derive(Debug)]
+pub(crate) struct Aim<'a> {
+    /// The key of its endpoints.
+    pub(crate) service: &'a str,
+    pub(crate) delivery: &'a Delivery,
+    /// By what the balance chooses, where it does so by a hash.
+    pub(crate) hash: u64,
+    /// The tag of the instance that the visitor belongs to.
+    pub(crate) wanted: Option<u64>,
+    /// What it takes up while it waits.
+    pub(crate) size: u64,
+    pub(crate) breaker: Option<&'a Arc<Breaker>>,
+}
 
 /// A request as it is to be sent.
 pub(crate) struct Outgoing<'a> {
     pub(crate) parts: &'a Parts,
     /// Writes its fields, but for those that frame the body.
     pub(crate) fields: &'a dyn Fn(&mut Vec<u8>),
-    pub(crate) body: RequestBody,
+    /// The same as a map.
+    pub(crate) headers: &'a dyn Fn() -> HeaderMap,
     /// How far the body got, where there is one.
     pub(crate) progress: Option<&'a Progress>,
     /// It may be sent a second time.
@@ -66,7 +95,7 @@ pub(crate) struct Failure {
 pub(crate) struct Answer {
     pub(crate) response: Response<()>,
     /// The body comes from here.
-    pub(crate) exchange: Exchange,
+    pub(crate) flow: Flow,
     pub(crate) instance: Arc<Instance>,
     pub(crate) guard: InFlight,
     pub(crate) retries: u32,
@@ -126,59 +155,200 @@ pub(crate) fn is_replayable(method: &Method, body: &ClientBody) -> bool {
 /// Sends a request to one of a service's instances.
 pub(crate) async fn send(
     local: &Rc<Local>,
-    service: &str,
+    aim: &Aim<'_>,
     settings: &Settings,
     request: Outgoing<'_>,
+    body: RequestBody,
 ) -> Result<Answer, Failure> {
-    let Outgoing { begun, progress, replayable, .. } = request;
-    let mut sending = Sending::new(request, local.rooms.head());
-    let mut refused: Vec<SocketAddr> = Vec::new();
+    let Some(breaker) = aim.breaker else {
+        return try_all(local, aim, settings, request, body).await;
+    };
+    let now = || local.shared.millis(Instant::now());
+    let Some(passage) = breaker.enter(now()) else {
+        return Err(Failure {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            cause: "the circuit breaker is open: too many of the last answers were errors"
+                .to_owned(),
+            instance: None,
+        });
+    };
+    let sent = try_all(local, aim, settings, request, body).await;
+    let status = sent.as_ref().map_or_else(|failure| failure.status, |sent| sent.response.status());
+    // What is wrong with the request says nothing of the service.
+    if sent.is_ok() || status.is_server_error() {
+        passage.settle(status.is_server_error(), now());
+    }
+    sent
+}
+
+/// A request between two tries.
+enum Message {
+    Body(RequestBody),
+    Encoded(Box<Sending>),
+}
+
+/// How a try went.
+struct Tried {
+    result: Result<(Response<()>, Flow), Broken>,
+    /// What may be sent again.
+    message: Option<Message>,
+    /// It cost the service nothing, or is nobody's fault.
+    free: bool,
+    /// The connection had been used before.
+    reused: bool,
+}
+
+async fn try_all(
+    local: &Rc<Local>,
+    aim: &Aim<'_>,
+    settings: &Settings,
+    request: Outgoing<'_>,
+    body: RequestBody,
+) -> Result<Answer, Failure> {
+    let mut message = Message::Body(body);
+    let mut refused: Vec<usize> = Vec::new();
     let mut retries = 0;
     loop {
-        let (service, instance) = choose::choose(local, service, begun, &mut refused).await?;
+        let (service, instance) = choose::choose(local, aim, request.begun, &mut refused).await?;
         let guard = InFlight::new(&instance.load);
-        let Ok((link, reused)) = link::get(local, &instance, settings, (replayable, begun)).await
-        else {
-            choose::take_out(local, &instance);
-            refused.push(instance.address);
-            continue;
+        let asked = Instant::now();
+        let tried = if instance.http2 {
+            over_http2(local, &instance, settings, &request, message).await
+        } else {
+            over_http1(local, &instance, settings, &request, message).await
         };
-        let mut exchange = Exchange::new(link, sending);
+        let tried = match tried {
+            Ok(tried) => tried,
+            Err(unsent) => {
+                choose::take_out(local, &instance);
+                refused.push(instance.key());
+                message = unsent;
+                continue;
+            }
+        };
         let failed =
             |status, cause| Failure { status, cause, instance: Some(Arc::clone(&instance.name)) };
-        let asked = Instant::now();
-        let count = |failed| instance.load.count(failed, asked.elapsed().as_micros() as u64);
-        match head(local, &mut exchange, settings, progress).await {
-            Ok(response) => {
-                service.budget.credit();
-                count(response.status().is_server_error());
-                return Ok(Answer { response, exchange, instance, guard, retries });
+        let note = |failed: bool, silent: bool| {
+            note(local, aim.delivery, (&service, &instance), asked, (failed, silent));
+        };
+        match tried.result {
+            Ok((response, flow)) => {
+                service.kept.budget.credit();
+                note(response.status().is_server_error(), false);
+                return Ok(Answer { response, flow, instance, guard, retries });
             }
             Err(Broken::TimedOut(cause)) => {
-                count(true);
+                note(true, true);
                 return Err(failed(StatusCode::GATEWAY_TIMEOUT, cause));
             }
             Err(Broken::Lost(Lost::Client(cause))) => {
                 return Err(failed(StatusCode::BAD_REQUEST, cause));
             }
             Err(Broken::Lost(Lost::Instance(cause))) => {
-                sending = exchange.into_sending();
-                // What was not sent costs the service nothing, and a stale connection is nobody's fault.
-                let free = !sending.has_begun() || reused;
-                let again = (!sending.has_begun() || replayable)
-                    && (free || (retries < RETRIES && service.budget.debit()))
-                    && sending.restart();
-                if !again {
-                    count(true);
-                    return Err(failed(StatusCode::BAD_GATEWAY, cause));
+                let again = tried.message.filter(|_| {
+                    tried.free
+                        || (retries < aim.delivery.retry.times && service.kept.budget.debit())
+                });
+                if !tried.free || again.is_none() {
+                    note(true, !tried.reused);
                 }
+                let Some(again) = again else {
+                    return Err(failed(StatusCode::BAD_GATEWAY, cause));
+                };
+                message = again;
                 retries += 1;
-                if !reused {
-                    refused.push(instance.address);
+                if !tried.reused {
+                    refused.push(instance.key());
                 }
             }
         }
     }
+}
+
+/// Counts how a try went; `silent`: there was no answer, and that is the instance's fault.
+fn note(
+    local: &Local,
+    delivery: &Delivery,
+    (service, instance): (&Service, &Instance),
+    asked: Instant,
+    (failed, silent): (bool, bool),
+) {
+    let load = &instance.load;
+    let micros = asked.elapsed().as_micros() as u64;
+    load.count(failed, micros);
+    if service.ready.len() < 2 {
+        return;
+    }
+    let now = local.shared.millis(asked) + micros / 1000;
+    load.latency.note(if failed { micros.max(PENALTY) } else { micros }, now);
+    if silent
+        && let Some(rule) = &delivery.passive
+        && load.health.fail(rule, now)
+    {
+        // The last one is never left out.
+        let other =
+            |one: &Arc<Instance>| !Arc::ptr_eq(&one.load, load) && !one.load.health.is_out(now);
+        if service.ready.iter().any(other) {
+            load.health.eject(rule, now);
+        }
+    }
+}
+
+/// One try over HTTP/1.1; the message comes back where no connection was to be had.
+async fn over_http1(
+    local: &Rc<Local>,
+    instance: &Arc<Instance>,
+    settings: &Settings,
+    request: &Outgoing<'_>,
+    message: Message,
+) -> Result<Tried, Message> {
+    let way = (request.replayable, request.begun);
+    let Ok((link, reused)) = link::get(local, instance, settings, way).await else {
+        return Err(message);
+    };
+    let sending = match message {
+        Message::Encoded(sending) => *sending,
+        Message::Body(body) => Sending::new(request, body, local.rooms.head()),
+    };
+    let mut exchange = Exchange::new(link, sending);
+    let head = head(local, &mut exchange, settings, request).await;
+    let broken = match head {
+        Ok(response) => {
+            let result = Ok((response, Flow::Http1(Box::new(exchange))));
+            return Ok(Tried { result, message: None, free: false, reused });
+        }
+        Err(broken) => broken,
+    };
+    let mut sending = exchange.into_sending();
+    let begun = sending.has_begun();
+    let may = (!begun || request.replayable) && sending.restart();
+    let message = may.then(|| Message::Encoded(Box::new(sending)));
+    Ok(Tried { result: Err(broken), message, free: !begun || reused, reused })
+}
+
+/// One try over HTTP/2.
+async fn over_http2(
+    local: &Rc<Local>,
+    instance: &Arc<Instance>,
+    settings: &Settings,
+    request: &Outgoing<'_>,
+    message: Message,
+) -> Result<Tried, Message> {
+    let Some(sender) = http2::link(local, instance, settings).await else { return Err(message) };
+    let body = match message {
+        Message::Encoded(sending) => sending.into_body(),
+        Message::Body(body) => body,
+    };
+    let whole = matches!(body, RequestBody::Empty);
+    let outgoing = http2::request(request.parts, (request.headers)(), body);
+    let total = Deadline::new(local, settings, request.begun);
+    let head = http2::head(local, sender, outgoing, settings, (request.progress, total)).await;
+    let again = (whole && request.replayable).then_some(Message::Body(RequestBody::Empty));
+    let result = head.map(|response| {
+        let (parts, body) = response.into_parts();
+        (Response::from_parts(parts, ()), Flow::Http2(body))
+    });
+    Ok(Tried { result, message: again, free: false, reused: false })
 }
 
 /// How an exchange failed.
@@ -187,21 +357,47 @@ enum Broken {
     Lost(Lost),
 }
 
-/// Sends, and waits for the head of the response: while the body goes out, each piece within the idle
-/// time; after it, the head within the response time.
+/// The end of the time that a request and its answer have together.
+struct Deadline {
+    alarm: Alarm,
+    total: Option<Duration>,
+    begun: Instant,
+}
+
+impl Deadline {
+    fn new(local: &Local, settings: &Settings, begun: Instant) -> Self {
+        Self { alarm: Alarm::new(&local.watch), total: settings.delivery.total, begun }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Broken> {
+        let Some(total) = self.total else { return Poll::Pending };
+        let left = total.saturating_sub(self.begun.elapsed());
+        self.alarm.poll(context, left).map(|()| {
+            Broken::TimedOut(format!("no answer within the total of {} ms", total.as_millis()))
+        })
+    }
+}
+
+/// Sends, and waits for the head of the response: while the body goes out, each piece within the time for
+/// sending; after it, the head within the response time.
 async fn head(
     local: &Rc<Local>,
     exchange: &mut Exchange,
     settings: &Settings,
-    progress: Option<&Progress>,
+    request: &Outgoing<'_>,
 ) -> Result<Response<()>, Broken> {
     let mut alarm = Alarm::new(&local.watch);
+    let mut total = Deadline::new(local, settings, request.begun);
+    let sending = settings.delivery.send.map(|time| time.as_millis() as u64).or(settings.idle_ms);
     let mut last = None;
     std::future::poll_fn(|context| {
         if let Poll::Ready(head) = exchange.poll_head(context) {
             return Poll::Ready(head.map_err(Broken::Lost));
         }
-        let now = progress.map(Progress::seen);
+        if let Poll::Ready(passed) = total.poll(context) {
+            return Poll::Ready(Err(passed));
+        }
+        let now = Some((request.progress.map(Progress::seen), exchange.is_sent()));
         if now != last {
             alarm.clear();
             last = now;
@@ -209,8 +405,8 @@ async fn head(
         let (limit, what) = if exchange.is_sent() {
             (settings.response_ms, "no answer")
         } else {
-            let Some(idle) = settings.idle_ms else { return Poll::Pending };
-            (idle, "nothing of the request was taken")
+            let Some(sending) = sending else { return Poll::Pending };
+            (sending, "nothing of the request was taken")
         };
         alarm
             .poll(context, Duration::from_millis(limit))

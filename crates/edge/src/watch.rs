@@ -2,10 +2,11 @@
 //!
 //! Why: almost every deadline is set and cleared again without being met, several for each request;
 //! here that costs a slot in a list. Invariants: an alarm that is due wakes its task within [`TICK`]; an
-//! alarm that was dropped or cleared wakes nobody; while no alarm is set nothing ticks. An [`Alarm`]
-//! stays on its thread, though its type may travel. Not here: what happens when time is up.
+//! alarm that was dropped or cleared wakes nobody; while no alarm is set nothing ticks. Not
+//! here: what happens when time is up.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// The alarms of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    slots: Mutex<Slots>,
+    slots: RefCell<Slots>,
     /// Told when the first alarm is set.
     begun: Notify,
 }
@@ -39,8 +40,8 @@ enum Slot {
 }
 
 impl Watch {
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> RefMut<'_, Slots> {
+        self.slots.borrow_mut()
     }
 
     /// Wakes what is due, for ever. One task of the thread runs it.
@@ -101,14 +102,14 @@ impl Slots {
 /// One deadline.
 #[derive(Debug)]
 pub(crate) struct Alarm {
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     place: Option<u32>,
 }
 
 impl Alarm {
     /// Not set yet.
-    pub(crate) fn new(watch: &Arc<Watch>) -> Self {
-        Self { watch: Arc::clone(watch), place: None }
+    pub(crate) fn new(watch: &Rc<Watch>) -> Self {
+        Self { watch: Rc::clone(watch), place: None }
     }
 
     /// Ready when time is up. The first poll after [`Self::new`] or [`Self::clear`] fixes the deadline.
@@ -123,9 +124,10 @@ impl Alarm {
         let mut slots = self.watch.slots();
         match &mut slots.all[place as usize] {
             Slot::Set(_, waker) => {
-                if !waker.will_wake(context.waker()) {
-                    waker.clone_from(context.waker());
-                }
+                let other = (!waker.will_wake(context.waker()))
+                    .then(|| std::mem::replace(waker, context.waker().clone()));
+                drop(slots);
+                drop(other);
                 Poll::Pending
             }
             Slot::Due | Slot::Free => Poll::Ready(()),
@@ -136,8 +138,11 @@ impl Alarm {
     pub(crate) fn clear(&mut self) {
         if let Some(place) = self.place.take() {
             let mut slots = self.watch.slots();
-            slots.all[place as usize] = Slot::Free;
+            let before = std::mem::replace(&mut slots.all[place as usize], Slot::Free);
             slots.free.push(place);
+            // A waker may be the last that holds something, which may hold alarms of its own.
+            drop(slots);
+            drop(before);
         }
     }
 }
@@ -150,7 +155,7 @@ impl Drop for Alarm {
 
 /// Runs a future to its end, or to the end of its time.
 pub(crate) async fn within<T>(
-    watch: &Arc<Watch>,
+    watch: &Rc<Watch>,
     time: Duration,
     future: impl Future<Output = T>,
 ) -> Option<T> {
@@ -175,8 +180,8 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_ended_and_what_does_not_is_left_alone() {
         quiet(async {
-            let watch = Arc::new(Watch::default());
-            let of_task = Arc::clone(&watch);
+            let watch = Rc::new(Watch::default());
+            let of_task = Rc::clone(&watch);
             tokio::task::spawn_local(async move { of_task.run().await });
             let never = std::future::pending::<()>();
             assert_eq!(within(&watch, Duration::from_millis(1), never).await, None);
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_used_again_and_a_cleared_alarm_begins_anew() {
-        let watch = Arc::new(Watch::default());
+        let watch = Rc::new(Watch::default());
         let context = Context::from_waker(Waker::noop());
         let mut alarm = Alarm::new(&watch);
         let hour = Duration::from_secs(3600);

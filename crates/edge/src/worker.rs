@@ -5,9 +5,10 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustc_hash::FxHashSet;
 use seaworthy_base::RequestId;
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::{Notify, mpsc};
@@ -18,7 +19,7 @@ use crate::conn;
 use crate::date::Date;
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
-use crate::upstream::Pool;
+use crate::upstream::{Http2Links, Pool, check};
 use crate::watch::Watch;
 
 /// What a worker is told.
@@ -88,18 +89,18 @@ impl Worker {
     }
 }
 
-/// Where a thread's request ids come from. Shared with its connections, which may not hold [`Local`].
+/// Where a thread's request ids come from.
 #[derive(Debug)]
 pub(crate) struct Ids {
     edge: u8,
     thread: u8,
-    sequence: AtomicU32,
+    sequence: Cell<u32>,
     salt: u32,
 }
 
 impl Ids {
     pub(crate) fn new(edge: u8, thread: u8) -> Self {
-        Self { edge, thread, sequence: AtomicU32::new(0), salt: rand::random() }
+        Self { edge, thread, sequence: Cell::new(0), salt: rand::random() }
     }
 
     /// A fresh request id.
@@ -108,13 +109,9 @@ impl Ids {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_millis() as u64;
-        RequestId::new(
-            millis,
-            self.edge,
-            self.thread,
-            self.sequence.fetch_add(1, Ordering::Relaxed),
-            self.salt,
-        )
+        let sequence = self.sequence.get();
+        self.sequence.set(sequence.wrapping_add(1));
+        RequestId::new(millis, self.edge, self.thread, sequence, self.salt)
     }
 }
 
@@ -128,14 +125,35 @@ pub(crate) struct Local {
     pub(crate) drain: Notify,
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
+    pub(crate) http2: Http2Links,
+    /// Instances that are being checked, by key.
+    pub(crate) checked: RefCell<FxHashSet<usize>>,
     pub(crate) rooms: Rc<Rooms>,
     pub(crate) date: Date,
-    pub(crate) ids: Arc<Ids>,
-    pub(crate) watch: Arc<Watch>,
+    ids: Ids,
+    pub(crate) watch: Rc<Watch>,
     pub(crate) thread: u16,
 }
 
 impl Local {
+    pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
+        Self {
+            snapshot: RefCell::new(shared.current()),
+            swapped: Notify::new(),
+            drain: Notify::new(),
+            draining: Cell::new(false),
+            pool: Pool::new(Arc::clone(&shared.spill)),
+            http2: Http2Links::default(),
+            checked: RefCell::default(),
+            ids: Ids::new(shared.number as u8, thread as u8),
+            shared,
+            rooms: Rc::default(),
+            date: Date::default(),
+            watch: Rc::default(),
+            thread,
+        }
+    }
+
     /// A fresh request id.
     pub(crate) fn next_id(&self) -> RequestId {
         self.ids.next()
@@ -153,21 +171,8 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
-    let ids = Arc::new(Ids::new(shared.number as u8, thread as u8));
     builder.spawn(move || {
-        let local = Rc::new(Local {
-            snapshot: RefCell::new(shared.current()),
-            swapped: Notify::new(),
-            drain: Notify::new(),
-            draining: Cell::new(false),
-            pool: Pool::new(Arc::clone(&shared.spill)),
-            shared,
-            rooms: Rc::default(),
-            date: Date::default(),
-            ids,
-            watch: Arc::default(),
-            thread,
-        });
+        let local = Rc::new(Local::new(shared, thread));
         LocalSet::new().block_on(&runtime, run(local, receiver));
     })?;
     Ok(Worker { jobs, connections, runtime: handle })
@@ -175,7 +180,7 @@ pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
 
 async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     tokio::task::spawn_local(sweep(Rc::clone(&local)));
-    let watch = Arc::clone(&local.watch);
+    let watch = Rc::clone(&local.watch);
     tokio::task::spawn_local(async move { watch.run().await });
     while let Some(job) = jobs.recv().await {
         match job {
@@ -186,6 +191,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Swap(snapshot, done) => {
                 *local.snapshot.borrow_mut() = snapshot;
                 local.pool.close_idle();
+                local.http2.clean();
+                if local.thread == 0 {
+                    check::start(&local);
+                }
                 local.swapped.notify_waiters();
                 // The link waits for every thread; it is gone only with the process.
                 done.send(()).ok();
@@ -214,6 +223,7 @@ async fn sweep(local: Rc<Local>) {
     let mut settled: Option<Arc<Snapshot>> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        local.http2.clean();
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();

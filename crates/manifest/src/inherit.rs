@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use self::width::{Pattern, Widths};
+use crate::delivery;
 use crate::policy::{self, NamedLimits};
 use crate::route::{ActionKey, RawHeaders, RawRoute, Said};
 use crate::site::{HeaderRules, Route, RouteAction, RouteSettings};
@@ -104,12 +105,15 @@ fn build(
             Said::Nothing => {}
             Said::Cleared => {
                 (settings.connect, settings.response, idle) =
-                    (default.connect, default.response, default.idle)
+                    (default.connect, default.response, default.idle);
+                (settings.delivery.send, settings.delivery.total) = (None, None);
             }
             Said::Is(times) => {
                 settings.connect = times.connect.unwrap_or(settings.connect);
                 settings.response = times.response.unwrap_or(settings.response);
                 idle = times.idle.or(idle);
+                settings.delivery.send = times.send.or(settings.delivery.send);
+                settings.delivery.total = times.total.or(settings.delivery.total);
             }
         }
         take(&link.stream, &mut settings.stream, false);
@@ -118,6 +122,7 @@ fn build(
         take_headers(&link.request_headers, &mut settings.request_headers);
         take(&link.cache_control, &mut settings.cache_control, Vec::new());
         policy::inherit(&link.policy, &mut settings.policy, limits);
+        delivery::inherit(&link.delivery, &mut settings.delivery);
     }
     settings.idle = if settings.stream { None } else { idle };
     Some(Route {
@@ -129,7 +134,7 @@ fn build(
     })
 }
 
-fn take<T: Clone>(said: &Said<T>, into: &mut T, cleared: T) {
+pub(crate) fn take<T: Clone>(said: &Said<T>, into: &mut T, cleared: T) {
     match said {
         Said::Nothing => {}
         Said::Cleared => *into = cleared,

@@ -3,6 +3,7 @@
 //! The one table from which reading, "did you mean", the JSON schema and the reference are made.
 
 pub mod backups;
+pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub const SITE: &[Key] = &[
         "host names served, the canonical one first; `<site>.localhost` by default",
     ),
     key("redirect_domains", Kind::Texts, "host names answered with 308 to the first of `domains`"),
-    key("tls", Kind::Table(TLS), "certificates"),
+    key("tls", Kind::Table(tls::TLS), "certificates"),
     key("listen", Kind::Table(LISTEN), "addresses of the edge"),
     key(
         "secrets",
@@ -99,20 +100,6 @@ pub const SITE: &[Key] = &[
     planned("alerts"),
     planned("notify"),
     planned("kubernetes"),
-];
-
-/// `[tls]`.
-pub const TLS: &[Key] = &[
-    key(
-        "mode",
-        Kind::Text,
-        "`internal` (own authority) or `off` (another terminator stands in front); internal for local names",
-    ),
-    key("cert", Kind::Text, "file with the certificate chain (PEM), leaf first"),
-    key("key", Kind::Text, "file with the private key (PEM)"),
-    planned("acme"),
-    planned("min"),
-    planned("clients"),
 ];
 
 /// `[listen]`.
@@ -153,7 +140,12 @@ pub const SECRETS: &[Key] = &[
 pub const SERVICE: &[Key] = &[
     key("run", Kind::Command, "starts it"),
     key("static", Kind::Text, "serves the files of this folder"),
-    key("upstreams", Kind::Texts, "`http://` addresses of servers that somebody else runs"),
+    key(
+        "upstreams",
+        Kind::Texts,
+        "servers that somebody else runs: `http://host:port`, `h2c://host:port` (HTTP/2 without TLS), `unix:/path`",
+    ),
+    key("protocol", Kind::Text, "`h2c`: it speaks HTTP/2 without TLS, as gRPC does; HTTP/1.1"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),
     key(
@@ -173,7 +165,11 @@ pub const SERVICE: &[Key] = &[
         Kind::Map,
         "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)",
     ),
-    key("health", Kind::Any, "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default"),
+    key(
+        "health",
+        Kind::Any,
+        "path, or `{ ready = {…}, live = {…} }`; a TCP connection by default; of `upstreams` `ready` only, and only where it is given",
+    ),
     key("after", Kind::Texts, "services that must be ready first"),
     key("env", Kind::Map, "environment; `\"secret:NAME\"` is the value of a secret"),
     key("secrets", Kind::Any, "secrets it gets: names, or `{ name, as = \"file\" }`"),
@@ -374,12 +370,16 @@ pub const ROUTE: &[Key] = &[
         "zstd, br or gzip for what the service answers: true, or a table; files always are",
     ),
     key("cache", Kind::Any, "answers are kept by RFC 9111: true, or a table"),
-    planned("balance"),
-    planned("passive"),
-    planned("sticky"),
-    planned("retry"),
-    planned("breaker"),
-    planned("hold"),
+    key(
+        "balance",
+        Kind::Text,
+        "which instance: `p2c` (of two random ones the faster and less busy), `least-conn`, `round-robin`, `hash:KEY` (`ip`, `user`, `header:N`, `cookie:N`); p2c",
+    ),
+    key("sticky", Kind::Text, "`cookie`: a visitor stays with an instance, by a signed cookie"),
+    key("passive", Kind::Table(PASSIVE), "when an instance that does not answer is left out"),
+    key("retry", Kind::Table(RETRY), "of requests that may be sent twice; a fifth of all at most"),
+    key("breaker", Kind::Any, "when a service that fails is left alone: true, or a table"),
+    key("hold", Kind::Table(HOLD), "what waits while no instance is ready and one is starting"),
 ];
 
 /// `[identity]`.
@@ -479,8 +479,33 @@ pub const TIMEOUT: &[Key] = &[
     key("connect", Kind::Duration, "5s"),
     key("response", Kind::Duration, "until the head of the response; 60s"),
     key("idle", Kind::Duration, "between two pieces of a body; 60s"),
-    planned("send"),
-    planned("total"),
+    key("send", Kind::Duration, "for the service to take a piece of the request; as `idle`"),
+    key("total", Kind::Duration, "for the request and its whole answer; none"),
+];
+
+/// `passive`.
+pub const PASSIVE: &[Key] = &[
+    key("failures", Kind::Integer, "so many answers that did not come; 3"),
+    key("within", Kind::Duration, "in this time; 10s"),
+    key("for", Kind::Duration, "left out for so long; 30s"),
+];
+
+/// `retry` of a route.
+pub const RETRY: &[Key] = &[key("times", Kind::Integer, "after the first time; 2")];
+
+/// `breaker`.
+pub const BREAKER: &[Key] = &[
+    key("errors", Kind::Text, "share of 5xx and answers that did not come; 50%"),
+    key("over", Kind::Duration, "in this time; 10s"),
+    key("min_requests", Kind::Integer, "of so many answers at least; 20"),
+    key("open", Kind::Duration, "nothing is sent for so long; 30s"),
+];
+
+/// `hold`.
+pub const HOLD: &[Key] = &[
+    key("requests", Kind::Integer, "so many at once; 1000"),
+    key("bytes", Kind::Size, "so large together; 64M"),
+    key("for", Kind::Duration, "each for so long; 30s"),
 ];
 
 /// `response_headers`, `request_headers`.

@@ -9,6 +9,7 @@
 mod backups;
 mod checks;
 pub mod cron;
+mod delivery;
 mod draft;
 mod excerpt;
 mod inherit;
@@ -24,6 +25,7 @@ mod route;
 mod schema;
 mod service;
 pub mod site;
+mod tls;
 mod wire;
 mod words;
 

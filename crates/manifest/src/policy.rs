@@ -15,8 +15,10 @@ use seaworthy_base::policy::{
 use toml::de::DeValue;
 
 pub(crate) use access::read_query;
-pub(crate) use limit::{LimitUse, NamedLimits, read_identity, read_named};
+pub(crate) use content::share;
+pub(crate) use limit::{LimitUse, NamedLimits, parse_key, read_identity, read_named};
 
+use crate::inherit::take;
 use crate::read::{Found, Reader, Value};
 use crate::route::{Said, said};
 
@@ -98,15 +100,7 @@ pub(crate) fn inherit(said: &RawPolicy, into: &mut Policy, named: &NamedLimits) 
     take(&said.log_sample, &mut into.log_sample, 1000);
 }
 
-fn take<T: Clone>(said: &Said<T>, into: &mut T, cleared: T) {
-    match said {
-        Said::Nothing => {}
-        Said::Cleared => *into = cleared,
-        Said::Is(value) => into.clone_from(value),
-    }
-}
-
-fn take_some<T: Clone>(said: &Said<T>, into: &mut Option<T>) {
+pub(crate) fn take_some<T: Clone>(said: &Said<T>, into: &mut Option<T>) {
     match said {
         Said::Nothing => {}
         Said::Cleared => *into = None,
@@ -133,7 +127,7 @@ fn add_up<S, T: PartialEq>(
 }
 
 /// `true`, or a table; what else it is was reported.
-fn table_or_true<T>(
+pub(crate) fn table_or_true<T>(
     reader: &mut Reader<'_>,
     value: Value<'_>,
     default: impl FnOnce() -> T,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use seaworthy_base::{ByteSize, ServiceName};
 use toml::de::DeValue;
 
+use crate::delivery::{self, RawDelivery};
 use crate::draft::read_hosts;
 use crate::keys;
 use crate::limits;
@@ -50,6 +51,10 @@ pub(crate) struct RawTimes {
     pub(crate) response: Option<Duration>,
     /// `idle`.
     pub(crate) idle: Option<Duration>,
+    /// `send`.
+    pub(crate) send: Option<Duration>,
+    /// `total`.
+    pub(crate) total: Option<Duration>,
 }
 
 /// A `[[route]]` as it stands in the file.
@@ -94,6 +99,8 @@ pub(crate) struct RawRoute {
     pub(crate) cache_control: Said<Vec<(String, String)>>,
     /// Everything of [`crate::policy`].
     pub(crate) policy: RawPolicy,
+    /// Everything of [`crate::delivery`].
+    pub(crate) delivery: RawDelivery,
 }
 
 /// The keys of which a route has one at most.
@@ -187,6 +194,7 @@ pub(crate) fn read_route(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Ra
         get("priority").and_then(|value| reader.number(value, -1000..=1000)).unwrap_or(0);
     let scope = scope(&route);
     route.policy = policy::read(reader, &found, &scope);
+    route.delivery = delivery::read(reader, &found);
     read_action(reader, &found, &mut route);
     route.body_limit = said(get("body_limit"), |value| reader.size(value));
     route.timeout = said(get("timeout"), |value| read_times(reader, value));
@@ -359,7 +367,13 @@ fn read_times(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawTimes> {
     let table = reader.table(value)?;
     let found = reader.known(table, keys::TIMEOUT, "`timeout`");
     let mut time = |key: &str| found.get(key).and_then(|(_, value)| reader.duration(value));
-    Some(RawTimes { connect: time("connect"), response: time("response"), idle: time("idle") })
+    Some(RawTimes {
+        connect: time("connect"),
+        response: time("response"),
+        idle: time("idle"),
+        send: time("send"),
+        total: time("total"),
+    })
 }
 
 fn read_headers(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawHeaders> {

@@ -23,6 +23,9 @@ use crate::wire;
 /// The keys of which a service has exactly one.
 const KINDS: [&str; 3] = ["run", "static", "upstreams"];
 
+/// A value with its place.
+type Placed<T> = (Range<usize>, T);
+
 /// A service as the file names it, whether it could be read or not.
 #[derive(Debug)]
 pub(crate) struct Declared {
@@ -30,7 +33,9 @@ pub(crate) struct Declared {
     pub(crate) span: Range<usize>,
     pub(crate) service: Option<Service>,
     /// What it starts after, with the place of each name.
-    pub(crate) after: Vec<(Range<usize>, ServiceName)>,
+    pub(crate) after: Vec<Placed<ServiceName>>,
+    /// The databases and others that it starts after, with the place of each name.
+    pub(crate) after_items: Vec<Placed<String>>,
     /// The ports that a route can name; none when they could not be read.
     pub(crate) ports: Option<Vec<String>>,
 }
@@ -41,11 +46,12 @@ pub(crate) fn read_service(
     span: Range<usize>,
     value: Value<'_>,
 ) -> Declared {
-    let mut declared = Declared { span, service: None, after: Vec::new(), ports: None };
+    let mut declared =
+        Declared { span, service: None, after: Vec::new(), after_items: Vec::new(), ports: None };
     let Some(table) = reader.table(value) else { return declared };
     let found = reader.known(table, keys::SERVICE, &format!("`[service.{name}]`"));
     if let Some((_, value)) = found.get("after") {
-        declared.after = read_after(reader, value);
+        (declared.after_items, declared.after) = read_after(reader, value);
     }
     let before = reader.count();
     let port = read_port(reader, found.get("port"), found.get("ports"));
@@ -157,6 +163,13 @@ fn read_common(
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
+        http2: get("protocol").is_some_and(|value| read_protocol(reader, value)),
+        check: match (&kind, get("health")) {
+            (Some(ServiceKind::Upstreams(_)), Some(value)) => {
+                Some(health::read_health(reader, Some(value)).ready)
+            }
+            _ => None,
+        },
         kind: kind?,
     })
 }
@@ -190,22 +203,22 @@ fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> Migrate {
     }
 }
 
-fn read_after(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(Range<usize>, ServiceName)> {
-    let mut after = Vec::new();
+/// Items such as `database.main`, and services.
+fn read_after(
+    reader: &mut Reader<'_>,
+    value: Value<'_>,
+) -> (Vec<Placed<String>>, Vec<Placed<ServiceName>>) {
+    let (mut items, mut after) = (Vec::new(), Vec::new());
     for (span, name) in reader.texts(value) {
         if name.contains('.') {
-            let quoted = reader.quote(&span, &name);
-            reader.problem(
-                span,
-                format!("planned: starting after {quoted} is not built yet"),
-                Some("services of this site can be named".to_owned()),
-            );
+            items.push((span, name));
         } else if let Some(name) = reader.name(span.clone(), &name) {
             after.push((span, name));
         }
     }
     reader.at_most(value, &mut after, limits::SERVICES, "names");
-    after
+    reader.at_most(value, &mut items, limits::SERVICES, "names");
+    (items, after)
 }
 
 /// Rules of `cache_control`: path pattern and value, in the order written.
@@ -233,15 +246,31 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
     let mut urls = reader.texts(value);
     reader.at_most(value, &mut urls, limits::UPSTREAMS, "upstreams");
     for (span, url) in &urls {
-        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        if !authority.is_some_and(wire::is_authority) {
-            reader.problem(span.clone(), "an upstream is written `http://host:port`", None);
+        let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("h2c://"));
+        let authority = authority.map(|rest| rest.trim_end_matches('/'));
+        let socket = url.strip_prefix("unix:").is_some_and(|path| {
+            // What a socket's address has room for.
+            path.starts_with('/') && path.len() <= 107 && !path.contains(char::is_control)
+        });
+        if !socket && !authority.is_some_and(wire::is_authority) {
+            let message =
+                "an upstream is written `http://host:port`, `h2c://host:port` or `unix:/path`";
+            reader.problem(span.clone(), message, None);
         }
     }
     if urls.is_empty() {
         reader.problem(value.span(), "there is no upstream in this list", None);
     }
     ServiceKind::Upstreams(urls.into_iter().map(|(_, url)| url).collect())
+}
+
+fn read_protocol(reader: &mut Reader<'_>, value: Value<'_>) -> bool {
+    let text = reader.text(value);
+    let good = text.as_deref() == Some("h2c");
+    if text.is_some() && !good {
+        reader.problem(value.span(), "`protocol` is `h2c`; HTTP/1.1 needs no word", None);
+    }
+    good
 }
 
 fn read_port(

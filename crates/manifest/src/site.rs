@@ -7,17 +7,20 @@
 pub mod backups;
 mod deploy;
 mod job;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seaworthy_base::delivery::Delivery;
 use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
 
 pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
 pub use job::{Job, When, Work};
+pub use tls::Tls;
 
 /// One site, as its `seaworthy.toml` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,8 +31,11 @@ pub struct Site {
     pub domains: Vec<String>,
     /// `redirect_domains`: answered with 308 to the first of `domains`.
     pub redirect_domains: Vec<String>,
-    /// `[tls]`.
+    /// `[tls]`: where certificates come from.
     pub tls: Tls,
+    /// `[tls]`: what is demanded of handshakes.
+    #[serde(default)]
+    pub handshake: tls::Handshake,
     /// `[listen]`, as far as it was given.
     pub listen: Listen,
     /// `[secrets]`.
@@ -52,21 +58,12 @@ pub struct Site {
     pub jobs: Vec<Job>,
 }
 
-/// How the site's certificates come about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "mode")]
-pub enum Tls {
-    /// Our own certificate authority, for laptops and tests.
-    Internal,
-    /// Certificate and key from files (PEM), absolute or inside the project.
-    Files {
-        /// The chain, leaf first.
-        cert: String,
-        /// The private key.
-        key: String,
-    },
-    /// No TLS here: another terminator stands in front.
-    Off,
+impl Site {
+    /// The names for which a public authority is asked: all but those that only this machine knows.
+    pub fn public_names(&self) -> Vec<String> {
+        let all = self.domains.iter().chain(&self.redirect_domains);
+        all.filter(|name| !crate::wire::is_local(name)).cloned().collect()
+    }
 }
 
 /// Addresses the edge listens on; empty means the default for the user and the domains.
@@ -132,6 +129,12 @@ pub struct Service {
     pub env: BTreeMap<String, EnvValue>,
     /// `secrets`: which ones it gets.
     pub secrets: Vec<SecretUse>,
+    /// `protocol = "h2c"`: it speaks HTTP/2 without TLS.
+    #[serde(default)]
+    pub http2: bool,
+    /// `health` of `upstreams`: how the edge asks them.
+    #[serde(default)]
+    pub check: Option<Probe>,
     /// What it is.
     pub kind: ServiceKind,
 }
@@ -427,6 +430,9 @@ pub struct RouteSettings {
     /// Limits, browsers' protection, who may come in, compression, cache.
     #[serde(default)]
     pub policy: Policy,
+    /// Which instance, how long, what waits; `timeout.send` and `.total` too.
+    #[serde(default)]
+    pub delivery: Delivery,
 }
 
 impl Default for RouteSettings {
@@ -442,6 +448,7 @@ impl Default for RouteSettings {
             request_headers: HeaderRules::default(),
             cache_control: Vec::new(),
             policy: Policy::default(),
+            delivery: Delivery::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use seaworthy_base::{Code, Fault, ReleaseId};
 use seaworthy_release::{Ending, Phase, Step, Strategy};
 use tokio::time::timeout;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::reconcile;
 use crate::release::bring_back;
@@ -54,6 +55,7 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     let built = run.unless_stopped(build::make(run, prepared)).await?;
     let next = prepared.applied(built.release);
     run.applies(&next)?;
+    run.unless_stopped(databases::start(&run.platform, &prepared.site, &run.report)).await?;
     if let Some(data) = &prepared.data {
         bring_back::go(run, prepared, data, &next).await?;
         keep(run, prepared, &next)?;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use seaworthy_api::model::{DeployOptions, Progress};
 use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
-use seaworthy_manifest::site::{Site, Work};
+use seaworthy_manifest::site::{Site, Tls, Work};
 use seaworthy_release::{DataBack, Strategy};
 use seaworthy_runtime::model::User;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::files;
@@ -228,10 +229,18 @@ pub(crate) fn resolve_secrets(
         Work::Run { .. } => None,
     }));
     names.extend(crate::edge_config::secret_names(site));
+    if let Tls::Acme(acme) = &site.tls {
+        names.extend(acme.secret_names());
+    }
     names.sort();
     names.dedup();
+    let made = databases::values(platform, site)?;
+    names.retain(|name| !made.contains_key(name));
     match site_secrets::look_up(platform, project, site, &names) {
-        Ok(resolved) => Ok((resolved.values, resolved.warnings)),
+        Ok(mut resolved) => {
+            resolved.values.extend(made);
+            Ok((resolved.values, resolved.warnings))
+        }
         Err(faults) => {
             let mut faults = faults.into_iter();
             let first = faults
@@ -240,7 +249,7 @@ pub(crate) fn resolve_secrets(
             let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
             let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
             let first = first.because(if needy.is_empty() {
-                "a job's `bearer` or a route's `auth` names it".to_owned()
+                "a job's `bearer`, a route's `auth` or `[tls]` names it".to_owned()
             } else {
                 format!("service {} cannot start without", needy.join(", "))
             });

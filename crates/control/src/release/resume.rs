@@ -12,6 +12,7 @@ use seaworthy_release::journal::resolve;
 use seaworthy_release::{Deployment, Resolution, Step};
 use seaworthy_state::{ReleaseRecord, ReleaseState};
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::release::run::Run;
 use crate::release::{Reporter, back, bring_back, flow, prepare, remember, settle, source, turn};
@@ -143,6 +144,7 @@ fn without_rollout(run: &Run, applied: Applied, cause: Fault) -> Result<Applied,
 fn done(platform: &Arc<Platform>, name: &SiteName, run: &Run, result: Result<Applied, Fault>) {
     let verb = run.record().verb.clone();
     let fault = flow::close(run, result).err();
+    databases::settle(platform, name);
     let project = platform.world().sites.get(name).map(|site| site.project.clone());
     if let (Some(project), Some(fault)) = (project, &fault) {
         remember(platform, &project, name, &verb, true, Some(fault));

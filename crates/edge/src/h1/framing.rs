@@ -68,3 +68,10 @@ impl Framing {
         Ok(Some(piece))
     }
 }
+
+/// A `Content-Length`: digits only, without a sign, a list or white space inside, and it fits.
+pub(crate) fn plain_length(value: &[u8]) -> Option<u64> {
+    // Eighteen digits are below 2^63, so nobody's arithmetic wraps.
+    let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    plain.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}

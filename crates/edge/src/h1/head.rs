@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-use super::framing::Framing;
+use super::framing::{Framing, plain_length};
 
 /// The longest head; cookies of real applications stay far below.
 pub(super) const MAX_HEAD: usize = 64 << 10;
@@ -320,12 +320,6 @@ impl Fields {
     }
 }
 
-/// Digits only: no sign, no list, no white space inside, and it fits.
 fn length(value: &[u8]) -> Result<u64, Refusal> {
-    // Eighteen digits are below 2^63, so nobody's arithmetic wraps.
-    let plain = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    if !plain {
-        return Err(bad("the Content-Length is no plain number"));
-    }
-    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    plain_length(value).ok_or(bad("the Content-Length is no plain number"))
 }

@@ -71,6 +71,11 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outlet<B> {
         &mut self.body
     }
 
+    /// The body, as far as it was not taken.
+    pub(crate) fn into_body(self) -> B {
+        self.body
+    }
+
     /// The room of its head, for another one.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buffer

@@ -20,9 +20,9 @@ use crate::rooms::Rooms;
 use crate::watch::{Alarm, Watch};
 
 /// Before the first request, and between two.
-const IDLE_TIME: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(75);
 /// For a client to take anything of what it is sent.
-const SEND_TIME: Duration = Duration::from_secs(60);
+pub(crate) const SEND_TIME: Duration = Duration::from_secs(60);
 /// From the first byte of a head to its last.
 pub(super) const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Read from the socket at once; of a long body more.
@@ -81,7 +81,7 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, watch: &std::sync::Arc<Watch>, rooms: Rc<Rooms>) -> Self {
+    pub(super) fn new(stream: S, watch: &Rc<Watch>, rooms: Rc<Rooms>) -> Self {
         Self {
             stream,
             bytes: BytesMut::new(),

@@ -27,6 +27,12 @@ impl Hasher {
         Self { secret: (rand::random(), rand::random()) }
     }
 
+    /// With a secret that others have too.
+    pub(crate) fn keyed(key: [u8; 16]) -> Self {
+        let whole = u128::from_le_bytes(key);
+        Self { secret: (whole as u64, (whole >> 64) as u64) }
+    }
+
     /// Never 0, which stands for nothing.
     pub(crate) fn hash(&self, ident: u64, kind: u8, value: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);

@@ -4,7 +4,7 @@
 //! networks are checked once. Rules that would change the framing of a message are refused.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use crate::candidate::Candidate;
 use crate::gate::Gate;
 use crate::model;
 use crate::policy::{CompiledPolicy, PolicyError, Scope};
+use crate::upstream::{Breaker, Breakers};
 
 /// Why a configuration cannot be served. The whole of it is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -157,6 +158,8 @@ pub struct CompiledRoute {
     pub cache_control: Vec<(String, HeaderValue)>,
     /// `settings.policy`, parsed.
     pub(crate) policy: CompiledPolicy,
+    /// The breaker of `settings.delivery`, once it was needed.
+    breaker: OnceLock<Arc<Breaker>>,
     pub(super) hosts: Vec<String>,
     pattern: Pattern,
     methods: Vec<Method>,
@@ -212,10 +215,17 @@ impl CompiledRoute {
             response_rules,
             cache_control,
             policy,
+            breaker: OnceLock::new(),
             hosts: host::named(site, &route.hosts)?,
             pattern,
             methods: route.methods.iter().map(method).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The breaker between it and its service, where it has one.
+    pub(crate) fn breaker(&self, all: &Breakers, service: &str) -> Option<&Arc<Breaker>> {
+        let rule = self.settings.delivery.breaker.as_ref()?;
+        Some(self.breaker.get_or_init(|| all.of(service, rule)))
     }
 
     /// Whether the route is for this decoded path.

@@ -44,12 +44,6 @@ pub(super) const ENCODED_SEPARATOR: BadRequest = BadRequest("the path has an enc
 /// A host to some URL parsers.
 pub(super) const TWO_SLASHES: BadRequest = BadRequest("the path begins with two slashes");
 
-/// Refuses a path that could be read in two ways; see the table of this module. What passes may go
-/// upstream as it is: routes are matched on its decoded form, whatever its spelling.
-pub fn check_path(raw: &str) -> Result<(), BadRequest> {
-    CanonicalPath::parse(raw).map(drop)
-}
-
 /// A path in its one spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
@@ -59,7 +53,9 @@ pub struct CanonicalPath<'a> {
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Reads the path of a request target, without its query.
+    /// Reads the path of a request target, without its query; refuses one that could be read in two ways
+    /// (see the table of this module). What passes may go upstream as it is: routes are matched on its
+    /// decoded form, whatever its spelling.
     pub fn parse(raw: &'a str) -> Result<Self, BadRequest> {
         let bytes = raw.as_bytes();
         if bytes.first() != Some(&b'/') {

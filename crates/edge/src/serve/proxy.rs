@@ -13,16 +13,20 @@ use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPG
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Body as _;
+use seaworthy_base::delivery::Balance;
 
 use super::tunnel::Tunnel;
-use super::{Client, Record, Refusal, lists, record, refuse};
-use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Upload};
+use super::{Client, Record, Refusal, record, refuse};
+use crate::body::{
+    ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
+};
 use crate::events::EventStream;
-use crate::forwarded::{self, Way};
+use crate::forwarded::{self, Way, lists};
 use crate::model::Action;
+use crate::policy::keys::{Caller, Hasher, Keys};
 use crate::route::CompiledRoute;
 use crate::trace;
-use crate::upstream::{self, Answer, Outgoing};
+use crate::upstream::{self, Aim, Answer, Outgoing, sticky};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -73,17 +77,41 @@ pub(super) async fn forward(
             forwarded::encode(out, &parts.headers, &way, &address, &port);
         }
     };
+    let headers = || {
+        let mut headers = parts.headers.clone();
+        if !ruled {
+            forwarded::prepare(
+                &mut headers,
+                &way,
+                address.clone(),
+                port.clone(),
+                &route.request_rules,
+            );
+        }
+        headers
+    };
+    let delivery = &route.settings.delivery;
+    let kept = delivery.sticky.then(|| local.shared.signing());
+    let wanted = kept.and_then(|key| sticky::read(key, service, &parts.headers));
+    let aim = Aim {
+        service,
+        delivery,
+        hash: hash(local, &parts, record, &delivery.balance),
+        wanted,
+        size: size(&parts, &body),
+        breaker: route.breaker(&local.shared.breakers, service),
+    };
     let (body, progress) = outgoing(local, body, &route, idle);
     let begun = record.begun;
     let request = Outgoing {
         parts: &parts,
         fields: &fields,
-        body,
+        headers: &headers,
         progress: progress.as_deref(),
         replayable,
         begun,
     };
-    let sent = upstream::send(local, service, &route.settings, request).await;
+    let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));
     let answer = match sent {
         Ok(answer) => answer,
@@ -97,13 +125,28 @@ pub(super) async fn forward(
     };
     record.retries = answer.retries;
     record.upstream = Some(Arc::clone(&answer.instance.name));
-    let address = Some(answer.instance.address);
-    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if !upgrade {
+    if let (Some(key), tag) = (kept, answer.instance.tag)
+        && wanted != Some(tag)
+    {
+        record.place = sticky::cookie(key, service, tag, record.secure);
+    }
+    let times = Times { idle, end: delivery.total.and_then(|total| begun.checked_add(total)) };
+    pass_back(local, answer, upgrade, times)
+}
+
+/// What the client is sent of an answer, and where it came from.
+fn pass_back(
+    local: &Rc<Local>,
+    answer: Answer,
+    upgrade: bool,
+    times: Times,
+) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
+    let Answer { response, flow, instance, guard, .. } = answer;
+    let address = Some(instance.public_address());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some((instance, behind)) = flow.into_stream().filter(|_| upgrade) else {
             return refuse(StatusCode::BAD_GATEWAY, "the instance switched protocols unasked");
-        }
-        let Answer { response, exchange, guard, .. } = answer;
-        let (instance, behind) = exchange.into_stream();
+        };
         let shared = Arc::clone(&local.shared);
         let protocol = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
         let is_web_socket = protocol.is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
@@ -111,9 +154,8 @@ pub(super) async fn forward(
         let content = Content::Tunnel(Some(Box::new(tunnel)));
         return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
-    let Answer { response, exchange, instance, guard, .. } = answer;
     let events = is_event_stream(&response).then(|| EventStream::new(&instance, &local.shared));
-    let body = FromInstance::new(exchange, instance, Rc::clone(local), guard, idle).with(events);
+    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times).with(events);
     Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
 }
 
@@ -123,6 +165,22 @@ fn is_event_stream(response: &Response<()>) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
         && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// What the balance goes by, where that is a value of the request.
+fn hash(local: &Local, parts: &Parts, record: &Record, balance: &Balance) -> u64 {
+    let (Balance::Hash(key), Some(site)) = (balance, &record.site) else { return 0 };
+    let caller = Caller { ip: record.client, headers: &parts.headers, fields: None };
+    let hasher = Hasher::keyed(local.shared.signing().0);
+    Keys { caller, site, hasher }.by_head(0, key)
+}
+
+/// What a request takes up while it waits: its head, and what was read of its body.
+fn size(parts: &Parts, body: &ClientBody) -> u64 {
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let read = if let ClientBody::Read(bytes) = body { bytes.len() } else { 0 };
+    (fields.sum::<usize>() + parts.uri.path().len() + read) as u64
 }
 
 /// What HTTP/2 has elsewhere becomes a header, as HTTP/1.1 has it.

@@ -6,11 +6,11 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ORIGIN, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use seaworthy_base::RequestId;
+use tokio::time::Instant;
 
 use super::Client;
 use crate::access_log::Entry;
@@ -44,6 +44,8 @@ pub(crate) struct Record {
     pub(super) bytes_in: u64,
     /// A cookie that keeps the visitor's release.
     pub(super) visit: Option<HeaderValue>,
+    /// A cookie that keeps the visitor's instance.
+    pub(super) place: Option<HeaderValue>,
     /// Whether the client came over HTTPS, here or at a trusted proxy.
     pub(crate) secure: bool,
     /// The port that the client came to.
@@ -96,6 +98,7 @@ impl Record {
             status: 0,
             bytes_in: length(&parts.headers),
             visit: None,
+            place: None,
             secure: client.tls,
             port: client.port,
             origin: None,

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::frames::{Frames, GOING_AWAY};
 use crate::ending;
 use crate::snapshot::Shared;
-use crate::upstream::InFlight;
+use crate::upstream::{InFlight, Socket};
 
 /// Bytes that are on their way at once, each way.
 const ROOM: usize = 8 << 10;
@@ -26,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Both sides changed their protocol.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    pub(super) instance: TcpStream,
+    pub(super) instance: Socket,
     /// What the instance sent behind its head.
     pub(super) behind: BytesMut,
     /// Whether it speaks in WebSocket frames.
@@ -57,7 +56,7 @@ impl Tunnel {
                 std::future::pending::<()>().await;
             }
         };
-        let (mut from_instance, mut to_instance) = instance.into_split();
+        let (mut from_instance, mut to_instance) = tokio::io::split(instance);
         let (mut from_client, to_client) = tokio::io::split(client);
         let answered = tokio::sync::Notify::new();
         let up = async {

@@ -2,10 +2,9 @@
 //!
 //! Invariant: only what came to its proper end is kept, and nothing larger than it may be.
 
-use std::io;
 use std::sync::Arc;
 
-use super::Step;
+use super::Onlooker;
 use crate::cache::{Cache, Kept, Key, Leader};
 
 /// What is needed to keep an answer.
@@ -23,8 +22,8 @@ pub(crate) struct Keeping {
     pub(crate) _leader: Option<Leader>,
 }
 
-impl Step for Keeping {
-    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+impl Onlooker for Keeping {
+    fn see(&mut self, data: &[u8]) {
         if self.kept.is_some() {
             if self.body.len() + data.len() > self.max {
                 self.kept = None;
@@ -33,23 +32,12 @@ impl Step for Keeping {
                 self.body.extend_from_slice(data);
             }
         }
-        out.extend_from_slice(data);
-        Ok(())
     }
 
-    fn is_transparent(&self) -> bool {
-        true
-    }
-
-    fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+    fn end(&mut self) {
         if self.length.is_none_or(|length| length == self.body.len()) {
             self.finish();
         }
-        Ok(())
     }
 }
 

@@ -3,11 +3,9 @@
 //! Invariant: the attempt is settled exactly once: when enough was read, at the end, or when the client
 //! went away in between.
 
-use std::io;
-
 use http::{HeaderMap, StatusCode};
 
-use super::Step;
+use super::Onlooker;
 use crate::policy::fields::MAX_BODY;
 use crate::policy::lockout::Attempt;
 
@@ -32,8 +30,8 @@ impl Verdict {
     }
 }
 
-impl Step for Verdict {
-    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+impl Onlooker for Verdict {
+    fn see(&mut self, data: &[u8]) {
         if self.attempt.is_some() {
             let room = MAX_BODY.saturating_sub(self.seen.len()).min(data.len());
             self.seen.extend_from_slice(&data[..room]);
@@ -41,21 +39,10 @@ impl Step for Verdict {
                 self.settle();
             }
         }
-        out.extend_from_slice(data);
-        Ok(())
     }
 
-    fn is_transparent(&self) -> bool {
-        true
-    }
-
-    fn flush(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
+    fn end(&mut self) {
         self.settle();
-        Ok(())
     }
 }
 

@@ -218,7 +218,10 @@ fn a_request_waits_for_an_instance_that_is_being_started() {
     let mut stream = edge.connect();
     stream.write_all(get("/").as_bytes()).unwrap();
     eventually("the request waits", || {
-        edge.shared.waiting.load(std::sync::atomic::Ordering::Relaxed) == 1
+        let waiting = |service: &Arc<crate::instance::Service>| {
+            service.kept.waiting.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        edge.shared.current().services.get("shop/web").map(waiting) == Some(1)
     });
     assert_eq!(upstream.count(), 0);
     edge.place(&[upstream.address], EndpointState::Ready);

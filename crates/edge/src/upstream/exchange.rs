@@ -11,14 +11,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
-use tokio::net::TcpStream;
 
 use super::link::Link;
 use super::response::{self, Head};
 use super::sending::{Sending, Stuck};
+use super::socket::Socket;
 use crate::body::BodyError;
 use crate::h1::Framing;
-use crate::snapshot::Instance;
+use crate::instance::Instance;
 use crate::worker::Local;
 
 /// Why there is no head, and whose doing that is.
@@ -156,7 +156,7 @@ impl Exchange {
     }
 
     /// The connection itself after a 101, with what came behind the head.
-    pub(crate) fn into_stream(self) -> (TcpStream, BytesMut) {
+    pub(crate) fn into_stream(self) -> (Socket, BytesMut) {
         (self.link.stream, self.link.bytes)
     }
 }

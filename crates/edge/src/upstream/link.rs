@@ -10,17 +10,18 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use super::socket::Socket;
+use crate::instance::Instance;
 use crate::model::Settings;
-use crate::snapshot::Instance;
 use crate::watch::within;
 use crate::worker::Local;
 
@@ -33,7 +34,7 @@ const LARGE: usize = 48 << 10;
 /// A connection, and what was read of it and not yet taken.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Socket,
     pub(super) bytes: BytesMut,
     /// How long it may be idle, as far as the instance said (`Keep-Alive: timeout=`).
     pub(super) patience: Duration,
@@ -88,15 +89,14 @@ pub(super) async fn get(
     settings: &Settings,
     (replayable, begun): (bool, Instant),
 ) -> Result<(Link, bool), ()> {
-    while let Some(mut link) = local.pool.take(instance.address, begun) {
+    while let Some(mut link) = local.pool.take(instance.key(), begun) {
         if replayable || link.is_quiet_now() {
             link.bytes = local.rooms.buffer();
             return Ok((link, true));
         }
     }
     let limit = Duration::from_millis(settings.connect_ms);
-    let connected = within(&local.watch, limit, TcpStream::connect(instance.address)).await;
+    let connected = within(&local.watch, limit, Socket::connect(&instance.address)).await;
     let Some(Ok(stream)) = connected else { return Err(()) };
-    stream.set_nodelay(true).ok();
     Ok((Link { stream, bytes: local.rooms.buffer(), patience: super::pool::IDLE }, false))
 }

@@ -6,17 +6,17 @@
 //! instance that takes no more requests is neither kept nor handed out.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustc_hash::FxHashMap;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::link::Link;
-use crate::snapshot::{Instance, Load};
+use super::socket::Parked;
+use crate::instance::{Instance, Load};
 
 /// Kept idle at most.
 pub(super) const IDLE: Duration = Duration::from_secs(4);
@@ -51,8 +51,8 @@ impl<T> Drop for Idle<T> {
     }
 }
 
-/// By the instance's address.
-type Lists<T> = FxHashMap<SocketAddr, Vec<Idle<T>>>;
+/// By the instance's key, which no other has while anything of it is here.
+type Lists<T> = FxHashMap<usize, Vec<Idle<T>>>;
 
 /// Drops what is not to be used any more. Whether anything is left.
 fn clean<T>(lists: &mut Lists<T>, now: Instant) -> bool {
@@ -64,7 +64,7 @@ fn clean<T>(lists: &mut Lists<T>, now: Instant) -> bool {
 }
 
 /// A socket that no thread waits for, and how long it may be idle.
-type Spilled = (std::net::TcpStream, Duration);
+type Spilled = (Parked, Duration);
 
 /// What one thread has too many of and another may need.
 #[derive(Debug, Default)]
@@ -82,24 +82,24 @@ impl Spill {
         result
     }
 
-    fn put(&self, address: SocketAddr, link: Link, until: Instant, load: &Arc<Load>) {
+    fn put(&self, key: usize, link: Link, until: Instant, load: &Arc<Load>) {
         let patience = link.patience;
         // A socket that cannot be given away is closed.
-        let Ok(stream) = link.stream.into_std() else { return };
+        let Ok(stream) = link.stream.park() else { return };
         self.change(|lists| {
-            let list = lists.entry(address).or_default();
+            let list = lists.entry(key).or_default();
             if list.len() < SPILLED {
                 list.push(Idle::new((stream, patience), until, load));
             }
         });
     }
 
-    fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
+    fn take(&self, key: usize, now: Instant) -> Option<Link> {
         while self.count.load(Ordering::Relaxed) > 0 {
-            let mut idle = self.change(|lists| lists.get_mut(&address)?.pop())?;
+            let mut idle = self.change(|lists| lists.get_mut(&key)?.pop())?;
             let good = idle.is_good(now);
             let Some((stream, patience)) = idle.what.take().filter(|_| good) else { continue };
-            let Ok(stream) = TcpStream::from_std(stream) else { continue };
+            let Ok(stream) = stream.resume() else { continue };
             let link = Link { stream, bytes: BytesMut::new(), patience };
             // This thread was not told what came meanwhile.
             if link.is_quiet_now() {
@@ -123,8 +123,8 @@ impl Pool {
     }
 
     /// The connection that was used last and still lives, for a request that began `now`.
-    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Link> {
-        if let Some(list) = self.own.borrow_mut().get_mut(&address) {
+    pub(super) fn take(&self, key: usize, now: Instant) -> Option<Link> {
+        if let Some(list) = self.own.borrow_mut().get_mut(&key) {
             while let Some(mut idle) = list.pop() {
                 // It may have been closed, or say something that nobody asked for.
                 let link = idle.what.take().filter(|link| now < idle.until && link.is_quiet());
@@ -133,7 +133,7 @@ impl Pool {
                 }
             }
         }
-        self.spill.take(address, now)
+        self.spill.take(key, now)
     }
 
     /// Keeps a connection whose response was read whole.
@@ -143,11 +143,11 @@ impl Pool {
         }
         let until = Instant::now() + link.patience;
         let mut own = self.own.borrow_mut();
-        let list = own.entry(instance.address).or_default();
+        let list = own.entry(instance.key()).or_default();
         if list.len() < OWN {
             list.push(Idle::new(link, until, &instance.load));
         } else {
-            self.spill.put(instance.address, link, until, &instance.load);
+            self.spill.put(instance.key(), link, until, &instance.load);
         }
     }
 
@@ -165,12 +165,13 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::Address;
 
-    fn links(count: usize, address: SocketAddr) -> Vec<Link> {
+    fn links(count: usize, address: std::net::SocketAddr) -> Vec<Link> {
         let connect = |_| {
             let stream = std::net::TcpStream::connect(address).unwrap();
             stream.set_nonblocking(true).unwrap();
-            let stream = TcpStream::from_std(stream).unwrap();
+            let stream = Parked::Tcp(stream).resume().unwrap();
             Link { stream, bytes: BytesMut::new(), patience: IDLE }
         };
         (0..count).map(connect).collect()
@@ -181,7 +182,15 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let load: Arc<Load> = Arc::default();
-        let instance = Instance { name: "web".into(), address, load: Arc::clone(&load) };
+        let instance = Instance {
+            name: "web".into(),
+            address: Address::Tcp(address),
+            http2: false,
+            tag: 0,
+            check: None,
+            load: Arc::clone(&load),
+        };
+        let key = instance.key();
         let spill: Arc<Spill> = Arc::default();
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let first = runtime();
@@ -198,8 +207,7 @@ mod tests {
                 let other = Pool::new(Arc::clone(&spill));
                 runtime().block_on(async {
                     let now = Instant::now();
-                    let taken: Vec<Link> =
-                        std::iter::from_fn(|| other.take(address, now)).collect();
+                    let taken: Vec<Link> = std::iter::from_fn(|| other.take(key, now)).collect();
                     assert_eq!(taken.len(), 2);
                 });
             });

@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::h1::Framing;
+use crate::forwarded::lists;
+use crate::h1::{Framing, plain_length};
 
 /// The longest head, as many fields as hyper takes.
 const MAX_HEAD: usize = 64 << 10;
@@ -125,10 +126,7 @@ fn framing(
 fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut found = None;
     for value in headers.get_all(CONTENT_LENGTH) {
-        let text = value.as_bytes();
-        let digits = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
-        let number = std::str::from_utf8(text).ok().filter(|_| digits);
-        let number: Option<u64> = number.and_then(|text| text.parse().ok());
+        let number = plain_length(value.as_bytes());
         match (number, found) {
             (None, _) => return Err("its Content-Length is no plain number"),
             (Some(number), Some(other)) if number != other => {
@@ -141,10 +139,7 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
 }
 
 fn may_keep(headers: &HeaderMap, is_1_1: bool) -> bool {
-    let says = |word: &str| {
-        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
-    };
+    let says = |word: &str| lists(headers, &CONNECTION, word);
     !says("close") && (is_1_1 || says("keep-alive"))
 }
 

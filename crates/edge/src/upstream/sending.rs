@@ -11,9 +11,9 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use hyper::body::Body as _;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use super::Outgoing;
+use super::socket::Socket;
 use crate::body::{BodyError, RequestBody};
 use crate::forwarded::field;
 use crate::h1::{Delimited, Fault, Outlet, Step};
@@ -40,8 +40,8 @@ pub(super) struct Sending {
 
 impl Sending {
     /// Encodes the head into `buffer`, which was used before for its room.
-    pub(super) fn new(request: Outgoing<'_>, mut buffer: Vec<u8>) -> Self {
-        let Outgoing { parts, fields, body, .. } = request;
+    pub(super) fn new(request: &Outgoing<'_>, body: RequestBody, mut buffer: Vec<u8>) -> Self {
+        let Outgoing { parts, fields, .. } = *request;
         buffer.clear();
         buffer.reserve(ROOM);
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -73,6 +73,11 @@ impl Sending {
         whole
     }
 
+    /// The body of a request that is not sent after all.
+    pub(super) fn into_body(self) -> RequestBody {
+        self.outlet.into_body()
+    }
+
     /// Whether anything was sent.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
@@ -87,7 +92,7 @@ impl Sending {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        stream: &mut TcpStream,
+        stream: &mut Socket,
     ) -> Poll<Result<(), Stuck>> {
         loop {
             let step = self.outlet.step(context, |context, slices| {

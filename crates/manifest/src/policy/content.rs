@@ -47,11 +47,17 @@ pub(super) fn log_sample(reader: &mut Reader<'_>, value: Value<'_>) -> Option<u1
     let table = reader.table(value)?;
     let found = reader.known(table, keys::LOG, "`log`");
     let Some((_, value)) = found.get("sample") else { return Some(1000) };
+    share(reader, value, "a sample")
+}
+
+/// `"10%"`, in thousandths. `what` it is of begins the complaint.
+pub(crate) fn share(reader: &mut Reader<'_>, value: Value<'_>, what: &str) -> Option<u16> {
     let text = reader.text(value)?;
     let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     let parts = percent.filter(|percent| (0.1..=100.0).contains(percent));
     if parts.is_none() {
-        reader.problem(value.span(), "a sample is written `10%`, from 0.1% to 100%", None);
+        let message = format!("{what} is written `10%`, from 0.1% to 100%");
+        reader.problem(value.span(), message, None);
     }
     parts.map(|percent| (percent * 10.0).round() as u16)
 }

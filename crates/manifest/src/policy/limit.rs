@@ -112,7 +112,7 @@ fn check_rate(rate: Rate) -> Result<(), String> {
 }
 
 /// `ip`, `user`, `site`, `header:N`, `cookie:N`, `json:F`, `form:F`.
-fn parse_key(text: &str) -> Result<Key, String> {
+pub(crate) fn parse_key(text: &str) -> Result<Key, String> {
     let (kind, name) = text.split_once(':').unwrap_or((text, ""));
     let token = |make: fn(String) -> Key| {
         wire::is_token(name)

@@ -1,8 +1,11 @@
 //! What routes demand: read as written in the real manifests, added up along the wider routes, refused
 //! with a reason.
 
-use seaworthy_base::Rate;
+use std::time::Duration;
+
+use seaworthy_base::delivery::{Balance, Breaker, Delivery, Hold, Passive, Retry};
 use seaworthy_base::policy::{Identity, Key, Limit, Refusal};
+use seaworthy_base::{ByteSize, Rate};
 
 use super::*;
 use crate::site::Route;
@@ -109,6 +112,40 @@ fn the_other_keys_are_read_and_cleared() {
 }
 
 #[test]
+fn how_requests_reach_their_instances_is_read_inherited_and_cleared() {
+    let found = routes(
+        "[[route]]\npaths = [\"/*\"]\nto = \"web\"\nbalance = \"hash:header:X-Tenant\"\nsticky = \"cookie\"\n\
+         passive = { failures = 5, within = \"30s\" }\nretry = { times = 1 }\nhold = { requests = 10, bytes = \"1M\", for = \"5s\" }\n\
+         breaker = { errors = \"50%\", over = \"10s\", min_requests = 20, open = \"30s\" }\ntimeout = { send = \"9s\", total = \"1m\" }\n\
+         [[route]]\npaths = [\"/narrow\"]\nbalance = \"least-conn\"\ntimeout = { connect = \"1s\" }\n\
+         [[route]]\npaths = [\"/bare\"]\nbalance = false\nsticky = false\npassive = false\nretry = false\nbreaker = false\nhold = false\ntimeout = false\n",
+    );
+    let of = |path: &str| {
+        found.iter().find(|route| route.path == path).unwrap().settings.delivery.clone()
+    };
+    let seconds = Duration::from_secs;
+    let wide = Delivery {
+        balance: Balance::Hash(Key::Header("x-tenant".to_owned())),
+        sticky: true,
+        passive: Some(Passive { failures: 5, within: seconds(30), out: seconds(30) }),
+        retry: Retry { times: 1 },
+        breaker: Some(Breaker::default()),
+        hold: Hold { requests: 10, bytes: ByteSize(1 << 20), age: seconds(5) },
+        send: Some(seconds(9)),
+        total: Some(seconds(60)),
+    };
+    assert_eq!(of("/*"), wide);
+    assert_eq!(of("/narrow"), Delivery { balance: Balance::LeastConn, ..wide });
+    let nothing = Delivery {
+        passive: None,
+        retry: Retry { times: 0 },
+        hold: Hold { requests: 0, ..Hold::default() },
+        ..Delivery::default()
+    };
+    assert_eq!(of("/bare"), nothing);
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     for (key, expected) in [
         (
@@ -149,6 +186,13 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
         ("cookies = { same_site = \"maybe\" }", "`same_site` is `strict`, `lax` or `none`"),
         ("log = { sample = \"200%\" }", "a sample is written `10%`, from 0.1% to 100%"),
         ("block = { query = [\"a=b\"] }", "`…` is no name of a query field"),
+        (
+            "balance = \"hash:json:a\"",
+            "`balance` is `p2c`, `least-conn`, `round-robin` or `hash:KEY`, where the key is `ip`, `user`, `header:N` or `cookie:N`",
+        ),
+        ("sticky = \"ip\"", "`sticky` is `cookie`"),
+        ("breaker = { errors = \"0%\" }", "a share of errors is written `10%`, from 0.1% to 100%"),
+        ("passive = { within = \"0s\" }", "this time is from a millisecond to a day"),
     ] {
         let text = format!(
             "{SERVICES}[limit.general]\nrate = \"1/s\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\n{key}\n"

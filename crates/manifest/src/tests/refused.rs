@@ -173,12 +173,19 @@ fn networks_and_upstreams_are_checked_as_the_edge_reads_them() {
         "http://h:+80",
         "http://a b",
         "http://",
+        "h2c://",
+        "unix:app.sock",
     ] {
         only_problem(&format!("site = \"shop\"\n[service.web]\nupstreams = [\"{url}\"]\n"));
     }
-    for url in
-        ["http://127.0.0.1:9000", "http://[::1]:9000", "http://app_1:80/", "http://localhost"]
-    {
+    for url in [
+        "http://127.0.0.1:9000",
+        "http://[::1]:9000",
+        "http://app_1:80/",
+        "http://localhost",
+        "h2c://localhost:50051",
+        "unix:/run/app.sock",
+    ] {
         assert!(
             try_parse(&format!("site = \"shop\"\n[service.web]\nupstreams = [\"{url}\"]\n"))
                 .is_ok(),

@@ -7,10 +7,13 @@
 mod backup;
 mod by_hand;
 mod cache;
+mod certificates;
 mod change;
 mod check;
+mod clock;
 mod control;
 mod crash;
+mod database;
 mod deploy;
 mod down;
 mod drain;

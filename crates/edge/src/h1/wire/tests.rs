@@ -1,7 +1,5 @@
 //! The check against a second, simpler reading of the same bytes, and against every way of cutting them.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use tokio::io::ReadBuf;
 
@@ -51,7 +49,7 @@ impl AsyncWrite for Pieces {
 }
 
 fn wire<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Wire<S> {
-    Wire::new(stream, &Arc::default(), Rc::default())
+    Wire::new(stream, &Rc::default(), Rc::default())
 }
 
 /// What was read as requests and bodies, and whether the rest was refused.
@@ -262,7 +260,7 @@ fn one_empty_line_before_a_request_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_never_ends_is_refused_after_its_time() {
     let (mut client, edge) = tokio::io::duplex(1024);
-    let watch = Arc::new(Watch::default());
+    let watch = Rc::new(Watch::default());
     let mut wire = Wire::new(edge, &watch, Rc::default());
     tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     let begun = tokio::time::Instant::now();
