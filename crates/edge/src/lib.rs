@@ -19,6 +19,7 @@ mod access_log;
 mod body;
 mod cache;
 mod candidate;
+mod client_events;
 mod conn;
 mod counter;
 mod date;

@@ -17,7 +17,7 @@ use hyper::body::Body as _;
 use seaworthy_base::delivery::Balance;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Client, Record, Refusal, record, refuse};
+use super::{Client, Record, Refusal, events, record, refuse};
 use crate::body::{
     ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
 };
@@ -43,6 +43,9 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
+    if route.action == Action::ClientEvents {
+        return events::take(local, &parts, body, record).await.map(|answer| (answer, None));
+    }
     let Action::Proxy(service) = &route.action else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
     };
