@@ -27,7 +27,15 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("age", "age"),
     ("zstd", "zstd"),
     ("nginx", "nginx-light"),
+    ("sqlite3", "sqlite3"),
     ("node", "nodejs"),
+    // Peers of the certificates: two authorities and a name server.
+    ("pebble", "pebble"),
+    ("caddy", "caddy"),
+    ("named", "bind9"),
+    ("dig", "bind9-dnsutils"),
+    // Sets the clock of the processes of a test.
+    ("faketime", "faketime"),
     // No program: looked for beside `/usr/bin`.
     ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];

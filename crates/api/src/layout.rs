@@ -114,6 +114,11 @@ impl Layout {
         self.state.join("data").join(site.as_str())
     }
 
+    /// Data of a site's managed databases.
+    pub fn databases(&self, site: &SiteName) -> PathBuf {
+        self.state.join("databases").join(site.as_str())
+    }
+
     /// Backups: keys, records, the local store, scratch.
     pub fn backups(&self) -> PathBuf {
         self.state.join("backups")

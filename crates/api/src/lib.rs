@@ -7,6 +7,7 @@
 //! Not here: the server's routes; they stand in `control`, which implements them.
 
 pub mod backup;
+pub mod certificates;
 pub mod client;
 pub mod layout;
 pub mod model;

@@ -89,6 +89,9 @@ pub struct EdgeView {
     pub failed: u64,
     /// Open WebSockets and other upgraded connections.
     pub upgraded: u64,
+    /// WebSockets and event streams that were ended with 1001 or `retry:`, since their instance or edge went.
+    #[serde(default)]
+    pub told: u64,
     /// Older edges that finish what they had begun.
     pub draining: Vec<u32>,
     /// What browsers told (`@client-events`), by site and type.

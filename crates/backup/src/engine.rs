@@ -5,13 +5,14 @@
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
 pub(crate) mod files;
-mod mysql;
+pub(crate) mod mysql;
 mod place;
-mod postgres;
+pub(crate) mod postgres;
 mod redis;
 mod sqlite;
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use age::x25519::{Identity, Recipient};
@@ -20,7 +21,9 @@ use seaworthy_base::{Code, Fault};
 use crate::facts::{DatabaseFacts, Difference};
 use crate::model::{RestoreTarget, Source};
 use crate::open::{self, Plain};
+use crate::seal::{Sealing, pump, write_fault};
 use crate::set::{Part, Set};
+use crate::tool::{Running, Tool};
 use crate::work::Work;
 
 /// What a dump came to.
@@ -46,6 +49,39 @@ pub(crate) struct Into<'a> {
     pub previous: Option<&'a Set>,
     /// The same, if every store has it and all that it needs, each found good: a set may refer to it.
     pub base: Option<&'a Set>,
+}
+
+impl Into<'_> {
+    /// Seals a whole stream as one part.
+    pub(crate) fn seal(
+        &self,
+        from: &mut impl Read,
+        file: &str,
+        holds: &str,
+        format: &str,
+    ) -> Result<Part, Fault> {
+        let failed = |error: io::Error| write_fault(format!("could not write the {holds}"), &error);
+        let mut sealing =
+            Sealing::create(&self.staging.join(file), self.recipients).map_err(failed)?;
+        pump(from, &mut sealing, |_| {}).map_err(failed)?;
+        sealing.finish(file, holds, format).map_err(failed)
+    }
+
+    /// Seals what a tool prints; of one that fails nothing is left.
+    pub(crate) fn seal_output(
+        &self,
+        mut running: Running,
+        file: &str,
+        holds: &str,
+        format: &str,
+    ) -> Result<Part, Fault> {
+        let sealed = self.seal(&mut running.output()?, file, holds, format);
+        let part = running.finish(Code::BackupSource).and(sealed);
+        if part.is_err() {
+            std::fs::remove_file(self.staging.join(file)).ok();
+        }
+        part
+    }
 }
 
 /// What a trial found.
@@ -85,6 +121,29 @@ impl Parts {
             Fault::new(Code::BackupDamaged, format!("backup {set} has no part `{file}`"))
         })?;
         open::open(path, &self.identities)
+    }
+
+    /// Feeds an opened part to a tool, to the end of both.
+    pub(crate) fn feed(&self, work: &Work, set: &Set, part: &Part, to: &Tool) -> Result<(), Fault> {
+        let mut plain = self.open(set.id.as_str(), &part.file)?;
+        let mut running = to.start(true)?;
+        let (total, mut done) = (part.plain_bytes, 0);
+        let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
+            open::feed(&mut plain, stdin, |bytes| {
+                done += bytes.len() as u64;
+                work.moved(done, Some(total));
+            })
+        });
+        // What the tool says of an input that ends too early is less telling than why it ended.
+        let ended = running.finish(Code::RestoreFailed);
+        fed.map_err(|error| {
+            Fault::new(
+                Code::BackupDamaged,
+                format!("`{}` of backup {} cannot be opened to its end", part.file, set.id),
+            )
+            .because(error.to_string())
+        })?;
+        ended.map(drop)
     }
 }
 

@@ -41,6 +41,13 @@ pub struct Difference {
     pub restored: String,
 }
 
+impl Difference {
+    /// The owner's own question had no true answer in what came back.
+    pub(crate) fn untrue(question: &str, restored: String) -> Self {
+        Self { subject: format!("`{question}`"), saved: "a true answer".to_owned(), restored }
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} were saved, {} came back", self.subject, self.saved, self.restored)

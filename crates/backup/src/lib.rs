@@ -5,20 +5,21 @@
 //! runs wild takes nobody with it. Flow: [`Job`] → `take` (`engine` streams → `seal` → staging →
 //! `store`) → `verify` → `drill` → `restore`. Invariants: a set is published whole or not at all; what
 //! could not be verified is never called verified; nothing here touches a source but to read it, except
-//! `restore`. Not here: when something runs and where secrets come from (the control crate knows).
+//! `restore`. Beside it `managed`: the servers of databases that we run. Not here: when something runs and where secrets come from (the control crate knows).
 
 mod drill;
 mod engine;
 mod facts;
 mod judge;
 mod keys;
+pub mod managed;
 mod model;
 mod open;
 mod prune;
 mod records;
 mod report;
 mod restore;
-pub mod retention;
+mod retention;
 pub mod schedule;
 mod seal;
 mod set;

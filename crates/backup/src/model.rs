@@ -5,10 +5,8 @@
 
 use std::path::PathBuf;
 
-use seaworthy_base::{Fault, Timestamp};
+use seaworthy_base::{Fault, Keep, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::retention::Keep;
 
 /// One piece of work on one item of one site.
 #[derive(Clone, Serialize, Deserialize)]

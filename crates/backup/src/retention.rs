@@ -7,38 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use seaworthy_base::Timestamp;
-use serde::{Deserialize, Serialize};
+use seaworthy_base::{Keep, Timestamp};
 
 use crate::set::SetId;
 
-/// How many are kept of each kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
-    /// The newest.
-    pub last: u32,
-    /// The newest of each hour.
-    pub hourly: u32,
-    /// Of each day.
-    pub daily: u32,
-    /// Of each week (Monday first).
-    pub weekly: u32,
-    /// Of each month.
-    pub monthly: u32,
-    /// Of each year.
-    pub yearly: u32,
-}
-
-impl Default for Keep {
-    /// Two weeks by day and two months by week: long enough to notice that something went wrong.
-    fn default() -> Self {
-        Self { last: 0, hourly: 0, daily: 14, weekly: 8, monthly: 0, yearly: 0 }
-    }
-}
-
 /// What is known of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Which.
     pub id: SetId,
     /// When it was taken.
@@ -55,13 +30,13 @@ pub struct Candidate {
 const ASKED: Duration = Duration::from_secs(7 * 86_400);
 
 /// Why a set stays; one without reasons goes.
-pub type Reasons = BTreeMap<SetId, Vec<String>>;
+pub(crate) type Reasons = BTreeMap<SetId, Vec<String>>;
 
 /// Numbers the period that a moment is in.
 type Period = fn(Timestamp) -> i64;
 
 /// Decides. `failing`: the last run did not succeed.
-pub fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
+pub(crate) fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
     let mut newest_first: Vec<&Candidate> = sets.iter().collect();
     newest_first.sort_by(|one, other| other.id.cmp(&one.id));
     let mut reasons: Reasons = sets.iter().map(|set| (set.id.clone(), Vec::new())).collect();

@@ -236,6 +236,29 @@ impl Running {
         }
     }
 
+    /// Waits until a server is `ready`; one that ends instead, or takes longer than `patience`, is a fault.
+    pub(crate) fn ready(
+        mut self,
+        patience: Duration,
+        code: Code,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<Self, Fault> {
+        let begun = std::time::Instant::now();
+        while !ready() {
+            if self.has_ended() {
+                let name = self.name.clone();
+                let early = || Fault::new(code, format!("`{name}` ended as soon as it was up"));
+                return Err(self.finish(code).err().unwrap_or_else(early));
+            }
+            if begun.elapsed() > patience {
+                let fault = Fault::new(code, format!("`{}` does not come up", self.name));
+                return Err(fault.because(format!("it took longer than {} s", patience.as_secs())));
+            }
+            std::thread::park_timeout(Duration::from_millis(30));
+        }
+        Ok(self)
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))

@@ -78,6 +78,16 @@ codes! {
     BackupBusy = "SW-BAK-011", "Another run works on the same backups.";
     RestoreUnconfirmed = "SW-BAK-012", "A restore onto live data was not confirmed.";
     BackupOverdue = "SW-BAK-013", "The newest good backup is older than it may be.";
+    NameElsewhere = "SW-TLS-001", "A name does not lead to this server, so that no authority can see the proof that it is ours.";
+    AuthorityUnreachable = "SW-TLS-002", "A certificate authority could not be reached, or what answered is none.";
+    AuthorityRefused = "SW-TLS-003", "A certificate authority refused: its limits, its rules, or the account.";
+    ChallengeFailed = "SW-TLS-004", "A certificate authority could not see the proof that a name is ours.";
+    DnsUpdateFailed = "SW-TLS-005", "A TXT record could not be written, or was not seen in time.";
+    CertificateExpired = "SW-TLS-006", "A certificate that is served has expired, or will soon and was not renewed.";
+    CertificateUnfit = "SW-TLS-007", "A certificate cannot be used: other names, another key, expired, or no certificate at all.";
+    NoCertificate = "SW-TLS-008", "There is nothing to renew: no site of that name gets its certificate from an authority.";
+    ServerUnfit = "SW-DAT-001", "The programs of a managed database are not installed, or are of another version than its data.";
+    ServerFailed = "SW-DAT-002", "A managed database's server did not come up.";
     PortTaken = "SW-EDG-001", "A port that the edge is to listen on is held by another program.";
     PortDenied = "SW-EDG-002", "This user may not listen on that port.";
     EdgeDown = "SW-EDG-003", "The edge process does not answer.";

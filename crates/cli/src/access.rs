@@ -14,7 +14,8 @@ use seaworthy_api::Layout;
 use seaworthy_base::Exit;
 use serde_json::Value;
 
-use crate::args::{LogFormat, Logs};
+use crate::args::LogFormat;
+use crate::logs::history::{self, Span};
 use crate::render::{self, Failure};
 
 /// Which lines are wanted, and how they look.
@@ -43,13 +44,18 @@ impl Wanted {
 }
 
 /// Shows the access log, and follows it when asked.
-pub(crate) fn show(layout: &Layout, options: &Logs, wanted: &Wanted) -> Result<Exit, Failure> {
+pub(crate) fn show(
+    layout: &Layout,
+    follow: bool,
+    span: &Span,
+    wanted: &Wanted,
+) -> Result<Exit, Failure> {
     let path = layout.edge_logs().join("access.log");
-    let (lines, mut place) = read(&path, 0, wanted);
-    for line in &lines[lines.len().saturating_sub(options.tail)..] {
+    let mut place = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+    for line in history::lines(&path, place, span, |line| wanted.shown(line)) {
         render::print(&format!("{line}\n"));
     }
-    if !options.follow {
+    if !follow {
         return Ok(Exit::Ok);
     }
     loop {

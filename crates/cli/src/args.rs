@@ -1,8 +1,14 @@
 //! The grammar of the command line.
 
+mod by_hand;
+mod release;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use by_hand::{Exec, Hold, Maintenance, Scale, Switch};
+pub(crate) use release::{Deploy, Plan, Rollback, Up};
 
 /// Everything that stands around a web application in production: one binary, one file.
 #[derive(Debug, Parser)]
@@ -113,82 +119,6 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seaworthy up examples/guestbook\n  seaworthy up --detach")]
-pub(crate) struct Up {
-    /// The project's folder
-    #[arg(default_value = ".")]
-    pub(crate) dir: PathBuf,
-    /// Come back when it serves instead of following the logs
-    #[arg(long, short)]
-    pub(crate) detach: bool,
-    /// The result as JSON (with --detach)
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Plan {
-    /// The project's folder
-    #[arg(default_value = ".")]
-    pub(crate) dir: PathBuf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seaworthy deploy                      the folder as it is\n  seaworthy deploy --plan               what would happen\n  seaworthy deploy --git v1.4.0         a tag, branch or commit of the folder's repository\n  git archive HEAD | seaworthy deploy --stdin\n  seaworthy deploy --strategy canary --pause\n\nCtrl-C leaves it going on; `seaworthy abort` takes it back."
-)]
-pub(crate) struct Deploy {
-    /// The project's folder
-    #[arg(default_value = ".")]
-    pub(crate) dir: PathBuf,
-    /// Only show what would happen
-    #[arg(long)]
-    pub(crate) plan: bool,
-    /// Files of the folder's git repository at this reference, instead of the folder
-    #[arg(long, value_name = "REF", conflicts_with = "stdin")]
-    pub(crate) git: Option<String>,
-    /// Files of a tar archive on standard input (may be gzipped)
-    #[arg(long)]
-    pub(crate) stdin: bool,
-    /// rolling, blue-green, canary or recreate; the manifest's by default
-    #[arg(long, value_name = "NAME")]
-    pub(crate) strategy: Option<String>,
-    /// Do not compare it with the old release after the switch
-    #[arg(long)]
-    pub(crate) no_watch: bool,
-    /// Wait for `promote` or `abort` before the switch
-    #[arg(long)]
-    pub(crate) pause: bool,
-    /// Refuse instead of waiting when another deployment goes on
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// The result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seaworthy rollback shop\n  seaworthy rollback shop --to r41\n  seaworthy rollback shop --to r41 --keep-schema"
-)]
-pub(crate) struct Rollback {
-    /// Which site; not needed when there is one only
-    pub(crate) site: Option<String>,
-    /// To this release instead of the one before
-    #[arg(long, value_name = "RELEASE")]
-    pub(crate) to: Option<String>,
-    /// Go back in the code although the database was migrated since
-    #[arg(long)]
-    pub(crate) keep_schema: bool,
-    /// The result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct SiteOnly {
     /// Which site; not needed when there is one only
     pub(crate) site: Option<String>,
@@ -201,75 +131,6 @@ pub(crate) struct SiteJson {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seaworthy hold shop --for 20s\n  seaworthy hold shop --off")]
-pub(crate) struct Hold {
-    /// Which site; not needed when there is one only
-    pub(crate) site: Option<String>,
-    /// At the longest; it ends by itself
-    #[arg(long = "for", value_name = "DURATION", default_value = "30s")]
-    pub(crate) period: String,
-    /// So many requests wait; more are refused
-    #[arg(long, default_value_t = 1000, value_name = "REQUESTS")]
-    pub(crate) most: u32,
-    /// Let them go on now
-    #[arg(long)]
-    pub(crate) off: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Switch {
-    On,
-    Off,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seaworthy maintenance on shop --page back-soon.html --allow 10.0.0.0/8\n  seaworthy maintenance off shop"
-)]
-pub(crate) struct Maintenance {
-    /// `on` or `off`
-    pub(crate) switch: Switch,
-    /// Which site; not needed when there is one only
-    pub(crate) site: Option<String>,
-    /// The page to show (HTML)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) page: Option<PathBuf>,
-    /// When clients are told to come again
-    #[arg(long, value_name = "DURATION", default_value = "2m")]
-    pub(crate) retry_after: String,
-    /// Networks that are served all the same
-    #[arg(long, value_name = "NETWORK")]
-    pub(crate) allow: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seaworthy scale shop/web 4\n  seaworthy scale shop/web --manifest"
-)]
-pub(crate) struct Scale {
-    /// `site/service`
-    pub(crate) target: String,
-    /// How many instances
-    #[arg(required_unless_present = "manifest")]
-    pub(crate) count: Option<u16>,
-    /// As many as the manifest says
-    #[arg(long, conflicts_with = "count")]
-    pub(crate) manifest: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seaworthy exec shop/web -- python3 manage.py shell\n  seaworthy run shop/web 'du -sh $DATA | sort'"
-)]
-pub(crate) struct Exec {
-    /// `site/service`
-    pub(crate) target: String,
-    /// The program and its arguments, or one line for the shell
-    #[arg(required = true, trailing_var_arg = true)]
-    pub(crate) words: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -353,12 +214,13 @@ pub(crate) struct Status {
     pub(crate) watch: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop --service web --since 10m --grep 'error|warn'"
+    after_help = "Examples:\n  seaworthy logs shop --follow\n  seaworthy logs shop/web/1 --tail 1000\n  seaworthy logs shop --access --format combined\n  seaworthy logs shop/web --since 10m --grep 'error|warn'"
 )]
 pub(crate) struct Logs {
-    /// Which site; not needed when there is one only
+    /// `site`, `site/service` or `site/service/slot`; not needed when there is one site only
+    #[arg(value_name = "TARGET")]
     pub(crate) site: Option<String>,
     /// Only this service
     #[arg(long)]
@@ -375,9 +237,9 @@ pub(crate) struct Logs {
     /// Go on as lines are written
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// The newest lines of each instance
-    #[arg(long, default_value_t = 100, value_name = "LINES")]
-    pub(crate) tail: usize,
+    /// The newest lines of each instance; 100, or all with --since and --grep
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
     /// The control process's own log
     #[arg(long)]
     pub(crate) control: bool,
@@ -514,6 +376,39 @@ pub(crate) struct Cert {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertWhat {
+    /// Which certificates are served, until when, and what is wrong with them
+    List(CertList),
+    /// Get a site's certificate now, or find out whether it could be had
+    Renew(CertRenew),
     /// How to trust this platform's own authority
     Trust,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert list\n  seaworthy cert list --site shop --json"
+)]
+pub(crate) struct CertList {
+    /// Of this site only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seaworthy cert renew --dry-run     would it work? nothing is issued, nothing is changed\n  seaworthy cert renew --site shop   get one now, whether it is due or not"
+)]
+pub(crate) struct CertRenew {
+    /// Which site; not needed when only one asks an authority
+    #[arg(long, value_name = "NAME")]
+    pub(crate) site: Option<String>,
+    /// Look at the names and have the authority look, too, but leave it at that
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

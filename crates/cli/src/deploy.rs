@@ -1,4 +1,4 @@
-//! `deploy`, `rollback`, `promote`, `abort`.
+//! `deploy`, `promote`, `abort`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 use seaworthy_api::Layout;
 use seaworthy_api::model::{
-    Applied, ApplyRequest, DeployOptions, OrderRequest, PlatformStatus, Progress, RollbackRequest,
-    Source,
+    Applied, ApplyRequest, DeployOptions, OrderRequest, PlatformStatus, Source,
 };
 use seaworthy_base::{Code, Exit, Fault, format_duration};
 
-use crate::args::{Deploy, Rollback};
+use crate::args::Deploy;
 use crate::platform::{connect, known_site};
 use crate::progress::{self, Screen};
 use crate::render::{self, Failure};
 use crate::up::{absolute, apply, check_first, show_changes};
+
+pub(crate) const GOES_ON: &str = "interrupted: it goes on in the background; `seaworthy status` shows how far it is, `seaworthy abort` takes it back";
 
 /// Deploys a folder, a git reference or an archive.
 pub(crate) async fn deploy(layout: &Layout, options: &Deploy) -> Result<Exit, Failure> {
@@ -46,32 +47,22 @@ pub(crate) async fn deploy(layout: &Layout, options: &Deploy) -> Result<Exit, Fa
     };
     let screen = Screen::new();
     let work = apply(layout, &request, |progress| screen.show(progress));
-    let ended = tokio::select! {
-        ended = work => ended?,
-        _ = tokio::signal::ctrl_c() => return Ok(goes_on(&screen)),
+    let Some(applied) = progress::follow(&screen, work, GOES_ON).await? else {
+        return Ok(Exit::Interrupted);
     };
-    screen.clear();
-    let applied = progress::done(ended)?;
-    if options.json {
-        render::json(&applied);
-    } else if options.plan {
+    if options.plan && !options.json {
         show_changes(&applied);
         show_plan(&applied);
     } else {
-        announce(&applied);
+        announce(&applied, options.json);
     }
     Ok(Exit::Ok)
 }
 
-fn goes_on(screen: &Screen) -> Exit {
-    screen.clear();
-    render::talk(
-        "interrupted: it goes on in the background; `seaworthy status` shows how far it is, `seaworthy abort` takes it back",
-    );
-    Exit::Interrupted
-}
-
-fn announce(applied: &Applied) {
+pub(crate) fn announce(applied: &Applied, json: bool) {
+    if json {
+        return render::json(applied);
+    }
     let release = applied.release.as_deref().unwrap_or_default();
     let urls = applied.urls.join("  ");
     render::talk(&format!(
@@ -80,7 +71,7 @@ fn announce(applied: &Applied) {
     ));
 }
 
-fn show_plan(applied: &Applied) {
+pub(crate) fn show_plan(applied: &Applied) {
     let Some(plan) = &applied.plan else { return };
     let line = |name: &str, value: &str| render::print(&format!("{name:<14} {value}\n"));
     line("how", &plan.how);
@@ -136,32 +127,6 @@ fn write_archive(path: &Path) -> io::Result<()> {
         io::copy(&mut whole, &mut file)?;
     }
     file.sync_all()
-}
-
-/// Goes back.
-pub(crate) async fn rollback(layout: &Layout, options: &Rollback) -> Result<Exit, Failure> {
-    let client = connect(layout).await?;
-    let status: PlatformStatus = client.get("/v1/status").await?;
-    let request = RollbackRequest {
-        site: known_site(&status, options.site.as_deref())?,
-        to: options.to.clone(),
-        keep_schema: options.keep_schema,
-        asker: progress::asker(),
-    };
-    let screen = Screen::new();
-    let show = |progress: &Progress| screen.show(progress);
-    let ended = tokio::select! {
-        ended = client.follow("/v1/rollback", &request, show) => ended?,
-        _ = tokio::signal::ctrl_c() => return Ok(goes_on(&screen)),
-    };
-    screen.clear();
-    let applied = progress::done(ended)?;
-    if options.json {
-        render::json(&applied);
-    } else {
-        announce(&applied);
-    }
-    Ok(Exit::Ok)
 }
 
 /// Says a word to the deployment that goes on.

@@ -7,6 +7,7 @@ mod access;
 mod args;
 mod backup;
 mod by_hand;
+mod certificates;
 mod counts;
 mod deploy;
 mod explain;
@@ -19,6 +20,7 @@ mod progress;
 mod releases;
 mod remote;
 mod render;
+mod rollback;
 mod secrets;
 mod up;
 mod upgrade;
@@ -65,7 +67,7 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Up(options) => platform::block_on(up::up(layout, &options)),
         Verb::Plan(options) => platform::block_on(up::plan(layout, &options)),
         Verb::Deploy(options) => platform::block_on(deploy::deploy(layout, &options)),
-        Verb::Rollback(options) => platform::block_on(deploy::rollback(layout, &options)),
+        Verb::Rollback(options) => platform::block_on(rollback::rollback(layout, &options)),
         Verb::Releases(options) => platform::block_on(releases::releases(layout, &options)),
         Verb::Promote(options) => {
             platform::block_on(deploy::order(layout, options.site.as_deref(), "promote"))
@@ -91,6 +93,6 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Cache(options) => platform::block_on(counts::cache(layout, &options)),
         Verb::Secrets(options) => secrets::secrets(layout, &options),
         Verb::Backup(options) => platform::block_on(backup::backup(layout, &options)),
-        Verb::Cert(options) => manifest::cert(layout, &options),
+        Verb::Cert(options) => platform::block_on(certificates::cert(layout, &options)),
     }
 }

@@ -1,10 +1,12 @@
 //! `logs`: the services' own files, merged by time. Read directly, so that it works when control is dead.
+//!
+//! Not here: how the files of a log, rotated ones included, become lines ([`history`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use regex::Regex;
 use seaworthy_api::Layout;
@@ -16,6 +18,11 @@ use crate::args::Logs;
 use crate::platform::{block_on, connect};
 use crate::render::{self, Failure};
 
+pub(crate) mod history;
+
+/// Lines of each instance that are shown where nobody says what of them is wanted.
+const TAIL: usize = 100;
+
 /// Shows logs, and follows them when asked.
 pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
     if options.control {
@@ -23,48 +30,67 @@ pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
         render::print(&String::from_utf8_lossy(&text));
         return Ok(Exit::Ok);
     }
+    let (site, options) = &target(options);
+    let (site, span) = (site.as_deref(), span(options)?);
     if options.access {
         let filter = Filter::new(options)?;
-        let (site, since, grep) = (options.site.clone(), filter.since, filter.grep);
+        let (since, grep) = (filter.since, filter.grep);
+        let site = site.map(str::to_owned);
         let wanted = access::Wanted { site, since, grep, format: options.format };
-        return access::show(layout, options, &wanted);
+        return access::show(layout, options.follow, &span, &wanted);
     }
-    let faults = site_faults(layout, options.site.as_deref());
-    let site = match (site_of(layout, options.site.as_deref()), faults.first()) {
+    let faults = site_faults(layout, site);
+    let site = match (site_of(layout, site), faults.first()) {
         (Ok(site), _) => site,
         // Nothing ever ran, and it is known why.
         (Err(_), Some(fault)) => return Err(fault.clone().into()),
         (Err(failure), None) => return Err(failure),
     };
     let filter = Filter::new(options)?;
-    let mut lines = Vec::new();
-    for (source, path) in files(layout, &site, &filter) {
-        let Ok(file) = File::open(&path) else { continue };
-        let own: Vec<String> = BufReader::new(file)
-            .split(b'\n')
-            .map_while(Result::ok)
-            .map(|line| String::from_utf8_lossy(&line).into_owned())
-            .filter(|line| filter.takes(line))
-            .collect();
-        lines.extend(
-            own[own.len().saturating_sub(options.tail)..]
-                .iter()
-                .map(|line| (line.clone(), source.clone())),
-        );
-    }
-    in_order(&mut lines);
-    for (line, source) in &lines {
-        render::print(&shown(line, source));
+    // From here on nothing is missed, and nothing shown twice.
+    let follower = options.follow.then(|| Follower::new(layout, &site, filter.clone()));
+    let until = |path: &Path| follower.as_ref().map_or(u64::MAX, |follower| follower.place(path));
+    let take = |line: &str| filter.takes(line).then(|| line.to_owned());
+    let sources = files(layout, &site, &filter)
+        .into_iter()
+        .map(|(source, path)| (source, history::lines(&path, until(&path), &span, take)));
+    for (line, source) in history::merge(sources.collect()) {
+        render::print(&shown(&line, &source));
     }
     faults.iter().for_each(render::warn);
-    if options.follow {
-        let mut follower = Follower::new(layout, &site, filter);
+    if let Some(mut follower) = follower {
         loop {
             follower.print_news();
             std::thread::sleep(Duration::from_millis(200));
         }
     }
     Ok(Exit::Ok)
+}
+
+/// The site, and the options with what `site/service/slot` says of service and instance.
+fn target(options: &Logs) -> (Option<String>, Logs) {
+    let mut options = options.clone();
+    let Some(given) = options.site.take() else { return (None, options) };
+    let mut parts = given.splitn(3, '/').map(str::to_owned);
+    let site = parts.next();
+    options.service = options.service.or(parts.next());
+    options.instance = options.instance.or(parts.next());
+    (site, options)
+}
+
+/// What of the logs is wanted.
+fn span(options: &Logs) -> Result<history::Span, Failure> {
+    let ago = options.since.as_deref().map(parse_duration).transpose();
+    let ago = ago.map_err(|error| wrong(&error))?;
+    // Before there were clocks is as good as always.
+    let since = ago.and_then(|ago| SystemTime::now().checked_sub(ago));
+    let chosen = options.since.is_some() || options.grep.is_some();
+    let tail = options.tail.or((!chosen).then_some(TAIL));
+    Ok(history::Span { since, tail })
+}
+
+fn wrong(what: &impl ToString) -> Failure {
+    Failure { fault: Fault::new(Code::ManifestInvalid, what.to_string()), exit: Exit::Usage }
 }
 
 /// What keeps a site from being what its folder says, from control; nothing when that is away. What is wrong
@@ -114,7 +140,7 @@ fn site_of(layout: &Layout, given: Option<&str>) -> Result<SiteName, Failure> {
 }
 
 /// Which lines are wanted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Filter {
     service: Option<String>,
     instance: Option<String>,
@@ -124,25 +150,17 @@ pub(crate) struct Filter {
 
 impl Filter {
     fn new(options: &Logs) -> Result<Self, Failure> {
-        let wrong = |what: String| Failure {
-            fault: Fault::new(Code::ManifestInvalid, what),
-            exit: Exit::Usage,
-        };
         let since = options
             .since
             .as_deref()
             .map(parse_duration)
             .transpose()
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| wrong(&error))?;
         let since = since.map(|ago| {
             Timestamp(Timestamp::now().0.saturating_sub(ago.as_millis() as u64)).to_string()
         });
-        let grep = options
-            .grep
-            .as_deref()
-            .map(Regex::new)
-            .transpose()
-            .map_err(|error| wrong(error.to_string()))?;
+        let grep =
+            options.grep.as_deref().map(Regex::new).transpose().map_err(|error| wrong(&error))?;
         let instance = options
             .instance
             .as_deref()
@@ -215,6 +233,11 @@ impl Follower {
         Self::new(layout, site, Filter::default())
     }
 
+    /// Where in a file it begins.
+    fn place(&self, path: &Path) -> u64 {
+        self.places.get(path).copied().unwrap_or(0)
+    }
+
     fn skip_what_is_there(&mut self) {
         for (_, path) in files(&self.layout, &self.site, &self.filter) {
             let size = fs::metadata(&path).map_or(0, |meta| meta.len());
@@ -226,7 +249,7 @@ impl Follower {
     pub(crate) fn print_news(&mut self) {
         let mut lines = Vec::new();
         for (source, path) in files(&self.layout, &self.site, &self.filter) {
-            let from = self.places.get(&path).copied().unwrap_or(0);
+            let from = self.place(&path);
             if let Some((text, to)) = read_from(&path, from) {
                 lines.extend(
                     text.lines()

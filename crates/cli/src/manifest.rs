@@ -1,12 +1,9 @@
 //! Verbs about the manifest and other texts: init, check, schema, references, how to trust our authority.
 
-use std::path::Path;
-
 use clap::CommandFactory;
-use seaworthy_api::Layout;
 use seaworthy_base::{Code, Exit, Fault};
 
-use crate::args::{Cert, CertWhat, Check, Cli, Folder};
+use crate::args::{Check, Cli, Folder};
 use crate::render::{self, Failure, io_failure};
 
 /// Writes a first manifest; never over one that is there.
@@ -134,33 +131,4 @@ pub(crate) fn man() -> Result<Exit, Failure> {
         .map_err(|error| io_failure("could not make the manual page", &error))?;
     render::print(&String::from_utf8_lossy(&page));
     Ok(Exit::Ok)
-}
-
-/// How to trust our own authority.
-pub(crate) fn cert(layout: &Layout, options: &Cert) -> Result<Exit, Failure> {
-    let CertWhat::Trust = options.what;
-    let ca = layout.ca();
-    if !ca.exists() {
-        return Err(Fault::new(
-            Code::FileMissing,
-            "there is no authority yet: it is made when the first site runs",
-        )
-        .next("seaworthy up")
-        .into());
-    }
-    render::print(&trust_text(&ca));
-    Ok(Exit::Ok)
-}
-
-fn trust_text(ca: &Path) -> String {
-    let ca = ca.display();
-    format!(
-        "The certificate of this platform's own authority:\n  {ca}\n\n\
-         One command:       curl --cacert {ca} https://…\n\
-         Debian, Ubuntu:    sudo cp {ca} /usr/local/share/ca-certificates/seaworthy.crt && sudo update-ca-certificates\n\
-         Fedora:            sudo cp {ca} /etc/pki/ca-trust/source/anchors/seaworthy.pem && sudo update-ca-trust\n\
-         Chromium (Linux):  certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n seaworthy -i {ca}\n\
-         Firefox:           Settings → Privacy & Security → View Certificates → Authorities → Import\n\
-         Node:              NODE_EXTRA_CA_CERTS={ca}\n"
-    )
 }

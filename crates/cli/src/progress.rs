@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use seaworthy_api::model::{Applied, Asker, Progress};
 use seaworthy_base::{Code, Fault};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::render::{self, Failure};
 
@@ -39,8 +40,32 @@ impl Screen {
     }
 }
 
+/// A signal from here on: one that comes while nobody waits is found by who waits next.
+pub(crate) fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| render::io_failure("could not wait for signals", &error))
+}
+
+/// Shows work until it has ended; none when Ctrl-C was pressed: then it goes on without who asked, and
+/// `interrupted` says so.
+pub(crate) async fn follow(
+    screen: &Screen,
+    work: impl Future<Output = Result<Progress, Failure>>,
+    interrupted: &str,
+) -> Result<Option<Applied>, Failure> {
+    let ended = tokio::select! {
+        ended = work => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            screen.clear();
+            render::talk(interrupted);
+            return Ok(None);
+        }
+    };
+    screen.clear();
+    done(ended).map(Some)
+}
+
 /// What the last line of an answer comes to.
-pub(crate) fn done(ended: Progress) -> Result<Applied, Failure> {
+fn done(ended: Progress) -> Result<Applied, Failure> {
     match ended {
         Progress::Done(applied) => Ok(applied),
         Progress::Failed { fault } => Err(fault.into()),

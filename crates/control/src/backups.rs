@@ -2,14 +2,14 @@
 //!
 //! Control decides what is due and hands out jobs; a worker (a process of its own) does them, so that
 //! nothing of a dump, a store or a key is in control's memory for longer than it takes to hand it over.
-//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due). Invariants: one worker at a time on an
+//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due), `restore_points` (before a migration). Invariants: one worker at a time on an
 //! item (its lock sees to that, manual or scheduled); what failed stands in `status` until it succeeds.
 
 mod clock;
 mod jobs;
+mod restore_points;
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -23,13 +23,16 @@ use seaworthy_api::model::VERSION;
 use seaworthy_backup::{Action, Event, Job, RestoreTarget};
 use seaworthy_base::{Code, Fault, SiteName};
 use seaworthy_manifest::Site;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::platform::Platform;
 use crate::server::{Refusal, Shared, lines};
+use crate::worker::Worker;
 
 pub(crate) use clock::run as run_clock;
+pub(crate) use restore_points::{
+    bring_back, check, make as make_restore_points, of as restore_points_of,
+};
 
 /// Where the owner's recipients are kept.
 const OWNER: &str = "backup-owner";
@@ -146,44 +149,6 @@ async fn serve(
     Ok(())
 }
 
-/// The databases of a site that are backed up before a migration.
-pub(crate) fn before_migration_items(site: &Site) -> impl Iterator<Item = &str> {
-    let items = site.backups.items.iter();
-    items
-        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some())
-        .map(|(name, _)| name.as_str())
-}
-
-/// Backs up the databases of a site right before a migration changes them: what a rollback of the data would go
-/// back to. Returns what was made, in words. A site that was never released has nothing to lose yet.
-pub(crate) async fn before_migration(
-    platform: &Arc<Platform>,
-    project: &Path,
-    site: &Site,
-) -> Result<Vec<String>, Fault> {
-    let chosen =
-        Chosen { name: site.name.clone(), project: project.to_path_buf(), site: site.clone() };
-    let (to, mut from) = mpsc::unbounded_channel();
-    tokio::spawn(async move { while from.recv().await.is_some() {} });
-    let mut made = Vec::new();
-    for item in before_migration_items(site) {
-        let action = Action::Take { reason: "before-migration".to_owned() };
-        let report =
-            perform(platform, &chosen, item, action, true, &to).await.map_err(|fault| {
-                let what = format!(
-                    "no restore point of `{item}` could be made before the migration: {}",
-                    fault.what
-                );
-                Fault { what, ..fault }.next(
-                    "nothing was migrated; mend this, or take `backup` out of the database's table",
-                )
-            })?;
-        let id = report["set"]["id"].as_str().unwrap_or_default().to_owned();
-        made.push(format!("restore point of {item}: {id}"));
-    }
-    Ok(made)
-}
-
 /// The worker's action for what was asked.
 fn action(
     platform: &Platform,
@@ -292,7 +257,7 @@ fn note(
         None => platform.event(Some(site.as_str()), None, kind, item, None),
     }
     if matches!(kind, "backup" | "drill" | "verify") {
-        platform.world().note_backup(site, &format!("{kind} {item}"), fault);
+        platform.world().note(site, &format!("{kind} {item}"), fault);
         platform.changed();
     }
 }
@@ -303,27 +268,9 @@ async fn work(
     job: &Job,
     to: &UnboundedSender<BackupProgress>,
 ) -> Result<serde_json::Value, Fault> {
-    let failed = |cause: String| {
-        Fault::new(Code::Internal, "the worker that does backups failed")
-            .because(cause)
-            .next("seaworthy logs --control")
-    };
-    let mut command = tokio::process::Command::new(&platform.program);
-    command.arg("backup-worker").stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/");
-    seaworthy_sys::spawn::inherit_nothing(command.as_std_mut());
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let mut line = serde_json::to_vec(job).map_err(|error| failed(error.to_string()))?;
-    line.push(b'\n');
-    // Held until the end: the worker ends when it is closed, as it is when control dies.
-    let mut stdin = child.stdin.take();
-    if let Some(stdin) = &mut stdin {
-        stdin.write_all(&line).await.map_err(|error| failed(error.to_string()))?;
-    }
-    let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
-    let mut events = BufReader::new(stdout).lines();
+    let mut worker = Worker::start(platform, "backup-worker", job).await?;
     let mut last = None;
-    while let Some(line) = events.next_line().await.map_err(|error| failed(error.to_string()))? {
-        let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+    while let Some(event) = worker.next::<Event>().await? {
         let progress = match event {
             Event::Step { text } => BackupProgress::Step { text },
             Event::Moved { done, total } => BackupProgress::Moved { done, total },
@@ -339,8 +286,7 @@ async fn work(
         };
         to.send(progress).ok();
     }
-    let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
-    drop(stdin);
+    let status = worker.end().await?;
     last.unwrap_or_else(|| {
         Err(Fault::new(Code::BackupFailed, "the work on a backup was cut off")
             .because(format!("the worker ended with {status}")))

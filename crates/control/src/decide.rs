@@ -33,6 +33,11 @@ pub(crate) enum How {
         /// A hash that failed and is not to be launched as a replacement.
         rejected: Option<String>,
     },
+    /// One instance that shares its data with no other: the old one is gone before the new one starts.
+    Alone {
+        /// Hash of its specification.
+        hash: String,
+    },
     /// Two of them side by side, each by its hash and whether everything it starts after is ready.
     Rollout {
         /// Where the rollout is.
@@ -112,6 +117,7 @@ pub(crate) fn decide(wanted: &[Wanted], seen: &[Seen]) -> Vec<Action> {
                 };
                 decide_steady(service, &steady, &own, &mut actions);
             }
+            How::Alone { hash } => decide_alone(service, hash, seen, &mut actions),
             How::Rollout { view, now, next } => {
                 for (side, hash) in [(Side::Now, now), (Side::Next, next)] {
                     if let Some((hash, may_start)) = hash {
@@ -138,6 +144,16 @@ impl Wanted {
     fn launch(&self, slot: u16, hash: &str) -> Action {
         Action::Launch(self.site.clone(), self.service.clone(), slot, hash.to_owned())
     }
+}
+
+/// Until nothing of the old one is left, draining or not, nothing new starts.
+fn decide_alone(service: &Wanted, hash: &str, seen: &[Seen], actions: &mut Vec<Action>) {
+    let mut own = seen.iter().filter(|one| one.alive && service.decides(&one.id)).peekable();
+    if own.peek().is_none() {
+        actions.push(service.launch(0, hash));
+    }
+    let leaves = |one: &&Seen| !one.draining && (one.hash != hash || one.wants_replacement);
+    actions.extend(own.filter(leaves).map(|one| Action::Drain(one.id.clone())));
 }
 
 /// The instances of a slot, the oldest first.

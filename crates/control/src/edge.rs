@@ -294,13 +294,31 @@ impl Edge {
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
         let signing = Some(self.options.signing);
-        let keys = Keys { version: self.next_version(), certificates, signing, secrets };
+        let challenges = self.keys.challenges.clone();
+        let keys =
+            Keys { version: self.next_version(), certificates, signing, secrets, challenges };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
             link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
         }
         (self.config, self.keys) = (config, keys);
+        Ok(())
+    }
+
+    /// Sends certificates and what authorities are to find; routes stay.
+    pub(crate) async fn rekey(
+        &mut self,
+        certificates: Vec<seaworthy_edge::model::Certificate>,
+        challenges: Vec<seaworthy_edge::model::Challenge>,
+    ) -> Result<(), Fault> {
+        let version = self.next_version();
+        let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let failed = |error| edge_fault("the edge did not take the new certificates", &error);
+            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
+        }
+        self.keys = keys;
         Ok(())
     }
 

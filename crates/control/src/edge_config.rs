@@ -156,6 +156,8 @@ pub(crate) enum Use {
     Candidate,
     /// It finishes what it has.
     Over,
+    /// It finishes what it has, and what lives long on it ends within so many milliseconds.
+    Ending(u64),
 }
 
 /// An instance that is sure to come: requests wait for it.
@@ -167,6 +169,7 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
         http2: false,
         check: None,
         state: EndpointState::Starting,
+        ends_ms: None,
     }
 }
 
@@ -194,7 +197,7 @@ pub(crate) fn add_instance(
     used: Use,
 ) {
     let state = match status.phase {
-        _ if used == Use::Over => EndpointState::Draining,
+        _ if matches!(used, Use::Over | Use::Ending(_)) => EndpointState::Draining,
         Phase::Stopping | Phase::Stopped => EndpointState::Draining,
         Phase::Ready => EndpointState::Ready,
         Phase::Starting | Phase::Unready | Phase::Backoff => EndpointState::Starting,
@@ -206,6 +209,7 @@ pub(crate) fn add_instance(
     let first = ports.first().map_or("http", String::as_str);
     let address_of = |port: &str| status.listening.get(port).copied();
     let (site, service) = (status.id.site.as_str(), status.id.service.as_str());
+    let ends_ms = if let Use::Ending(within) = used { Some(within) } else { None };
     let mut put = |key: String, address: Option<SocketAddr>| {
         let state = if address.is_none() && state == EndpointState::Ready {
             EndpointState::Starting
@@ -221,6 +225,7 @@ pub(crate) fn add_instance(
             http2,
             check: None,
             state,
+            ends_ms,
         });
     };
     put(service_key(site, service, None), address_of(first).or_else(|| address_of("http")));
@@ -247,6 +252,7 @@ pub(crate) fn add_upstreams(
             http2: service.http2 || url.starts_with("h2c://"),
             check: check.clone(),
             state: EndpointState::Ready,
+            ends_ms: None,
         };
         if let Some(path) = url.strip_prefix("unix:") {
             entry.push(endpoint(NOWHERE, Some(path.into())));

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use seaworthy_base::{Code, Fault, InstanceId, ServiceName, SiteName, Timestamp};
+use seaworthy_base::{Code, Fault, InstanceId, ReleaseId, ServiceName, SiteName, Timestamp};
 use seaworthy_manifest::site::ServiceKind;
 use seaworthy_release::Side;
 use seaworthy_runtime::driver::{self, ShimClient};
 use seaworthy_runtime::model::Status;
 use seaworthy_state::{InstanceRecord, InstanceState};
 
+use crate::databases;
 use crate::old_logs;
 use crate::platform::Platform;
 use crate::processes;
@@ -39,7 +40,10 @@ pub(crate) async fn launch(
     let generation =
         platform.store().next_generation(site, service).map_err(|error| store_fault(&error))?;
     let id = InstanceId { site: site.clone(), service: service.clone(), slot, generation };
-    let (spec, release) = {
+    let server = platform.world().servers.get(site).and_then(|all| all.get(service)).cloned();
+    let (spec, release) = if let Some(server) = server {
+        (databases::spec(platform, &id, &server)?, ReleaseId { number: 0, digest: 0 })
+    } else {
         let world = platform.world();
         let state = world
             .sites

@@ -62,6 +62,12 @@ impl Running {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// A job of that site that runs.
+    pub(crate) fn any_of(&self, site: &SiteName) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|(of, _)| of == site).map(|(_, job)| job.clone())
+    }
+
     fn has(&self, key: &(SiteName, String)) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
@@ -74,6 +80,8 @@ struct Ready {
     applied: Applied,
     values: Values,
     user: Option<seaworthy_runtime::model::User>,
+    /// Its site's databases are being exchanged: what is due waits.
+    exchanging: bool,
 }
 
 /// Runs jobs at their times until control ends.
@@ -91,7 +99,7 @@ pub(crate) async fn run(platform: Arc<Platform>) {
 fn start_due(platform: &Arc<Platform>) -> Duration {
     let (zone, now) = (TimeZone::system(), Timestamp::now());
     let mut soonest = PULSE;
-    for ready in all(platform) {
+    for ready in all(platform).into_iter().filter(|one| !one.exchanging) {
         let past = past(platform, &ready.site, &ready.job, now);
         let due = schedule::next(&ready.job.when, past.last.unwrap_or(past.since), &zone);
         let Some(due) = due else { continue };
@@ -117,6 +125,7 @@ fn all(platform: &Arc<Platform>) -> Vec<Ready> {
                 applied: serving.clone(),
                 values: site.values.clone(),
                 user: site.user.clone(),
+                exchanging: site.rollout.as_ref().is_some_and(|rollout| rollout.everything),
             })
         })
         .collect()

@@ -18,9 +18,11 @@ use tokio::signal::unix::{SignalKind, signal};
 mod backups;
 mod by_hand;
 mod ca;
+mod certificates;
 mod commands;
 mod counts;
 mod crash;
+mod databases;
 mod decide;
 mod edge;
 mod edge_config;
@@ -39,10 +41,12 @@ mod reconcile;
 mod release;
 mod serve;
 mod server;
+mod site_secrets;
 mod specs;
 mod status;
 mod upgrade;
 mod users;
+mod worker;
 mod world;
 
 use platform::Platform;
@@ -161,6 +165,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
+    tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

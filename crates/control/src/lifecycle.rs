@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use seaworthy_base::{Code, Fault, InstanceId, SiteName};
 use seaworthy_state::Desired;
 
+use crate::databases;
 use crate::edge::EdgeRecord;
 use crate::instances;
 use crate::platform::Platform;
@@ -40,6 +41,7 @@ pub(crate) async fn down(
             state.rollout = None;
         }
         release::record(platform, name)?;
+        databases::settle(platform, name);
         platform.audit("control", "down", name.as_str(), "");
     }
     serve::publish(platform).await?;
@@ -125,7 +127,10 @@ pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Ve
         world
             .instances
             .iter()
-            .filter(|(id, one)| fits(id) && one.draining.is_none())
+            // A database is restarted when somebody says so, not with its site.
+            .filter(|(id, one)| {
+                fits(id) && one.draining.is_none() && (service.is_some() || !world.is_server(id))
+            })
             .map(|(id, _)| id.clone())
             .collect()
     };
@@ -146,7 +151,8 @@ pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Ve
 /// that is not serving anyway is restarted in place.
 async fn replace_one(platform: &Arc<Platform>, id: &InstanceId) {
     let serving = platform.world().instances.get(id).is_some_and(super::world::Instance::is_ready);
-    if !serving {
+    // Two servers cannot have the same data.
+    if !serving || platform.world().is_server(id) {
         instances::restart(platform, id);
         return;
     }
@@ -204,6 +210,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
             rollout,
             gate: more.gate,
             scale: more.scale,
+            coming: false,
             id: record.id,
             project: record.project,
             applied,
@@ -215,6 +222,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         };
         platform.world().sites.insert(record.name, state);
     }
+    databases::resume(platform);
     let refused = platform.store().get_setting("refused").ok().flatten();
     platform.world().refused =
         refused.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();

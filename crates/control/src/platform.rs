@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
 use crate::ca::Authority;
+use crate::certificates::Certificates;
 use crate::edge::{Edge, EdgeOptions};
 use crate::jobs::Running;
 use crate::release::Turns;
@@ -42,6 +43,8 @@ pub(crate) struct Platform {
     pub spec_key: String,
     /// Our own certificate authority.
     pub authority: Authority,
+    /// Certificates of public authorities, and those from files.
+    pub certificates: Certificates,
     /// Encrypted secrets.
     pub vault: Vault,
     /// The edge.
@@ -60,6 +63,8 @@ pub(crate) struct Platform {
     pub ending: Notify,
     /// As whom the edge runs, when we are root.
     pub edge_user: Option<User>,
+    /// As whom workers run that talk to the world, when we are root.
+    pub worker_user: Option<User>,
     /// The program that this process is to become.
     pub next_program: NextProgram,
     /// Guards that this host cannot give.
@@ -83,6 +88,8 @@ impl Platform {
         let vault = Vault::open(&layout.state).map_err(|error| unusable("the secrets", &error))?;
         let authority = Authority::open(&layout.certs(), &layout.ca())
             .map_err(|error| unusable("the certificates", &error))?;
+        let certificates = Certificates::open(&layout.certs())
+            .map_err(|error| unusable("the certificates", &error))?;
         let user = if root {
             users::ensure("sw-edge", &layout.edge_logs())
         } else {
@@ -102,6 +109,11 @@ impl Platform {
         let spec_key = spec_key(&store).map_err(|error| unusable("the state store", &error))?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
         let edge_user = user.clone();
+        let worker_user = root.then(|| users::ensure("sw-worker", &layout.state)).transpose();
+        let worker_user = worker_user.unwrap_or_else(|fault| {
+            guards.push(format!("workers run as root: {fault}"));
+            None
+        });
         let options = EdgeOptions {
             layout: layout.clone(),
             program: program.clone(),
@@ -117,6 +129,7 @@ impl Platform {
             program,
             spec_key,
             authority,
+            certificates,
             vault,
             edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake))),
             wake,
@@ -126,6 +139,7 @@ impl Platform {
             identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
             edge_user,
+            worker_user,
             next_program: NextProgram::default(),
             guards,
             store: Mutex::new(store),

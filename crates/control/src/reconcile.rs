@@ -3,7 +3,7 @@
 //! Invariants: the edge is told of a draining instance before it is asked whether anything is left to it;
 //! one failure never stops the loop; nothing here waits for an instance.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ use crate::platform::Platform;
 const PULSE: Duration = Duration::from_secs(2);
 /// While something drains or the edge has to be asked.
 const FAST: Duration = Duration::from_millis(50);
-/// A drain that takes longer is cut: what is left are long-lived sockets.
+/// A drain that takes longer is cut: what is left are requests that take longer than anybody waits.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// So long after their time sockets may take to say goodbye.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// Runs until control ends.
 pub(crate) async fn run(platform: Arc<Platform>) {
@@ -148,26 +150,20 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let status = edge.status().await;
     drop(edge);
     let mut world = platform.world();
-    // A site that goes down ends its sockets too, and so does a release that another one has to wait for;
-    // otherwise they go on for a while.
-    let hurried: BTreeSet<InstanceId> = world
+    let limits: BTreeMap<InstanceId, Duration> = world
         .instances
         .keys()
-        .filter(|id| {
-            let view = world.view(&id.site, &id.service, platform.cores);
-            view.is_some_and(|view| view.exclusive)
-                || world.sites.get(&id.site).is_none_or(|site| !site.running)
-        })
-        .cloned()
+        .map(|id| (id.clone(), world.sockets_end(id, platform.cores)))
         .collect();
     for (id, instance) in &mut world.instances {
-        let Some(since) = instance.draining else { continue };
+        let Some(since) = instance.draining.map(|since| since.elapsed()) else { continue };
+        let sockets = limits.get(id).copied().unwrap_or_default();
         let left = status.as_ref().and_then(|status| status.instances.get(&id.to_string()));
         let idle = left.is_none_or(|load| {
-            let sockets = load.tunnels > 0 && !hurried.contains(id);
-            load.in_flight == 0 && load.pooled == 0 && !sockets
+            let open = load.tunnels > 0 && since < sockets + CLOSING;
+            load.in_flight == 0 && load.pooled == 0 && !open
         });
-        instance.drained = idle || since.elapsed() > DRAIN_LIMIT;
+        instance.drained = idle || since > DRAIN_LIMIT.max(sockets + CLOSING);
     }
     if let Some(status) = status {
         world.edge = status;

@@ -3,11 +3,13 @@
 //! One way for `up`, `deploy` and `rollback`. Rooms: [`source`] (where files come from), [`prepare`] and
 //! [`plan`] (what can be refused or foreseen), [`flow`] (the steps, journaled by [`run`]), [`build`] with
 //! [`files`], [`gate`], [`watch`], [`settle`] (what is wanted, in the world and on the disk), [`back`]
-//! (rollback), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
+//! (rollback; of the databases too: [`data_back`], [`bring_back`]), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
 //! can be refused is refused before anything changes.
 
 mod back;
+mod bring_back;
 mod build;
+mod data_back;
 mod differences;
 mod error_lines;
 pub(crate) mod files;
@@ -35,11 +37,13 @@ use seaworthy_api::model::{
 };
 use seaworthy_base::{Code, Fault, ReleaseId, SiteName, Timestamp};
 use seaworthy_manifest::site::Tls;
-use seaworthy_release::Deployment;
+use seaworthy_release::{Deployment, Strategy};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::world::Refused;
+use back::Target;
 use prepare::Prepared;
 use run::Run;
 
@@ -60,7 +64,7 @@ impl Reporter {
         self.0.send(progress).ok();
     }
 
-    fn step(&self, text: impl Into<String>) {
+    pub(crate) fn step(&self, text: impl Into<String>) {
         self.say(Progress::Step { text: text.into() });
     }
 
@@ -129,6 +133,7 @@ async fn attempt(
     let verb = if request.deploy.is_some() { "deploy" } else { "up" };
     let options = request.deploy.as_ref();
     let ready = |report: &Reporter| {
+        databases::prepare(platform, &site, request.plan_only)?;
         prepare::prepare(platform, &project, &files.dir, site.clone(), options, report)
     };
     if request.plan_only {
@@ -174,12 +179,28 @@ async fn go_back(
 ) -> Result<Outcome, Fault> {
     let unknown = || Fault::new(Code::NoSuchSite, format!("there is no site `{}`", request.site));
     let name: SiteName = request.site.parse().map_err(|_| unknown())?;
-    let turn = take_turn(platform, &name, &by(&request.asker), false, report).await?;
-    let target = back::target(platform, &name, request)?;
+    let turn = if request.plan_only {
+        None
+    } else {
+        Some(take_turn(platform, &name, &by(&request.asker), false, report).await?)
+    };
+    let Target { applied, data, schema } = back::target(platform, &name, request)?;
     let project = platform.world().sites.get(&name).map(|site| site.project.clone());
     let project = project.ok_or_else(unknown)?;
-    back::announce(report, &target);
-    let prepared = prepare::again(platform, &project, target, report)?;
+    let mut prepared = prepare::again(platform, &project, applied, report)?;
+    if data.is_some() {
+        prepared.strategy = Strategy::Recreate;
+    }
+    prepared.data = data;
+    let Some(turn) = turn else {
+        let mut outcome = outcome(platform, &prepared, prepared.release).await;
+        if let (Some(plan), Some(data)) = (&mut outcome.plan, &prepared.data) {
+            plan.data = Some(data_back::plan(platform, &name, data, &schema, Timestamp::now()));
+        }
+        return Ok(outcome);
+    };
+    back::refuse_unconfirmed(&name, &prepared, request)?;
+    back::announce(report, &prepared);
     carry_out(platform, turn, &prepared, "rollback", "", &request.asker, report).await
 }
 
@@ -219,12 +240,15 @@ async fn carry_out(
         steps: Vec::new(),
         ending: None,
         fault: None,
+        points: Vec::new(),
+        data: prepared.data.clone(),
         applied: String::new(),
     };
     let run = Run::open(platform, turn, record, report)?;
     let subject = format!("{name} deployment {}", run.record().number);
     platform.audit(&by(asker), verb, &subject, source);
     let done = flow::go(&run, prepared).await;
+    databases::settle(platform, name);
     let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);
     outcome.release = Some(done?.to_string());
@@ -249,7 +273,7 @@ async fn outcome(
         urls: crate::status::urls(platform, name).await,
         ca: (prepared.site.tls == Tls::Internal).then(|| platform.layout.ca()),
         changes: differences::differences(platform, prepared),
-        plan: Some(plan),
+        plan: Some(Box::new(plan)),
         was_running: is_running(platform, name),
         took_ms: 0,
     }

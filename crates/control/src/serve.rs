@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seaworthy_api::Layout;
-use seaworthy_base::{Code, Fault, ReleaseId, ServiceName, Timestamp};
+use seaworthy_base::{Fault, ReleaseId, ServiceName};
 use seaworthy_edge::model::{self, Certificate, Gate};
 use seaworthy_manifest::site::{Site, Tls};
 use seaworthy_release::Phase;
 
+use crate::certificates;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
 use crate::platform::Platform;
@@ -72,11 +73,7 @@ impl Served {
 /// are there, so that the switch cannot fail for want of one.
 pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     let mut edge = platform.edge.lock().await;
-    // Read under the edge's lock: what is sent last is what is true last.
-    let sites: Vec<Served> = {
-        let world = platform.world();
-        world.sites.values().filter(|site| site.running).map(Served::of).collect()
-    };
+    let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
     let secrets = route_secrets(platform);
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
@@ -198,7 +195,7 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
         for (site, _) in &served.sides {
             let hosts = edge_config::certificate_hosts(site);
             if before.as_ref() != Some(&(&site.tls, hosts.clone())) {
-                all.extend(certificate(platform, site, &hosts, &served.project)?);
+                all.extend(certificates::of_site(platform, site, &served.project)?);
             }
             before.get_or_insert((&site.tls, hosts));
         }
@@ -206,36 +203,18 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
     Ok(all)
 }
 
-fn certificate(
-    platform: &Arc<Platform>,
-    site: &Site,
-    hosts: &[String],
-    project: &Path,
-) -> Result<Option<Certificate>, Fault> {
-    match &site.tls {
-        Tls::Off => Ok(None),
-        Tls::Internal => {
-            let leaf = platform.authority.leaf(site.name.as_str(), hosts, Timestamp::now());
-            leaf.map(Some).map_err(|error| {
-                let what = format!("could not make a certificate for site `{}`", site.name);
-                Fault::new(Code::Internal, what).because_of(&error)
-            })
-        }
-        Tls::Files { cert, key } => {
-            let read = |path: &str| {
-                std::fs::read_to_string(project.join(path)).map_err(|error| {
-                    Fault::new(
-                        Code::FileMissing,
-                        format!("could not read `{path}`, which `[tls]` names"),
-                    )
-                    .because(error.to_string())
-                    .next(format!("ls -l {}", project.join(path).display()))
-                })
-            };
-            let (chain_pem, key_pem) = (read(cert)?, read(key)?);
-            Ok(Some(Certificate { hosts: hosts.to_vec(), chain_pem, key_pem }))
-        }
-    }
+/// Gives the edge the certificates and challenges as they are now; everything else stays as it is.
+pub(crate) async fn rekey(platform: &Arc<Platform>) -> Result<(), Fault> {
+    let mut edge = platform.edge.lock().await;
+    let sites = served(platform);
+    let certificates = certificates(platform, &sites)?;
+    edge.rekey(certificates, platform.certificates.shown()).await
+}
+
+/// Every site that runs. Read under the edge's lock: what is sent last is what is true last.
+fn served(platform: &Platform) -> Vec<Served> {
+    let world = platform.world();
+    world.sites.values().filter(|site| site.running).map(Served::of).collect()
 }
 
 /// Where a visitor of a site would come in: the listener's address, and the chain (PEM) that must be shown
@@ -253,7 +232,8 @@ pub(crate) async fn way_in(
             if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(local);
     }
-    let hosts = edge_config::certificate_hosts(site);
-    let shown = certificate(platform, site, &hosts, project);
-    Some((address, shown.ok().flatten().map(|certificate| certificate.chain_pem)))
+    let shown = certificates::of_site(platform, site, project).unwrap_or_default();
+    let first = site.domains.first();
+    let named = shown.iter().find(|one| first.is_some_and(|host| one.hosts.contains(host)));
+    Some((address, named.or(shown.first()).map(|certificate| certificate.chain_pem.clone())))
 }

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 use crate::edge_link::build_id;
 use crate::platform::Platform;
 use crate::release::{self, Reporter};
-use crate::{backups, by_hand, counts, explain, jobs, lifecycle, status, upgrade};
+use crate::{backups, by_hand, certificates, counts, explain, jobs, lifecycle, status, upgrade};
 
 pub(crate) type Shared = State<Arc<Platform>>;
 
@@ -76,6 +76,7 @@ pub(crate) async fn serve(listener: UnixListener, platform: Arc<Platform>) -> io
         .route("/v1/restart", post(restart))
         .route("/v1/explain", post(explain_why))
         .merge(backups::routes())
+        .merge(certificates::routes())
         .route("/v1/limits", get(limits))
         .route("/v1/limits/clear", post(clear_limits))
         .route("/v1/cache/purge", post(purge_cache))

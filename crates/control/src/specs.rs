@@ -198,6 +198,7 @@ pub(crate) fn shown(command: &Command) -> String {
 fn probe(probe: &site::Probe) -> Probe {
     Probe {
         path: probe.path.clone(),
+        say: None,
         status: probe.status.clone(),
         json: probe.json.clone(),
         headers: probe.headers.clone(),

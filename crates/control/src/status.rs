@@ -76,6 +76,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             requests: edge_status.requests,
             failed: edge_status.failed,
             upgraded: edge_status.upgraded,
+            told: edge_status.told,
             draining,
             client_events: told(&edge_status),
         },
@@ -129,6 +130,13 @@ fn one_site(
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
         ServiceStatus { name: service.to_string(), kind: kind.to_owned(), wanted, ready, instances }
     });
+    let servers = world.servers.get(name).into_iter().flatten().map(|(service, server)| {
+        let instances = instances_of(world, name, service, edge);
+        let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
+        let (name, wanted) = (service.to_string(), u16::from(server.wanted));
+        ServiceStatus { name, kind: "database".to_owned(), wanted, ready, instances }
+    });
+    let servers = servers.filter(|server| server.wanted > 0 || !server.instances.is_empty());
     let urls_of_previews = urls.clone();
     SiteStatus {
         name: name.to_string(),
@@ -136,7 +144,7 @@ fn one_site(
         release: Some(site.serving().release.to_string()),
         running: site.running,
         urls: if site.running { urls } else { Vec::new() },
-        services: services.collect(),
+        services: services.chain(servers).collect(),
         faults: world.site_faults(name),
         rollout: rollout::view(platform, name, site, &urls_of_previews),
         closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),

@@ -7,7 +7,7 @@ mod rollout;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 
+use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
 use crate::specs::Values;
@@ -61,6 +62,8 @@ pub(crate) struct SiteState {
     pub gate: Option<Gate>,
     /// Numbers of instances, by hand.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Everything ended and is starting again: requests wait for it.
+    pub coming: bool,
 }
 
 /// What is kept of a site beside its manifest.
@@ -126,8 +129,10 @@ pub(crate) struct World {
     pub sites: BTreeMap<SiteName, SiteState>,
     /// What was asked for and is not running; a site need not be among `sites` for it.
     pub refused: BTreeMap<SiteName, Refused>,
-    /// What is wrong with the backups of each site, by what it is about.
-    pub backups: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// What is wrong beside the services of each site (backups, certificates), by what it is about.
+    pub notes: BTreeMap<SiteName, BTreeMap<String, Fault>>,
+    /// Servers of managed databases.
+    pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
     /// The edge's last status.
@@ -146,7 +151,50 @@ impl World {
             let all = site.programs().into_iter();
             all.map(move |service| self.wanted_service(name, site, service, cores))
         });
-        services.collect()
+        services.chain(self.wanted_servers()).collect()
+    }
+
+    /// The servers that should run: those of sites that run or are about to, and of those of which a program is left.
+    fn wanted_servers(&self) -> impl Iterator<Item = Wanted> {
+        let all = self.servers.iter().filter(|_| !self.closing);
+        all.flat_map(move |(site, servers)| {
+            let ends = self.sites.get(site).is_none_or(|state| !state.running);
+            let needed = ends
+                && self.instances.iter().any(|(id, one)| {
+                    &id.site == site && one.alive && !servers.contains_key(&id.service)
+                });
+            let wanted = servers.iter().filter(move |(_, server)| server.wanted || needed);
+            wanted.map(|(service, server)| Wanted {
+                site: site.clone(),
+                service: service.clone(),
+                how: How::Alone { hash: server.hash.clone() },
+            })
+        })
+    }
+
+    /// Whether an instance of that specification of a server takes logins.
+    pub(crate) fn serves(&self, site: &SiteName, service: &ServiceName) -> bool {
+        let server = self.servers.get(site).and_then(|all| all.get(service));
+        server.is_some_and(|server| {
+            self.instances.iter().any(|(id, one)| {
+                &id.site == site
+                    && &id.service == service
+                    && one.hash == server.hash
+                    && one.draining.is_none()
+                    && one.is_ready()
+            })
+        })
+    }
+
+    /// Whether an instance is a managed database's server.
+    pub(crate) fn is_server(&self, id: &InstanceId) -> bool {
+        self.servers.get(&id.site).is_some_and(|all| all.contains_key(&id.service))
+    }
+
+    /// Whether all servers of a site take logins.
+    fn servers_are_ready(&self, site: &SiteName) -> bool {
+        let all = self.servers.get(site).into_iter().flatten();
+        all.filter(|(_, server)| server.wanted).all(|(service, _)| self.serves(site, service))
     }
 
     fn wanted_service(
@@ -161,10 +209,12 @@ impl World {
             on(side).and_then(|one| processes(&one.site).find(|(known, _)| *known == service))
         };
         let hash = |side: Side| on(side).and_then(|one| one.hashes.get(service)).cloned();
+        let servers = self.servers_are_ready(name);
         let may_start = |side: Side| {
-            process(side).is_some_and(|(_, process)| {
-                process.after.iter().all(|before| self.is_ready(name, before))
-            })
+            servers
+                && process(side).is_some_and(|(_, process)| {
+                    process.after.iter().all(|before| self.is_ready(name, before))
+                })
         };
         let how = match self.view(name, service, cores) {
             Some(view) => How::Rollout {
@@ -190,16 +240,16 @@ impl World {
     /// What is wrong with a site as a whole, its last refused `up` included.
     pub(crate) fn site_faults(&self, name: &SiteName) -> Vec<Fault> {
         let own = self.sites.get(name).into_iter().flat_map(|site| &site.faults);
-        let backups = self.backups.get(name).into_iter().flat_map(BTreeMap::values);
+        let notes = self.notes.get(name).into_iter().flat_map(BTreeMap::values);
         own.chain(self.refused.get(name).map(|refused| &refused.fault))
-            .chain(backups)
+            .chain(notes)
             .cloned()
             .collect()
     }
 
-    /// Notes what is wrong with a site's backups, or that it no longer is.
-    pub(crate) fn note_backup(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
-        let known = self.backups.entry(name.clone()).or_default();
+    /// Notes what is wrong with a site beside its services, or that it no longer is.
+    pub(crate) fn note(&mut self, name: &SiteName, subject: &str, fault: Option<Fault>) {
+        let known = self.notes.entry(name.clone()).or_default();
         match fault {
             Some(fault) => drop(known.insert(subject.to_owned(), fault)),
             None => drop(known.remove(subject)),
@@ -249,7 +299,7 @@ impl World {
                     matches!(exit.reason, seaworthy_runtime::model::ExitReason::CouldNotExec(_))
                 })
         });
-        never_ready && (hopeless || one.since.elapsed() > start + std::time::Duration::from_secs(2))
+        never_ready && (hopeless || one.since.elapsed() > start + Duration::from_secs(2))
     }
 
     /// The description of what an instance runs.
@@ -275,10 +325,13 @@ impl World {
                 }
             }
         }
-        for (id, one) in self.instances.iter().filter(|(_, one)| one.alive) {
+        for (id, one) in self.instances.iter().filter(|(id, one)| one.alive && !self.is_server(id))
+        {
             let Some(status) = &one.status else { continue };
             let use_ = match self.role(id, &one.hash, cores) {
-                _ if one.draining.is_some() => edge_config::Use::Over,
+                _ if one.draining.is_some() => {
+                    edge_config::Use::Ending(self.sockets_end(id, cores).as_millis() as u64)
+                }
                 Role::Serve => edge_config::Use::Serve,
                 Role::Candidate => edge_config::Use::Candidate,
                 Role::Standby => edge_config::Use::Over,
@@ -292,11 +345,22 @@ impl World {
         Endpoints { version: 0, services: all }
     }
 
+    /// How long WebSockets and event streams on an instance that drains may go on. A site that goes down ends
+    /// them at once, and so does a release that another one has to wait for.
+    pub(crate) fn sockets_end(&self, id: &InstanceId, cores: u16) -> Duration {
+        let exclusive = self.view(&id.site, &id.service, cores).is_some_and(|view| view.exclusive);
+        match self.sites.get(&id.site) {
+            Some(site) if site.running && !exclusive => site.serving().site.deploy.sockets,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Between the end of an old release and the start of a new one requests wait for an instance.
     fn let_requests_wait(&self, all: &mut BTreeMap<String, Vec<Endpoint>>, cores: u16) {
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for service in site.programs() {
-                let between = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let exclusive = self.view(name, service, cores).is_some_and(|view| view.exclusive);
+                let between = exclusive || site.coming;
                 let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                 if let (true, Some(endpoints)) = (between, all.get_mut(&key)) {
                     endpoints.push(edge_config::expected(name.as_str(), service.as_str()));

@@ -16,6 +16,7 @@ use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use crate::events::EventStream;
 use crate::h1;
 use crate::instance::Instance;
 use crate::serve::{Record, Tunnel};
@@ -248,6 +249,7 @@ pub(crate) struct FromInstance {
     times: Times,
     alarm: Option<Alarm>,
     total: Option<Alarm>,
+    events: Option<Box<EventStream>>,
 }
 
 /// How long a response may take.
@@ -271,7 +273,15 @@ impl FromInstance {
     ) -> Self {
         let total = times.end.map(|_| Alarm::new(&local.watch));
         let rest = Rest { flow, instance, local, _guard: guard };
-        Self { rest: Some(rest), times, alarm: None, total }
+        Self { rest: Some(rest), times, alarm: None, total, events: None }
+    }
+
+    /// As a stream of events, if it is one. One that says how long it is ends by itself.
+    pub(crate) fn with(mut self, events: Option<EventStream>) -> Self {
+        if self.left().is_none() {
+            self.events = events.map(Box::new);
+        }
+        self
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
@@ -285,6 +295,11 @@ impl FromInstance {
         match rest.flow.poll_frame(context) {
             Poll::Ready(Some(piece)) => {
                 self.alarm = None;
+                if let (Some(events), Ok(piece)) = (&mut self.events, &piece)
+                    && let Some(data) = piece.data_ref()
+                {
+                    events.see(data);
+                }
                 Poll::Ready(Some(piece))
             }
             Poll::Ready(None) => {
@@ -292,6 +307,12 @@ impl FromInstance {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                if let Some(Poll::Ready(last)) =
+                    self.events.as_mut().map(|events| events.poll_last(context))
+                {
+                    self.finish();
+                    return Poll::Ready(Some(Ok(Frame::data(last))));
+                }
                 let Some(idle) = self.times.idle else { return Poll::Pending };
                 let alarm = self.alarm.get_or_insert_with(|| Alarm::new(&rest.local.watch));
                 ready!(alarm.poll(context, idle));

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use self::streams::{Paced, Streams};
 use crate::body::ClientBody;
@@ -28,7 +28,7 @@ use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
 use crate::serve::{self, Client};
-use crate::tls::TlsStream;
+use crate::tls::{self, TlsStream};
 use crate::watch::within;
 use crate::worker::Local;
 
@@ -72,8 +72,13 @@ pub(crate) async fn serve(
         return h1::serve(local, stream, Arc::new(client)).await;
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
-    let Some(Ok(stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
+    let Some(Ok(mut stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
     let session = stream.session();
+    if session.alpn_protocol() == Some(tls::ACME_TLS) {
+        // The handshake was all there is to see (RFC 8737 § 3).
+        within(&local.watch, HANDSHAKE, stream.shutdown()).await;
+        return;
+    }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
     client.http2 = session.alpn_protocol() == Some(b"h2");

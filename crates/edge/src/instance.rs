@@ -17,6 +17,7 @@ pub(crate) use health::Health;
 pub(crate) use latency::Latency;
 
 use crate::counter::Counter;
+use crate::ending::Ending;
 use crate::model::{Check, InstanceLoad};
 use crate::upstream::Budget;
 
@@ -70,6 +71,8 @@ pub(crate) struct Load {
     pub(crate) latency: Latency,
     /// Draining or gone: its pooled connections are to be closed.
     pub(crate) retired: AtomicBool,
+    /// Whether what lives long on it has to end.
+    pub(crate) ending: Ending,
     errors: AtomicU64,
     times: [AtomicU64; TIMES],
 }

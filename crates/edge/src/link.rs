@@ -109,6 +109,7 @@ impl Link {
             }
             Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
                 Ok(()) => {
+                    self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());
                     keys.signing.into_iter().for_each(|key| self.shared.sign_with(key));
                     self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner).2 =
@@ -181,6 +182,7 @@ impl Link {
         acceptor.remove(None);
         self.shared.draining.store(true, Ordering::Relaxed);
         self.workers.iter().for_each(|worker| worker.send(Job::Drain));
+        self.shared.ending.set(deadline);
         let until = Instant::now() + deadline;
         let first = drained.lock().unwrap_or_else(PoisonError::into_inner).replace(until).is_none();
         if !first {

@@ -231,6 +231,10 @@ pub struct Endpoint {
     pub check: Option<Check>,
     /// Whether new requests go there.
     pub state: EndpointState,
+    /// Draining: within so many milliseconds WebSockets and event streams on it are ended, spread over that
+    /// time; they go on when absent.
+    #[serde(default)]
+    pub ends_ms: Option<u64>,
 }
 
 /// How an instance is asked whether it is well.
@@ -277,11 +281,45 @@ pub struct Keys {
     /// Values of the secrets that routes name, by `site/NAME`.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// What authorities are to find now.
+    #[serde(default)]
+    pub challenges: Vec<Challenge>,
+}
+
+/// Proof that a name is ours, while an authority looks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Challenge {
+    /// http-01: `/.well-known/acme-challenge/<token>` on any host (RFC 8555 § 8.3).
+    Http {
+        /// The token.
+        token: String,
+        /// What is answered.
+        answer: String,
+    },
+    /// tls-alpn-01: a handshake for `acme-tls/1` (RFC 8737).
+    TlsAlpn {
+        /// The server name.
+        host: String,
+        /// Certificate in PEM.
+        chain_pem: String,
+        /// Private key in PEM.
+        key_pem: String,
+    },
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys {{ version: {}, certificates: {} }}", self.version, self.certificates.len())
+    }
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http { token, .. } => write!(f, "Http({token})"),
+            Self::TlsAlpn { host, .. } => write!(f, "TlsAlpn({host})"),
+        }
     }
 }
 
@@ -438,6 +476,9 @@ pub struct EdgeStatus {
     pub failed: u64,
     /// Open upgraded connections (WebSockets).
     pub upgraded: u64,
+    /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
+    #[serde(default)]
+    pub told: u64,
     /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,

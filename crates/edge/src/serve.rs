@@ -7,9 +7,11 @@
 
 mod cached;
 mod events;
+mod frames;
 mod guarded;
 mod proxy;
 mod record;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -21,8 +23,8 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
 
-pub(crate) use proxy::Tunnel;
 pub(crate) use record::Record;
+pub(crate) use tunnel::Tunnel;
 
 use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};
@@ -94,7 +96,10 @@ pub(crate) async fn handle(
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.http2);
-    let passed = pass_gate(&local, &client, &parts).await;
+    let passed = match local.shared.challenges.answer(parts.uri.path()) {
+        Some(proof) => Ok(Some(proof)),
+        None => pass_gate(&local, &client, &parts).await,
+    };
     let result = match passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
         None => decide(&local, &client, &mut parts, &mut record),

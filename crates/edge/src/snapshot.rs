@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -13,8 +14,10 @@ use tokio::time::Instant;
 use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
+use crate::challenge::Tokens;
 use crate::client_events::ClientEvents;
 use crate::counter::Counter;
+use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
@@ -38,6 +41,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) challenges: Tokens,
     pub(crate) tls: Settings,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
@@ -54,6 +58,10 @@ pub(crate) struct Shared {
     pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
     pub(crate) upgraded: AtomicU64,
+    /// WebSockets and event streams that were told to come again.
+    pub(crate) told: AtomicU64,
+    /// Whether what lives long has to end with this process.
+    pub(crate) ending: Ending,
     pub(crate) draining: AtomicBool,
     pub(crate) versions: Mutex<(u64, u64, u64)>,
     current: Mutex<Arc<Snapshot>>,
@@ -91,6 +99,7 @@ impl Shared {
             number: options.number,
             tls: Settings::new(Arc::clone(&resolver)),
             resolver,
+            challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(),
@@ -104,6 +113,8 @@ impl Shared {
             requests: Counter::default(),
             failed: AtomicU64::new(0),
             upgraded: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            ending: Ending::default(),
             draining: AtomicBool::new(false),
             versions: Mutex::new((0, 0, 0)),
             current: Mutex::new(Arc::new(Snapshot::default())),
@@ -169,14 +180,15 @@ impl Shared {
             let kept = before.services.get(key).map(|service| Arc::clone(&service.kept));
             let mut service = Service { kept: kept.unwrap_or_default(), ..Service::default() };
             for endpoint in list {
+                let place = (endpoint.instance.clone(), address(endpoint));
                 match endpoint.state {
                     EndpointState::Ready => {
-                        let place = (endpoint.instance.clone(), address(endpoint));
                         let load = loads.entry(place.clone()).or_insert_with(|| {
                             let load = Load::default();
                             load.retired.store(true, Ordering::Relaxed);
                             Arc::new(load)
                         });
+                        load.ending.take_back();
                         if load.retired.swap(false, Ordering::Relaxed) {
                             load.health.begin(now);
                         }
@@ -184,7 +196,12 @@ impl Shared {
                         living.insert(place);
                     }
                     EndpointState::Starting => service.starting = true,
-                    EndpointState::Draining => {}
+                    EndpointState::Draining => {
+                        let ending = endpoint.ends_ms.map(Duration::from_millis);
+                        if let (Some(load), Some(within)) = (loads.get(&place), ending) {
+                            load.ending.set(within);
+                        }
+                    }
                 }
             }
             services.insert(key.clone(), Arc::new(service));
@@ -215,6 +232,7 @@ impl Shared {
             requests: self.requests.get(),
             failed: count(&self.failed),
             upgraded: count(&self.upgraded),
+            told: count(&self.told),
             turned_away: count(&self.turned_away),
             instances,
             breakers: self.breakers.tell(now),

@@ -105,6 +105,7 @@ impl Edge {
             http2: false,
             check: None,
             state,
+            ends_ms: None,
         };
         let services =
             BTreeMap::from([("shop/web".to_owned(), upstreams.iter().map(endpoint).collect())]);

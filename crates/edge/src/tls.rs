@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
-use crate::model::Keys;
+use crate::model::{Challenge, Keys};
 
 mod stream;
 
@@ -33,7 +33,12 @@ struct Certificates {
     /// By what follows the `*.`, which stands for exactly one label (RFC 6125 § 6.4.3).
     wildcards: HashMap<String, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
+    /// What an authority is to see, by server name.
+    challenges: HashMap<String, Arc<CertifiedKey>>,
 }
+
+/// The protocol of an authority that looks at a challenge (RFC 8737 § 4).
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// Finds the certificate of a server name.
 #[derive(Default)]
@@ -52,15 +57,9 @@ impl Resolver {
     pub(crate) fn swap(&self, keys: &Keys) -> Result<(), KeyError> {
         let mut all = Certificates::default();
         for certificate in &keys.certificates {
-            let refuse = |why: String| KeyError { hosts: certificate.hosts.join(", "), why };
-            let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
-                .collect::<Result<Vec<_>, _>>();
-            let chain = chain.map_err(|error| refuse(error.to_string()))?;
-            let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes())
-                .map_err(|error| refuse(error.to_string()))?;
-            let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-                .map_err(|error| refuse(error.to_string()))?;
-            let certified = Arc::new(certified);
+            let certified = certified(&certificate.chain_pem, &certificate.key_pem);
+            let certified =
+                certified.map_err(|why| KeyError { hosts: certificate.hosts.join(", "), why })?;
             for host in &certificate.hosts {
                 let (all, name) = match host.strip_prefix("*.") {
                     Some(parent) => (&mut all.wildcards, parent),
@@ -70,9 +69,39 @@ impl Resolver {
             }
             all.first.get_or_insert(certified);
         }
+        for challenge in &keys.challenges {
+            let Challenge::TlsAlpn { host, chain_pem, key_pem } = challenge else { continue };
+            let shown = shown(chain_pem, key_pem);
+            let shown = shown.map_err(|why| KeyError { hosts: host.clone(), why })?;
+            all.challenges.insert(host.clone(), shown);
+        }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
         Ok(())
     }
+}
+
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn parsed(chain_pem: &str, key_pem: &str) -> Result<Pair, String> {
+    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes());
+    Ok((chain, key.map_err(|error| error.to_string())?))
+}
+
+/// A pair that belongs together.
+fn certified(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+    let (chain, key) = parsed(chain_pem, key_pem)?;
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    certified.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// A challenge's pair. Its critical extension is what nobody but an authority understands, and so whether the
+/// key belongs to it cannot be asked here.
+fn shown(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+    let (chain, key) = parsed(chain_pem, key_pem)?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
 impl Certificates {
@@ -85,6 +114,12 @@ impl Certificates {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let all = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let looks = hello.alpn().is_some_and(|mut offered| offered.any(|one| one == ACME_TLS));
+        if looks {
+            // Nobody else offers it. Where nothing is to be seen the handshake fails.
+            let name = hello.server_name()?.to_ascii_lowercase();
+            return all.challenges.get(&name).map(Arc::clone);
+        }
         let Some(name) = hello.server_name() else { return all.first.clone() };
         all.named(&name.to_ascii_lowercase()).or(all.first.as_ref()).map(Arc::clone)
     }
@@ -147,7 +182,7 @@ fn config(resolver: Arc<Resolver>) -> ServerConfig {
         .with_safe_default_protocol_versions()
         .expect("default versions");
     let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
     config
 }
 

@@ -129,6 +129,13 @@ impl InFlight {
 #[derive(Debug)]
 pub(crate) struct InTunnel(Arc<Load>);
 
+impl InTunnel {
+    /// What goes on with its instance.
+    pub(crate) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl Drop for InTunnel {
     fn drop(&mut self) {
         self.0.tunnels.sub();

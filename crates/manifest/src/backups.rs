@@ -2,22 +2,23 @@
 //!
 //! Invariants: a rule names stores that exist; a secret stands by its name or, where a person insists, in
 //! the clear, and is never shown; what a store's URL cannot mean is refused here and not in the night. Not
-//! here: whether a server answers; the stores' own keys are in `store`.
+//! here: whether a server answers; what is on a server is in `server`, the stores' own keys are in `store`.
 
+mod server;
 mod store;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use seaworthy_base::ServiceName;
+use seaworthy_base::{Keep, ServiceName};
 use toml::de::{DeTable, DeValue};
 
-use crate::keys::backups::{BACKUP, DATABASE, DRILL, FILES, KEEP, REDIS};
+use crate::keys::backups::{BACKUP, DRILL, FILES, KEEP};
 use crate::limits;
 use crate::read::{Found, Reader, Value, is_secret_name, some_of};
 use crate::site::EnvValue;
-use crate::site::backups::{Backups, Item, Keep, Rhythm, Rules, Source, Store};
+use crate::site::backups::{Backups, Item, Rhythm, Rules, Source, Store};
 
 /// Periods by their names.
 const PERIODS: [(&str, u64); 3] = [("daily", 1), ("weekly", 7), ("monthly", 30)];
@@ -60,14 +61,15 @@ pub(crate) fn read_backups(reader: &mut Reader<'_>, found: &Found<'_>) -> Backup
     for (section, read) in [
         (
             "database",
-            read_database as fn(&mut Reader<'_>, &DeTable<'_>, &mut Vec<Named>) -> Option<Item>,
+            server::read_database
+                as fn(&mut Reader<'_>, &str, &DeTable<'_>, &mut Vec<Named>) -> Option<Item>,
         ),
-        ("redis", read_redis),
+        ("redis", server::read_redis),
         ("files", read_files),
     ] {
         let Some((_, value)) = found.get(section) else { continue };
         named(reader, value, |reader, name, table| {
-            if let Some(item) = read(reader, table, &mut used) {
+            if let Some(item) = read(reader, name, table, &mut used) {
                 backups.items.insert(format!("{section}.{name}"), item);
             }
         });
@@ -92,14 +94,6 @@ fn check_stores(reader: &mut Reader<'_>, stores: &BTreeMap<String, Store>, used:
     }
 }
 
-/// What runs a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Engine {
-    Postgres,
-    Mysql,
-    Sqlite,
-}
-
 /// Tables by name.
 fn named(
     reader: &mut Reader<'_>,
@@ -121,118 +115,22 @@ fn named(
     }
 }
 
-fn read_database(
-    reader: &mut Reader<'_>,
-    table: &DeTable<'_>,
-    used: &mut Vec<Named>,
-) -> Option<Item> {
-    let found = reader.known(table, DATABASE, "`[database.X]`");
-    let backup = read_rules(reader, &found, used);
-    let databases = found.get("databases").and_then(|(_, value)| reader.text(value));
-    let path = found.get("path").and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
-    let url =
-        found.get("url").and_then(|(span, value)| Some((span.clone(), read_value(reader, value)?)));
-    let engine = read_engine(reader, &found, url.as_ref().map(|(_, url)| url), path.is_some())?;
-    let place = found.get("engine").map_or_else(|| table_place(table), |(_, value)| value.span());
-    let source = match (engine, url, path) {
-        (Engine::Sqlite, None, Some((span, path))) => {
-            if path.is_empty() || path.contains('\0') {
-                reader.problem(span, "this is no path of a file", None);
-                return None;
-            }
-            Source::Sqlite { path }
-        }
-        (Engine::Sqlite, _, None) => {
-            reader.problem(
-                place,
-                "an SQLite database needs `path`",
-                Some("path = \"$DATA/app.db\"".to_owned()),
-            );
-            return None;
-        }
-        (Engine::Postgres, Some((_, url)), None) => Source::Postgres { url, databases },
-        (Engine::Mysql, Some((_, url)), None) => Source::Mysql { url, databases },
-        // A managed one is its own complaint while it is planned.
-        (_, None, _) if table.contains_key("managed") => return None,
-        (_, None, _) => {
-            reader.problem(
-                place,
-                "this database needs `url`",
-                Some("url = \"secret:DATABASE_URL\"".to_owned()),
-            );
-            return None;
-        }
-        (_, Some((span, _)), Some(_)) => {
-            reader.problem(span, "`url` and `path` exclude each other", None);
-            return None;
-        }
-    };
-    Some(Item { source, backup })
+/// A server of ours is backed up unless the manifest says how.
+fn item(source: Source, backup: Option<Rules>, managed: bool) -> Item {
+    let backup = backup.or_else(|| managed.then(Rules::default));
+    Item { source, backup, managed }
 }
 
 fn table_place(table: &DeTable<'_>) -> Range<usize> {
     table.keys().next().map_or(0..0, toml::Spanned::span)
 }
 
-/// `postgres`, `mysql` or `sqlite`: what is written, or what the URL's scheme says.
-fn read_engine(
+fn read_files(
     reader: &mut Reader<'_>,
-    found: &Found<'_>,
-    url: Option<&EnvValue>,
-    path: bool,
-) -> Option<Engine> {
-    if let Some((_, value)) = found.get("engine") {
-        let text = reader.text(value)?;
-        return match text.as_str() {
-            "postgres" | "postgresql" => Some(Engine::Postgres),
-            "mysql" | "mariadb" => Some(Engine::Mysql),
-            "sqlite" => Some(Engine::Sqlite),
-            _ => {
-                let help =
-                    reader.suggest(&text, ["postgres", "mariadb", "mysql", "sqlite"].into_iter());
-                let quoted = reader.quote(&value.span(), &text);
-                reader.problem(
-                    value.span(),
-                    format!("{quoted} is no engine that is known"),
-                    help.or(Some("postgres, mariadb, mysql or sqlite".to_owned())),
-                );
-                None
-            }
-        };
-    }
-    match url {
-        Some(EnvValue::Text(url)) if url.starts_with("postgres") => Some(Engine::Postgres),
-        Some(EnvValue::Text(url)) if url.starts_with("mysql") || url.starts_with("mariadb") => {
-            Some(Engine::Mysql)
-        }
-        None if path => Some(Engine::Sqlite),
-        _ => {
-            let place = found.values().next().map_or(0..0, |(span, _)| span.clone());
-            reader.problem(
-                place,
-                "this database does not say which `engine` it has",
-                Some("engine = \"postgres\"".to_owned()),
-            );
-            None
-        }
-    }
-}
-
-fn read_redis(reader: &mut Reader<'_>, table: &DeTable<'_>, used: &mut Vec<Named>) -> Option<Item> {
-    let found = reader.known(table, REDIS, "`[redis.X]`");
-    let backup = read_rules(reader, &found, used);
-    let Some((_, value)) = found.get("url") else {
-        reader.problem(
-            table_place(table),
-            "this Redis needs `url`",
-            Some("url = \"secret:REDIS_URL\"".to_owned()),
-        );
-        return None;
-    };
-    Some(Item { source: Source::Redis { url: read_value(reader, value)? }, backup })
-}
-
-fn read_files(reader: &mut Reader<'_>, table: &DeTable<'_>, used: &mut Vec<Named>) -> Option<Item> {
+    _name: &str,
+    table: &DeTable<'_>,
+    used: &mut Vec<Named>,
+) -> Option<Item> {
     let found = reader.known(table, FILES, "`[files.X]`");
     let backup = read_rules(reader, &found, used);
     let Some((_, value)) = found.get("paths") else {
@@ -264,14 +162,12 @@ fn read_files(reader: &mut Reader<'_>, table: &DeTable<'_>, used: &mut Vec<Named
     if paths.is_empty() {
         reader.problem(value.span(), "there is no path in this list", None);
     }
-    Some(Item {
-        source: Source::Files { paths: paths.into_iter().map(|(_, path)| path).collect() },
-        backup,
-    })
+    let paths = paths.into_iter().map(|(_, path)| path).collect();
+    Some(item(Source::Files { paths }, backup, false))
 }
 
 /// `"secret:NAME"`, or text.
-fn read_value(reader: &mut Reader<'_>, value: Value<'_>) -> Option<EnvValue> {
+pub(crate) fn read_value(reader: &mut Reader<'_>, value: Value<'_>) -> Option<EnvValue> {
     let text = reader.text(value)?;
     match text.strip_prefix("secret:") {
         Some(name) if is_secret_name(name) => Some(EnvValue::Secret(name.to_owned())),

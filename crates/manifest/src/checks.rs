@@ -4,7 +4,6 @@
 //! another one (what could not be read is taken to be right). Not here: the meaning of single values.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::Range;
 
 use seaworthy_base::ServiceName;
@@ -14,6 +13,7 @@ use crate::inherit;
 use crate::policy::LimitUse;
 use crate::read::{Reader, some_of};
 use crate::route::{RawRoute, Said};
+use crate::site::backups::server_name;
 use crate::site::{RouteAction, Tls, Work};
 use crate::wire;
 
@@ -28,6 +28,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_doubles(reader, draft, &doubles);
     check_served(reader, draft, &doubles);
     check_after(reader, draft);
+    check_servers(reader, draft);
     check_jobs(reader, draft);
     if draft.routes.is_empty() && draft.complete.routes && draft.services.len() > 1 {
         let end = reader.source.len();
@@ -72,25 +73,34 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
             );
         }
     }
-    let public = draft.domains.iter().find(|(_, domain)| !is_local(domain));
-    if let (None, true, Some((span, domain))) = (&draft.tls, draft.complete.tls, public) {
-        let help = "[tls] with mode = \"internal\", cert and key files, or mode = \"off\" behind another terminator";
-        let quoted = reader.quote(span, domain);
-        reader.problem(
-            span.clone(),
-            format!("planned: getting a certificate for {quoted} (ACME) is not built yet"),
-            Some(help.to_owned()),
-        );
-    }
+    check_acme(reader, draft);
     if let (Some(Tls::Off), Some(span)) = (&draft.tls, &draft.https_span) {
         reader.problem(span.clone(), "`listen.https` is given, but `tls.mode` is `off`", None);
     }
 }
 
-fn is_local(domain: &str) -> bool {
-    domain == "localhost"
-        || domain.ends_with(".localhost")
-        || domain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+/// A wildcard can be proven by a TXT record only (RFC 8555 § 8).
+fn check_acme(reader: &mut Reader<'_>, draft: &Draft) {
+    let by_default = draft.tls.is_none() && draft.complete.tls;
+    let by_dns = match &draft.tls {
+        Some(Tls::Acme(acme)) => acme.challenge == "dns-01",
+        None if by_default => false,
+        _ => return,
+    };
+    let all = || draft.domains.iter().chain(&draft.redirect_domains);
+    let public = all().any(|(_, domain)| !wire::is_local(domain));
+    let wild = all().find(|(_, domain)| domain.starts_with("*.") && !wire::is_local(domain));
+    if let (false, Some((span, domain))) = (by_dns, wild) {
+        let quoted = reader.quote(span, domain);
+        let what = format!("no authority gives a certificate for {quoted} without `dns-01`");
+        let help = "[tls]  acme = { dns = { rfc2136 = { server = \"ns1.example.com\" } } }, or cert and key files";
+        reader.problem(span.clone(), what, Some(help.to_owned()));
+    }
+    if let (Some(Tls::Acme(_)), false, true) = (&draft.tls, public, draft.complete.domains) {
+        let end = reader.source.len();
+        let what = "`acme` is given, and there is no public name in `domains`";
+        reader.problem(end..end, what, Some("domains = [\"shop.example.com\"]".to_owned()));
+    }
 }
 
 fn check_hosts(reader: &mut Reader<'_>, draft: &Draft, route: &RawRoute) {
@@ -222,6 +232,35 @@ fn check_served(
     }
 }
 
+/// Every service starts after the servers that we run; others are not asked yet.
+fn check_after_items(reader: &mut Reader<'_>, draft: &Draft) {
+    for (span, item) in draft.services.values().flat_map(|declared| &declared.after_items) {
+        if draft.backups.items.get(item).is_some_and(|item| item.managed) {
+            continue;
+        }
+        let quoted = reader.quote(span, item);
+        reader.problem(
+            span.clone(),
+            format!("planned: starting after {quoted} is not built yet"),
+            Some("services of this site and managed databases can be named".to_owned()),
+        );
+    }
+}
+
+/// A server that we run has a name among the services.
+fn check_servers(reader: &mut Reader<'_>, draft: &Draft) {
+    for (item, _) in draft.backups.managed() {
+        let Some(declared) = server_name(item).and_then(|name| draft.services.get(&name)) else {
+            continue;
+        };
+        reader.problem(
+            declared.span.clone(),
+            format!("the managed server of `{item}` has this name"),
+            Some("give the service another name".to_owned()),
+        );
+    }
+}
+
 fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
     for declared in draft.services.values() {
         for (span, before) in &declared.after {
@@ -230,6 +269,7 @@ fn check_after(reader: &mut Reader<'_>, draft: &Draft) {
             }
         }
     }
+    check_after_items(reader, draft);
     let mut done = BTreeSet::new();
     for name in draft.services.keys() {
         let Some(way) = find_loop(draft, name, &mut done) else { continue };

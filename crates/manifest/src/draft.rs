@@ -16,7 +16,7 @@ use seaworthy_base::policy::Identity;
 use seaworthy_base::{ServiceName, SiteName};
 use toml::de::DeTable;
 
-use self::sections::{read_listen, read_secrets, read_tls};
+use self::sections::{read_listen, read_secrets};
 use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
@@ -25,7 +25,9 @@ use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
 use crate::site::backups::Backups;
+use crate::site::tls::Handshake;
 use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
+use crate::tls::read_tls;
 use crate::wire;
 
 /// A site before it is checked as a whole.
@@ -35,6 +37,7 @@ pub(crate) struct Draft {
     pub(crate) domains: Vec<(Range<usize>, String)>,
     pub(crate) redirect_domains: Vec<(Range<usize>, String)>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) handshake: Handshake,
     pub(crate) listen: Listen,
     pub(crate) secrets: SecretSources,
     /// Where `listen.https` stands, if it does.
@@ -83,9 +86,9 @@ impl Draft {
         Some(Site {
             routes: crate::inherit::resolve(&routes, &domains, &self.limits.0),
             name,
-            domains,
             redirect_domains: self.redirect_domains.into_iter().map(|(_, domain)| domain).collect(),
-            tls: self.tls.unwrap_or(Tls::Internal),
+            tls: self.tls.unwrap_or_else(|| usual_tls(&domains)),
+            handshake: self.handshake,
             listen: self.listen,
             secrets: self.secrets,
             deploy: self.deploy,
@@ -95,7 +98,17 @@ impl Draft {
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
+            domains,
         })
+    }
+}
+
+/// Names that only this machine knows get a certificate of our own authority, others one that everybody trusts.
+fn usual_tls(domains: &[String]) -> Tls {
+    if domains.iter().all(|domain| wire::is_local(domain)) {
+        Tls::Internal
+    } else {
+        Tls::Acme(Box::default())
     }
 }
 
@@ -174,8 +187,10 @@ fn read_edge(reader: &mut Reader<'_>, found: &Found<'_>, draft: &mut Draft) {
     }
     draft.complete.domains = reader.understood(before);
     let before = reader.count();
-    if let Some((span, value)) = found.get("tls") {
-        draft.tls = reader.table(value).and_then(|table| read_tls(reader, span.clone(), table));
+    if let Some((span, value)) = found.get("tls")
+        && let Some(table) = reader.table(value)
+    {
+        (draft.tls, draft.handshake) = read_tls(reader, span.clone(), table);
     }
     draft.complete.tls = reader.understood(before);
     if let Some(table) = found.get("listen").and_then(|(_, value)| reader.table(value)) {

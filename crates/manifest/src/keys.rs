@@ -4,6 +4,7 @@
 
 pub mod backups;
 pub mod delivery;
+pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub const SITE: &[Key] = &[
         "host names served, the canonical one first; `<site>.localhost` by default",
     ),
     key("redirect_domains", Kind::Texts, "host names answered with 308 to the first of `domains`"),
-    key("tls", Kind::Table(TLS), "certificates"),
+    key("tls", Kind::Table(tls::TLS), "certificates"),
     key("listen", Kind::Table(LISTEN), "addresses of the edge"),
     key(
         "secrets",
@@ -100,20 +101,6 @@ pub const SITE: &[Key] = &[
     planned("alerts"),
     planned("notify"),
     planned("kubernetes"),
-];
-
-/// `[tls]`.
-pub const TLS: &[Key] = &[
-    key(
-        "mode",
-        Kind::Text,
-        "`internal` (own authority) or `off` (another terminator stands in front); internal for local names",
-    ),
-    key("cert", Kind::Text, "file with the certificate chain (PEM), leaf first"),
-    key("key", Kind::Text, "file with the private key (PEM)"),
-    planned("acme"),
-    planned("min"),
-    planned("clients"),
 ];
 
 /// `[listen]`.
@@ -165,7 +152,7 @@ pub const SERVICE: &[Key] = &[
     key(
         "migrate",
         Kind::Any,
-        "run once per release, before start, in the new code; or `{ up, status }`, where `status` prints which migrations the database has",
+        "run once per release, before start, in the new code; or `{ up, down, status }`, where `down` takes it back and `status` prints which migrations the database has",
     ),
     key("shared", Kind::Texts, "paths that outlive releases"),
     key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
@@ -201,7 +188,7 @@ pub const SERVICE: &[Key] = &[
 pub const MIGRATE: &[Key] = &[
     key("up", Kind::Command, "brings the database to this release's schema"),
     key("status", Kind::Command, "prints which migrations the database has"),
-    planned("down"),
+    key("down", Kind::Command, "takes back what `up` of this release did; a rollback runs it"),
 ];
 
 /// `[job.X]`.
@@ -235,6 +222,11 @@ pub const DEPLOY: &[Key] = &[
         "requests that the new release must answer before anybody is sent to it",
     ),
     key("timeout", Kind::Duration, "time for the new instances to become ready and pass; 5m"),
+    key(
+        "sockets",
+        Kind::Duration,
+        "how long WebSockets and event streams may go on with instances that were replaced: spread over that time they end with 1001 or `retry:`; 30s",
+    ),
     key(
         "watch",
         Kind::Table(WATCH),

@@ -25,6 +25,7 @@ mod route;
 mod schema;
 mod service;
 pub mod site;
+mod tls;
 mod wire;
 mod words;
 

@@ -53,9 +53,15 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 35] = [
+    let sections: [(&str, &[Key]); 41] = [
         ("Top of the file", keys::SITE),
-        ("[tls]", keys::TLS),
+        ("[tls]", keys::tls::TLS),
+        ("tls: acme", keys::tls::ACME),
+        ("tls: acme.dns", keys::tls::DNS),
+        ("tls: acme.dns.rfc2136", keys::tls::RFC2136),
+        ("tls: acme.dns.route53", keys::tls::ROUTE53),
+        ("tls: acme.eab", keys::tls::EAB),
+        ("tls: clients", keys::tls::CLIENTS),
         ("[listen]", keys::LISTEN),
         ("[secrets]", keys::SECRETS),
         ("[identity]", keys::IDENTITY),

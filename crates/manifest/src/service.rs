@@ -23,6 +23,9 @@ use crate::wire;
 /// The keys of which a service has exactly one.
 const KINDS: [&str; 3] = ["run", "static", "upstreams"];
 
+/// A value with its place.
+type Placed<T> = (Range<usize>, T);
+
 /// A service as the file names it, whether it could be read or not.
 #[derive(Debug)]
 pub(crate) struct Declared {
@@ -30,7 +33,9 @@ pub(crate) struct Declared {
     pub(crate) span: Range<usize>,
     pub(crate) service: Option<Service>,
     /// What it starts after, with the place of each name.
-    pub(crate) after: Vec<(Range<usize>, ServiceName)>,
+    pub(crate) after: Vec<Placed<ServiceName>>,
+    /// The databases and others that it starts after, with the place of each name.
+    pub(crate) after_items: Vec<Placed<String>>,
     /// The ports that a route can name; none when they could not be read.
     pub(crate) ports: Option<Vec<String>>,
 }
@@ -41,11 +46,12 @@ pub(crate) fn read_service(
     span: Range<usize>,
     value: Value<'_>,
 ) -> Declared {
-    let mut declared = Declared { span, service: None, after: Vec::new(), ports: None };
+    let mut declared =
+        Declared { span, service: None, after: Vec::new(), after_items: Vec::new(), ports: None };
     let Some(table) = reader.table(value) else { return declared };
     let found = reader.known(table, keys::SERVICE, &format!("`[service.{name}]`"));
     if let Some((_, value)) = found.get("after") {
-        declared.after = read_after(reader, value);
+        (declared.after_items, declared.after) = read_after(reader, value);
     }
     let before = reader.count();
     let port = read_port(reader, found.get("port"), found.get("ports"));
@@ -143,7 +149,7 @@ fn read_common(
         .filter(|(span, path)| check_inside(reader, span.clone(), path))
         .map(|(_, path)| path)
         .collect();
-    let (migrate, migrate_status) =
+    let Migrate { up, down, status } =
         get("migrate").map(|value| read_migrate(reader, value)).unwrap_or_default();
     Some(Service {
         name: name.clone(),
@@ -151,8 +157,9 @@ fn read_common(
         build: get("build")
             .map(|value| reader.commands(value, &["RELEASE", "DATA"]))
             .unwrap_or_default(),
-        migrate,
-        migrate_status,
+        migrate: up,
+        migrate_down: down,
+        migrate_status: status,
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
@@ -167,37 +174,51 @@ fn read_common(
     })
 }
 
-/// Commands, or `{ up, status }`.
-fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> (Vec<Command>, Option<Command>) {
+/// `migrate`.
+#[derive(Default)]
+struct Migrate {
+    up: Vec<Command>,
+    down: Vec<Command>,
+    status: Option<Command>,
+}
+
+/// Commands, or `{ up, down, status }`.
+fn read_migrate(reader: &mut Reader<'_>, value: Value<'_>) -> Migrate {
     let names = ["RELEASE", "DATA"];
     let table = value.get_ref().as_table().filter(|table| !table.contains_key("shell"));
-    let Some(table) = table else { return (reader.commands(value, &names), None) };
+    let Some(table) = table else {
+        return Migrate { up: reader.commands(value, &names), ..Migrate::default() };
+    };
     let found = reader.known(table, keys::MIGRATE, "`migrate`");
     let Some((_, up)) = found.get("up") else {
         let help = "migrate = { up = \"…\", status = \"…\" }".to_owned();
         reader.problem(value.span(), "`migrate` has no `up`", Some(help));
-        return (Vec::new(), None);
+        return Migrate::default();
     };
-    let status = found.get("status").and_then(|(_, value)| reader.command(value, &names));
-    (reader.commands(up, &names), status)
+    let down = found.get("down").map(|(_, value)| reader.commands(value, &names));
+    Migrate {
+        up: reader.commands(up, &names),
+        down: down.unwrap_or_default(),
+        status: found.get("status").and_then(|(_, value)| reader.command(value, &names)),
+    }
 }
 
-fn read_after(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<(Range<usize>, ServiceName)> {
-    let mut after = Vec::new();
+/// Items such as `database.main`, and services.
+fn read_after(
+    reader: &mut Reader<'_>,
+    value: Value<'_>,
+) -> (Vec<Placed<String>>, Vec<Placed<ServiceName>>) {
+    let (mut items, mut after) = (Vec::new(), Vec::new());
     for (span, name) in reader.texts(value) {
         if name.contains('.') {
-            let quoted = reader.quote(&span, &name);
-            reader.problem(
-                span,
-                format!("planned: starting after {quoted} is not built yet"),
-                Some("services of this site can be named".to_owned()),
-            );
+            items.push((span, name));
         } else if let Some(name) = reader.name(span.clone(), &name) {
             after.push((span, name));
         }
     }
     reader.at_most(value, &mut after, limits::SERVICES, "names");
-    after
+    reader.at_most(value, &mut items, limits::SERVICES, "names");
+    (items, after)
 }
 
 /// Rules of `cache_control`: path pattern and value, in the order written.

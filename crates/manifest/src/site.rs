@@ -7,6 +7,7 @@
 pub mod backups;
 mod deploy;
 mod job;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
 pub use job::{Job, When, Work};
+pub use tls::Tls;
 
 /// One site, as its `seaworthy.toml` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +31,11 @@ pub struct Site {
     pub domains: Vec<String>,
     /// `redirect_domains`: answered with 308 to the first of `domains`.
     pub redirect_domains: Vec<String>,
-    /// `[tls]`.
+    /// `[tls]`: where certificates come from.
     pub tls: Tls,
+    /// `[tls]`: what is demanded of handshakes.
+    #[serde(default)]
+    pub handshake: tls::Handshake,
     /// `[listen]`, as far as it was given.
     pub listen: Listen,
     /// `[secrets]`.
@@ -53,21 +58,12 @@ pub struct Site {
     pub jobs: Vec<Job>,
 }
 
-/// How the site's certificates come about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "mode")]
-pub enum Tls {
-    /// Our own certificate authority, for laptops and tests.
-    Internal,
-    /// Certificate and key from files (PEM), absolute or inside the project.
-    Files {
-        /// The chain, leaf first.
-        cert: String,
-        /// The private key.
-        key: String,
-    },
-    /// No TLS here: another terminator stands in front.
-    Off,
+impl Site {
+    /// The names for which a public authority is asked: all but those that only this machine knows.
+    pub fn public_names(&self) -> Vec<String> {
+        let all = self.domains.iter().chain(&self.redirect_domains);
+        all.filter(|name| !crate::wire::is_local(name)).cloned().collect()
+    }
 }
 
 /// Addresses the edge listens on; empty means the default for the user and the domains.
@@ -121,6 +117,9 @@ pub struct Service {
     pub build: Vec<Command>,
     /// `migrate`, or `migrate.up`: run once per release, before start.
     pub migrate: Vec<Command>,
+    /// `migrate.down`: takes back what `up` of the same release did.
+    #[serde(default)]
+    pub migrate_down: Vec<Command>,
     /// `migrate.status`: prints which migrations the database has.
     #[serde(default)]
     pub migrate_status: Option<Command>,

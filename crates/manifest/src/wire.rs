@@ -6,6 +6,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Whether no public authority gives a certificate for a name: it never leaves this machine (RFC 6761), or is an
+/// address.
+pub(crate) fn is_local(domain: &str) -> bool {
+    domain == "localhost"
+        || domain.ends_with(".localhost")
+        || domain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
 /// Headers whose change would alter where a message ends, whom it is for or whether the connection is
 /// kept: they belong to the edge.
 const FRAMING: [&str; 10] = [

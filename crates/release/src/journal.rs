@@ -7,7 +7,8 @@
 use seaworthy_base::{Fault, ReleaseId, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::{Phase, Strategy};
+use crate::Strategy;
+use crate::rollout::Phase;
 
 /// What a deployment consists of, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum Step {
     RestorePoint,
     /// Migrations, once.
     Migrate,
+    /// The databases go back to an earlier schema, in a rollback.
+    Restore,
     /// New instances start.
     Start,
     /// They are tried through the real listener.
@@ -45,12 +48,13 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Check,
         Self::Fetch,
         Self::Build,
         Self::RestorePoint,
         Self::Migrate,
+        Self::Restore,
         Self::Start,
         Self::Gate,
         Self::Pause,
@@ -70,6 +74,7 @@ impl Step {
             Self::Build => "build",
             Self::RestorePoint => "restore-point",
             Self::Migrate => "migrate",
+            Self::Restore => "restore",
             Self::Start => "start",
             Self::Gate => "gate",
             Self::Pause => "pause",
@@ -108,6 +113,41 @@ pub struct Owner {
     pub host: String,
     /// Names one control process among all that ever were.
     pub control: String,
+}
+
+/// A backup of one of the site's databases, made right before a migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// What was backed up, such as `database.main`.
+    pub item: String,
+    /// The backup's id.
+    pub set: String,
+    /// The moment that it holds.
+    pub at: Timestamp,
+}
+
+/// What a rollback does to the databases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataBack {
+    /// The schema that they have afterwards.
+    pub schema: String,
+    /// How.
+    pub way: Way,
+    /// Releases whose migrations are undone, newest first.
+    pub undone: Vec<ReleaseId>,
+    /// Items that are back already, each with the backup of what was there before.
+    #[serde(default)]
+    pub done: Vec<(String, Option<String>)>,
+}
+
+/// How databases go back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Each to a backup.
+    Restore(Vec<Point>),
+    /// By `migrate.down` of the releases whose migrations are undone.
+    Down,
 }
 
 /// How a deployment ended.
@@ -165,7 +205,13 @@ pub struct Deployment {
     pub ending: Option<Ending>,
     /// Why it did not go well.
     pub fault: Option<Fault>,
-    /// What is made true, in control's own form: enough to do it again later.
+    /// Backups made right before its migration.
+    #[serde(default)]
+    pub points: Vec<Point>,
+    /// What it does to the databases, where it is a rollback that does.
+    #[serde(default)]
+    pub data: Option<DataBack>,
+    /// What is to be made true, in control's own form, as soon as it is known: enough to do it again later.
     #[serde(default)]
     pub applied: String,
 }
@@ -212,12 +258,18 @@ pub enum Resolution {
     WaitOn,
     /// The new release serves: go on from the watch.
     GoOn,
+    /// Databases were being brought back: bring them back, then go on.
+    BringBack,
 }
 
 /// Decides for a deployment that was found without an ending. `phase` is the rollout's, where there is one.
 pub fn resolve(deployment: &Deployment, phase: Option<Phase>) -> Resolution {
     match phase {
         Some(Phase::Switched) => Resolution::GoOn,
+        // They may have been exchanged already: only forward is safe.
+        Some(Phase::Stop) if deployment.data.is_some() && deployment.reached(Step::Restore) => {
+            Resolution::BringBack
+        }
         Some(Phase::Start { .. }) if deployment.open_step() == Some(Step::Pause) => {
             Resolution::WaitOn
         }
@@ -226,10 +278,10 @@ pub fn resolve(deployment: &Deployment, phase: Option<Phase>) -> Resolution {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn deployment() -> Deployment {
+    pub(crate) fn deployment() -> Deployment {
         Deployment {
             number: 1,
             site: "shop".parse().unwrap(),
@@ -249,6 +301,8 @@ mod tests {
             steps: Vec::new(),
             ending: None,
             fault: None,
+            points: Vec::new(),
+            data: None,
             applied: String::new(),
         }
     }
@@ -262,6 +316,17 @@ mod tests {
             assert_eq!(resolve(&one, Some(phase)), Resolution::GoBack);
         }
         assert_eq!(resolve(&one, Some(Phase::Switched)), Resolution::GoOn);
+    }
+
+    #[test]
+    fn databases_that_may_have_been_brought_back_are_brought_back_whoever_dies() {
+        let mut one = deployment();
+        let schema = "s-a".to_owned();
+        one.data = Some(DataBack { schema, way: Way::Down, undone: Vec::new(), done: Vec::new() });
+        one.begin(Step::Start, Timestamp(1));
+        assert_eq!(resolve(&one, Some(Phase::Stop)), Resolution::GoBack);
+        one.begin(Step::Restore, Timestamp(2));
+        assert_eq!(resolve(&one, Some(Phase::Stop)), Resolution::BringBack);
     }
 
     #[test]

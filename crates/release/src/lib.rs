@@ -8,7 +8,10 @@
 pub mod journal;
 pub mod judge;
 pub mod rollout;
+pub mod schema;
 
-pub use journal::{Deployment, Ending, Owner, Resolution, Step, StepRecord};
+pub use journal::{DataBack, Deployment, Ending, Owner, Point, Resolution, Step, StepRecord, Way};
 pub use judge::{Counts, Rules, judge};
-pub use rollout::{Phase, Role, Side, Strategy, View, Want};
+pub use rollout::{Phase, Role, Side, View, Want};
+pub use schema::Ledger;
+pub use seaworthy_manifest::site::Strategy;

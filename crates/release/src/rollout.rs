@@ -8,33 +8,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a release takes the place of another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Slot by slot; the first one is tried before anybody is sent to it.
-    #[default]
-    Rolling,
-    /// All of the new one beside all of the old one, then everybody at once.
-    BlueGreen,
-    /// Like blue-green, but first a growing share of the visitors.
-    Canary,
-    /// The old one ends before the new one starts; requests wait meanwhile.
-    Recreate,
-}
-
-impl Strategy {
-    /// As it is written.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Rolling => "rolling",
-            Self::BlueGreen => "blue-green",
-            Self::Canary => "canary",
-            Self::Recreate => "recreate",
-        }
-    }
-}
-
 /// Where a rollout is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

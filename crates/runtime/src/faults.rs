@@ -198,7 +198,7 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
     }
     if facts.listening.is_empty() && facts.past_start {
         let wanted = match facts.ports {
-            Ports::Fixed(port) => format!("port {port}"),
+            Ports::Fixed(port) | Ports::Own(port) => format!("port {port}"),
             Ports::Environment(_) => format!("PORT={}", expected.unwrap_or_default()),
         };
         return Some(Fault::new(Code::NeverListened, format!("{name} runs but does not listen anywhere")).because(format!("it was given {wanted}")).next("check that `run` starts a server in the foreground that listens on 127.0.0.1:$PORT"));

@@ -95,6 +95,7 @@ mod tests {
     fn rule(failures: u32) -> Probe {
         Probe {
             path: None,
+            say: None,
             status: vec![],
             json: [].into(),
             headers: [].into(),

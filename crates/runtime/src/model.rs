@@ -85,6 +85,8 @@ pub enum Ports {
     Environment(Vec<(String, String)>),
     /// It insists on this one: its `bind` is answered with a free loopback port.
     Fixed(u16),
+    /// It was configured to listen on this one, and really does: nobody else may have it.
+    Own(u16),
 }
 
 /// One check; the fields mean what the manifest's keys mean.
@@ -92,6 +94,9 @@ pub enum Ports {
 pub struct Probe {
     /// GET this path; a TCP connection without one.
     pub path: Option<String>,
+    /// Said on the connection instead of a GET, to a server that speaks no HTTP.
+    #[serde(default)]
+    pub say: Option<Say>,
     /// Statuses that count as well; 200 to 299 when empty.
     pub status: Vec<u16>,
     /// Values the JSON answer must hold, by dotted path.
@@ -106,6 +111,15 @@ pub struct Probe {
     pub failures: u32,
     /// Before that age failures do not count.
     pub start_ms: u64,
+}
+
+/// What is said to a server that speaks no HTTP, and what one that is ready answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Say {
+    /// What is sent.
+    pub words: Vec<u8>,
+    /// How the answer of a server that is ready begins.
+    pub answer: Vec<u8>,
 }
 
 /// Limits of an instance.

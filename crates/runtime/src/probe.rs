@@ -1,4 +1,4 @@
-//! One health check: GET with exact rules, or a TCP connection.
+//! One health check: GET with exact rules, a TCP connection, or a few words of another protocol.
 //!
 //! No redirects (a login page is no health), exact statuses, values inside the JSON answer, a bound on
 //! time and size. Invariant: a check ends within its timeout whatever the program does.
@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::model::Probe;
+use crate::model::{Probe, Say};
 
 /// The longest answer that is looked at, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
@@ -18,6 +18,10 @@ pub(crate) fn check(probe: &Probe, address: SocketAddr) -> Result<(), String> {
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&address, left())
         .map_err(|error| format!("no connection to {address}: {error}"))?;
+    if let Some(say) = &probe.say {
+        stream.set_read_timeout(Some(left())).ok();
+        return speak(&mut stream, say);
+    }
     let Some(path) = &probe.path else { return Ok(()) };
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: */*\r\nUser-Agent: seaworthy-health\r\n"
@@ -55,6 +59,29 @@ pub(crate) fn check(probe: &Probe, address: SocketAddr) -> Result<(), String> {
         }
     }
     judge(probe, path, &answer)
+}
+
+/// Says the words and compares how the answer begins.
+fn speak(stream: &mut TcpStream, say: &Say) -> Result<(), String> {
+    let mut answer = vec![0; say.answer.len()];
+    stream
+        .write_all(&say.words)
+        .and_then(|()| stream.read_exact(&mut answer))
+        .map_err(|error| format!("it takes connections and does not answer yet: {error}"))?;
+    // What follows says why not, where the protocol has words for it; left unread it would be a reset there.
+    let mut rest = [0; 512];
+    let ready = answer == say.answer;
+    stream.set_nonblocking(ready).ok();
+    let got = stream.read(&mut rest).unwrap_or(0);
+    if ready {
+        return Ok(());
+    }
+    answer.extend_from_slice(rest.get(..got).unwrap_or_default());
+    let text: String = String::from_utf8_lossy(&answer)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    Err(format!("it takes connections and is not ready: {}", text.trim()))
 }
 
 fn head(answer: &[u8]) -> Option<(u16, usize, Option<usize>, bool)> {
@@ -144,6 +171,7 @@ mod tests {
     fn probe() -> Probe {
         Probe {
             path: Some("/h".to_owned()),
+            say: None,
             status: vec![],
             json: [].into(),
             headers: [].into(),
@@ -175,6 +203,16 @@ mod tests {
             check(&probe(), server("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")).unwrap_err();
         assert_eq!(error, "GET /h was answered with 302, expected 200 to 299");
         assert_eq!(check(&probe(), server("")).unwrap_err(), "no answer to GET /h within 300 ms");
+    }
+
+    #[test]
+    fn a_server_without_http_is_ready_when_its_answer_begins_as_it_should() {
+        let say = Say { words: b"PING\r\n".to_vec(), answer: b"+PONG".to_vec() };
+        let ping = Probe { path: None, say: Some(say), ..probe() };
+        assert!(check(&ping, server("+PONG\r\n")).is_ok());
+        let error = check(&ping, server("-LOADING the dataset\r\n")).unwrap_err();
+        assert!(error.ends_with("-LOADING the dataset"), "{error}");
+        assert!(check(&ping, server("+PO")).is_err());
     }
 
     #[test]

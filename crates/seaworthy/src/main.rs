@@ -1,6 +1,6 @@
-//! The binary: one program, five roles. The role is looked at first, before anything is initialised.
+//! The binary: one program, several roles. The role is looked at first, before anything is initialised.
 //!
-//! `shim`, `edge`, `control`, `backup-worker` and `compress-log` are started by ourselves; everything else is a verb of
+//! `shim`, `edge`, `control`, `backup-worker`, `acme-worker`, `database-server` and `compress-log` are started by ourselves; everything else is a verb of
 //! the command line.
 
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         Some("control") => control(rest).into(),
         Some("probe") => seaworthy_control::probe::main().into(),
         Some("backup-worker") => seaworthy_backup::worker::main().into(),
+        Some("acme-worker") => seaworthy_acme::worker::main().into(),
+        Some("database-server") => seaworthy_backup::managed::main(rest).into(),
         Some("compress-log") => compress(rest).into(),
         _ => seaworthy_cli::main(),
     }

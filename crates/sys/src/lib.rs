@@ -12,6 +12,7 @@ pub mod files;
 pub mod logfile;
 pub mod proc_tree;
 pub mod process;
+pub mod sandbox;
 pub mod seccomp;
 pub mod socket;
 pub mod spawn;

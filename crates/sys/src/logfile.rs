@@ -151,6 +151,21 @@ fn rotated(path: &Path) -> Vec<Rotated> {
     all.into_iter().map(|((day, number), files)| Rotated { day, number, files }).collect()
 }
 
+/// The files of the log at `path`, oldest first: rotated ones, packed (`.gz`) or not, and the current one.
+pub fn history(path: &Path) -> Vec<PathBuf> {
+    let one = |rotated: Rotated| {
+        // While it is being packed there are two.
+        rotated
+            .files
+            .into_iter()
+            .filter(|path| path.extension().is_none_or(|end| end != "tmp"))
+            .min()
+    };
+    let mut files: Vec<PathBuf> = rotated(path).into_iter().filter_map(one).collect();
+    files.push(path.to_owned());
+    files
+}
+
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);

@@ -23,6 +23,7 @@
 mod client;
 pub mod fakeapp;
 pub mod filters;
+pub mod flags;
 pub mod load;
 mod output;
 pub mod peers;

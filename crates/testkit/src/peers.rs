@@ -4,7 +4,9 @@
 //! server listens on a Unix socket or a free loopback port. Invariants: as root it runs as `nobody`, since
 //! most refuse root; it dies with the thread that started it; a missing program fails the test.
 
+mod acme;
 mod mariadb;
+mod named;
 mod postgres;
 mod redis;
 mod sshd;
@@ -16,7 +18,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use acme::{Authority, Wish, free_port};
 pub use mariadb::MariaDb;
+pub use named::{KEY, KEY_NAME, Named};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use sshd::Sshd;
@@ -126,12 +130,17 @@ impl Server {
 
     /// Ends it with that signal and waits.
     pub(crate) fn end(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.child.wait().ok();
+    }
+
+    /// Sends it a signal while it lives.
+    pub(crate) fn signal(&mut self, signal: Signal) {
         if matches!(self.child.try_wait(), Ok(None))
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
         {
             kill_process(pid, signal).ok();
         }
-        self.child.wait().ok();
     }
 }
 

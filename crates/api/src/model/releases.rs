@@ -68,6 +68,15 @@ pub struct RollbackRequest {
     /// Go back in the code although the database stays migrated.
     #[serde(default)]
     pub keep_schema: bool,
+    /// Bring the databases back too, to their backups from right before the first migration since.
+    #[serde(default)]
+    pub with_database: bool,
+    /// A person was told what is lost by it, and said yes.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub plan_only: bool,
     /// Who asks.
     #[serde(default)]
     pub asker: Asker,
@@ -241,7 +250,7 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// How it is to be done, or was.
     #[serde(default)]
-    pub plan: Option<Plan>,
+    pub plan: Option<Box<Plan>>,
     /// Whether the site ran before.
     pub was_running: bool,
     /// Milliseconds that it took.
@@ -267,4 +276,33 @@ pub struct Plan {
     pub back: String,
     /// Whether requests have to wait while it is done.
     pub holds: bool,
+    /// What a rollback does to the databases.
+    #[serde(default)]
+    pub data: Option<DataPlan>,
+}
+
+/// What a rollback does to the databases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlan {
+    /// The schema that they have now.
+    pub from: String,
+    /// The schema that they have afterwards.
+    pub schema: String,
+    /// The backups that they go back to; what was written later is lost.
+    pub restored: Vec<RestoredItem>,
+    /// Otherwise: the commands that take migrations back, by service.
+    pub down: Vec<String>,
+}
+
+/// A database that goes back to a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredItem {
+    /// Its name, such as `database.main`.
+    pub item: String,
+    /// The backup's id.
+    pub backup: String,
+    /// The moment that it holds (RFC 3339).
+    pub at: String,
+    /// Milliseconds since then: what was written in that time is lost.
+    pub loses_ms: u64,
 }

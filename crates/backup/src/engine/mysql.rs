@@ -5,7 +5,7 @@
 //! `server` (a scratch server), `bring` (restore). Several databases are several dumps, each of one moment.
 
 mod bring;
-mod connect;
+pub(crate) mod connect;
 mod rows;
 mod server;
 mod survey;
@@ -230,15 +230,6 @@ fn attempt(
 
 /// Users and rights, as statements that any later server takes.
 fn users(client: &Client, into: &Into<'_>) -> Result<Part, Fault> {
-    let mut running =
-        client.dump_tool()?.args(["--system=users", "--insert-ignore"]).start(false)?;
-    let file = "users.sql.zst.age";
-    let failed = |error: io::Error| write_fault("could not write the users", &error);
-    let mut sealing = Sealing::create(&into.staging.join(file), into.recipients).map_err(failed)?;
-    pump(&mut running.output()?, &mut sealing, |_| {}).map_err(failed)?;
-    if let Err(fault) = running.finish(Code::BackupSource) {
-        std::fs::remove_file(into.staging.join(file)).ok();
-        return Err(fault);
-    }
-    sealing.finish(file, USERS, "sql").map_err(failed)
+    let running = client.dump_tool()?.args(["--system=users", "--insert-ignore"]).start(false)?;
+    into.seal_output(running, "users.sql.zst.age", USERS, "sql")
 }

@@ -6,7 +6,7 @@
 //! a server), `session` (questions), `survey` (facts), `server` (a scratch server), `bring` (restore).
 
 mod bring;
-mod connect;
+pub(crate) mod connect;
 mod server;
 mod session;
 mod survey;
@@ -238,15 +238,6 @@ fn roles(
     if !superuser {
         words.push("--no-role-passwords");
     }
-    let mut running = tools.tool("pg_dumpall", major, "")?.args(words).start(false)?;
-    let file = "roles.sql.zst.age";
-    let failed = |error: std::io::Error| write_fault("could not write the roles", &error);
-    let mut sealing = Sealing::create(&into.staging.join(file), into.recipients).map_err(failed)?;
-    pump(&mut running.output()?, &mut sealing, |_| {}).map_err(failed)?;
-    let ended = running.finish(Code::BackupSource);
-    if let Err(fault) = ended {
-        std::fs::remove_file(into.staging.join(file)).ok();
-        return Err(fault);
-    }
-    sealing.finish(file, ROLES, "sql").map_err(failed)
+    let running = tools.tool("pg_dumpall", major, "")?.args(words).start(false)?;
+    into.seal_output(running, "roles.sql.zst.age", ROLES, "sql")
 }

@@ -19,7 +19,7 @@ use super::{Dump, Engine, Into, Parts, Placed, Trial};
 use crate::facts::{DatabaseFacts, differences};
 use crate::judge;
 use crate::model::{RestoreTarget, RunAs};
-use crate::seal::{Sealing, pump, write_fault};
+use crate::seal::{pump, write_fault};
 use crate::set::Set;
 use crate::tool::Tool;
 use crate::url::DatabaseUrl;
@@ -56,10 +56,8 @@ impl Engine for Redis {
         facts.position = about.get("master_repl_offset").cloned().unwrap_or_default();
         facts.bytes = used;
         let failed = |error: io::Error| write_fault("could not write the dataset", &error);
-        let mut sealing =
-            Sealing::create(&into.staging.join(FILE), into.recipients).map_err(failed)?;
-        pump(&mut File::open(&plain).map_err(failed)?, &mut sealing, |_| {}).map_err(failed)?;
-        let part = sealing.finish(FILE, "dataset", "rdb").map_err(failed)?;
+        let mut plain = File::open(&plain).map_err(failed)?;
+        let part = into.seal(&mut plain, FILE, "dataset", "rdb")?;
         let server = about
             .get("valkey_version")
             .or_else(|| about.get("redis_version"))

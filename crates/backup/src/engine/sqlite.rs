@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{Dump, Engine, Into, Parts, Placed, Trial, place};
 use crate::facts::{DatabaseFacts, Difference, differences};
 use crate::model::RestoreTarget;
-use crate::seal::{Sealing, pump, write_fault};
+use crate::seal::{pump, write_fault};
 use crate::set::{Set, hex};
 use crate::work::Work;
 
@@ -93,16 +93,13 @@ impl Engine for Sqlite {
                 )))
         })?;
         let failed = |error: std::io::Error| write_fault("could not write the copy", &error);
-        let mut sealing =
-            Sealing::create(&into.staging.join(FILE), into.recipients).map_err(failed)?;
         let mut from = fs::File::open(&plain).map_err(failed)?;
-        pump(&mut from, &mut sealing, |_| {}).map_err(failed)?;
         fs::remove_file(&plain).map_err(failed)?;
         let name = self
             .path
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let part = sealing.finish(FILE, &name, "sqlite").map_err(failed)?;
+        let part = into.seal(&mut from, FILE, &name, "sqlite")?;
         let version = rusqlite::version().to_owned();
         Ok(Dump {
             parts: vec![part],
@@ -235,9 +232,5 @@ fn ask(path: &Path, question: &str) -> Option<Difference> {
         Ok(_) => return None,
         Err(error) => error.to_string(),
     };
-    Some(Difference {
-        subject: format!("`{question}`"),
-        saved: "a true answer".to_owned(),
-        restored,
-    })
+    Some(Difference::untrue(question, restored))
 }

@@ -73,7 +73,7 @@ fn look(
             let key = (chosen.name.clone(), item.clone());
             let history = History::read(&platform.layout.backups(), chosen.name.as_str(), item);
             let now = Timestamp::now();
-            platform.world().note_backup(
+            platform.world().note(
                 &chosen.name,
                 &format!("age {item}"),
                 overdue(item, rules, &history, since, now),

@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use seaworthy_backup::retention::Keep;
 use seaworthy_backup::{Action, Folders, Item, Job, Rules, RunAs, Source, StoreAt, StorePlace};
 use seaworthy_base::{Code, Fault};
 use seaworthy_manifest::Site;
 use seaworthy_manifest::site::EnvValue;
 use seaworthy_manifest::site::backups::{self, Place};
 use seaworthy_secrets::Secret;
-use seaworthy_secrets::sources::{self, Sources};
 
+use crate::databases;
 use crate::platform::Platform;
+use crate::site_secrets;
 use crate::users;
 
 /// The names that are meant: those given, else all with a `backup` (or simply all, for looking).
@@ -80,12 +80,22 @@ pub(super) fn job(
         .filter_map(|(_, store)| *store)
         .flat_map(|store| [&store.key, &store.secret])
         .flatten();
+    let url = url.filter(|_| !described.managed);
     for value in url.into_iter().chain(of_stores) {
         if let EnvValue::Secret(name) = value {
             wanted.push(name.clone());
         }
     }
     let values = resolve(platform, project, site, &wanted)?;
+    let mut from = source(platform, project, site, &described.source, &values);
+    if described.managed {
+        let own = databases::url_for_backups(platform, &site.name, item, described)?;
+        if let Source::Postgres { url, .. } | Source::Mysql { url, .. } | Source::Redis { url } =
+            &mut from
+        {
+            *url = own;
+        }
+    }
     let user = if platform.root {
         Some(users::ensure(&users::site_user_name(&site.name), &platform.layout.data(&site.name))?)
     } else {
@@ -103,11 +113,7 @@ pub(super) fn job(
     owner.dedup();
     Ok(Job {
         site: site.name.to_string(),
-        item: Item {
-            name: item.to_owned(),
-            source: source(platform, project, site, &described.source, &values),
-            rules: for_worker(&rules),
-        },
+        item: Item { name: item.to_owned(), source: from, rules: for_worker(&rules) },
         stores: named
             .into_iter()
             .map(|(name, store)| store_at(platform, name, store, &values))
@@ -140,14 +146,7 @@ fn resolve(
     site: &Site,
     names: &[String],
 ) -> Result<Values, Fault> {
-    let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let places = Sources {
-        file: site.secrets.file.clone(),
-        dir: site.secrets.dir.clone(),
-        age: site.secrets.age.clone(),
-        command: site.secrets.command.clone(),
-    };
-    let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
+    let resolved = site_secrets::look_up(platform, project, site, names);
     resolved.map(|resolved| resolved.values).map_err(|faults| {
         faults
             .into_iter()
@@ -211,14 +210,7 @@ fn place(platform: &Platform, project: &Path, site: &Site, path: &str) -> PathBu
 fn for_worker(rules: &backups::Rules) -> Rules {
     let millis = |duration: std::time::Duration| duration.as_millis() as u64;
     Rules {
-        keep: Keep {
-            last: rules.keep.last,
-            hourly: rules.keep.hourly,
-            daily: rules.keep.daily,
-            weekly: rules.keep.weekly,
-            monthly: rules.keep.monthly,
-            yearly: rules.keep.yearly,
-        },
+        keep: rules.keep,
         sql: rules.drill_sql.clone(),
         rpo_ms: rules.rpo.map(millis),
         rto_ms: rules.rto.map(millis),

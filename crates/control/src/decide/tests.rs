@@ -63,6 +63,24 @@ fn one_instance_at_a_time_is_replaced_and_the_old_one_waits_for_the_new() {
 }
 
 #[test]
+fn one_that_shares_its_data_with_no_other_starts_when_nothing_of_the_old_one_is_left() {
+    let service = Wanted { how: How::Alone { hash: "b".to_owned() }, ..wanted(1, "") };
+    let mut old = seen(0, 1, "a", true);
+    let decided = |seen: &[Seen]| decide(std::slice::from_ref(&service), seen);
+    assert_eq!(decided(std::slice::from_ref(&old)), [Action::Drain(old.id.clone())]);
+    (old.draining, old.drained) = (true, true);
+    assert_eq!(decided(std::slice::from_ref(&old)), [Action::Stop(old.id.clone())]);
+    old.stopping = true;
+    assert_eq!(decided(std::slice::from_ref(&old)), []);
+    old.alive = false;
+    assert_eq!(
+        decided(std::slice::from_ref(&old)),
+        [Action::Forget(old.id.clone()), launch(0, "b")]
+    );
+    assert_eq!(decided(&[seen(0, 2, "b", false)]), []);
+}
+
+#[test]
 fn a_replacement_that_does_not_come_up_is_rejected_and_not_tried_again() {
     let mut service = wanted(1, "b");
     let mut all = vec![seen(0, 1, "a", true), seen(0, 2, "b", false)];

@@ -1,7 +1,7 @@
 //! Finds one request in the access logs, rotated and compressed ones too.
 //!
-//! The id of a request says when it began: files that were last written before are not opened. Invariant:
-//! a file that disappears or ends in the middle (it is being compressed or pruned) is as good as empty.
+//! The id of a request says when it began: files that were last written before are opened last. Invariant: a
+//! file that disappears or ends in the middle (it is being compressed or pruned) is as good as empty.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -22,16 +22,18 @@ pub(super) fn find(logs: &Path, id: RequestId) -> Option<serde_json::Value> {
     serde_json::from_slice(&found?).ok()
 }
 
-/// Files that were written to after the request began, the oldest of them first: it is the likeliest.
+/// Files that were written to after the request began, the oldest of them first: it is the likeliest. Then
+/// the others, the newest first: the clock may have been set back since.
 fn candidates(logs: &Path, begun: SystemTime) -> Vec<PathBuf> {
     let entries = fs::read_dir(logs).into_iter().flatten().flatten();
     let mut files: Vec<(SystemTime, PathBuf)> = entries
         .filter(|entry| entry.path().extension().is_none_or(|end| end != "tmp"))
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .filter(|(written, _)| *written + SLACK >= begun)
         .collect();
     files.sort();
-    files.into_iter().map(|(_, path)| path).collect()
+    let (before, after): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(written, _)| *written + SLACK < begun);
+    after.into_iter().chain(before.into_iter().rev()).map(|(_, path)| path).collect()
 }
 
 fn line_in(path: &Path, needle: &str) -> Option<Vec<u8>> {
@@ -84,13 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn files_that_ended_before_the_request_began_are_not_opened() {
+    fn files_that_ended_before_the_request_began_come_last() {
         let dir = tempfile::tempdir().unwrap();
-        let old = dir.path().join("access.log.20250101-1");
-        fs::write(&old, "x").unwrap();
-        let then = SystemTime::now() - Duration::from_secs(7200);
-        File::open(&old).unwrap().set_modified(then).unwrap();
-        assert!(candidates(dir.path(), SystemTime::now()).is_empty());
-        assert_eq!(candidates(dir.path(), then), [old]);
+        let now = SystemTime::now();
+        let aged = |name: &str, seconds: u64| {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            let then = now - Duration::from_secs(seconds);
+            File::open(&path).unwrap().set_modified(then).unwrap();
+            path
+        };
+        let (oldest, old, new) = (aged("c", 9000), aged("b", 7200), aged("a", 0));
+        assert_eq!(candidates(dir.path(), now), [&new, &old, &oldest].map(Clone::clone));
+        let begun = now - Duration::from_secs(7200);
+        assert_eq!(candidates(dir.path(), begun), [&old, &new, &oldest].map(Clone::clone));
     }
 }

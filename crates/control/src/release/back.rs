@@ -2,17 +2,19 @@
 //!
 //! What is gone back to is what was applied then: its manifest, its routes, its files. Invariants: nothing is
 //! built; secrets are today's, since those of then may be void; where the database was migrated since, it
-//! needs a word.
+//! needs a word, or `migrate.down`. Not here: what becomes of the databases (`data_back`).
 
 use std::sync::Arc;
 
 use seaworthy_api::model::{Progress, RollbackRequest};
 use seaworthy_base::{Code, Fault, ReleaseId, SiteName};
-use seaworthy_release::{Deployment, Ending, Step};
+use seaworthy_release::{DataBack, Deployment, Ending, Ledger, Way};
 use seaworthy_state::ReleaseRecord;
 
 use crate::instances::store_fault;
 use crate::platform::Platform;
+use crate::release::data_back;
+use crate::release::prepare::Prepared;
 use crate::world::Applied;
 
 /// How far back is looked.
@@ -50,24 +52,61 @@ fn choose(
     applied.find(fits).map_or(Choice::None, |found| Choice::Found(Box::new(found)))
 }
 
+/// What a request comes to.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// What is gone back to.
+    pub(super) applied: Applied,
+    /// What is done to the databases.
+    pub(super) data: Option<DataBack>,
+    /// The schema that they have.
+    pub(super) schema: String,
+}
+
 /// Finds what a request means.
 pub(super) fn target(
     platform: &Arc<Platform>,
     name: &SiteName,
     request: &RollbackRequest,
-) -> Result<Applied, Fault> {
+) -> Result<Target, Fault> {
     let now = platform.world().sites.get(name).map(|site| site.applied.clone());
     let Some(now) = now else {
         let what = format!("there is no site `{name}`");
         return Err(Fault::new(Code::NoSuchSite, what).next("seaworthy status"));
     };
-    let hint = format!("seaworthy releases {name}");
+    let deployments = deployments(platform, name)?;
+    let ledger = Ledger::read(&deployments);
     let to = request.to.as_deref().map(|text| named(platform, name, text)).transpose()?;
+    // After a migration that failed, what serves is what the databases were right for.
+    let ahead = ledger.of(now.release).is_some_and(|schema| schema != ledger.today());
+    let applied = if to.is_none() && request.with_database && ahead {
+        now
+    } else {
+        code(platform, name, &now, &deployments, to)?
+    };
+    let data = match ledger.of(applied.release) == Some(ledger.today()) {
+        true if request.with_database => return Err(data_back::nothing_since(name, &applied)),
+        true => None,
+        false if request.keep_schema => None,
+        false if request.with_database => Some(data_back::restore(name, &applied, &ledger)?),
+        false => Some(data_back::down(platform, name, &applied, &ledger)?),
+    };
+    Ok(Target { applied, data, schema: ledger.today().to_owned() })
+}
+
+/// Finds the release that is meant.
+fn code(
+    platform: &Arc<Platform>,
+    name: &SiteName,
+    now: &Applied,
+    deployments: &[Deployment],
+    to: Option<ReleaseId>,
+) -> Result<Applied, Fault> {
+    let hint = format!("seaworthy releases {name}");
     let known = platform.store().releases(name).map_err(|error| store_fault(&error))?;
     let record = |release: ReleaseId| known.iter().find(|one| one.id == release);
     let usable = |release: ReleaseId| record(release).is_some_and(|one| one.dir.is_dir());
-    let deployments = deployments(platform, name)?;
-    let Choice::Found(found) = choose(&now, &deployments, to, usable) else {
+    let Choice::Found(found) = choose(now, deployments, to, usable) else {
         let what = match to {
             Some(release) => format!("release `{release}` of `{name}` was never live"),
             None => format!("there is no earlier release of `{name}` to go back to"),
@@ -78,9 +117,6 @@ pub(super) fn target(
         let what = format!("the files of release `{}` were removed", found.release);
         let fault = Fault::new(Code::NoSuchRelease, what);
         return Err(fault.because("`deploy.keep` says how many are kept").next(hint));
-    }
-    if !request.keep_schema {
-        refuse_newer_schema(name, &found, &deployments)?;
     }
     Ok(*found)
 }
@@ -96,49 +132,26 @@ fn named(platform: &Arc<Platform>, name: &SiteName, text: &str) -> Result<Releas
     })
 }
 
-/// Whether migrations ran since: in a release made later, by commands that it had.
-fn refuse_newer_schema(
+/// Live data is exchanged only when a person knows what is lost by it.
+pub(super) fn refuse_unconfirmed(
     name: &SiteName,
-    back: &Applied,
-    deployments: &[Deployment],
+    prepared: &Prepared,
+    request: &RollbackRequest,
 ) -> Result<(), Fault> {
-    let schema = schema_after(back.release, deployments);
-    let today = last_schema(deployments);
-    if schema == today {
+    let restores = matches!(&prepared.data, Some(DataBack { way: Way::Restore(_), .. }));
+    if request.confirmed || !restores {
         return Ok(());
     }
-    let today = today.unwrap_or_else(|| "none".to_owned());
-    let what = format!("the database of `{name}` was migrated since: its schema is `{today}`");
-    Err(Fault::new(Code::SchemaAhead, what)
-        .because(format!(
-            "release `{}` was made for schema `{}`",
-            back.release,
-            schema.unwrap_or_else(|| "none".to_owned())
-        ))
-        .next(format!(
-            "seaworthy rollback {name} --to {} --keep-schema   (when the old code can work with the new schema)",
-            back.release
-        )))
-}
-
-/// The schema that the last migration up to this release's first time left.
-pub(super) fn schema_after(release: ReleaseId, deployments: &[Deployment]) -> Option<String> {
-    // Newest first: everything from this release's first deployment on back.
-    let first = deployments.iter().rposition(|one| one.release == Some(release))?;
-    last_schema(deployments.get(first..)?)
-}
-
-/// The schema that the last of all migrations left; one that failed may have left anything.
-fn last_schema(deployments: &[Deployment]) -> Option<String> {
-    let migrated = deployments.iter().find_map(|one| {
-        let step = one.steps.iter().find(|step| step.step == Step::Migrate)?;
-        Some((one, step.note.clone()))
-    });
-    let (by, note) = migrated?;
-    if note.is_empty() { by.release.map(|release| release.to_string()) } else { Some(note) }
+    let what = format!("going back with the databases of `{name}` loses what was written since");
+    Err(Fault::new(Code::RestoreUnconfirmed, what)
+        .because("nobody confirmed it")
+        .next(format!("seaworthy rollback {name} --with-database --plan   (says what is lost)"))
+        .next(format!("seaworthy rollback {name} --with-database --yes")))
 }
 
 /// Says what is gone back to.
-pub(super) fn announce(report: &super::Reporter, back: &Applied) {
-    report.say(Progress::Step { text: format!("going back to release {}", back.release) });
+pub(super) fn announce(report: &super::Reporter, prepared: &Prepared) {
+    let Some(release) = prepared.release else { return };
+    let with = if prepared.data.is_some() { " with its databases" } else { "" };
+    report.say(Progress::Step { text: format!("going back to release {release}{with}") });
 }

@@ -154,29 +154,40 @@ async fn migrations(run: &Run, prepared: &Prepared, release: ReleaseId) -> Resul
     let serves = run.platform.world().sites.contains_key(&prepared.site.name);
     let expected = restore_point::expected(&prepared.site, serves);
     run.begin(Step::RestorePoint, expected.clone())?;
-    let made = restore_point::make(&run.platform, &prepared.project, &prepared.site).await?;
-    run.end(&made)?;
-    if made != expected {
+    let points = restore_point::make(&run.platform, &prepared.project, &prepared.site).await?;
+    let made = restore_point::words(&points);
+    run.points(points)?;
+    run.end(made.as_ref().unwrap_or(&expected))?;
+    if let Some(made) = made {
         run.report.step(made);
     }
     run.begin(Step::Migrate, "migrating")?;
     all(run, prepared, release, &services, Kind::Migrate).await?;
-    let schema = schema(run, prepared, release, &services).await?;
+    let schema = schema(run, prepared, release).await?;
     run.end(&schema)
 }
 
 /// Names the schema that the databases have now: by what the tools say of it, where they all can; otherwise
 /// by the release that migrated last.
-async fn schema(
+async fn schema(run: &Run, prepared: &Prepared, release: ReleaseId) -> Result<String, Fault> {
+    let said = told_schema(run, prepared, release).await?;
+    Ok(said.unwrap_or_else(|| release.to_string()))
+}
+
+/// What the tools of a release say of the schema that the databases have now; none where one of them cannot.
+pub(super) async fn told_schema(
     run: &Run,
     prepared: &Prepared,
     release: ReleaseId,
-    services: &[&Service],
-) -> Result<String, Fault> {
-    let migrated = services.iter().filter(|service| !service.migrate.is_empty());
+) -> Result<Option<String>, Fault> {
+    let services = prepared.site.services.values();
+    let migrated: Vec<&Service> = services.filter(|one| !one.migrate.is_empty()).collect();
+    if migrated.is_empty() {
+        return Ok(None);
+    }
     let mut hash = Sha256::new();
     for service in migrated {
-        let Some(status) = &service.migrate_status else { return Ok(release.to_string()) };
+        let Some(status) = &service.migrate_status else { return Ok(None) };
         let place = Place { layout: &run.platform.layout, site: &prepared.site.name, release };
         let environment = specs::environment(service, place, &prepared.values);
         let dir = specs::folder(service, place);
@@ -192,7 +203,7 @@ async fn schema(
         }
     }
     let digest = files::hex(&hash.finalize()[..6]);
-    Ok(format!("s-{digest}"))
+    Ok(Some(format!("s-{digest}")))
 }
 
 /// Notes that a release serves.
@@ -230,10 +241,11 @@ fn copy_files(
 
 /// Which commands of a service.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Check,
     Build,
     Migrate,
+    Down,
 }
 
 impl Kind {
@@ -242,12 +254,15 @@ impl Kind {
             Self::Check => (&service.build, Code::CheckFailed, "checking"),
             Self::Build => (&service.build, Code::BuildFailed, "building"),
             Self::Migrate => (&service.migrate, Code::MigrateFailed, "migrating"),
+            Self::Down => {
+                (&service.migrate_down, Code::MigrateFailed, "taking back the migration of")
+            }
         }
     }
 }
 
 /// Runs the commands of all services, every line shown as it comes.
-async fn all(
+pub(super) async fn all(
     run: &Run,
     prepared: &Prepared,
     release: ReleaseId,

@@ -10,8 +10,10 @@ use seaworthy_base::{Code, Fault, ReleaseId};
 use seaworthy_release::{Ending, Phase, Step, Strategy};
 use tokio::time::timeout;
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::reconcile;
+use crate::release::bring_back;
 use crate::release::build::{self, Built};
 use crate::release::gate::{self, Waiting};
 use crate::release::prepare::Prepared;
@@ -52,6 +54,13 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     let first = !is_running(run, prepared);
     let built = run.unless_stopped(build::make(run, prepared)).await?;
     let next = prepared.applied(built.release);
+    run.applies(&next)?;
+    run.unless_stopped(databases::start(&run.platform, &prepared.site, &run.report)).await?;
+    if let Some(data) = &prepared.data {
+        bring_back::go(run, prepared, data, &next).await?;
+        keep(run, prepared, &next)?;
+        return Ok(next);
+    }
     // Where old and new exclude each other, so do the old code and the new schema.
     if first || strategy != Strategy::Recreate {
         run.unless_stopped(build::migrate(run, prepared, &built)).await?;
@@ -75,7 +84,7 @@ pub(super) fn keep(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(),
     run.end("")
 }
 
-fn is_running(run: &Run, prepared: &Prepared) -> bool {
+pub(super) fn is_running(run: &Run, prepared: &Prepared) -> bool {
     run.platform.world().sites.get(&prepared.site.name).is_some_and(|site| site.running)
 }
 
@@ -134,6 +143,7 @@ async fn rollout(
         id: next.release.to_string(),
         key: settle::key(),
         warm: prepared.warm,
+        everything: false,
         values: prepared.values.clone(),
     };
     settle::begin(&run.platform, prepared, rollout).await?;
@@ -283,9 +293,17 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
     let switched = settle::phase(&run.platform, name) == Some(Phase::Switched);
     run.report.step(format!("going back: {}", fault.what));
     let journaled = run.end("").and_then(|()| run.begin(Step::GoBack, "the old release serves"));
-    if let Err(unwritten) =
-        journaled.and_then(|()| settle::set_phase(&run.platform, name, Phase::Back))
-    {
+    // Where everything ended, nothing of the new one is there to end: the old one simply starts again.
+    let whole = settle::is_whole(&run.platform, name);
+    settle::set_coming(&run.platform, name, whole);
+    let written = journaled.and_then(|()| {
+        if whole {
+            settle::forget_rollout(&run.platform, name)
+        } else {
+            settle::set_phase(&run.platform, name, Phase::Back)
+        }
+    });
+    if let Err(unwritten) = written {
         // The disk says otherwise, but what serves is put right first; the next start reads the journal.
         crate::say(&unwritten.to_string());
     }
@@ -295,10 +313,12 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
     }
     // The manifest's time bounds how long an old release that had ended may take to start again.
     let limit = prepared.site.deploy.timeout;
-    let back = gate::wait(&run.platform, name, Waiting::OldServes, &run.report);
+    let waiting = if whole { Waiting::Applied } else { Waiting::OldServes };
+    let back = gate::wait(&run.platform, name, waiting, &run.report);
     if timeout(limit, back).await.is_err() {
         crate::say(&format!("the old release of {name} is not ready again after {limit:?}"));
     }
+    settle::set_coming(&run.platform, name, false);
     let done = settle::forget_rollout(&run.platform, name).and_then(|()| run.end(""));
     if let Err(unwritten) = done {
         crate::say(&unwritten.to_string());
@@ -310,7 +330,7 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
     fault
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: std::time::Duration,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {

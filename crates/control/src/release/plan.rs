@@ -61,6 +61,9 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
     let site = world.sites.get(&prepared.site.name).filter(|site| site.running);
     let how = match site {
         None => "first start".to_owned(),
+        Some(_) if prepared.data.is_some() => {
+            "everything ends, then the earlier release starts".to_owned()
+        }
         Some(site) if site.applied.hashes == prepared.hashes && built => {
             "nothing to replace".to_owned()
         }
@@ -77,6 +80,9 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
         .collect();
     let smoke = prepared.site.deploy.smoke.iter().map(|smoke| smoke.path.clone()).collect();
     let back = match (prepared.strategy, prepared.warm) {
+        _ if prepared.data.is_some() => {
+            "a deployment makes and migrates the later release anew; the fresh backups stay"
+        }
         (Strategy::Recreate, _) => "a rollback starts the old release again, while requests wait",
         (_, u16::MAX) => {
             "during the watch a rollback is a switch; later the old release is started again, without building"
@@ -95,6 +101,7 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
         watch_ms: prepared.watch.as_millis() as u64,
         back: back.to_owned(),
         holds: prepared.strategy == Strategy::Recreate && site.is_some(),
+        data: None,
     }
 }
 

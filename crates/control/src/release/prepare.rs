@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use seaworthy_api::model::{DeployOptions, Progress};
 use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
-use seaworthy_manifest::site::{Site, Strategy as Written, Work};
-use seaworthy_release::Strategy;
+use seaworthy_manifest::site::{Site, Tls, Work};
+use seaworthy_release::{DataBack, Strategy};
 use seaworthy_runtime::model::User;
-use seaworthy_secrets::sources::{self, Sources};
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::files;
 use crate::release::plan;
+use crate::site_secrets;
 use crate::specs::{self, Values};
 use crate::users;
 use crate::world::{Applied, processes};
 
 /// All that is known before anything changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// The manifest.
     pub(super) site: Site,
@@ -51,6 +52,8 @@ pub(super) struct Prepared {
     pub(super) watch: Duration,
     /// Whether it waits for a word before the switch.
     pub(super) pause: bool,
+    /// What it does to the databases, where it is a rollback that does.
+    pub(super) data: Option<DataBack>,
 }
 
 impl Prepared {
@@ -113,6 +116,7 @@ pub(super) fn bare(project: &Path, applied: Applied) -> Prepared {
         warm: u16::MAX,
         watch: Duration::ZERO,
         pause: false,
+        data: None,
         site: applied.site,
     }
 }
@@ -163,12 +167,7 @@ impl Prepared {
         let watched = options.is_some_and(|options| options.watch.unwrap_or(true));
         self.watch = if watched { deploy.watch.period } else { Duration::ZERO };
         self.pause = options.is_some_and(|options| options.pause.unwrap_or(deploy.pause));
-        let strategy = asked.unwrap_or(match deploy.strategy {
-            Written::Rolling => Strategy::Rolling,
-            Written::BlueGreen => Strategy::BlueGreen,
-            Written::Canary => Strategy::Canary,
-            Written::Recreate => Strategy::Recreate,
-        });
+        let strategy = asked.unwrap_or(deploy.strategy);
         let memory = plan::memory(&platform.world(), self);
         (self.strategy, self.warm, self.why) = plan::fit(strategy, memory);
         Ok(())
@@ -176,8 +175,7 @@ impl Prepared {
 }
 
 fn strategy_of(word: &str) -> Result<Strategy, Fault> {
-    let known = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Canary, Strategy::Recreate];
-    known.into_iter().find(|strategy| strategy.word() == word).ok_or_else(|| {
+    Strategy::of_word(word).ok_or_else(|| {
         Fault::new(Code::ManifestInvalid, format!("there is no strategy `{word}`"))
             .next("--strategy rolling, blue-green, canary or recreate")
     })
@@ -231,18 +229,18 @@ pub(crate) fn resolve_secrets(
         Work::Run { .. } => None,
     }));
     names.extend(crate::edge_config::secret_names(site));
+    if let Tls::Acme(acme) = &site.tls {
+        names.extend(acme.secret_names());
+    }
     names.sort();
     names.dedup();
-    let names: Vec<_> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let places = Sources {
-        file: site.secrets.file.clone(),
-        dir: site.secrets.dir.clone(),
-        age: site.secrets.age.clone(),
-        command: site.secrets.command.clone(),
-    };
-    let resolved = sources::resolve(&names, project, &places, Some((&platform.vault, &site.name)));
-    match resolved {
-        Ok(resolved) => Ok((resolved.values, resolved.warnings)),
+    let made = databases::values(platform, site)?;
+    names.retain(|name| !made.contains_key(name));
+    match site_secrets::look_up(platform, project, site, &names) {
+        Ok(mut resolved) => {
+            resolved.values.extend(made);
+            Ok((resolved.values, resolved.warnings))
+        }
         Err(faults) => {
             let mut faults = faults.into_iter();
             let first = faults
@@ -251,7 +249,7 @@ pub(crate) fn resolve_secrets(
             let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
             let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
             let first = first.because(if needy.is_empty() {
-                "a job's `bearer` or a route's `auth` names it".to_owned()
+                "a job's `bearer`, a route's `auth` or `[tls]` names it".to_owned()
             } else {
                 format!("service {} cannot start without", needy.join(", "))
             });

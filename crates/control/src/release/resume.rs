@@ -12,9 +12,10 @@ use seaworthy_release::journal::resolve;
 use seaworthy_release::{Deployment, Resolution, Step};
 use seaworthy_state::{ReleaseRecord, ReleaseState};
 
+use crate::databases;
 use crate::platform::Platform;
 use crate::release::run::Run;
-use crate::release::{Reporter, back, flow, prepare, remember, settle, source, turn};
+use crate::release::{Reporter, back, bring_back, flow, prepare, remember, settle, source, turn};
 use crate::world::Applied;
 
 /// Takes over whatever was left, in tasks of their own.
@@ -98,6 +99,14 @@ async fn settle_it(
             Err(flow::go_back(run, &bare, fault).await)
         }
         Ok(mut prepared) => match resolution {
+            Resolution::BringBack => {
+                let data = run.record().data.clone();
+                let went = match &data {
+                    Some(data) => bring_back::go_on(run, &prepared, data, &next, cause).await,
+                    None => Err(cause),
+                };
+                went.and_then(|()| flow::keep(run, &prepared, &next)).map(|()| next)
+            }
             Resolution::GoBack => Err(flow::go_back(run, &prepared, cause).await),
             Resolution::GoOn | Resolution::WaitOn => {
                 prepared.watch = prepared.site.deploy.watch.period;
@@ -135,6 +144,7 @@ fn without_rollout(run: &Run, applied: Applied, cause: Fault) -> Result<Applied,
 fn done(platform: &Arc<Platform>, name: &SiteName, run: &Run, result: Result<Applied, Fault>) {
     let verb = run.record().verb.clone();
     let fault = flow::close(run, result).err();
+    databases::settle(platform, name);
     let project = platform.world().sites.get(name).map(|site| site.project.clone());
     if let (Some(project), Some(fault)) = (project, &fault) {
         remember(platform, &project, name, &verb, true, Some(fault));

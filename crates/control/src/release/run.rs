@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use seaworthy_base::{Code, Fault, ReleaseId, Timestamp};
-use seaworthy_release::{Deployment, Ending, Owner, Step};
+use seaworthy_release::{Deployment, Ending, Owner, Point, Step};
 use seaworthy_state::StateError;
 use tokio::task::JoinHandle;
 
@@ -15,6 +15,7 @@ use crate::instances::store_fault;
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::turn::{Turn, Word};
+use crate::world::Applied;
 
 /// The lease is renewed this often…
 const BEAT: Duration = Duration::from_secs(5);
@@ -122,6 +123,26 @@ impl Run {
         self.write()
     }
 
+    /// Notes what is to be made true.
+    pub(crate) fn applies(&self, applied: &Applied) -> Result<(), Fault> {
+        self.record().applied = serde_json::to_string(applied).unwrap_or_default();
+        self.write()
+    }
+
+    /// Notes backups made right before the migration.
+    pub(crate) fn points(&self, points: Vec<Point>) -> Result<(), Fault> {
+        self.record().points = points;
+        self.write()
+    }
+
+    /// Notes an item that is back, with the backup of what was there before.
+    pub(crate) fn brought_back(&self, item: &str, safety: Option<String>) -> Result<(), Fault> {
+        if let Some(data) = &mut self.record().data {
+            data.done.push((item.to_owned(), safety));
+        }
+        self.write()
+    }
+
     /// Closes the journal. A store that fails now is said: the next control finds it open and closes it.
     pub(crate) fn close(&self, ending: Ending, fault: Option<&Fault>, applied: &str) {
         {
@@ -129,7 +150,9 @@ impl Run {
             record.end(Timestamp::now(), "");
             record.ending = Some(ending);
             record.fault = fault.cloned();
-            applied.clone_into(&mut record.applied);
+            if !applied.is_empty() {
+                applied.clone_into(&mut record.applied);
+            }
         }
         if let Err(fault) = self.write() {
             crate::say(&format!("could not close the journal of a deployment: {fault}"));

@@ -46,6 +46,7 @@ pub(super) async fn install(
         rollout: None,
         gate: previous.as_ref().and_then(|site| site.gate.clone()),
         scale: previous.as_ref().map(|site| site.scale.clone()).unwrap_or_default(),
+        coming: false,
     };
     platform.world().sites.insert(name.clone(), state);
     if let Err(fault) = serve::publish(platform).await {
@@ -143,6 +144,13 @@ pub(super) fn key_of(platform: &Arc<Platform>, name: &SiteName) -> Option<String
     world.sites.get(name)?.rollout.as_ref().map(|rollout| rollout.key.clone())
 }
 
+/// Whether a site's rollout ends everything before it starts anything.
+pub(super) fn is_whole(platform: &Arc<Platform>, name: &SiteName) -> bool {
+    let world = platform.world();
+    let rollout = world.sites.get(name).and_then(|site| site.rollout.as_ref());
+    rollout.is_some_and(|rollout| rollout.everything)
+}
+
 /// Moves a rollout on: in the world and on the disk. The edge is told by who asked for it.
 pub(super) fn set_phase(
     platform: &Arc<Platform>,
@@ -171,6 +179,14 @@ pub(super) fn complete(platform: &Arc<Platform>, name: &SiteName) -> Result<(), 
     record(platform, name)?;
     platform.changed();
     Ok(())
+}
+
+/// Whether requests wait because everything ended and is starting again.
+pub(super) fn set_coming(platform: &Arc<Platform>, name: &SiteName, coming: bool) {
+    if let Some(site) = platform.world().sites.get_mut(name) {
+        site.coming = coming;
+    }
+    platform.changed();
 }
 
 /// The rollout is over: what was applied stays so.

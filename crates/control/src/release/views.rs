@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use seaworthy_api::model::{DeploymentView, ReleaseView, Releases, VERSION};
 use seaworthy_base::{Code, Fault, SiteName};
-use seaworthy_release::{Deployment, Step};
+use seaworthy_release::{Deployment, Ledger, Step, schema};
 use seaworthy_state::ReleaseState;
 
 use crate::instances::store_fault;
@@ -19,6 +19,7 @@ pub(crate) fn releases(platform: &Arc<Platform>, site: &str) -> Result<Releases,
     let name: SiteName = site.parse().map_err(|_| unknown())?;
     let records = platform.store().releases(&name).map_err(|error| store_fault(&error))?;
     let deployments = back::deployments(platform, &name)?;
+    let ledger = Ledger::read(&deployments);
     let serving = platform.world().sites.get(&name).map(|site| site.serving().release);
     if records.is_empty() && serving.is_none() {
         return Err(unknown());
@@ -31,7 +32,10 @@ pub(crate) fn releases(platform: &Arc<Platform>, site: &str) -> Result<Releases,
             made: record.created.to_string(),
             live,
             state: if live { "live" } else { word(record.state) }.to_owned(),
-            schema: back::schema_after(record.id, &deployments),
+            schema: ledger
+                .of(record.id)
+                .filter(|schema| *schema != schema::NONE)
+                .map(str::to_owned),
             source: first.map(|one| one.source.clone()).unwrap_or_default(),
             note: record.note.clone(),
         }

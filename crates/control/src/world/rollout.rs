@@ -2,7 +2,7 @@
 //!
 //! An instance belongs to a release by the hash of its specification, nothing else: after a crash the
 //! same follows from the store and from what shims answer. Invariant: a service whose specification is the
-//! same in both releases takes no part in a rollout.
+//! same in both releases takes no part in a rollout, except in one that ends everything before it.
 
 use std::collections::BTreeSet;
 
@@ -31,6 +31,9 @@ pub(crate) struct Rollout {
     pub key: String,
     /// Old instances kept after their slot was switched.
     pub warm: u16,
+    /// Whether everything ends before it, whatever is the same in both releases: the databases change.
+    #[serde(default)]
+    pub everything: bool,
     /// Values of the new release's secrets; found anew by the next control.
     #[serde(skip)]
     pub values: Values,
@@ -71,7 +74,8 @@ impl SiteState {
     /// Whether a program takes part in the rollout: it differs between the two.
     pub(crate) fn changes(&self, service: &ServiceName) -> bool {
         self.rollout.as_ref().is_some_and(|rollout| {
-            self.applied.hashes.get(service) != rollout.next.hashes.get(service)
+            rollout.everything
+                || self.applied.hashes.get(service) != rollout.next.hashes.get(service)
         })
     }
 

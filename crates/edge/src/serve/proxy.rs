@@ -9,25 +9,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::{CONNECTION, COOKIE, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Body as _;
 use seaworthy_base::delivery::Balance;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
+use super::tunnel::Tunnel;
 use super::{Client, Record, Refusal, events, record, refuse};
 use crate::body::{
     ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
 };
+use crate::events::EventStream;
 use crate::forwarded::{self, Way, lists};
 use crate::model::Action;
 use crate::policy::keys::{Caller, Hasher, Keys};
 use crate::route::CompiledRoute;
-use crate::snapshot::Shared;
 use crate::trace;
-use crate::upstream::{self, Aim, Answer, InFlight, Outgoing, Socket, sticky};
+use crate::upstream::{self, Aim, Answer, Outgoing, sticky};
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -153,12 +152,23 @@ fn pass_back(
             return refuse(StatusCode::BAD_GATEWAY, "the instance switched protocols unasked");
         };
         let shared = Arc::clone(&local.shared);
-        let tunnel = Tunnel { instance, behind, shared, guard };
+        let protocol = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
+        let is_web_socket = protocol.is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"));
+        let tunnel = Tunnel { instance, behind, is_web_socket, shared, guard };
         let content = Content::Tunnel(Some(Box::new(tunnel)));
         return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
-    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times);
+    let events = is_event_stream(&response).then(|| EventStream::new(&instance, &local.shared));
+    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times).with(events);
     Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
+}
+
+/// A stream of server-sent events that we can read: whoever compressed it has to end it.
+fn is_event_stream(response: &Response<()>) -> bool {
+    let headers = response.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        && !headers.contains_key(CONTENT_ENCODING)
 }
 
 /// What the balance goes by, where that is a value of the request.
@@ -233,38 +243,5 @@ fn join_cookies(headers: &mut HeaderMap) {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
-    }
-}
-
-/// Both sides changed their protocol.
-#[derive(Debug)]
-pub(crate) struct Tunnel {
-    instance: Socket,
-    /// What the instance sent behind its head.
-    behind: BytesMut,
-    shared: Arc<Shared>,
-    guard: InFlight,
-}
-
-impl Tunnel {
-    /// Copies bytes until both sides ended; `early` is what the client sent behind its request.
-    pub(crate) async fn run(
-        self,
-        mut client: impl AsyncRead + AsyncWrite + Unpin,
-        early: BytesMut,
-    ) {
-        let Self { mut instance, behind, shared, guard } = self;
-        // Long-lived: counted apart, so that it does not hold up the end of the instance's other work.
-        let _of_instance = guard.into_tunnel();
-        let _open = shared.open_tunnel();
-        let begun = async {
-            client.write_all(&behind).await?;
-            client.flush().await?;
-            instance.write_all(&early).await
-        };
-        if begun.await.is_ok() {
-            drop((behind, early));
-            tokio::io::copy_bidirectional(&mut client, &mut instance).await.ok();
-        }
     }
 }

@@ -114,6 +114,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
         http2: false,
         check: None,
         state: EndpointState::Ready,
+        ends_ms: None,
     }
 }
 

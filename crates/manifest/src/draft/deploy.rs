@@ -31,6 +31,9 @@ pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deplo
     if let Some(timeout) = get("timeout").and_then(|value| reader.duration(value)) {
         deploy.timeout = timeout;
     }
+    if let Some(sockets) = get("sockets").and_then(|value| reader.duration(value)) {
+        deploy.sockets = sockets;
+    }
     if let Some(value) = get("watch") {
         deploy.watch = read_watch(reader, value);
     }
@@ -46,16 +49,16 @@ pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deplo
 
 fn read_strategy(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Strategy> {
     let text = reader.text(value)?;
-    let found = Strategy::WORDS.iter().find(|(word, _)| *word == text);
+    let found = Strategy::of_word(&text);
     if found.is_none() {
-        let help = reader.suggest(&text, Strategy::WORDS.iter().map(|(word, _)| *word));
+        let help = reader.suggest(&text, Strategy::ALL.into_iter().map(Strategy::word));
         reader.problem(
             value.span(),
             "a strategy is `rolling`, `blue-green`, `canary` or `recreate`",
             help,
         );
     }
-    found.map(|(_, strategy)| *strategy)
+    found
 }
 
 fn read_smoke(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<Smoke> {

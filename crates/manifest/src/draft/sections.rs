@@ -1,4 +1,4 @@
-//! Reading `[tls]`, `[listen]` and `[secrets]`.
+//! Reading `[listen]` and `[secrets]`.
 //!
 //! Invariant: what is returned is usable as it stands; a wrong value is reported and left out. Nothing
 //! here looks at the machine: whether a port is free or a file exists is found out by who uses it.
@@ -11,37 +11,8 @@ use crate::keys;
 use crate::limits;
 use crate::read::{Reader, Value};
 use crate::service::inside;
-use crate::site::{Listen, ListenAddress, SecretSources, Tls};
+use crate::site::{Listen, ListenAddress, SecretSources};
 use crate::wire;
-
-pub(super) fn read_tls(
-    reader: &mut Reader<'_>,
-    span: Range<usize>,
-    table: &DeTable<'_>,
-) -> Option<Tls> {
-    let found = reader.known(table, keys::TLS, "`[tls]`");
-    let cert = found.get("cert").and_then(|(_, value)| reader.text(value));
-    let key = found.get("key").and_then(|(_, value)| reader.text(value));
-    let mode = found.get("mode").and_then(|(_, value)| Some((value.span(), reader.text(value)?)));
-    match (mode, cert, key) {
-        (None, Some(cert), Some(key)) => Some(Tls::Files { cert, key }),
-        (None, None, None) => None,
-        (Some((_, mode)), None, None) if mode == "internal" => Some(Tls::Internal),
-        (Some((_, mode)), None, None) if mode == "off" => Some(Tls::Off),
-        (Some((span, _)), None, None) => {
-            reader.problem(span, "`mode` is `internal` or `off`", None);
-            None
-        }
-        (Some(_), ..) => {
-            reader.problem(span, "`mode` and `cert` with `key` exclude each other", None);
-            None
-        }
-        (None, ..) => {
-            reader.problem(span, "`cert` and `key` belong together", None);
-            None
-        }
-    }
-}
 
 pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Listen {
     let found = reader.known(table, keys::LISTEN, "`[listen]`");

@@ -17,7 +17,11 @@ pub const DATABASE: &[Key] = &[
         "names with `*` or `%` for any characters: several databases of one server",
     ),
     key("backup", Kind::Table(BACKUP), "how it is backed up; `{}` for the defaults"),
-    planned("managed"),
+    key(
+        "managed",
+        Kind::Switch,
+        "`true`: Seaworthy runs the server itself; its URL is the secret `DATABASE_URL` (`X_DATABASE_URL` unless X is `main`, or what `url` names)",
+    ),
     planned("rls"),
     planned("importance"),
 ];
@@ -26,7 +30,11 @@ pub const DATABASE: &[Key] = &[
 pub const REDIS: &[Key] = &[
     key("url", Kind::Text, "`\"secret:NAME\"`, or `redis://host:port/0`"),
     key("backup", Kind::Table(BACKUP), "how it is backed up; `{}` for the defaults"),
-    planned("managed"),
+    key(
+        "managed",
+        Kind::Switch,
+        "`true`: Seaworthy runs the server itself; its URL is the secret `REDIS_URL` (`X_REDIS_URL` unless X is `main`, or what `url` names)",
+    ),
     planned("importance"),
 ];
 

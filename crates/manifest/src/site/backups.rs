@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use seaworthy_base::{Keep, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::EnvValue;
@@ -18,6 +19,18 @@ pub struct Backups {
     pub zone: Option<String>,
 }
 
+impl Backups {
+    /// What of it is on a server that we run.
+    pub fn managed(&self) -> impl Iterator<Item = (&str, &Item)> {
+        self.items.iter().filter(|(_, item)| item.managed).map(|(name, item)| (name.as_str(), item))
+    }
+}
+
+/// The name that the managed server of an item has among the site's services.
+pub fn server_name(item: &str) -> Option<ServiceName> {
+    item.replace('.', "-").parse().ok()
+}
+
 /// Something with content that is worth keeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
@@ -25,6 +38,9 @@ pub struct Item {
     pub source: Source,
     /// How it is backed up; without, only when somebody asks.
     pub backup: Option<Rules>,
+    /// Its server is run by us; `url` names the secret that is made for the application.
+    #[serde(default)]
+    pub managed: bool,
 }
 
 /// Where content is.
@@ -104,35 +120,6 @@ pub enum Rhythm {
     At(u16),
     /// So long after the last time.
     Every(Duration),
-}
-
-/// `keep`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
-    /// The newest.
-    pub last: u32,
-    /// The newest of each hour.
-    pub hourly: u32,
-    /// Of each day.
-    pub daily: u32,
-    /// Of each week.
-    pub weekly: u32,
-    /// Of each month.
-    pub monthly: u32,
-    /// Of each year.
-    pub yearly: u32,
-}
-
-impl Default for Keep {
-    /// Two weeks by day and two months by week: long enough to notice that something went wrong.
-    fn default() -> Self {
-        Self { daily: 14, weekly: 8, ..Self::NONE }
-    }
-}
-
-impl Keep {
-    /// Nothing but the newest and the newest verified one, which always stay.
-    pub const NONE: Self = Self { last: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
 }
 
 /// `[store.X]`.

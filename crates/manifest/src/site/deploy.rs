@@ -20,12 +20,20 @@ pub struct Deploy {
     pub timeout: Duration,
     /// `watch`: for how long the new release is compared with the old one, and by what.
     pub watch: Watch,
+    /// `sockets`: for how long WebSockets and event streams may go on with instances that were replaced.
+    #[serde(default = "sockets")]
+    pub sockets: Duration,
     /// `keep`: releases kept besides the one in use.
     pub keep: u16,
     /// `pause`: wait for `promote` or `abort` before the switch.
     pub pause: bool,
     /// `canary`: the shares, in the order in which they are tried.
     pub canary: Canary,
+}
+
+/// Long enough that clients do not come back all at once, short enough that a release is over soon.
+fn sockets() -> Duration {
+    Duration::from_secs(30)
 }
 
 impl Default for Deploy {
@@ -36,6 +44,7 @@ impl Default for Deploy {
             smoke: Vec::new(),
             timeout: Duration::from_secs(300),
             watch: Watch::default(),
+            sockets: sockets(),
             keep: 5,
             pause: false,
             canary: Canary::default(),
@@ -43,29 +52,39 @@ impl Default for Deploy {
     }
 }
 
-/// `deploy.strategy`.
+/// `deploy.strategy`: how a release takes the place of another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// Slot by slot.
+    /// Slot by slot; the first one is tried before anybody is sent to it.
     #[default]
     Rolling,
-    /// All beside all, then everybody at once.
+    /// All of the new one beside all of the old one, then everybody at once.
     BlueGreen,
-    /// A growing share of the visitors first.
+    /// Like blue-green, but first a growing share of the visitors.
     Canary,
-    /// The old one ends first; requests wait.
+    /// The old one ends before the new one starts; requests wait meanwhile.
     Recreate,
 }
 
 impl Strategy {
-    /// Every one, as it is written.
-    pub const WORDS: [(&'static str, Self); 4] = [
-        ("rolling", Self::Rolling),
-        ("blue-green", Self::BlueGreen),
-        ("canary", Self::Canary),
-        ("recreate", Self::Recreate),
-    ];
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Rolling, Self::BlueGreen, Self::Canary, Self::Recreate];
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rolling => "rolling",
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
+            Self::Recreate => "recreate",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|strategy| strategy.word() == word)
+    }
 }
 
 /// One entry of `deploy.smoke`.

@@ -108,6 +108,44 @@ fn every_mistake_is_reported_at_its_place_with_what_to_write_instead() {
 }
 
 #[test]
+fn a_managed_server_is_backed_up_and_its_url_is_a_secret_that_is_made() {
+    let text = format!(
+        "{SITE}after = [\"database.main\"]\n[database.main]\nengine = \"postgres\"\nmanaged = true\n[database.old-one]\nengine = \"mariadb\"\nmanaged = true\n[redis.cache]\nmanaged = true\nurl = \"secret:CACHE\"\n[redis.other]\nmanaged = false\nurl = \"redis://h\""
+    );
+    let backups = try_parse(&text).unwrap().backups;
+    let secret = |name: &str| EnvValue::Secret(name.to_owned());
+    let url = |item: &str| match &backups.items[item].source {
+        Source::Postgres { url, .. } | Source::Mysql { url, .. } | Source::Redis { url } => {
+            url.clone()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(url("database.main"), secret("DATABASE_URL"));
+    assert_eq!(url("database.old-one"), secret("OLD_ONE_DATABASE_URL"));
+    assert_eq!(url("redis.cache"), secret("CACHE"));
+    let names: Vec<&str> = backups.managed().map(|(name, _)| name).collect();
+    assert_eq!(names, ["database.main", "database.old-one", "redis.cache"]);
+    assert!(backups.items["database.main"].backup.is_some());
+    for (text, message) in [
+        (
+            "[database.a]\nengine = \"postgres\"\nmanaged = true\nurl = \"postgres://h/x\"",
+            "is made",
+        ),
+        ("[database.a]\nengine = \"sqlite\"\nmanaged = true", "has no server"),
+        ("[database.a]\nengine = \"mysql\"\nmanaged = true\ndatabases = \"*\"", "one database"),
+        (
+            "[service.database-a]\nrun = \"y\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\n[database.a]\nengine = \"mysql\"\nmanaged = true",
+            "has this name",
+        ),
+        ("[database.a]\nengine = \"mysql\"\nmanaged = \"yes\"", "true or false"),
+    ] {
+        let found = messages(&format!("{SITE}{text}\n"));
+        let [only] = &found[..] else { panic!("{text}: {found:?}") };
+        assert!(only.contains(message), "{text}: {only}");
+    }
+}
+
+#[test]
 fn a_url_with_a_password_is_never_shown() {
     let text = "[service.web]\nrun = \"x\"\n[database.a]\nurl = \"postgres://u:hunter2@h/db\"\npath = \"/x\"\n[store.s]\nurl = \"sftp://u:hunter2@h/x\"\nsecret = \"secret:hunter2\"\n";
     let report = try_parse(text).unwrap_err().render(false);

@@ -3,6 +3,7 @@
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
 use super::*;
+use crate::Strategy;
 
 /// A service with one bit for each slot: is there an instance, is it ready.
 #[derive(Debug, Clone, Default)]

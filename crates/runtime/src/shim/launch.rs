@@ -40,7 +40,9 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
                 .zip(&ports)
                 .map(|((_, variable), (_, port))| (variable.clone(), port.to_string())),
         ),
-        Ports::Fixed(port) => names.push(("PORT".to_owned(), port.to_string())),
+        Ports::Fixed(port) | Ports::Own(port) => {
+            names.push(("PORT".to_owned(), port.to_string()));
+        }
     }
     for (_, value) in &mut environment {
         *value = replace(value, &names);
@@ -86,7 +88,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
 
 fn assign(ports: &Ports) -> Option<Vec<(String, u16)>> {
     match ports {
-        Ports::Fixed(_) => Some(Vec::new()),
+        Ports::Fixed(_) | Ports::Own(_) => Some(Vec::new()),
         Ports::Environment(variables) => {
             let mut taken: Vec<(String, u16)> = Vec::new();
             for (name, _) in variables {

@@ -53,6 +53,7 @@ impl Instance {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let probe = Probe {
             path: None,
+            say: None,
             status: vec![],
             json: [].into(),
             headers: [].into(),

@@ -183,7 +183,7 @@ fn a_migration_has_a_restore_point_right_before_it_and_what_is_declared_is_backe
 }
 
 /// Ends the test when a file below the folder holds one of the texts.
-fn assert_never_holds(folder: &std::path::Path, texts: &[&[u8]]) {
+pub(crate) fn assert_never_holds(folder: &std::path::Path, texts: &[&[u8]]) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
             assert_never_holds(&entry.path(), texts);

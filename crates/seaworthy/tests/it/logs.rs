@@ -24,7 +24,7 @@ fn lines_of_both_streams_are_found_and_filtered() {
     client.get("/log?text=apples");
     client.get("/log?text=pears&stream=stderr");
     eventually("both lines are there", LIMIT, || {
-        let output = sandbox.run(["logs", "shop", "--service", "web"]);
+        let output = sandbox.run(["logs", "shop/web"]);
         output.success();
         output.raw_stdout().contains("apples") && output.raw_stdout().contains("pears")
     });

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use seaworthy_testkit::flags::{self, Flags};
 use seaworthy_testkit::load::{Counts, Load, Report};
 use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 use serde_json::Value;
@@ -58,17 +59,9 @@ struct Row {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|word| word == "--help" || word == "-h") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    let plan = match read(arguments) {
+    let plan = match flags::read(HELP, read) {
         Ok(plan) => plan,
-        Err(error) => {
-            println!("bench deploy: {error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let sandbox = Sandbox::new(&plan.binary);
     sandbox.up(&site("first", "rolling"));
@@ -83,7 +76,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(broken))
 }
 
-fn read(arguments: Vec<String>) -> Result<Plan, String> {
+fn read(mut flags: Flags) -> Result<Plan, String> {
     let mut plan = Plan {
         binary: PathBuf::from("target/release/seaworthy"),
         times: 50,
@@ -92,18 +85,15 @@ fn read(arguments: Vec<String>) -> Result<Plan, String> {
         web_sockets: 100,
         strategies: Vec::new(),
     };
-    let mut arguments = arguments.into_iter();
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("`{flag}` needs a value"))?;
-        let bad = |_| format!("`{value}` is no number");
+    while let Some((flag, value)) = flags.pair()? {
         match flag.as_str() {
             "--binary" => plan.binary = PathBuf::from(&value),
-            "--times" => plan.times = value.parse().map_err(bad)?,
-            "--upgrades" => plan.upgrades = value.parse().map_err(bad)?,
-            "--rate" => plan.rate = value.parse().map_err(|_| format!("`{value}` is no number"))?,
-            "--web-sockets" => plan.web_sockets = value.parse().map_err(bad)?,
+            "--times" => plan.times = flags::number(&value)?,
+            "--upgrades" => plan.upgrades = flags::number(&value)?,
+            "--rate" => plan.rate = flags::number(&value)?,
+            "--web-sockets" => plan.web_sockets = flags::number(&value)?,
             "--strategy" => plan.strategies.push(value),
-            _ => return Err(format!("there is no flag `{flag}`")),
+            _ => return flags::unknown(&flag),
         }
     }
     if plan.strategies.is_empty() {

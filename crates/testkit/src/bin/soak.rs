@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use seaworthy_testkit::flags::{self, Flags};
 use seaworthy_testkit::load::{Counts, Load, Report};
 use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
 
@@ -73,17 +74,9 @@ Puts mixed load on a site while control, an instance or the edge are killed, or 
 Ends with 0 when every promise held, 1 when one did not, 2 when it could not begin.";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|word| word == "--help" || word == "-h") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    let plan = match read(arguments) {
+    let plan = match flags::read(HELP, read) {
         Ok(plan) => plan,
-        Err(error) => {
-            println!("soak: {error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let sandbox = Sandbox::new(&plan.binary);
     sandbox.up(&site(0));
@@ -137,7 +130,7 @@ fn summary(rows: &[Row]) {
     }
 }
 
-fn read(arguments: Vec<String>) -> Result<Plan, String> {
+fn read(mut flags: Flags) -> Result<Plan, String> {
     let mut plan = Plan {
         binary: PathBuf::from("target/release/seaworthy"),
         seconds: 60,
@@ -146,18 +139,15 @@ fn read(arguments: Vec<String>) -> Result<Plan, String> {
         times: 10,
         phases: Vec::new(),
     };
-    let mut arguments = arguments.into_iter();
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("`{flag}` needs a value"))?;
-        let bad = |_| format!("`{value}` is no number");
+    while let Some((flag, value)) = flags.pair()? {
         match flag.as_str() {
             "--binary" => plan.binary = PathBuf::from(&value),
-            "--seconds" => plan.seconds = value.parse().map_err(bad)?,
-            "--rate" => plan.rate = value.parse().map_err(|_| format!("`{value}` is no number"))?,
-            "--web-sockets" => plan.web_sockets = value.parse().map_err(bad)?,
-            "--times" => plan.times = value.parse().map_err(bad)?,
+            "--seconds" => plan.seconds = flags::number(&value)?,
+            "--rate" => plan.rate = flags::number(&value)?,
+            "--web-sockets" => plan.web_sockets = flags::number(&value)?,
+            "--times" => plan.times = flags::number(&value)?,
             "--phase" => plan.phases.push(value),
-            _ => return Err(format!("there is no flag `{flag}`")),
+            _ => return flags::unknown(&flag),
         }
     }
     if let Some(unknown) =

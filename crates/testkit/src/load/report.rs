@@ -119,6 +119,12 @@ impl Report {
             + ws.lost
     }
 
+    /// WebSockets that ended otherwise than by 1001, which tells them to come again.
+    pub fn web_sockets_dropped(&self) -> u64 {
+        let told = self.web_sockets.closed.get(&1001).copied().unwrap_or_default();
+        self.web_sockets_broken() - told
+    }
+
     /// Ends the test unless something was answered and nothing whatever went wrong.
     #[track_caller]
     pub fn assert_clean(&self) {

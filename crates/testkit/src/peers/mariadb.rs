@@ -21,9 +21,12 @@ impl MariaDb {
         let place = Place::new();
         let mut install = command(Path::new("mariadb-install-db"), place.path());
         let data = format!("--datadir={}", place.path().join("data").display());
+        // Two that begin at the same moment take the same names in a shared folder.
+        let temporary = format!("--tmpdir={}", place.path().display());
         run(install.args([
             "--no-defaults",
             &data,
+            &temporary,
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",

@@ -45,23 +45,7 @@ pub(super) fn load(
     client: &Client,
     database: &str,
 ) -> Result<(), Fault> {
-    let mut plain = parts.open(set.id.as_str(), &part.file)?;
-    let mut running = client.loader(database)?.start(true)?;
-    let (total, mut done) = (part.plain_bytes, 0);
-    let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
-        feed(&mut plain, stdin, |bytes| {
-            done += bytes.len() as u64;
-            work.moved(done, Some(total));
-        })
-    });
-    running.finish(Code::RestoreFailed)?;
-    fed.map_err(|error| {
-        Fault::new(
-            Code::BackupDamaged,
-            format!("`{}` of backup {} cannot be opened to its end", part.file, set.id),
-        )
-        .because(error.to_string())
-    })
+    parts.feed(work, set, part, &client.loader(database)?)
 }
 
 /// Makes the users of a set; those that are there already stay as they are.

@@ -1,6 +1,6 @@
 //! A scratch MariaDB (or MySQL) server: a data folder of its own, a Unix socket only, gone when it is dropped.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 
@@ -71,23 +71,16 @@ impl Scratch {
             "--max-allowed-packet=1G",
             "--event-scheduler=OFF",
         ];
-        let mut running =
-            Tool::new(daemon.as_str(), dir.path(), run_as).args(words).start(false)?;
+        let running = Tool::new(daemon.as_str(), dir.path(), run_as).args(words).start(false)?;
         let client = Client::new(&Connection::socket(&socket), &dir, work)?;
-        let begun = Instant::now();
-        while !(socket.exists() && client.one("SELECT 1").is_ok()) {
-            if running.has_ended() || begun.elapsed() > START {
-                let fault = running.finish(Code::BackupUnverified).err();
-                let fault = fault.unwrap_or_else(|| {
-                    Fault::new(Code::BackupUnverified, "the scratch server ended at once")
-                });
-                return Err(Fault {
-                    what: format!("backup {} cannot be tried: no scratch server came up", set.id),
-                    ..fault
-                });
-            }
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+        let running = running
+            .ready(START, Code::BackupUnverified, || {
+                socket.exists() && client.one("SELECT 1").is_ok()
+            })
+            .map_err(|fault| Fault {
+                what: format!("backup {} cannot be tried: no scratch server came up", set.id),
+                ..fault
+            })?;
         Ok(Self { running: Some(running), client, _dir: dir, _sockets: sockets })
     }
 

@@ -110,9 +110,5 @@ pub(super) fn ask(client: &Client, name: &str, question: &str) -> Option<Differe
         Ok(_) => return None,
         Err(fault) => fault.causes.join(": "),
     };
-    Some(Difference {
-        subject: format!("`{question}`"),
-        saved: "a true answer".to_owned(),
-        restored,
-    })
+    Some(Difference::untrue(question, restored))
 }

@@ -52,29 +52,8 @@ pub(super) fn database(
         Rights::None => words.extend(["--no-owner", "--no-privileges"]),
     }
     let dbname = format!("--dbname={}", to.database);
-    let mut plain = parts.open(set.id.as_str(), &part.file)?;
-    let mut running = to
-        .tools
-        .tool("pg_restore", to.major, to.database)?
-        .args(words)
-        .args([dbname])
-        .start(true)?;
-    let (total, mut done) = (part.plain_bytes, 0);
-    let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
-        feed(&mut plain, stdin, |bytes| {
-            done += bytes.len() as u64;
-            work.moved(done, Some(total));
-        })
-    });
-    let ended = running.finish(Code::RestoreFailed);
-    ended?;
-    fed.map_err(|error| {
-        Fault::new(
-            Code::BackupDamaged,
-            format!("`{}` of backup {} cannot be opened to its end", part.file, set.id),
-        )
-        .because(error.to_string())
-    })
+    let tool = to.tools.tool("pg_restore", to.major, to.database)?.args(words).args([dbname]);
+    parts.feed(work, set, part, &tool)
 }
 
 /// Makes the roles of a set. Those that are there already stay as they are.
@@ -250,9 +229,7 @@ fn exchange(
     let before = if taken { format!("{before}_{:04x}", rand::random::<u16>()) } else { before };
     let text = live.replace('\'', "''");
     let mut session = tools.session(desk)?;
-    // Rights and settings of the database itself stand outside of its dump.
-    let settings = session.texts(&format!("SELECT to_json(format('ALTER DATABASE {} SET %I = %L', split_part(one, '=', 1), substr(one, strpos(one, '=') + 1))) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) one WHERE d.datname = '{text}' AND s.setrole = 0", quote(fresh).replace('\'', "''").replace('%', "%%")))?;
-    for statement in settings {
+    for statement in session.texts(&like(live, fresh))? {
         session.try_one(&statement)?;
     }
     drop(session);
@@ -275,6 +252,21 @@ fn exchange(
         }
     }
     Ok(before)
+}
+
+/// Asks for the statements that give one database owner, rights and settings of another: they stand outside of
+/// its dump.
+fn like(live: &str, fresh: &str) -> String {
+    let (live, fresh) = (live.replace('\'', "''"), quote(fresh).replace('\'', "''"));
+    let format = fresh.replace('%', "%%");
+    [
+        format!("SELECT to_json(statement) FROM pg_database d, LATERAL (SELECT 0, format('ALTER DATABASE {format} OWNER TO %I', pg_get_userbyid(d.datdba))"),
+        format!("UNION ALL SELECT 1, 'REVOKE ALL ON DATABASE {fresh} FROM PUBLIC' WHERE d.datacl IS NOT NULL"),
+        format!("UNION ALL SELECT 2, format('GRANT %s ON DATABASE {format} TO %s', a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END) FROM aclexplode(d.datacl) a"),
+        format!("UNION ALL SELECT 3, format('ALTER DATABASE {format} SET %I = %L', split_part(one, '=', 1), substr(one, strpos(one, '=') + 1)) FROM pg_db_role_setting s, unnest(s.setconfig) one WHERE s.setdatabase = d.oid AND s.setrole = 0"),
+        format!(") AS all_of (position, statement) WHERE d.datname = '{live}' ORDER BY position"),
+    ]
+    .join(" ")
 }
 
 /// Names have 63 bytes at most, and ours add up to 33.

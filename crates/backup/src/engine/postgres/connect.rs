@@ -201,6 +201,16 @@ pub(crate) fn find_exactly(name: &str, major: u32) -> Option<PathBuf> {
     (version_of(&found) == Some(major)).then_some(found)
 }
 
+/// The program of the newest version that is installed.
+pub(crate) fn newest(name: &str) -> Option<(u32, PathBuf)> {
+    installed(name).into_iter().max().or_else(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut all = std::env::split_paths(&path).map(|dir| dir.join(name));
+        let found = all.find(|path| path.is_file())?;
+        Some((version_of(&found)?, found))
+    })
+}
+
 fn installed(name: &str) -> Vec<(u32, PathBuf)> {
     let mut all = Vec::new();
     for (place, bin) in PLACES {

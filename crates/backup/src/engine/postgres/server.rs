@@ -4,7 +4,7 @@
 //! dies with us. Durability is off: what it holds is thrown away.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 
@@ -25,7 +25,7 @@ pub(crate) struct Scratch {
     running: Option<Running>,
     tools: Tools,
     major: u32,
-    dir: Temporary,
+    _dir: Temporary,
     _sockets: Temporary,
 }
 
@@ -81,24 +81,18 @@ impl Scratch {
         let mut tool =
             Tool::new(postgres.display().to_string(), dir.path(), run_as).args(["-D", &data]);
         tool = settings.iter().fold(tool, |tool, setting| tool.args(["-c", setting]));
-        let mut running = tool.start(false)?;
+        let running = tool.start(false)?;
         let tools = Tools::new(&Connection::socket(sockets.path(), USER), &dir, work)?;
         let socket = sockets.path().join(".s.PGSQL.5432");
-        let begun = Instant::now();
-        while !(socket.exists() && tools.session("postgres").is_ok()) {
-            if running.has_ended() || begun.elapsed() > START {
-                let fault = running.finish(Code::BackupUnverified).err();
-                let fault = fault.unwrap_or_else(|| {
-                    Fault::new(Code::BackupUnverified, "the scratch server ended at once")
-                });
-                return Err(Fault {
-                    what: format!("backup {} cannot be tried: no scratch server came up", set.id),
-                    ..fault
-                });
-            }
-            std::thread::park_timeout(Duration::from_millis(30));
-        }
-        Ok(Self { running: Some(running), tools, major, dir, _sockets: sockets })
+        let running = running
+            .ready(START, Code::BackupUnverified, || {
+                socket.exists() && tools.session("postgres").is_ok()
+            })
+            .map_err(|fault| Fault {
+                what: format!("backup {} cannot be tried: no scratch server came up", set.id),
+                ..fault
+            })?;
+        Ok(Self { running: Some(running), tools, major, _dir: dir, _sockets: sockets })
     }
 
     /// Tools that reach it.
@@ -127,7 +121,6 @@ impl Drop for Scratch {
             // Immediate shutdown: there is nothing to keep.
             running.stop(rustix::process::Signal::QUIT.as_raw(), Duration::from_secs(10));
         }
-        debug_assert!(self.dir.path().is_absolute(), "a scratch folder is named in full");
     }
 }
 
@@ -154,10 +147,16 @@ pub(super) fn make_database(
     };
     match tools.session(from)?.run(&sql(&collate, &ctype)) {
         Err(fault) if fault.causes.iter().any(|cause| cause.contains("locale")) => {
-            tools.session(from)?.run(&sql("C", if encoding == "UTF8" { "C.UTF-8" } else { "C" }))
+            let plain = if encoding == "UTF8" { "C.UTF-8" } else { "C" };
+            tools.session(from)?.run(&sql("C", plain))?;
         }
-        other => other,
+        other => other?,
     }
+    let Some(owner) = setting("owner") else { return Ok(()) };
+    // Who owns it stands outside of a dump, and without the application may make nothing in it.
+    let mut session = tools.session(from)?;
+    let statements = session.texts(&format!("SELECT to_json(format('ALTER DATABASE {} OWNER TO %I', rolname)) FROM pg_roles WHERE rolname = '{owner}' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)", quoted.replace('\'', "''").replace('%', "%%")))?;
+    statements.iter().try_for_each(|statement| session.run(statement))
 }
 
 /// A name as it stands in SQL.

@@ -43,34 +43,24 @@ impl Session {
 
     /// Asks; each row is one JSON value.
     pub(crate) fn ask(&mut self, sql: &str) -> Result<Vec<Value>, Fault> {
-        self.lines(&format!("{sql};"))?
-            .iter()
-            .map(|line| {
-                serde_json::from_str(line).map_err(|error| {
-                    Fault::new(
-                        Code::BackupSource,
-                        format!("{} gave an answer that is no JSON", self.shown),
-                    )
-                    .because(error.to_string())
-                })
-            })
-            .collect()
+        let lines = self.lines(&format!("{sql};"))?;
+        self.values(&lines)
     }
 
     /// Asks a query whose rows are statements, and runs them; the rows of all of them.
     pub(crate) fn ask_each(&mut self, sql: &str) -> Result<Vec<Value>, Fault> {
-        self.lines(&format!("{sql}\n\\gexec"))?
-            .iter()
-            .map(|line| {
-                serde_json::from_str(line).map_err(|error| {
-                    Fault::new(
-                        Code::BackupSource,
-                        format!("{} gave an answer that is no JSON", self.shown),
-                    )
-                    .because(error.to_string())
-                })
+        let lines = self.lines(&format!("{sql}\n\\gexec"))?;
+        self.values(&lines)
+    }
+
+    fn values(&self, lines: &[String]) -> Result<Vec<Value>, Fault> {
+        let value = |line: &String| {
+            serde_json::from_str(line).map_err(|error| {
+                let what = format!("{} gave an answer that is no JSON", self.shown);
+                Fault::new(Code::BackupSource, what).because(error.to_string())
             })
-            .collect()
+        };
+        lines.iter().map(value).collect()
     }
 
     /// The first value of the first row; null when there is none.

@@ -64,8 +64,8 @@ const MIGRATIONS: [(&str, &str); 9] = [
 /// Everything but the rows, which take long and are counted while the dump runs.
 pub(super) fn facts(session: &mut Session, name: &str) -> Result<DatabaseFacts, Fault> {
     let mut facts = DatabaseFacts { name: name.to_owned(), ..DatabaseFacts::default() };
-    let about = session.one("SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'bytes', pg_database_size(oid)) FROM pg_database WHERE datname = current_database()")?;
-    for setting in ["encoding", "collate", "ctype"] {
+    let about = session.one("SELECT json_build_object('encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'owner', pg_get_userbyid(datdba), 'bytes', pg_database_size(oid)) FROM pg_database WHERE datname = current_database()")?;
+    for setting in ["encoding", "collate", "ctype", "owner"] {
         facts.settings.insert(setting.to_owned(), text(&about[setting]));
     }
     facts.bytes = about["bytes"].as_u64().unwrap_or_default();
@@ -160,11 +160,7 @@ pub(super) fn ask(session: &mut Session, question: &str) -> Option<Difference> {
         Ok(_) => return None,
         Err(fault) => fault.causes.join(": "),
     };
-    Some(Difference {
-        subject: format!("`{question}`"),
-        saved: "a true answer".to_owned(),
-        restored,
-    })
+    Some(Difference::untrue(question, restored))
 }
 
 fn text(value: &Value) -> String {

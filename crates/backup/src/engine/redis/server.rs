@@ -1,7 +1,7 @@
 //! A scratch Redis: loads one RDB, listens on a Unix socket only, gone when it is dropped.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use seaworthy_base::{Code, Fault};
@@ -60,19 +60,13 @@ impl Scratch {
             "1024",
         ];
         let server = Tool::new("redis-server", dir.path(), work.job.run_as.as_ref()).args(words);
-        let mut running =
-            server.start(false).map_err(|fault| Fault { code: Code::BackupUnverified, ..fault })?;
-        let begun = Instant::now();
-        loop {
-            let loaded = Wire::connect(&socket).and_then(|mut wire| wire.text(&[b"PING"]));
-            if loaded.is_ok_and(|answer| answer == "PONG") {
-                return Ok(Self { running: Some(running), sockets, _dir: dir });
-            }
-            if running.has_ended() || begun.elapsed() > START {
-                return Err(refused(set, &fs::read_to_string(&log).unwrap_or_default()));
-            }
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        let answers = || Wire::connect(&socket).and_then(|mut wire| wire.text(&[b"PING"]));
+        let running = server
+            .start(false)
+            .map_err(|fault| Fault { code: Code::BackupUnverified, ..fault })?
+            .ready(START, Code::BackupUnverified, || answers().is_ok_and(|answer| answer == "PONG"))
+            .map_err(|_| refused(set, &fs::read_to_string(&log).unwrap_or_default()))?;
+        Ok(Self { running: Some(running), sockets, _dir: dir })
     }
 
     /// A connection to it.

@@ -70,7 +70,7 @@ impl Life {
             Ports::Environment(variables) => {
                 variables.iter().map(|(name, _)| name.as_str()).collect()
             }
-            Ports::Fixed(_) => vec!["http"],
+            Ports::Fixed(_) | Ports::Own(_) => vec!["http"],
         };
         let found = names.into_iter().enumerate().filter_map(|(index, name)| {
             Some((name.to_owned(), run.address_of(index, &self.spec.ports)?))

@@ -111,7 +111,8 @@ impl Run {
             Ports::Fixed(port) if index == 0 => {
                 Some(self.binds.as_ref().map_or(*port, |binds| binds.substitute().unwrap_or(*port)))
             }
-            Ports::Fixed(_) => None,
+            Ports::Own(port) if index == 0 => Some(*port),
+            Ports::Fixed(_) | Ports::Own(_) => None,
         }
     }
 

@@ -1,0 +1,92 @@
+//! A clock that is set while everything runs, by a day back and by two on: processes, requests, logs and
+//! releases go on, and each still says what it said.
+//!
+//! The wall clock of all our processes is that of libfaketime; the monotonic clock is the machine's.
+
+use std::fs;
+use std::path::PathBuf;
+
+use seaworthy_testkit::{Sandbox, eventually, eventually_some};
+
+use crate::{LIMIT, sandbox, shop};
+
+/// The library, wherever the distribution keeps it.
+fn library() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let at = |folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1");
+    let found = folders.map(|folder| at(folder.path())).find(|library| library.exists());
+    found.ok_or("libfaketime is missing (Debian and Ubuntu: package faketime)").unwrap()
+}
+
+struct Clock(PathBuf);
+
+impl Clock {
+    /// Sets the clock: so far from the machine's, as libfaketime writes it.
+    fn set(&self, offset: &str) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, offset).unwrap();
+        fs::rename(&new, &self.0).unwrap();
+    }
+}
+
+fn with_clock() -> (Sandbox, Clock) {
+    let sandbox = sandbox();
+    let file = sandbox.folder().join("clock");
+    let clock = Clock(file.clone());
+    clock.set("+0");
+    let sandbox = sandbox
+        .env("LD_PRELOAD", &library().display().to_string())
+        .env("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    (sandbox, clock)
+}
+
+/// What must be as it always is.
+fn all_is_well(sandbox: &Sandbox, word: &str) {
+    let before = sandbox.status();
+    // A request is served, and found again by its id.
+    let answer = sandbox.https(&shop()).get(&format!("/log?text=at-{word}"));
+    assert_eq!(answer.status, 200);
+    let id = answer.header("x-request-id").unwrap().to_owned();
+    eventually("the request is in the access log", LIMIT, || {
+        sandbox.run(["explain", "request", &id]).exit_code() == Some(0)
+    });
+    // An instance that dies is back.
+    let pid = before.ready_pids("shop/web")[0];
+    sandbox.kill_hard(pid);
+    let back = eventually_some("the instance is back", LIMIT, || {
+        let status = sandbox.try_status()?;
+        status.ready_pids("shop/web").first().copied().filter(|new| *new != pid)
+    });
+    // Control that dies is back, and knows what runs.
+    sandbox.kill_hard(before.control_pid());
+    eventually("the next control has adopted it", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| {
+            status.control_pid() != before.control_pid() && status.ready_pids("shop/web") == [back]
+        })
+    });
+    // What it wrote is all there.
+    sandbox.run(["logs", "shop/web"]).success().says([format!("at-{word}").as_str()]);
+}
+
+#[test]
+fn that_is_set_back_or_on_costs_nothing() {
+    let (sandbox, clock) = with_clock();
+    sandbox.up(&shop());
+    for (offset, word) in [("-1d", "earlier"), ("+2d", "later"), ("+0", "now")] {
+        clock.set(offset);
+        all_is_well(&sandbox, word);
+        let changed = shop().file("changed.txt", word);
+        sandbox.up(&changed);
+        assert_eq!(sandbox.https(&shop()).get("/").status, 200, "{word}");
+    }
+    // They stand in the order in which they were made, whatever their times say.
+    let listed = sandbox.run(["releases", "shop", "--json"]).json();
+    let releases = listed["releases"].as_array().unwrap().iter();
+    let (names, times): (Vec<_>, Vec<_>) = releases
+        .map(|one| (one["id"].as_str().unwrap()[..2].to_owned(), one["made"].to_string()))
+        .unzip();
+    assert_eq!(names, ["r4", "r3", "r2", "r1"]);
+    assert!(times[0] < times[1] && times[1] > times[2] && times[2] < times[3], "{times:?}");
+}
