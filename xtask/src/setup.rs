@@ -36,6 +36,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("dig", "bind9-dnsutils"),
     // Sets the clock of the processes of a test.
     ("faketime", "faketime"),
+    // No program: looked for beside `/usr/bin`.
+    ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
 /// What `cache-tests` needs besides.
@@ -61,6 +63,10 @@ pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
     ("age", "age"),
     ("zstd", "zstd"),
 ];
+
+/// What `bench deploy` needs besides.
+pub(crate) const FOR_BENCH_DEPLOY: &[Needed] =
+    &[("nginx", "nginx-light"), ("openssl", "openssl"), ("node", "nodejs"), ("npm", "npm")];
 
 /// Installs what is missing of `needed`.
 pub(crate) fn setup(needed: &[Needed]) -> Result<()> {

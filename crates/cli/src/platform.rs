@@ -11,8 +11,10 @@ use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartReq
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
 use seaworthy_sys::process::Awaited;
+use tokio::signal::unix::SignalKind;
 
 use crate::args::{Down, Restart, Status};
+use crate::progress::on;
 use crate::render::{self, Failure, io_failure};
 
 /// Control greets within this time; opening the state is quick, but adopted sites are published first.
@@ -179,6 +181,7 @@ pub(crate) async fn status(layout: &Layout, options: &Status) -> Result<Exit, Fa
 async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
     let clear = std::io::stdout().is_terminal() && !options.json;
     let mut shown = String::new();
+    let mut interrupt = on(SignalKind::interrupt())?;
     loop {
         // A control that is being replaced answers again in a moment; what was shown stays.
         let text = match connect(layout).await {
@@ -200,7 +203,7 @@ async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
             shown = text;
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            _ = interrupt.recv() => return Ok(Exit::Ok),
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
     }
@@ -236,7 +239,8 @@ fn show(status: &PlatformStatus) -> String {
         }
         for service in &site.services {
             let counts = if matches!(service.kind.as_str(), "process" | "database") {
-                format!("{}/{} ready", service.ready, service.wanted)
+                let why = service.scale.as_ref().map(|why| format!("  ({why})"));
+                format!("{}/{} ready{}", service.ready, service.wanted, why.unwrap_or_default())
             } else {
                 service.kind.clone()
             };
