@@ -304,9 +304,8 @@ impl Edge {
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
         let signing = Some(self.options.signing);
-        let challenges = self.keys.challenges.clone();
-        let keys =
-            Keys { version: self.next_version(), certificates, signing, secrets, challenges };
+        let version = self.next_version();
+        let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
@@ -314,6 +313,11 @@ impl Edge {
         }
         (self.config, self.keys) = (config, keys);
         Ok(())
+    }
+
+    /// Sets what is demanded of handshakes; it is sent with the next certificates.
+    pub(crate) fn demand(&mut self, handshakes: Vec<seaworthy_edge::model::Handshake>) {
+        self.keys.handshakes = handshakes;
     }
 
     /// Sends certificates and what authorities are to find; routes stay.

@@ -126,7 +126,7 @@ impl Link {
                 let snapshot = self.shared.with_endpoints(&endpoints);
                 self.swap(&snapshot, |versions| versions.1 = endpoints.version)
             }
-            Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
+            Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());

@@ -54,6 +54,9 @@ pub struct Site {
     pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// Clients are asked for a certificate in the handshake; whether they must show one.
+    #[serde(default)]
+    pub clients: Option<bool>,
     /// A release that is tried beside the one that serves.
     #[serde(default)]
     pub candidate: Option<Candidate>,
@@ -286,6 +289,22 @@ pub struct Keys {
     /// What authorities are to find now.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+    /// Sites whose handshakes demand more than others.
+    #[serde(default)]
+    pub handshakes: Vec<Handshake>,
+}
+
+/// What is demanded of handshakes for these names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Names, `*.x` allowed.
+    pub hosts: Vec<String>,
+    /// TLS 1.3 only.
+    pub only_13: bool,
+    /// Clients are asked for a certificate of these authorities (PEM).
+    pub clients_pem: Option<String>,
+    /// Who shows none is refused.
+    pub require: bool,
 }
 
 /// Proof that a name is ours, while an authority looks.

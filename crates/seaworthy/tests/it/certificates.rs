@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use seaworthy_testkit::peers::{Authority, KEY, KEY_NAME, Named, Wish, free_port};
+use seaworthy_testkit::peers::{
+    Authority, KEY, KEY_NAME, Named, Place, Wish, free_port, make_certificate,
+};
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox};
@@ -300,4 +302,56 @@ fn caddy_is_an_authority_too() {
         let https = format!("{address}:443").parse().unwrap();
         assert_eq!(Client::https(https, "shop.sea.test", &caddy.root()).get("/").status, 200);
     }
+}
+
+/// Asks the site with curl, which can show a certificate; status and body, or nothing when the handshake failed.
+fn curl(sandbox: &Sandbox, port: u16, more: &[&str]) -> Option<String> {
+    let resolve = format!("shop.localhost:{port}:127.0.0.1");
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-w", "\n%{http_code}", "--resolve", &resolve, "--cacert"]);
+    command.arg(sandbox.ca()).args(more).arg(format!("https://shop.localhost:{port}/headers"));
+    let output = command.output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
+    let (sandbox, made) = (sandbox(), Place::new());
+    make_certificate(made.path());
+    let (other, read) =
+        (Place::new(), |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap());
+    make_certificate(other.path());
+    let port = free_port();
+    let site = |demand: &str| {
+        let manifest = format!(
+            "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
+             https = \"127.0.0.1:{port}\"\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+        );
+        Site::new("shop").manifest(&manifest).file("clients.pem", &read("root.pem"))
+    };
+    let of = |dir: &Path| ["api.pem", "api.key"].map(|name| dir.join(name).display().to_string());
+    let ([cert, key], [foreign, foreign_key]) = (of(made.path()), of(other.path()));
+    let shown = ["--cert", &cert, "--key", &key];
+    let stranger = ["--cert", &foreign, "--key", &foreign_key];
+    let lie = ["-H", "X-Client-Verified: 1", "-H", "Client-Cert: :AAAA:"];
+    // Asked, not demanded: the application is told, and only the truth.
+    sandbox.up(&site("clients = { ca = \"clients.pem\", require = false }"));
+    let told = curl(&sandbox, port, &shown).unwrap().to_ascii_lowercase();
+    assert!(told.contains("client-cert") && told.contains("x-client-verified"), "{told}");
+    let told = curl(&sandbox, port, &lie).unwrap().to_ascii_lowercase();
+    assert!(!told.contains(":aaaa:") && told.ends_with("200"), "{told}");
+    assert_eq!(curl(&sandbox, port, &stranger), None, "a stranger's certificate");
+    // Demanded.
+    sandbox.up(&site("min = \"1.3\"\nclients = { ca = \"clients.pem\" }"));
+    assert!(curl(&sandbox, port, &shown).unwrap().ends_with("200"));
+    assert_eq!(curl(&sandbox, port, &[]), None, "nobody without a certificate");
+    let old = [&shown[..], &["--tls-max", "1.2"]].concat();
+    assert_eq!(curl(&sandbox, port, &old), None, "nobody with TLS 1.2");
+    // Whoever names another server is not asked for one, and does not get in by the `Host` header either.
+    let around = ["--connect-to", &format!("other.localhost:{port}:127.0.0.1:{port}"), "-k", "-H"];
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]).args(around);
+    command.arg(format!("Host: shop.localhost:{port}"));
+    let output = command.arg(format!("https://other.localhost:{port}/")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "421");
 }
