@@ -11,6 +11,7 @@ use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartReq
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
 use seaworthy_sys::process::Awaited;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Down, Restart, Status};
 use crate::render::{self, Failure, io_failure};
@@ -179,6 +180,9 @@ pub(crate) async fn status(layout: &Layout, options: &Status) -> Result<Exit, Fa
 async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
     let clear = std::io::stdout().is_terminal() && !options.json;
     let mut shown = String::new();
+    // Held all the time: one that comes while control is asked is not lost.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| io_failure("could not wait for signals", &error))?;
     loop {
         // A control that is being replaced answers again in a moment; what was shown stays.
         let text = match connect(layout).await {
@@ -200,7 +204,7 @@ async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
             shown = text;
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            _ = interrupt.recv() => return Ok(Exit::Ok),
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
     }

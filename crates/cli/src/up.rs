@@ -9,6 +9,7 @@ use seaworthy_api::model::{
     Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress,
 };
 use seaworthy_base::{Code, Exit, Fault, SiteName};
+use tokio::signal::unix::SignalKind;
 
 use crate::args::{Plan, Up};
 use crate::logs::Follower;
@@ -114,12 +115,16 @@ async fn follow(
     } else {
         "following its logs; Ctrl-C stops it"
     });
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .map_err(|error| render::io_failure("could not wait for signals", &error))?;
+    // Held all the time: a signal between two looks is not lost.
+    let signals = |kind| {
+        tokio::signal::unix::signal(kind)
+            .map_err(|error| render::io_failure("could not wait for signals", &error))
+    };
+    let (mut interrupt, mut terminate) =
+        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = tokio::time::sleep(Duration::from_millis(200)) => follower.print_news(),
         }
