@@ -36,6 +36,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("dig", "bind9-dnsutils"),
     // Sets the clock of the processes of a test.
     ("faketime", "faketime"),
+    // No program: looked for beside `/usr/bin`.
+    ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
 /// What `cache-tests` needs besides.

@@ -11,9 +11,10 @@ use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartReq
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
 use seaworthy_sys::process::Awaited;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::args::{Down, Restart, Status};
+use crate::progress::on;
 use crate::render::{self, Failure, io_failure};
 
 /// Control greets within this time; opening the state is quick, but adopted sites are published first.
@@ -180,9 +181,7 @@ pub(crate) async fn status(layout: &Layout, options: &Status) -> Result<Exit, Fa
 async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
     let clear = std::io::stdout().is_terminal() && !options.json;
     let mut shown = String::new();
-    // Held all the time: one that comes while control is asked is not lost.
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| io_failure("could not wait for signals", &error))?;
+    let mut interrupt = on(SignalKind::interrupt())?;
     loop {
         // A control that is being replaced answers again in a moment; what was shown stays.
         let text = match connect(layout).await {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use seaworthy_api::model::{Applied, Asker, Progress};
 use seaworthy_base::{Code, Fault};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::render::{self, Failure};
 
@@ -37,6 +38,11 @@ impl Screen {
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
     }
+}
+
+/// A signal from here on: one that comes while nobody waits is found by who waits next.
+pub(crate) fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| render::io_failure("could not wait for signals", &error))
 }
 
 /// Shows work until it has ended; none when Ctrl-C was pressed: then it goes on without who asked, and

@@ -9,12 +9,12 @@ use seaworthy_api::model::{
     Applied, ApplyRequest, ChangeKind, DownRequest, PlatformStatus, Progress,
 };
 use seaworthy_base::{Code, Exit, Fault, SiteName};
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{Signal, SignalKind};
 
 use crate::args::{Plan, Up};
 use crate::logs::Follower;
 use crate::platform::{PATIENCE, connect, connect_or_start, is_ending, is_gone};
-use crate::progress::{self, Screen};
+use crate::progress::{self, Screen, on};
 use crate::render::{self, Failure};
 
 const GOES_ON: &str = "interrupted: it goes on in the background; `seaworthy status` shows it, `seaworthy down` stops it";
@@ -53,6 +53,8 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     let request =
         ApplyRequest { project, plan_only: false, deploy: None, asker: progress::asker() };
     let screen = Screen::new();
+    // One for all that follows: what comes between two waits is found by the next.
+    let mut interrupt = on(SignalKind::interrupt())?;
     let work = apply(layout, &request, |progress| screen.show(progress));
     let Some(applied) = progress::follow(&screen, work, GOES_ON).await? else {
         return Ok(Exit::Interrupted);
@@ -65,7 +67,7 @@ pub(crate) async fn up(layout: &Layout, options: &Up) -> Result<Exit, Failure> {
     if options.detach {
         return Ok(Exit::Ok);
     }
-    follow(layout, &applied, follower).await
+    follow(layout, &applied, follower, &mut interrupt).await
 }
 
 /// Asks control, and asks the next one where the first was about to end: until something was begun
@@ -109,19 +111,14 @@ async fn follow(
     layout: &Layout,
     applied: &Applied,
     mut follower: Follower,
+    interrupt: &mut Signal,
 ) -> Result<Exit, Failure> {
     render::talk(if applied.was_running {
         "following its logs; Ctrl-C leaves it running"
     } else {
         "following its logs; Ctrl-C stops it"
     });
-    // Held all the time: a signal between two looks is not lost.
-    let signals = |kind| {
-        tokio::signal::unix::signal(kind)
-            .map_err(|error| render::io_failure("could not wait for signals", &error))
-    };
-    let (mut interrupt, mut terminate) =
-        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let mut terminate = on(SignalKind::terminate())?;
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,

@@ -93,6 +93,7 @@ fn one_route(
             }
         }
         RouteAction::Block => Action::Block,
+        RouteAction::ClientEvents => Action::ClientEvents,
         RouteAction::Redirect { to, status } => {
             Action::Redirect { to: to.clone(), status: *status }
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use seaworthy_api::model::{ExplainRequest, Explanation, VERSION};
 use seaworthy_base::{ByteSize, Code, Fault, InstanceId, RequestId, Timestamp};
 
+use seaworthy_edge::model::EdgeStatus;
 use seaworthy_manifest::site::ServiceKind;
 
 use crate::platform::Platform;
@@ -50,7 +51,10 @@ pub(crate) async fn explain(
             })?;
             Ok(about_request(platform, parsed, &line))
         }
-        ExplainRequest::Instance(name) => about_instance(platform, name),
+        ExplainRequest::Instance(name) => {
+            let edge = platform.edge.lock().await.status().await.unwrap_or_default();
+            about_instance(platform, &edge, name)
+        }
     }
 }
 
@@ -129,7 +133,11 @@ fn lines_around(platform: &Arc<Platform>, instance: &InstanceId, millis: u64) ->
 }
 
 /// `site`, `site/service`, `site/service/slot` or a whole instance id: the worst of what fits is explained.
-fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, Fault> {
+fn about_instance(
+    platform: &Arc<Platform>,
+    edge: &EdgeStatus,
+    name: &str,
+) -> Result<Explanation, Fault> {
     let world = platform.world();
     let bare = name.split('@').next().unwrap_or(name);
     let fits = |id: &InstanceId| {
@@ -146,7 +154,9 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         )
     });
     let Some((id, one)) = found.first() else {
-        if let Some(told) = about_upstreams(&world, bare).or_else(|| about_refused(&world, bare)) {
+        if let Some(told) =
+            about_upstreams(&world, edge, bare).or_else(|| about_refused(&world, bare))
+        {
             return Ok(told);
         }
         let known: Vec<String> = world.instances.keys().map(ToString::to_string).collect();
@@ -159,16 +169,16 @@ fn about_instance(platform: &Arc<Platform>, name: &str) -> Result<Explanation, F
         };
         return Err(fault.next("seaworthy status"));
     };
-    Ok(tell(platform, id, one))
+    Ok(tell(platform, edge, id, one))
 }
 
 /// Servers that somebody else runs: what the edge has to do with each, and whether it leaves one out.
-fn about_upstreams(world: &World, name: &str) -> Option<Explanation> {
+fn about_upstreams(world: &World, edge: &EdgeStatus, name: &str) -> Option<Explanation> {
     let (site, service) = name.split_once('/')?;
     let state = world.sites.get(&site.parse().ok()?)?;
     let description = state.applied.site.services.get(&service.parse().ok()?)?;
     let ServiceKind::Upstreams(urls) = &description.kind else { return None };
-    let load = |url: &String| world.edge.instances.get(url);
+    let load = |url: &String| edge.instances.get(url);
     let word = |url: &String| match load(url) {
         None => "nothing was sent to it yet".to_owned(),
         Some(load) => load.out.as_ref().map_or_else(
@@ -209,7 +219,12 @@ fn about_refused(world: &World, name: &str) -> Option<Explanation> {
     })
 }
 
-fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanation {
+fn tell(
+    platform: &Arc<Platform>,
+    edge: &EdgeStatus,
+    id: &InstanceId,
+    one: &Instance,
+) -> Explanation {
     let mut facts = vec![
         ("state".to_owned(), state_word(one).to_owned()),
         ("release".to_owned(), one.release.to_string()),
@@ -237,7 +252,7 @@ fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanatio
         "memory",
         status.and_then(|status| status.memory).map(|bytes| ByteSize(bytes).rounded().to_string()),
     );
-    let (left_out, breakers) = at_the_edge(platform, id);
+    let (left_out, breakers) = at_the_edge(edge, id);
     fact("left out", left_out.clone());
     fact("circuit breaker", breakers);
     let fault = status.and_then(|status| status.fault.clone());
@@ -262,13 +277,11 @@ fn tell(platform: &Arc<Platform>, id: &InstanceId, one: &Instance) -> Explanatio
 }
 
 /// Why the edge sends nothing to an instance, and how the circuit breakers of its service are.
-fn at_the_edge(platform: &Arc<Platform>, id: &InstanceId) -> (Option<String>, Option<String>) {
-    let world = platform.world();
-    let why = world.edge.instances.get(&id.to_string()).and_then(|load| load.out.clone());
+fn at_the_edge(edge: &EdgeStatus, id: &InstanceId) -> (Option<String>, Option<String>) {
+    let why = edge.instances.get(&id.to_string()).and_then(|load| load.out.clone());
     let service = format!("{}/{}", id.site, id.service);
     let named = format!("{service}:");
-    let mine = world
-        .edge
+    let mine = edge
         .breakers
         .iter()
         .filter(|breaker| breaker.service == service || breaker.service.starts_with(&named));

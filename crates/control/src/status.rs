@@ -2,13 +2,15 @@
 
 mod rollout;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seaworthy_api::model::{
-    ControlStatus, EdgeView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus, VERSION,
+    ControlStatus, EdgeView, EventView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus,
+    VERSION,
 };
 use seaworthy_base::{ServiceName, SiteName, Timestamp};
-use seaworthy_edge::model::EdgeStatus;
+use seaworthy_edge::model::{EdgeStatus, EventCount};
 use seaworthy_manifest::site::{Auto, Instances, ServiceKind, Tls};
 use seaworthy_runtime::model::{ExitReason, ExitRecord, Phase};
 use seaworthy_runtime::scale::Scale;
@@ -18,6 +20,16 @@ use crate::platform::Platform;
 use crate::world::{Instance, SiteState, World};
 
 pub(crate) use rollout::previews;
+
+/// What browsers told.
+fn told(edge: &EdgeStatus) -> BTreeMap<String, BTreeMap<String, EventView>> {
+    let view = |(kind, one): (&String, &EventCount)| {
+        let EventCount { count, valued, sum, buckets } = one.clone();
+        (kind.clone(), EventView { count, valued, sum, buckets })
+    };
+    let sites = edge.client_events.iter();
+    sites.map(|(site, types)| (site.clone(), types.iter().map(view).collect())).collect()
+}
 
 /// How the platform is now; asks the edge.
 pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
@@ -67,6 +79,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             upgraded: edge_status.upgraded,
             told: edge_status.told,
             draining,
+            client_events: told(&edge_status),
         },
         guards,
         faults: Vec::new(),

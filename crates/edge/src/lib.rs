@@ -20,6 +20,7 @@ mod body;
 mod cache;
 mod candidate;
 mod challenge;
+mod client_events;
 mod conn;
 mod counter;
 mod date;

@@ -134,6 +134,8 @@ pub enum Action {
         /// 3xx.
         status: u16,
     },
+    /// What browsers tell is counted.
+    ClientEvents,
     /// A fixed answer.
     Respond {
         /// Status.
@@ -458,7 +460,7 @@ pub struct LockedOut {
 }
 
 /// How the edge is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EdgeStatus {
     /// Version of the routes in use by every thread.
     pub config: u64,
@@ -483,10 +485,26 @@ pub struct EdgeStatus {
     /// Circuit breakers that opened, or watch.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,
+    /// What browsers told, by site and type.
+    #[serde(default)]
+    pub client_events: BTreeMap<String, BTreeMap<String, EventCount>>,
     /// By instance: what is under way.
     pub instances: BTreeMap<String, InstanceLoad>,
     /// Whether it is draining.
     pub draining: bool,
+}
+
+/// What browsers told of one type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventCount {
+    /// Events.
+    pub count: u64,
+    /// Of these, with a value.
+    pub valued: u64,
+    /// The sum of the values.
+    pub sum: f64,
+    /// Values by size: entry `i` counts those below 2^i that no earlier one does.
+    pub buckets: Vec<u64>,
 }
 
 /// A circuit breaker of a service.

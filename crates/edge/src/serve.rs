@@ -6,6 +6,7 @@
 //! other site is served.
 
 mod cached;
+mod events;
 mod frames;
 mod guarded;
 mod proxy;
@@ -372,7 +373,7 @@ fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
             &parts.headers,
         )
         .map_err(|status| (status, "no such file".to_owned()))?,
-        Action::Proxy(_) => return Ok(None),
+        Action::Proxy(_) | Action::ClientEvents => return Ok(None),
     };
     Ok(Some(response))
 }

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod front;
+mod fuzz;
 mod proxy;
 mod releases;
 mod simulated;

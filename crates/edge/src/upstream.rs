@@ -53,7 +53,6 @@ use crate::worker::Local;
 const PENALTY: u64 = 1_000_000;
 
 /// Where a request is to go.
-#[derive(Debug)]
 pub(crate) struct Aim<'a> {
     /// The key of its endpoints.
     pub(crate) service: &'a str,
@@ -62,8 +61,8 @@ pub(crate) struct Aim<'a> {
     pub(crate) hash: u64,
     /// The tag of the instance that the visitor belongs to.
     pub(crate) wanted: Option<u64>,
-    /// What it takes up while it waits.
-    pub(crate) size: u64,
+    /// What it takes up while it waits; asked only then.
+    pub(crate) size: &'a dyn Fn() -> u64,
     pub(crate) breaker: Option<&'a Arc<Breaker>>,
 }
 
@@ -314,7 +313,7 @@ async fn over_http1(
     let head = head(local, &mut exchange, settings, request).await;
     let broken = match head {
         Ok(response) => {
-            let result = Ok((response, Flow::Http1(Box::new(exchange))));
+            let result = Ok((response, Flow::Http1(exchange)));
             return Ok(Tried { result, message: None, free: false, reused });
         }
         Err(broken) => broken,

@@ -9,7 +9,7 @@ use seaworthy_base::delivery::{Balance, Breaker, Delivery, Hold, Passive, Retry}
 use seaworthy_base::policy::Key;
 
 use crate::inherit::take;
-use crate::keys;
+use crate::keys::delivery as keys;
 use crate::policy::{parse_key, share, table_or_true, take_some};
 use crate::read::{Found, Reader, Value};
 use crate::route::{Said, said};

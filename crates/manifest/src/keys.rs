@@ -3,6 +3,7 @@
 //! The one table from which reading, "did you mean", the JSON schema and the reference are made.
 
 pub mod backups;
+pub mod delivery;
 pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
@@ -376,10 +377,22 @@ pub const ROUTE: &[Key] = &[
         "which instance: `p2c` (of two random ones the faster and less busy), `least-conn`, `round-robin`, `hash:KEY` (`ip`, `user`, `header:N`, `cookie:N`); p2c",
     ),
     key("sticky", Kind::Text, "`cookie`: a visitor stays with an instance, by a signed cookie"),
-    key("passive", Kind::Table(PASSIVE), "when an instance that does not answer is left out"),
-    key("retry", Kind::Table(RETRY), "of requests that may be sent twice; a fifth of all at most"),
+    key(
+        "passive",
+        Kind::Table(delivery::PASSIVE),
+        "when an instance that does not answer is left out",
+    ),
+    key(
+        "retry",
+        Kind::Table(delivery::RETRY),
+        "of requests that may be sent twice; a fifth of all at most",
+    ),
     key("breaker", Kind::Any, "when a service that fails is left alone: true, or a table"),
-    key("hold", Kind::Table(HOLD), "what waits while no instance is ready and one is starting"),
+    key(
+        "hold",
+        Kind::Table(delivery::HOLD),
+        "what waits while no instance is ready and one is starting",
+    ),
 ];
 
 /// `[identity]`.
@@ -481,31 +494,6 @@ pub const TIMEOUT: &[Key] = &[
     key("idle", Kind::Duration, "between two pieces of a body; 60s"),
     key("send", Kind::Duration, "for the service to take a piece of the request; as `idle`"),
     key("total", Kind::Duration, "for the request and its whole answer; none"),
-];
-
-/// `passive`.
-pub const PASSIVE: &[Key] = &[
-    key("failures", Kind::Integer, "so many answers that did not come; 3"),
-    key("within", Kind::Duration, "in this time; 10s"),
-    key("for", Kind::Duration, "left out for so long; 30s"),
-];
-
-/// `retry` of a route.
-pub const RETRY: &[Key] = &[key("times", Kind::Integer, "after the first time; 2")];
-
-/// `breaker`.
-pub const BREAKER: &[Key] = &[
-    key("errors", Kind::Text, "share of 5xx and answers that did not come; 50%"),
-    key("over", Kind::Duration, "in this time; 10s"),
-    key("min_requests", Kind::Integer, "of so many answers at least; 20"),
-    key("open", Kind::Duration, "nothing is sent for so long; 30s"),
-];
-
-/// `hold`.
-pub const HOLD: &[Key] = &[
-    key("requests", Kind::Integer, "so many at once; 1000"),
-    key("bytes", Kind::Size, "so large together; 64M"),
-    key("for", Kind::Duration, "each for so long; 30s"),
 ];
 
 /// `response_headers`, `request_headers`.

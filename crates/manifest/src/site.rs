@@ -395,6 +395,8 @@ pub enum RouteAction {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// `to = "@client-events"`: what browsers tell is counted.
+    ClientEvents,
     /// `respond = {status, body, content_type}`.
     Respond {
         /// Its status.

@@ -16,7 +16,7 @@ use hyper::body::Body as _;
 use seaworthy_base::delivery::Balance;
 
 use super::tunnel::Tunnel;
-use super::{Client, Record, Refusal, record, refuse};
+use super::{Client, Record, Refusal, events, record, refuse};
 use crate::body::{
     ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
 };
@@ -42,6 +42,9 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
+    if route.action == Action::ClientEvents {
+        return events::take(local, &parts, body, record).await.map(|answer| (answer, None));
+    }
     let Action::Proxy(service) = &route.action else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
     };
@@ -93,12 +96,13 @@ pub(super) async fn forward(
     let delivery = &route.settings.delivery;
     let kept = delivery.sticky.then(|| local.shared.signing());
     let wanted = kept.and_then(|key| sticky::read(key, service, &parts.headers));
+    let read = if let ClientBody::Read(bytes) = &body { bytes.len() } else { 0 };
     let aim = Aim {
         service,
         delivery,
         hash: hash(local, &parts, record, &delivery.balance),
         wanted,
-        size: size(&parts, &body),
+        size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
     let (body, progress) = outgoing(local, body, &route, idle);
@@ -175,11 +179,10 @@ fn hash(local: &Local, parts: &Parts, record: &Record, balance: &Balance) -> u64
     Keys { caller, site, hasher }.by_head(0, key)
 }
 
-/// What a request takes up while it waits: its head, and what was read of its body.
-fn size(parts: &Parts, body: &ClientBody) -> u64 {
+/// What a request takes up while it waits: its head, and so many bytes that were read of its body.
+fn size(parts: &Parts, read: usize) -> u64 {
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let read = if let ClientBody::Read(bytes) = body { bytes.len() } else { 0 };
     (fields.sum::<usize>() + parts.uri.path().len() + read) as u64
 }
 

@@ -98,7 +98,7 @@ async fn wait(
             });
         }
         if place.is_none() {
-            let taken = Waiting::enter(&found.kept, hold, aim.size);
+            let taken = Waiting::enter(&found.kept, hold, (aim.size)());
             place = Some(taken.ok_or_else(|| {
                 unavailable("too many requests wait for an instance of the service")
             })?);

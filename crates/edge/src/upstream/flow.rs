@@ -15,8 +15,12 @@ use crate::worker::Local;
 
 /// A response as far as it was not read yet.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lies in a box of its response; the large one is the usual"
+)]
 pub(crate) enum Flow {
-    Http1(Box<Exchange>),
+    Http1(Exchange),
     Http2(Incoming),
 }
 

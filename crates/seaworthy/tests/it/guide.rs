@@ -25,6 +25,8 @@ class App(BaseHTTPRequestHandler):
         text = json.dumps(seen)
         if path == "/login" and "good" not in body:
             status, text = 401, "{}"
+        if path == "/fail":
+            status = 500
         if path == "/page":
             kind, text = "text/html", "<!doctype html><script>a()</script>" + "<p>x</p>" * 100
         self.send_response(status)
@@ -151,6 +153,11 @@ fn run(page: &str) {
 #[test]
 fn routing() {
     run(include_str!("../../../../docs/guide/routing.md"));
+}
+
+#[test]
+fn balancing() {
+    run(include_str!("../../../../docs/guide/balancing.md"));
 }
 
 #[test]

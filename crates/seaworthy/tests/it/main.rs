@@ -4,6 +4,7 @@
 //! run under full load is `cargo run -p seaworthy-testkit --bin soak`.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+mod attacks;
 mod backup;
 mod by_hand;
 mod cache;
@@ -14,6 +15,7 @@ mod clock;
 mod control;
 mod crash;
 mod database;
+mod delivery;
 mod deploy;
 mod down;
 mod drain;

@@ -1,0 +1,238 @@
+//! What the edge must withstand, against the real binary: raw bytes over HTTP/1.1, raw frames over HTTP/2.
+//! Beside each attack somebody else is served, and the edge does not grow.
+
+use std::io::{Read, Write};
+
+use seaworthy_testkit::{Client, FakeApp, Sandbox, Site};
+
+use crate::{sandbox, shop};
+
+/// Behind each attack: what a smuggler hopes to get through.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: shop.localhost\r\n\r\n";
+
+/// Every class of requests that two readers could read in two ways; `HOST` stands for the site's.
+const AMBIGUOUS: &[(&str, &str)] = &[
+    (
+        "CL.TE",
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+    ),
+    (
+        "TE.CL",
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n",
+    ),
+    ("0.CL", "GET / HTTP/1.1\r\nHost: HOST\r\nContent-Length : 44\r\n\r\n"),
+    ("TE with 1.0", "POST / HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    (
+        "two lengths",
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n",
+    ),
+    ("folded", "GET / HTTP/1.1\r\nHost: HOST\r\nX: a\r\n b\r\n\r\n"),
+    ("bare LF", "GET / HTTP/1.1\nHost: HOST\n\n"),
+    ("bare CR", "GET / HTTP/1.1\r\nHost: HOST\r\nX: a\rContent-Length: 44\r\n\r\n"),
+    (
+        "chunk extension with LF",
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n2;a\nok\r\n0\r\n\r\n",
+    ),
+    ("NUL", "GET / HTTP/1.1\r\nHost: HOST\r\nX: a\0b\r\n\r\n"),
+    ("two hosts", "GET / HTTP/1.1\r\nHost: HOST\r\nHost: evil.example\r\n\r\n"),
+    ("another host in the target", "GET http://evil.example/ HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+    ("encoded slash", "GET /a%2fb HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+    ("dot segments", "GET /a/%2e%2e/b HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+    ("two slashes", "GET //evil.example/ HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+];
+
+#[test]
+fn what_could_be_read_in_two_ways_is_answered_400_once_and_closed() {
+    let (sandbox, site) = (sandbox(), shop());
+    sandbox.up(&site);
+    let host = site.host();
+    for (name, bytes) in AMBIGUOUS {
+        let mut stream = sandbox.https(&site).connect().unwrap();
+        stream.write_all(format!("{bytes}{SMUGGLED}").replace("HOST", &host).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // The connection may end without TLS's goodbye: what came before it counts.
+        stream.read_to_end(&mut answer).ok();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: {answer}");
+    }
+    assert_eq!(sandbox.https(&site).get("/").status, 200);
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Pseudo-headers for a path that is known to HPACK's static table as `/`.
+fn head(method: u8, host: &str) -> Vec<u8> {
+    // :method, :scheme https, :path /, :authority as a literal that is not remembered.
+    let mut block = vec![method, 0x87, 0x84, 0x01, u8::try_from(host.len()).unwrap()];
+    block.extend_from_slice(host.as_bytes());
+    block
+}
+
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+/// A site, its memory, and somebody who only wants to be served.
+struct Stage {
+    sandbox: Sandbox,
+    host: String,
+    bystander: Client,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let sandbox = sandbox();
+        let site = Site::new("shop").app("web", FakeApp::new());
+        sandbox.up(&site);
+        let (bystander, host) = (sandbox.https(&site), site.host());
+        Self { sandbox, host, bystander }
+    }
+
+    /// The edge's memory in KiB.
+    fn memory(&self) -> u64 {
+        let pid = self.sandbox.status().edge_pid().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Sends a preface, `settings` and then pieces until the edge has enough or there are no more. Whether
+    /// it closed the connection; the others are served meanwhile, and the edge does not grow.
+    fn attack(
+        &self,
+        settings: &[u8],
+        pieces: impl Iterator<Item = Vec<u8>>,
+        is_read: bool,
+    ) -> bool {
+        let address = self.sandbox.status().https();
+        let client = Client::over_http2(address, &self.host, &self.sandbox.ca());
+        let before = self.memory();
+        let mut stream = client.connect().unwrap();
+        stream.write_all(PREFACE).unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, settings)).unwrap();
+        let mut closed = false;
+        for piece in pieces {
+            if stream.write_all(&piece).is_err() {
+                closed = true;
+                break;
+            }
+        }
+        assert_eq!(self.bystander.get("/").status, 200);
+        if is_read && !closed {
+            // A goodbye, a reset, or nothing at all within the time.
+            let end = stream.read_to_end(&mut Vec::new());
+            closed = end
+                .map_err(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+                .map_or_else(|ended| ended, |_| true);
+        }
+        assert_eq!(self.bystander.get("/").status, 200);
+        let grown = self.memory().saturating_sub(before);
+        assert!(grown < 48 << 10, "{grown} KiB");
+        closed
+    }
+}
+
+/// So many streams, each made by `make` of its id.
+fn streams(count: u32, make: impl Fn(u32) -> Vec<u8>) -> impl Iterator<Item = Vec<u8>> {
+    (0..count).map(move |nth| make(2 * nth + 1))
+}
+
+#[test]
+fn floods_of_frames_end_their_connection_and_harm_nobody_else() {
+    let stage = Stage::new();
+    let host = stage.host.clone();
+    let open = |id: u32, flags: u8, method: u8| {
+        frame(HEADERS, END_HEADERS | flags, id, &head(method, &host))
+    };
+    let rapid = streams(20_000, |id| {
+        [open(id, END_STREAM, GET), frame(RESET, 0, id, &8_u32.to_be_bytes())].concat()
+    });
+    assert!(stage.attack(&[], rapid, true), "rapid reset");
+    // The edge is made to reset: a window of nothing, on a stream that is open.
+    let made = streams(20_000, |id| {
+        [open(id, 0, POST), frame(WINDOW, 0, id, &0_u32.to_be_bytes())].concat()
+    });
+    assert!(stage.attack(&[], made, true), "made you reset");
+    // A head without end.
+    let block =
+        [&[0x00, 0x01, b'a', 0x7f, 0xe1, 0x7d][..], &vec![b'x'; 16 << 10][..16_200]].concat();
+    let first = frame(HEADERS, 0, 1, &head(GET, &host));
+    let endless = std::iter::once(first)
+        .chain(std::iter::repeat_with(|| frame(CONTINUATION, 0, 1, &block)).take(20_000));
+    assert!(stage.attack(&[], endless, true), "CONTINUATION");
+    // Pieces of a body that hold nothing.
+    let empty = std::iter::once(open(1, 0, POST))
+        .chain((0..2_000).map(|_| frame(DATA, 0, 1, b"").repeat(100)));
+    assert!(stage.attack(&[], empty, true), "empty DATA");
+    // A head that unfolds: one long field, remembered, then named again and again.
+    let mut bomb = head(GET, &host);
+    bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+    bomb.extend(vec![b'y'; 4_000]);
+    bomb.extend(vec![0xbe; 10_000]);
+    let bombs = streams(200, |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &bomb));
+    stage.attack(&[], bombs, false);
+    // Questions without end whose answers nobody reads.
+    let pings = (0..300).map(|_| frame(PING, 0, 0, &[0; 8]).repeat(100));
+    stage.attack(&[], pings, false);
+    let settings = (0..300).map(|_| frame(SETTINGS, 0, 0, &[]).repeat(100));
+    stage.attack(&[], settings, false);
+    // A window of nothing for every stream: what is answered waits, and no more than is bounded.
+    let nothing = [0, 4, 0, 0, 0, 0];
+    stage.attack(&nothing, streams(1_000, |id| open(id, END_STREAM, GET)), false);
+}
+
+#[test]
+fn what_is_no_http_2_ends_the_connection() {
+    let stage = Stage::new();
+    let host = stage.host.clone();
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("a frame that is too large", frame(DATA, 0, 1, &vec![0; 17 << 10])),
+        ("an even stream", frame(HEADERS, END_HEADERS | END_STREAM, 2, &head(GET, &host))),
+        ("a body of no stream", frame(DATA, 0, 7, b"x")),
+        (
+            "a head within another",
+            [frame(HEADERS, 0, 1, &head(GET, &host)), frame(PING, 0, 0, &[0; 8])].concat(),
+        ),
+        (
+            "a table that is not there",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ),
+        ("a window of more than there is", frame(WINDOW, 0, 0, &0x7fff_ffff_u32.to_be_bytes())),
+    ];
+    for (name, bytes) in cases {
+        assert!(stage.attack(&[], std::iter::once(bytes), true), "{name}");
+    }
+}
+
+#[test]
+fn a_name_in_the_handshake_and_another_in_the_request_is_no_way_into_another_site() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let other = Site::new("other").app("web", FakeApp::new());
+    sandbox.up(&other);
+    let (address, ca) = (sandbox.status().https(), sandbox.ca());
+    let headers = [("host", other.host())];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let answer = sandbox.https(&shop()).send("GET", "/", &headers, b"").unwrap();
+    assert_eq!(answer.status, 421);
+    // Over HTTP/2 the authority is asked for beside it: two names are none.
+    let client = Client::over_http2(address, &shop().host(), &ca);
+    assert_eq!(client.send("GET", "/", &headers, b"").unwrap().status, 400);
+}

@@ -1,0 +1,155 @@
+//! Instances of other kinds than HTTP/1.1 on a port: a gRPC server, a server of somebody else behind a
+//! Unix socket that is asked whether it is well.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use seaworthy_testkit::{Site, eventually};
+
+use crate::{LIMIT, sandbox};
+
+/// The one that has the packages of the distribution.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Methods of bytes, so that no code need be generated: one answer, a conversation, a refusal.
+const SERVER: &str = r#"
+import grpc, os
+from concurrent import futures
+
+def say(request, context):
+    context.set_trailing_metadata((("x-pid", str(os.getpid())),))
+    return request + dict(context.invocation_metadata()).get("x-forwarded-proto", "").encode()
+
+def talk(requests, context):
+    for request in requests:
+        yield request.upper()
+        if request == b"stop":
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, "said stop")
+
+class Shop(grpc.GenericRpcHandler):
+    def service(self, call):
+        if call.method == "/shop.Shop/Say":
+            return grpc.unary_unary_rpc_method_handler(say)
+        if call.method == "/shop.Shop/Talk":
+            return grpc.stream_stream_rpc_method_handler(talk)
+
+server = grpc.server(futures.ThreadPoolExecutor(8))
+server.add_generic_rpc_handlers((Shop(),))
+server.add_insecure_port(f"127.0.0.1:{os.environ['PORT']}")
+server.start()
+server.wait_for_termination()
+"#;
+
+/// Its client: what it sees, a line for each thing.
+const CLIENT: &str = r#"
+import grpc, queue, sys
+address, ca = sys.argv[1:]
+options = [("grpc.ssl_target_name_override", "shop.localhost"), ("grpc.enable_http_proxy", 0)]
+channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(open(ca, "rb").read()), options)
+say, talk = channel.unary_unary("/shop.Shop/Say"), channel.stream_stream("/shop.Shop/Talk")
+
+pids = set()
+for number in range(20):
+    answer, call = say.with_call(b"%d " % number, timeout=20)
+    assert answer == b"%d https" % number, answer
+    pids.add(dict(call.trailing_metadata())["x-pid"])
+print("instances", len(pids))
+large = b"x" * (3 << 20)
+print("large", len(say(large, timeout=20)) - len(large))
+
+asked = queue.Queue()
+talked = talk(iter(asked.get, None), timeout=20)
+for word in [b"one", b"two"]:
+    asked.put(word)
+    print("said", next(talked).decode())
+asked.put(b"stop")
+print("said", next(talked).decode())
+try:
+    next(talked)
+except grpc.RpcError as error:
+    print(error.code().name, error.details())
+try:
+    channel.unary_unary("/shop.Shop/Nothing")(b"", timeout=20)
+except grpc.RpcError as error:
+    print(error.code().name)
+"#;
+
+#[test]
+fn a_grpc_server_is_spoken_to_with_conversations_and_trailers() {
+    let sandbox = sandbox();
+    let site = Site::new("shop").file("server.py", SERVER).file("client.py", CLIENT).more(
+        "[service.web]\nrun = \"/usr/bin/python3 server.py\"\nprotocol = \"h2c\"\ninstances = 2\nstop = { grace = \"2s\" }\n\
+         health = { ready = { every = \"200ms\", timeout = \"2s\", failures = 3, start = \"20s\" } }\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\nbalance = \"round-robin\"",
+    );
+    sandbox.up(&site);
+    let mut client = Command::new(PYTHON);
+    client.arg(sandbox.write(&site).join("client.py"));
+    client.arg(sandbox.status().https().to_string()).arg(sandbox.ca());
+    let output = client.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = "instances 2\nlarge 5\nsaid ONE\nsaid TWO\nsaid STOP\nOUT_OF_RANGE said stop\nUNIMPLEMENTED\n";
+    assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Answers by a switch, for as long as the test runs.
+fn serve(listener: UnixListener, name: &'static str, well: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let well = Arc::clone(&well);
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let ill = head.starts_with(b"GET /health ") && !well.load(Ordering::Relaxed);
+                    let status = if ill { "500 No" } else { "200 OK" };
+                    let length = name.len();
+                    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{name}")
+                        .ok();
+                    head.clear();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_server_of_somebody_else_that_is_not_well_gets_nothing_and_explain_says_why() {
+    let sandbox = sandbox();
+    let well = Arc::new(AtomicBool::new(true));
+    let sockets = [("one", Arc::clone(&well)), ("two", Arc::new(AtomicBool::new(true)))];
+    let urls = sockets.map(|(name, well)| {
+        let path = sandbox.folder().join(format!("{name}.sock"));
+        serve(UnixListener::bind(&path).unwrap(), name, well);
+        // The edge may run as a user of its own.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
+        format!("\"unix:{}\"", path.display())
+    });
+    let site = Site::new("shop").more(&format!(
+        "[service.web]\nupstreams = [{}]\nhealth = {{ ready = {{ path = \"/health\", every = \"100ms\", timeout = \"2s\", failures = 2 }} }}\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\nbalance = \"round-robin\"",
+        urls.join(", ")
+    ));
+    sandbox.up(&site);
+    let client = sandbox.https(&site);
+    let both = || (0..4).map(|_| client.get("/").text()).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(both().len(), 2);
+    well.store(false, Ordering::Relaxed);
+    eventually("explain says why", LIMIT, || {
+        sandbox
+            .run(["explain", "instance", "shop/web"])
+            .stdout()
+            .contains("left out: GET /health was answered with 500")
+    });
+    assert_eq!(both().into_iter().collect::<Vec<_>>(), ["two"]);
+    well.store(true, Ordering::Relaxed);
+    eventually("it is back", LIMIT, || both().len() == 2);
+}
