@@ -226,6 +226,9 @@ pub struct Endpoint {
     /// It speaks HTTP/2 without TLS.
     #[serde(default)]
     pub http2: bool,
+    /// Each connection to it begins with a PROXY header.
+    #[serde(default)]
+    pub proxy_header: bool,
     /// The edge asks it whether it is well.
     #[serde(default)]
     pub check: Option<Check>,
