@@ -57,7 +57,8 @@ fn a_proxy_header_tells_the_client_and_no_other_client_uses_its_connection() {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let told = Rc::clone(&of_task);
                 tokio::task::spawn_local(async move {
-                    told.borrow_mut().push(crate::proxy_header::read(&mut stream).await.unwrap());
+                    let announced = crate::proxy_header::read(&mut stream).await.unwrap();
+                    told.borrow_mut().push(announced);
                     while head(&mut stream).await.is_some() {
                         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
                         stream.write_all(answer).await.unwrap();
