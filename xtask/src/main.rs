@@ -41,7 +41,8 @@ fn main() -> ExitCode {
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
-        ["bench", "deploy", ref options @ ..] => with_release("deploy_bench", options),
+        ["bench", "deploy", ref options @ ..] => setup::setup(setup::FOR_BENCH_DEPLOY)
+            .and_then(|()| with_release("deploy_bench", options)),
         ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
             .and_then(|()| with_release("bench_backup", options)),
         ["soak", ref options @ ..] => with_release("soak", options),

@@ -148,6 +148,9 @@ pub struct ServiceStatus {
     pub wanted: u16,
     /// How many are ready.
     pub ready: u16,
+    /// Why so many are wanted, where it is not the manifest's number: `by hand`, or what the load asked for.
+    #[serde(default)]
+    pub scale: Option<String>,
     /// The instances, old generations that still drain included.
     pub instances: Vec<InstanceView>,
 }

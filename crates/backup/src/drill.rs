@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use seaworthy_base::{Code, Fault, Timestamp};
 
+use crate::engine::postgres::log;
 use crate::engine::{self, Parts, Trial};
 use crate::keys;
 use crate::open;
@@ -49,7 +50,8 @@ pub(crate) fn drill(
     };
     let mut rows = 0;
     match outcome {
-        Ok(trial) => {
+        Ok((tried, trial)) => {
+            record.set = tried;
             rows = trial.rows;
             record.differences = trial.differences;
             record.fault = verdict(&set, &record);
@@ -81,11 +83,15 @@ fn verdict(set: &Set, record: &DrillRecord) -> Option<Fault> {
     Some(fault.next(format!("seaworthy backup now {}, then seaworthy backup drill {0}", set.item)))
 }
 
-fn attempt(work: &Work, set: &Set, store: &mut dyn Store) -> Result<Trial, Fault> {
+fn attempt(work: &Work, set: &Set, store: &mut dyn Store) -> Result<(SetId, Trial), Fault> {
+    if set.engine == log::ENGINE {
+        return log::drill(work, store);
+    }
     let scratch = work.scratch()?;
     let identities = vec![keys::drill_key(work.state())?];
     let parts = gather(work, set, store, &scratch, identities)?;
-    engine::of(&work.job.item.source)?.trial(work, set, &parts)
+    let trial = engine::of(&work.job.item.source)?.trial(work, set, &parts)?;
+    Ok((set.id.clone(), trial))
 }
 
 /// A set that was chosen, and the store that it is read from.

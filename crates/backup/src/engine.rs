@@ -179,6 +179,10 @@ pub(crate) fn of(source: &Source) -> Result<Box<dyn Engine>, Fault> {
         Source::Postgres { url, databases } => {
             Ok(Box::new(postgres::Postgres::new(url, databases.as_deref())?))
         }
+        Source::PostgresLog { url } => Ok(Box::new(postgres::log::Log::new(url)?)),
+        Source::Segments { folder, names, facts } => {
+            Ok(Box::new(postgres::log::Segments::new(folder, names, facts)))
+        }
         Source::Sqlite { path } => Ok(Box::new(sqlite::Sqlite::new(path))),
         Source::Files { trees } => Ok(Box::new(files::Files::new(trees))),
         Source::Mysql { url, databases } => {

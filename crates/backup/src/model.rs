@@ -3,6 +3,7 @@
 //! Invariants: everything the worker needs is in the [`Job`] (it reads no manifest and no vault); values
 //! that are secret are only ever written to its standard input. Sizes are bytes, times milliseconds.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use seaworthy_base::{Fault, Keep, Timestamp};
@@ -87,6 +88,9 @@ pub struct Item {
     pub source: Source,
     /// What holds for it.
     pub rules: Rules,
+    /// The item with the log of its server, by which it can be restored to any moment.
+    #[serde(default)]
+    pub log: Option<String>,
 }
 
 /// What holds for the backups of an item.
@@ -100,6 +104,9 @@ pub struct Rules {
     pub rpo_ms: Option<u64>,
     /// How long a restore may take.
     pub rto_ms: Option<u64>,
+    /// For a log: any moment of so long ago can be restored. Instead of `keep`.
+    #[serde(default)]
+    pub window_ms: Option<u64>,
 }
 
 /// Where the content is.
@@ -112,6 +119,20 @@ pub enum Source {
         url: String,
         /// Names of databases with `*` or `%`; that of the URL when absent.
         databases: Option<String>,
+    },
+    /// A PostgreSQL server's log with base backups of the whole server.
+    PostgresLog {
+        /// `postgres://…`.
+        url: String,
+    },
+    /// Pieces of that log that were received.
+    Segments {
+        /// Where they are.
+        folder: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+        /// What is known of them.
+        facts: BTreeMap<String, String>,
     },
     /// MariaDB or MySQL.
     Mysql {
@@ -142,6 +163,7 @@ impl Source {
     pub fn engine(&self) -> &'static str {
         match self {
             Self::Postgres { .. } => "postgres",
+            Self::PostgresLog { .. } | Self::Segments { .. } => "postgres-log",
             Self::Mysql { .. } => "mysql",
             Self::Sqlite { .. } => "sqlite",
             Self::Redis { .. } => "redis",
@@ -245,6 +267,11 @@ pub enum Action {
         target: RestoreTarget,
         /// The owner's identity (the text of an age key file), when the server's own key cannot open it.
         identity: Option<String>,
+    },
+    /// Receive a server's log and store it, until standard input ends.
+    Follow {
+        /// How often what was received is stored.
+        every_ms: u64,
     },
     /// Remove what the rules no longer keep.
     Prune {

@@ -3,12 +3,15 @@
 //! Invariants: decided for each store by itself, from what is really there; nothing goes while the last run
 //! failed; what is kept for another set's sake stays.
 
+use std::time::Duration;
+
 use seaworthy_base::{Fault, Timestamp};
 
+use crate::engine::postgres::log;
 use crate::judge;
 use crate::records::Records;
 use crate::report::Pruned;
-use crate::retention::{Candidate, decide};
+use crate::retention::{Candidate, decide, decide_log};
 use crate::set::{Set, SetId};
 use crate::store;
 use crate::work::Work;
@@ -53,7 +56,14 @@ pub(crate) fn apply(
         }
         let candidates: Vec<Candidate> =
             sets.iter().map(|set| candidate(records, set, &at.name, now)).collect();
-        let reasons = decide(&candidates, job.item.rules.keep, failing);
+        let reasons = match job.item.rules.window_ms {
+            Some(window) => {
+                let bases = sets.iter().map(log::is_base);
+                let with: Vec<_> = candidates.into_iter().zip(bases).collect();
+                decide_log(&with, Duration::from_millis(window), failing)
+            }
+            None => decide(&candidates, job.item.rules.keep, failing),
+        };
         for set in &sets {
             let why = reasons.get(&set.id).cloned().unwrap_or_default();
             if why.is_empty() && !plan_only {

@@ -9,6 +9,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 
 use crate::drill::{Chosen, choose, gather};
 use crate::engine;
+use crate::engine::postgres::log;
 use crate::keys;
 use crate::model::RestoreTarget;
 use crate::records::Records;
@@ -34,6 +35,11 @@ pub(crate) fn restore(work: &Work, request: &Request<'_>) -> Result<Restored, Fa
     // Held to the end: nothing may prune what is being read.
     let mut records = work.records()?;
     work.tidy();
+    if let (Some(at), Some(log)) = (request.at, &job.item.log)
+        && let Some(restored) = at_moment(work, &mut records, request, log, at, begun)?
+    {
+        return Ok(restored);
+    }
     let last = request.at.map(|at| SetId::new(at, u16::MAX));
     let fits = |id: &SetId| {
         request.set.is_none_or(|wanted| wanted == id.as_str())
@@ -76,6 +82,41 @@ pub(crate) fn restore(work: &Work, request: &Request<'_>) -> Result<Restored, Fa
         bytes: set.plain_bytes(),
         took_ms: begun.elapsed().as_millis() as u64,
     })
+}
+
+/// To a moment between backups, by the server's log; none where that does not go back so far.
+fn at_moment(
+    work: &Work,
+    records: &mut Records,
+    request: &Request<'_>,
+    log: &str,
+    at: Timestamp,
+    begun: Instant,
+) -> Result<Option<Restored>, Fault> {
+    let mut identities = vec![keys::drill_key(work.state())?];
+    if let Some(identity) = request.identity {
+        identities.extend(keys::identities(identity)?);
+    }
+    let mut safety = None;
+    let wanted =
+        log::Wanted { item: log, at, store: request.store, target: request.target, identities };
+    let done = log::restore(work, wanted, || {
+        if *request.target == RestoreTarget::InPlace {
+            safety = safety_backup(work, records)?;
+        }
+        Ok(())
+    })?;
+    let Some((set, store, placed, bytes)) = done else { return Ok(None) };
+    Ok(Some(Restored {
+        item: work.job.item.name.clone(),
+        set,
+        store,
+        to: placed.to,
+        before: placed.before,
+        safety,
+        bytes,
+        took_ms: begun.elapsed().as_millis() as u64,
+    }))
 }
 
 /// A fresh backup of what is about to be replaced. Where there is nothing left to back up (that is why

@@ -87,6 +87,33 @@ pub(crate) fn decide(sets: &[Candidate], keep: Keep, failing: bool) -> Reasons {
     reasons
 }
 
+/// Decides for a server's log: the pieces after a base backup are nothing without it. What stays is everything
+/// from the newest base on that is older than the window, and from the newest verified base in any case.
+pub(crate) fn decide_log(sets: &[(Candidate, bool)], window: Duration, failing: bool) -> Reasons {
+    let newest = sets.iter().map(|(set, _)| set.taken).max().unwrap_or(Timestamp(0));
+    let bases = || sets.iter().filter(|(_, base)| *base).map(|(set, _)| set);
+    let newest_of = |fits: &dyn Fn(&Candidate) -> bool| {
+        bases().filter(|set| fits(set)).map(|set| &set.id).max()
+    };
+    let reaches = newest_of(&|set| newest.since(set.taken) >= window);
+    let verified = newest_of(&|set| set.verified);
+    let word = |set: &Candidate| {
+        if failing {
+            Some("the last run failed: nothing goes")
+        } else if reaches.is_none_or(|first| set.id >= *first) {
+            Some("any moment of its window needs it")
+        } else if verified.is_none_or(|first| set.id >= *first) {
+            Some("newest verified, or after it")
+        } else {
+            None
+        }
+    };
+    let reasons = sets
+        .iter()
+        .map(|(set, _)| (set.id.clone(), word(set).map(str::to_owned).into_iter().collect()));
+    reasons.collect()
+}
+
 /// What a kept set needs is kept, and what that needs.
 fn keep_needed(newest_first: &[&Candidate], reasons: &mut Reasons) {
     let mut open: Vec<&SetId> = newest_first
@@ -164,6 +191,26 @@ mod tests {
         sets.iter_mut().for_each(|set| set.asked = true);
         let keep = Keep { last: 1, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
         assert_eq!(kept(&decide(&sets, keep, false)), 7);
+    }
+
+    #[test]
+    fn of_a_log_everything_stays_that_a_moment_of_its_window_needs() {
+        // A base each fourth day, a piece each day.
+        let sets: Vec<_> = (0..20).map(|day| (set(day * DAY, true), day % 4 == 0)).collect();
+        let left = |sets: &[(Candidate, bool)], days: u64, failing| {
+            let reasons = decide_log(sets, Duration::from_secs(days * 86_400), failing);
+            sets.iter().position(|(set, _)| !reasons[&set.id].is_empty()).unwrap()
+        };
+        assert_eq!(left(&sets, 5, false), 12, "14 days are reached from the base of day 12");
+        assert_eq!(left(&sets, 400, false), 0);
+        assert_eq!(left(&sets, 5, true), 0);
+        let doubted: Vec<_> = sets
+            .into_iter()
+            .map(|(set, base)| {
+                (Candidate { verified: set.taken.0 < 1_800_000_000_000 + 9 * DAY, ..set }, base)
+            })
+            .collect();
+        assert_eq!(left(&doubted, 5, false), 8, "the newest verified base is older");
     }
 
     proptest! {

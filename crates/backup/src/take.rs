@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use seaworthy_base::{ByteSize, Code, Fault, Timestamp};
 
 use crate::engine;
+use crate::engine::postgres::log;
 use crate::keys;
 use crate::prune;
 use crate::records::{Records, Run};
@@ -50,6 +51,11 @@ pub(crate) fn record(work: &Work, records: &mut Records, reason: &str) -> Result
     let took_ms = begun.elapsed().as_millis() as u64;
     records.add_run(Run { at, took_ms, reason: reason.to_owned(), set, fault })?;
     outcome
+}
+
+/// The same without a note of the run: a piece of a log is none of the backups that the clock counts.
+pub(crate) fn quietly(work: &Work, records: &mut Records, reason: &str) -> Result<Taken, Fault> {
+    attempt(work, records, reason, Timestamp::now(), Instant::now())
 }
 
 /// The fault of a backup that some stores do not have.
@@ -99,8 +105,9 @@ fn attempt(
     if job.owner.is_empty() {
         notes.push("only this server can open it: there is no owner's key".to_owned());
     }
-    // A run over files that did not change has no content of its own.
-    let whole = previous.as_ref().filter(|set| set.engine != "files");
+    // A run over files that did not change has no content of its own, a piece of a log any size.
+    let whole =
+        previous.as_ref().filter(|set| !matches!(set.engine.as_str(), "files" | log::ENGINE));
     notes.extend(strange_size(whole, dump.parts.iter().map(|part| part.plain_bytes).sum()));
     let set = Set {
         v: 1,

@@ -38,6 +38,8 @@ pub(crate) struct Tool {
     pub dir: PathBuf,
     /// As whom.
     pub run_as: Option<RunAs>,
+    /// Whether it may go on without reading or writing: what it does shows elsewhere.
+    pub silent: bool,
 }
 
 /// A tool that runs.
@@ -89,6 +91,7 @@ impl Tool {
             environment: Vec::new(),
             dir: dir.to_path_buf(),
             run_as: run_as.cloned(),
+            silent: false,
         }
     }
 
@@ -167,7 +170,9 @@ impl Tool {
             done: Arc::default(),
             child,
         };
-        running.watch();
+        if !self.silent {
+            running.watch();
+        }
         Ok(running)
     }
 

@@ -4,11 +4,13 @@
 //! kernel sees to that), and the next run removes what it left.
 
 use std::io::{self, BufRead, Read};
+use std::time::Duration;
 
 use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use serde::Serialize;
 
 use crate::drill;
+use crate::engine::postgres::log;
 use crate::judge;
 use crate::model::{Action, Event, Job};
 use crate::prune;
@@ -68,6 +70,9 @@ fn perform(work: &Work) -> Result<serde_json::Value, Fault> {
                 identity: identity.as_deref(),
             },
         )?),
+        Action::Follow { every_ms } => {
+            match log::follow(work, Duration::from_millis(*every_ms))? {}
+        }
         Action::Prune { plan_only } => document(&prune::prune(work, *plan_only)?),
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Control decides what is due and hands out jobs; a worker (a process of its own) does them, so that
 //! nothing of a dump, a store or a key is in control's memory for longer than it takes to hand it over.
-//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due), `restore_points` (before a migration). Invariants: one worker at a time on an
+//! Rooms: `jobs` (manifest and secrets → jobs), `clock` (what is due), `follow` (logs of servers), `restore_points`
+//! (before a migration). Invariants: one worker at a time on an
 //! item (its lock sees to that, manual or scheduled); what failed stands in `status` until it succeeds.
 
 mod clock;
+mod follow;
 mod jobs;
 mod restore_points;
 
@@ -92,6 +94,7 @@ fn owner(platform: &Platform) -> Vec<String> {
 }
 
 /// A site whose backups are meant, with its folder.
+#[derive(Debug, Clone)]
 struct Chosen {
     name: SiteName,
     project: PathBuf,
@@ -219,6 +222,7 @@ async fn perform(
         Action::Restore { .. } => "restore",
         Action::Verify { .. } => "verify",
         Action::Prune { .. } => "prune",
+        Action::Follow { .. } => "follow",
         Action::List => "list",
     };
     let mut job = jobs::job(platform, &chosen.project, &chosen.site, item, action)?;

@@ -68,7 +68,7 @@ fn asked(site: &Site) -> BTreeMap<ServiceName, Server> {
 
 fn described_by(item: &Item) -> Option<(ServerKind, String)> {
     let (kind, url) = match &item.source {
-        Source::Postgres { url, .. } => (ServerKind::Postgres, url),
+        Source::Postgres { url, .. } | Source::PostgresLog { url } => (ServerKind::Postgres, url),
         Source::Mysql { url, .. } => (ServerKind::Mariadb, url),
         Source::Redis { url } => (ServerKind::Redis, url),
         Source::Sqlite { .. } | Source::Files { .. } => return None,
@@ -112,7 +112,8 @@ pub(crate) fn url_for_backups(
 ) -> Result<String, Fault> {
     let (kind, own) = described_by(described)
         .ok_or_else(|| Fault::new(Code::Internal, format!("`{item}` has no server")))?;
-    let name = if kind == ServerKind::Redis { own } else { administrator(item) };
+    let server = item.strip_suffix(".log").unwrap_or(item);
+    let name = if kind == ServerKind::Redis { own } else { administrator(server) };
     let url = secret(platform, site, &name)?.ok_or_else(|| {
         Fault::new(Code::SecretMissing, format!("`{item}` was never started"))
             .because(format!("its URL `{name}` is made at the first start"))

@@ -11,8 +11,9 @@ use seaworthy_api::model::{
 };
 use seaworthy_base::{ServiceName, SiteName, Timestamp};
 use seaworthy_edge::model::{EdgeStatus, EventCount};
-use seaworthy_manifest::site::{ServiceKind, Tls};
+use seaworthy_manifest::site::{Auto, Instances, ServiceKind, Tls};
 use seaworthy_runtime::model::{ExitReason, ExitRecord, Phase};
+use seaworthy_runtime::scale::Scale;
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
@@ -128,13 +129,20 @@ fn one_site(
         };
         let instances = instances_of(world, name, service, edge);
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
-        ServiceStatus { name: service.to_string(), kind: kind.to_owned(), wanted, ready, instances }
+        ServiceStatus {
+            name: service.to_string(),
+            kind: kind.to_owned(),
+            wanted,
+            ready,
+            instances,
+            scale: scale_of(site, service, &description.kind),
+        }
     });
     let servers = world.servers.get(name).into_iter().flatten().map(|(service, server)| {
         let instances = instances_of(world, name, service, edge);
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
         let (name, wanted) = (service.to_string(), u16::from(server.wanted));
-        ServiceStatus { name, kind: "database".to_owned(), wanted, ready, instances }
+        ServiceStatus { name, kind: "database".to_owned(), wanted, ready, instances, scale: None }
     });
     let servers = servers.filter(|server| server.wanted > 0 || !server.instances.is_empty());
     let urls_of_previews = urls.clone();
@@ -149,6 +157,17 @@ fn one_site(
         rollout: rollout::view(platform, name, site, &urls_of_previews),
         closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),
     }
+}
+
+/// Why a program has as many instances as it has, where that is not simply the manifest's number.
+fn scale_of(site: &SiteState, service: &ServiceName, kind: &ServiceKind) -> Option<String> {
+    let ServiceKind::Process(process) = kind else { return None };
+    if site.scale.contains_key(service) {
+        return Some("by hand".to_owned());
+    }
+    let Instances::Auto(Auto { min, max, .. }) = process.instances else { return None };
+    let why = site.auto.get(service).map_or("not measured yet", Scale::why);
+    Some(format!("of {min} to {max}: {why}"))
 }
 
 /// Sites of which nothing is there but the reason.

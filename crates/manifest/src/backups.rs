@@ -14,11 +14,11 @@ use std::time::Duration;
 use seaworthy_base::{Keep, ServiceName};
 use toml::de::{DeTable, DeValue};
 
-use crate::keys::backups::{BACKUP, DRILL, FILES, KEEP};
+use crate::keys::backups::{BACKUP, DRILL, FILES, KEEP, PITR};
 use crate::limits;
 use crate::read::{Found, Reader, Value, is_secret_name, some_of};
 use crate::site::EnvValue;
-use crate::site::backups::{Backups, Item, Rhythm, Rules, Source, Store};
+use crate::site::backups::{Backups, Item, Pitr, Rhythm, Rules, Source, Store};
 
 /// Periods by their names.
 const PERIODS: [(&str, u64); 3] = [("daily", 1), ("weekly", 7), ("monthly", 30)];
@@ -70,7 +70,9 @@ pub(crate) fn read_backups(reader: &mut Reader<'_>, found: &Found<'_>) -> Backup
         let Some((_, value)) = found.get(section) else { continue };
         named(reader, value, |reader, name, table| {
             if let Some(item) = read(reader, name, table, &mut used) {
-                backups.items.insert(format!("{section}.{name}"), item);
+                let name = format!("{section}.{name}");
+                backups.items.extend(log_of(&item).map(|log| (format!("{name}.log"), log)));
+                backups.items.insert(name, item);
             }
         });
     }
@@ -78,6 +80,30 @@ pub(crate) fn read_backups(reader: &mut Reader<'_>, found: &Found<'_>) -> Backup
         check_stores(reader, &backups.stores, used);
     }
     backups
+}
+
+/// The item with the log of a server, where it is kept.
+fn log_of(item: &Item) -> Option<Item> {
+    let (rules, Source::Postgres { url, .. }) = (item.backup.as_ref()?, &item.source) else {
+        return None;
+    };
+    let pitr = rules.pitr?;
+    let of_log = Rules {
+        rhythm: Rhythm::Every(pitr.base),
+        to: rules.to.clone(),
+        drill: rules.drill,
+        pitr: Some(pitr),
+        ..Rules::default()
+    };
+    let source = Source::PostgresLog { url: url.clone() };
+    Some(Item { source, backup: Some(of_log), managed: item.managed })
+}
+
+/// Only PostgreSQL has such a log.
+fn no_pitr(reader: &mut Reader<'_>, found: &Found<'_>, rules: Option<&Rules>) {
+    if let (Some((span, _)), Some(Rules { pitr: Some(_), .. })) = (found.get("backup"), rules) {
+        reader.problem(span.clone(), "`pitr` is for PostgreSQL only", None);
+    }
 }
 
 fn check_stores(reader: &mut Reader<'_>, stores: &BTreeMap<String, Store>, used: Vec<Named>) {
@@ -133,6 +159,7 @@ fn read_files(
 ) -> Option<Item> {
     let found = reader.known(table, FILES, "`[files.X]`");
     let backup = read_rules(reader, &found, used);
+    no_pitr(reader, &found, backup.as_ref());
     let Some((_, value)) = found.get("paths") else {
         reader.problem(
             table_place(table),
@@ -218,9 +245,28 @@ fn read_rules(reader: &mut Reader<'_>, found: &Found<'_>, used: &mut Vec<Named>)
     if let Some(value) = get("drill") {
         (rules.drill, rules.drill_sql) = read_drill(reader, value);
     }
+    rules.pitr = get("pitr").and_then(|value| read_pitr(reader, value));
     rules.rpo = get("rpo").and_then(|value| at_least(reader, value, Duration::from_secs(60)));
     rules.rto = get("rto").and_then(|value| at_least(reader, value, Duration::from_secs(1)));
     Some(rules)
+}
+
+fn read_pitr(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Pitr> {
+    if let Some(switch) = value.get_ref().as_bool() {
+        return switch.then(Pitr::default);
+    }
+    let table = reader.table(value)?;
+    let found = reader.known(table, PITR, "`pitr`");
+    let mut pitr = Pitr::default();
+    for (key, least, into) in
+        [("keep", 60, &mut pitr.keep), ("base", 60, &mut pitr.base), ("every", 1, &mut pitr.every)]
+    {
+        let given = found
+            .get(key)
+            .and_then(|(_, value)| at_least(reader, value, Duration::from_secs(least)));
+        *into = given.unwrap_or(*into);
+    }
+    Some(pitr)
 }
 
 fn at_least(reader: &mut Reader<'_>, value: Value<'_>, least: Duration) -> Option<Duration> {

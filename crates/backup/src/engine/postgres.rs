@@ -3,10 +3,11 @@
 //! For each database a session exports a snapshot, `pg_dump` dumps in it, and the same session counts rows in
 //! it, so that what is recorded is what was dumped. Everything is asked through `psql`: it takes part in
 //! whatever authentication and encryption the server asks of `pg_dump`. Rooms: `connect` (how tools reach
-//! a server), `session` (questions), `survey` (facts), `server` (a scratch server), `bring` (restore).
+//! a server), `session` (questions), `survey` (facts), `server` (a scratch server), `bring` (restore), `log` (any moment).
 
 mod bring;
 pub(crate) mod connect;
+pub(crate) mod log;
 mod server;
 mod session;
 mod survey;

@@ -149,6 +149,8 @@ fn settings(home: &Home, port: u16, memory: u64) -> String {
         ("logging_collector", "off".to_owned()),
         ("wal_level", "replica".to_owned()),
         ("max_wal_senders", "4".to_owned()),
+        // A log that nobody fetches must not fill the disk.
+        ("max_slot_wal_keep_size", "4GB".to_owned()),
     ];
     let lines = each.iter().map(|(name, value)| format!("{name} = {value}\n"));
     let head = "# Written at each start. ALTER SYSTEM SET … overrides what stands here.\n";

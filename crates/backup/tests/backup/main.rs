@@ -4,6 +4,7 @@
 
 mod faults;
 mod files;
+mod log;
 mod mariadb;
 mod platform;
 mod postgres;

@@ -18,13 +18,15 @@ pub(crate) struct Platform {
     pub(crate) owner: OwnerKey,
     pub(crate) stores: Vec<StoreAt>,
     pub(crate) rules: Rules,
+    /// The item with the log of the server.
+    pub(crate) log: Option<String>,
 }
 
 impl Platform {
     pub(crate) fn new() -> Self {
         let place = Place::new();
         let stores = vec![folder_store("local", &place.path().join("store"))];
-        Self { place, owner: make_owner_key(), stores, rules: Rules::default() }
+        Self { place, owner: make_owner_key(), stores, rules: Rules::default(), log: None }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -34,7 +36,12 @@ impl Platform {
     pub(crate) fn job(&self, item: &str, source: &Source, action: Action) -> Job {
         Job {
             site: "shop".to_owned(),
-            item: Item { name: item.to_owned(), source: source.clone(), rules: self.rules.clone() },
+            item: Item {
+                name: item.to_owned(),
+                source: source.clone(),
+                rules: self.rules.clone(),
+                log: self.log.clone(),
+            },
             stores: self.stores.clone(),
             folders: Folders { state: self.state(), run: self.place.path().join("r") },
             run_as: unprivileged().map(|(uid, gid)| RunAs { uid, gid, groups: Vec::new() }),

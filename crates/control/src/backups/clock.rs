@@ -15,6 +15,7 @@ use seaworthy_manifest::site::backups::{self, Rules};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::follow::Followers;
 use super::{Action, Chosen, perform};
 use crate::platform::Platform;
 
@@ -44,13 +45,15 @@ struct Memory {
 /// Runs until control ends.
 pub(crate) async fn run(platform: Arc<Platform>) {
     let (done, mut ended) = mpsc::unbounded_channel::<(SiteName, String)>();
-    let mut memory = Memory::default();
+    let (mut memory, mut followers) = (Memory::default(), Followers::default());
     let mut changes = platform.changes.subscribe();
     loop {
         while let Ok(key) = ended.try_recv() {
             memory.under_way.remove(&key);
         }
-        look(&platform, &mut memory, &done);
+        let sites = sites(&platform);
+        followers.look(&platform, sites.iter().map(|(chosen, _)| chosen));
+        look(&platform, &sites, &mut memory, &done);
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             key = ended.recv() => drop(key.map(|key| memory.under_way.remove(&key))),
@@ -63,10 +66,12 @@ pub(crate) async fn run(platform: Arc<Platform>) {
 
 fn look(
     platform: &Arc<Platform>,
+    sites: &[(Chosen, Timestamp)],
     memory: &mut Memory,
     done: &mpsc::UnboundedSender<(SiteName, String)>,
 ) {
-    for (chosen, since) in sites(platform) {
+    for (chosen, since) in sites {
+        let since = *since;
         let zone = schedule::zone(chosen.site.backups.zone.as_deref());
         for (item, described) in &chosen.site.backups.items {
             let Some(rules) = &described.backup else { continue };
@@ -91,7 +96,7 @@ fn look(
                 Task::Take => {}
             }
             memory.under_way.insert(key.clone());
-            start(platform, &chosen, key, task, done.clone());
+            start(platform, chosen, key, task, done.clone());
         }
     }
 }

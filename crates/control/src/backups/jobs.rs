@@ -72,6 +72,7 @@ pub(super) fn job(
     let url = match &described.source {
         backups::Source::Postgres { url, .. }
         | backups::Source::Mysql { url, .. }
+        | backups::Source::PostgresLog { url }
         | backups::Source::Redis { url } => Some(url),
         _ => None,
     };
@@ -90,8 +91,10 @@ pub(super) fn job(
     let mut from = source(platform, project, site, &described.source, &values);
     if described.managed {
         let own = databases::url_for_backups(platform, &site.name, item, described)?;
-        if let Source::Postgres { url, .. } | Source::Mysql { url, .. } | Source::Redis { url } =
-            &mut from
+        if let Source::Postgres { url, .. }
+        | Source::PostgresLog { url }
+        | Source::Mysql { url, .. }
+        | Source::Redis { url } = &mut from
         {
             *url = own;
         }
@@ -113,7 +116,12 @@ pub(super) fn job(
     owner.dedup();
     Ok(Job {
         site: site.name.to_string(),
-        item: Item { name: item.to_owned(), source: from, rules: for_worker(&rules) },
+        item: Item {
+            name: item.to_owned(),
+            rules: for_worker(&rules, &from),
+            log: rules.pitr.map(|_| format!("{item}.log")),
+            source: from,
+        },
         stores: named
             .into_iter()
             .map(|(name, store)| store_at(platform, name, store, &values))
@@ -179,6 +187,7 @@ fn source(
             Source::Mysql { url: value(url, values), databases: databases.clone() }
         }
         backups::Source::Redis { url } => Source::Redis { url: value(url, values) },
+        backups::Source::PostgresLog { url } => Source::PostgresLog { url: value(url, values) },
         backups::Source::Sqlite { path } => {
             Source::Sqlite { path: place(platform, project, site, path) }
         }
@@ -207,13 +216,17 @@ fn place(platform: &Platform, project: &Path, site: &Site, path: &str) -> PathBu
     if shared.exists() { shared } else { project.join(path) }
 }
 
-fn for_worker(rules: &backups::Rules) -> Rules {
+fn for_worker(rules: &backups::Rules, source: &Source) -> Rules {
     let millis = |duration: std::time::Duration| duration.as_millis() as u64;
     Rules {
         keep: rules.keep,
         sql: rules.drill_sql.clone(),
         rpo_ms: rules.rpo.map(millis),
         rto_ms: rules.rto.map(millis),
+        window_ms: match source {
+            Source::PostgresLog { .. } => rules.pitr.map(|pitr| millis(pitr.keep)),
+            _ => None,
+        },
     }
 }
 

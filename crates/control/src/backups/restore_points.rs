@@ -10,6 +10,7 @@ use seaworthy_api::backup::BackupProgress;
 use seaworthy_backup::{Action, ItemReport, RestoreTarget, State, Taken};
 use seaworthy_base::{Code, Fault};
 use seaworthy_manifest::Site;
+use seaworthy_manifest::site::backups::Source;
 use seaworthy_release::Point;
 use tokio::sync::mpsc;
 
@@ -20,7 +21,10 @@ use crate::platform::Platform;
 pub(crate) fn of(site: &Site) -> impl Iterator<Item = &str> {
     let items = site.backups.items.iter();
     items
-        .filter(|(name, item)| name.starts_with("database.") && item.backup.is_some())
+        .filter(|(name, item)| {
+            let log = matches!(item.source, Source::PostgresLog { .. });
+            name.starts_with("database.") && item.backup.is_some() && !log
+        })
         .map(|(name, _)| name.as_str())
 }
 

@@ -267,7 +267,7 @@ async fn hook(
         user: subject.user.as_ref(),
         input: None,
     };
-    let (lines, mut said) = mpsc::unbounded_channel();
+    let (lines, mut said) = commands::lines();
     tokio::spawn(async move { while said.recv().await.is_some() {} });
     commands::run(&argv, &around, Code::DnsUpdateFailed, &lines).await
 }

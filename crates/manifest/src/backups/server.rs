@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::{Named, item, read_rules, read_value, table_place};
+use super::{Named, item, no_pitr, read_rules, read_value, table_place};
 use crate::keys::backups::{DATABASE, REDIS};
 use crate::read::{Found, Reader};
 use crate::site::EnvValue;
@@ -34,6 +34,9 @@ pub(super) fn read_database(
     let url =
         found.get("url").and_then(|(span, value)| Some((span.clone(), read_value(reader, value)?)));
     let engine = read_engine(reader, &found, url.as_ref().map(|(_, url)| url), path.is_some())?;
+    if engine != Engine::Postgres {
+        no_pitr(reader, &found, backup.as_ref());
+    }
     let (managed, url) = match read_managed(reader, &found, name, "DATABASE_URL") {
         Some(made) => (true, Some(made)),
         None if asked(&found) => return None,
@@ -138,6 +141,7 @@ pub(super) fn read_redis(
 ) -> Option<Item> {
     let found = reader.known(table, REDIS, "`[redis.X]`");
     let backup = read_rules(reader, &found, used);
+    no_pitr(reader, &found, backup.as_ref());
     if let Some((_, url)) = read_managed(reader, &found, name, "REDIS_URL") {
         return Some(item(Source::Redis { url }, backup, true));
     }

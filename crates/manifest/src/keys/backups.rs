@@ -58,7 +58,18 @@ pub const BACKUP: &[Key] = &[
     key("rpo", Kind::Duration, "how old the newest verified backup may become"),
     key("rto", Kind::Duration, "how long a restore may take; compared with what drills measure"),
     planned("cron"),
-    planned("pitr"),
+    key(
+        "pitr",
+        Kind::Any,
+        "PostgreSQL: restore to any moment; `true`, or `{ keep, base, every }`; off",
+    ),
+];
+
+/// `backup.pitr`.
+pub const PITR: &[Key] = &[
+    key("keep", Kind::Duration, "any moment of so long ago; 7d"),
+    key("base", Kind::Duration, "so long after the last base backup comes another; 1d"),
+    key("every", Kind::Duration, "how often the log is stored; 1m"),
 ];
 
 /// `backup.keep`.

@@ -22,7 +22,11 @@ pub struct Backups {
 impl Backups {
     /// What of it is on a server that we run.
     pub fn managed(&self) -> impl Iterator<Item = (&str, &Item)> {
-        self.items.iter().filter(|(_, item)| item.managed).map(|(name, item)| (name.as_str(), item))
+        let servers = self
+            .items
+            .iter()
+            .filter(|(_, item)| item.managed && !matches!(item.source, Source::PostgresLog { .. }));
+        servers.map(|(name, item)| (name.as_str(), item))
     }
 }
 
@@ -53,6 +57,11 @@ pub enum Source {
         url: EnvValue,
         /// Which databases.
         databases: Option<String>,
+    },
+    /// The log of the PostgreSQL server of another item, which is called the same but for `.log`.
+    PostgresLog {
+        /// Its URL.
+        url: EnvValue,
     },
     /// A MariaDB or MySQL server.
     Mysql {
@@ -95,6 +104,28 @@ pub struct Rules {
     pub rpo: Option<Duration>,
     /// How long a restore may take.
     pub rto: Option<Duration>,
+    /// How the server's log is kept.
+    #[serde(default)]
+    pub pitr: Option<Pitr>,
+}
+
+/// `backup.pitr`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pitr {
+    /// Any moment of so long ago can be restored.
+    pub keep: Duration,
+    /// A base backup is so much younger than the one after it.
+    pub base: Duration,
+    /// What was received is stored so often.
+    pub every: Duration,
+}
+
+impl Default for Pitr {
+    /// A week; a minute is what is lost with the machine.
+    fn default() -> Self {
+        let day = Duration::from_secs(86_400);
+        Self { keep: 7 * day, base: day, every: Duration::from_secs(60) }
+    }
 }
 
 impl Default for Rules {
@@ -108,6 +139,7 @@ impl Default for Rules {
             drill_sql: Vec::new(),
             rpo: None,
             rto: None,
+            pitr: None,
         }
     }
 }

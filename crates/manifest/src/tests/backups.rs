@@ -108,6 +108,30 @@ fn every_mistake_is_reported_at_its_place_with_what_to_write_instead() {
 }
 
 #[test]
+fn the_log_of_a_server_is_an_item_beside_it() {
+    let text = format!(
+        "{SITE}[database.main]\nengine = \"postgres\"\nurl = \"secret:U\"\nbackup = {{ to = [\"local\"], pitr = {{ keep = \"3d\", every = \"10s\" }} }}\n[database.other]\nurl = \"postgres://h/x\"\nbackup = {{ pitr = false }}"
+    );
+    let items = try_parse(&text).unwrap().backups.items;
+    assert_eq!(
+        items.keys().collect::<Vec<_>>(),
+        ["database.main", "database.main.log", "database.other"]
+    );
+    let log = items["database.main.log"].backup.as_ref().unwrap();
+    assert_eq!(log.rhythm, Rhythm::Every(Duration::from_secs(86_400)));
+    let pitr = log.pitr.unwrap();
+    assert_eq!((pitr.keep.as_secs(), pitr.every.as_secs()), (3 * 86_400, 10));
+    for text in [
+        "[database.a]\nengine = \"mysql\"\nurl = \"mysql://h/x\"\nbackup = { pitr = true }",
+        "[redis.a]\nurl = \"redis://h\"\nbackup = { pitr = true }",
+        "[files.a]\npaths = [\"x\"]\nbackup = { pitr = true }",
+    ] {
+        let found = messages(&format!("{SITE}{text}\n"));
+        assert!(found.len() == 1 && found[0].contains("PostgreSQL only"), "{found:?}");
+    }
+}
+
+#[test]
 fn a_managed_server_is_backed_up_and_its_url_is_a_secret_that_is_made() {
     let text = format!(
         "{SITE}after = [\"database.main\"]\n[database.main]\nengine = \"postgres\"\nmanaged = true\n[database.old-one]\nengine = \"mariadb\"\nmanaged = true\n[redis.cache]\nmanaged = true\nurl = \"secret:CACHE\"\n[redis.other]\nmanaged = false\nurl = \"redis://h\""

@@ -206,3 +206,37 @@ fn mariadb_and_redis_are_run_for_a_site_and_come_back_from_a_backup() {
     assert_eq!(mariadb(&url, "SELECT count(*) FROM notes").unwrap(), "500");
     assert_eq!(redis(&["GET", "greeting"]), "hello");
 }
+
+#[test]
+fn a_managed_database_comes_back_as_it_was_at_a_moment() {
+    let more = "[database.main]\nengine = \"postgres\"\nmanaged = true\nbackup = { pitr = { every = \"1s\" } }\n";
+    let migrate = "psql -qX \"$DATABASE_URL\" -c 'CREATE TABLE notes (id int)'";
+    let sandbox = sandbox();
+    sandbox.up(&shop("1", migrate, more));
+    let url = secret(&sandbox, "DATABASE_URL");
+    sandbox.run(["backup", "now", "--site", "shop"]).success().says(["database.main.log"]);
+    psql(&url, "INSERT INTO notes SELECT generate_series(1, 100)").unwrap();
+    let moment = "SELECT pg_sleep(0.01); SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'); SELECT pg_sleep(0.01)";
+    let at = psql(&url, moment).unwrap();
+    psql(&url, "DELETE FROM notes WHERE id > 7").unwrap();
+    let at = at.trim();
+    let restore = ["backup", "restore", "database.main", "--at", at, "--site", "shop"];
+    sandbox
+        .run([&restore[..], &["--yes", "database.main"]].concat())
+        .success()
+        .says(["kept as database"]);
+    assert_eq!(psql(&url, "SELECT count(*) FROM notes").unwrap(), "100");
+    // The log goes on in the stores by itself, and all of it can be played.
+    eventually("the log is stored", LIMIT, || {
+        psql(&url, "INSERT INTO notes VALUES (0)").unwrap();
+        let list =
+            sandbox.run(["backup", "list", "database.main.log", "--json", "--site", "shop"]).json();
+        let sets = list["items"][0]["sets"].as_array().unwrap();
+        sets.iter().any(|set| set["set"]["reason"] == "log")
+    });
+    sandbox
+        .run(["backup", "drill", "database.main.log", "--site", "shop"])
+        .success()
+        .says(["passed"]);
+    sandbox.run(["status"]).success().never_says("SW-BAK");
+}

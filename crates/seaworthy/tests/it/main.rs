@@ -20,6 +20,7 @@ mod deploy;
 mod down;
 mod drain;
 mod explain;
+mod faults;
 mod guide;
 mod jobs;
 mod kill;

@@ -64,6 +64,12 @@ impl Connection {
         Self { url }
     }
 
+    /// The same server, another database.
+    pub(crate) fn to(mut self, database: &str) -> Self {
+        self.url.database = Some(database.to_owned());
+        self
+    }
+
     /// Where it points, without a password.
     pub(crate) fn shown(&self) -> String {
         self.url.shown()
