@@ -109,6 +109,7 @@ impl Edge {
             address: *address,
             socket: None,
             http2: false,
+            proxy_header: false,
             check: None,
             state,
             ends_ms: None,
