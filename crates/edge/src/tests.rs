@@ -59,8 +59,12 @@ impl Edge {
         let (of_link, of_edge) = (Arc::clone(&shared), workers.clone());
         std::thread::spawn(move || {
             crate::link::serve(
-                &listener,
-                seaworthy_sys::process::current_uid(),
+                &crate::link::Socket {
+                    listener,
+                    starter: seaworthy_sys::process::current_uid(),
+                    unguarded: Vec::new(),
+                    features: Vec::new(),
+                },
                 &of_link,
                 &workers,
                 &acceptor,
