@@ -113,6 +113,7 @@ impl Edge {
             address: *address,
             socket: None,
             http2: false,
+            proxy_header: false,
             check: None,
             state,
             ends_ms: None,
