@@ -470,3 +470,27 @@ fn files_that_change_are_served_at_once_and_those_that_cannot_be_are_said() {
     let manifest = manifest.replace(example, last);
     sandbox.up(&Site::new("shop").manifest(&manifest).file("clients.pem", &text(&one, "root.pem")));
 }
+
+#[test]
+fn a_server_name_that_is_an_address_counts_as_none_and_one_that_is_no_name_ends_the_handshake() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let address = sandbox.status().https().to_string();
+    let said = |name: &str| {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &address, "-servername", name, "-CAfile"]);
+        openssl.arg(sandbox.ca()).stdin(std::process::Stdio::null());
+        let output = openssl.output().unwrap();
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    for name in ["shop.localhost", "127.0.0.1"] {
+        assert!(said(name).contains("Verify return code: 0 (ok)"), "{name}: {}", said(name));
+    }
+    // What rustls 0.23 does; when this changes, so does the guide.
+    let told = said("shop.localhost:443").to_ascii_lowercase();
+    assert!(told.contains("illegal parameter"), "{told}");
+}
