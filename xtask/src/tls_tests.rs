@@ -65,7 +65,8 @@ fn judge(folder: &Path, port: u16) -> Result<()> {
     let word =
         |one: &serde_json::Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
     let grade = findings.iter().find(|one| one["id"] == "overall_grade");
-    let grade = grade.map(|one| word(one, "finding")).context("testssl gave no grade")?;
+    // Versions before 3.2 give none: what costs the A is among the findings.
+    let grade = grade.map(|one| word(one, "finding"));
     let serious: Vec<String> = findings
         .iter()
         .filter(|one| SERIOUS.contains(&word(one, "severity").as_str()))
@@ -77,9 +78,12 @@ fn judge(folder: &Path, port: u16) -> Result<()> {
             format!("{}: {}: {}", word(one, "severity"), word(one, "id"), word(one, "finding"))
         })
         .collect();
-    println!("{} findings, grade {grade}", findings.len());
+    println!("{} findings, grade {}", findings.len(), grade.as_deref().unwrap_or("not given"));
     serious.iter().for_each(|line| println!("{line}"));
-    if !serious.is_empty() || !grade.starts_with('A') {
+    if findings.len() < 50 {
+        bail!("testssl looked at {} things only", findings.len());
+    }
+    if !serious.is_empty() || grade.is_some_and(|grade| !grade.starts_with('A')) {
         bail!("testssl is not content");
     }
     Ok(())

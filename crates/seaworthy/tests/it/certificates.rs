@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use seaworthy_testkit::peers::{
-    Authority, KEY, KEY_NAME, Named, Place, Wish, free_port, make_certificate,
+    Authority, KEY, KEY_NAME, Named, Place, ROUTE53_KEYS, Route53, Wish, free_port,
+    make_certificate,
 };
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
@@ -379,7 +380,10 @@ fn the_guides_examples_of_authorities_bring_certificates() {
         .replace("$PORT", &names.address.port().to_string())
         .replace("$KEY_NAME", KEY_NAME)
         .replace("$TSIG", KEY);
-    let secrets = format!("TSIG_KEY={KEY}\nEAB_KEY={key}\nDNS_TOKEN=abcdefghijkl\n");
+    let (cloud, (aws_key, aws_secret)) = (Route53::start(&names), ROUTE53_KEYS);
+    let secrets = format!(
+        "TSIG_KEY={KEY}\nEAB_KEY={key}\nDNS_TOKEN=abcdefghijkl\nAWS_KEY={aws_key}\nAWS_SECRET={aws_secret}\n"
+    );
     let all: Vec<_> = examples().into_iter().filter(|text| text.contains("acme")).collect();
     assert!(all.len() > 4, "{all:?}");
     for (number, example) in all.into_iter().enumerate() {
@@ -394,6 +398,7 @@ fn the_guides_examples_of_authorities_bring_certificates() {
             .replace("\"zerossl\", \"letsencrypt\"", &format!("\"{}\"", pebble.directory))
             .replace("ns1.example.com:53", &names.address.to_string())
             .replace("acme-updates", KEY_NAME)
+            .replace("route53 = {", &format!("route53 = {{ endpoint = \"{}\",", cloud.endpoint))
             .replacen(
                 "acme = {",
                 &format!("acme = {{ ca = \"root.pem\", resolvers = [\"{}\"],", names.address),
