@@ -10,6 +10,7 @@ mod generate;
 mod host_test;
 mod setup;
 mod tidy;
+mod tls_tests;
 mod upgrade_test;
 
 use std::process::{Command, ExitCode};
@@ -28,6 +29,7 @@ cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help 
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
 cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
+cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["soak", ref options @ ..] => with_release("soak", options),
         ["upgrade-test"] => upgrade_test::upgrade_test(None),
         ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
+        ["tls-tests"] => tls_tests::tls_tests(),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -34,6 +34,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("caddy", "caddy"),
     ("named", "bind9"),
     ("dig", "bind9-dnsutils"),
+    ("openssl", "openssl"),
     // Sets the clock of the processes of a test.
     ("faketime", "faketime"),
     // No program: looked for beside `/usr/bin`.
@@ -42,6 +43,9 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
 
 /// What `cache-tests` needs besides.
 pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
+
+/// What `tls-tests` needs.
+pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("openssl", "openssl")];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[

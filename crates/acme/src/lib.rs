@@ -17,6 +17,7 @@ mod dns;
 mod order;
 mod preflight;
 mod solve;
+mod window;
 
 pub use model::{
     Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Shown, Ways,

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::dns::Resolver;
 use crate::model::{Action, Answer, Event, Job};
 use crate::order;
+use crate::window;
 
 /// Speaks with control.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ fn work(job: &Job, voice: &Voice, sender: UnboundedSender<Answer>) -> Result<(),
             Action::Obtain => order::obtain(job, &client, voice).await?,
             Action::Rehearse => order::rehearse(job, &client, voice).await?,
             Action::AskWindow { directory, chain_pem } => {
-                let window = order::ask_window(job, &client, directory, chain_pem).await?;
+                let window = window::ask(job, &client, directory, chain_pem).await?;
                 voice.say(&Event::Window { window });
             }
         }

@@ -51,7 +51,7 @@ mod watch;
 mod worker;
 
 /// How an edge is started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EdgeOptions {
     /// Its number, which stands in request ids.
     pub number: u32,

@@ -9,6 +9,7 @@ mod mariadb;
 mod named;
 mod postgres;
 mod redis;
+mod route53;
 mod sshd;
 
 use std::fs;
@@ -23,6 +24,7 @@ pub use mariadb::MariaDb;
 pub use named::{KEY, KEY_NAME, Named};
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use route53::{ROUTE53_KEYS, Route53};
 pub use sshd::Sshd;
 
 /// The user that nobody is, by number: there on every Linux.

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use seaworthy_testkit::peers::{
-    Authority, KEY, KEY_NAME, Named, Place, Wish, free_port, make_certificate,
+    Authority, KEY, KEY_NAME, Named, Place, ROUTE53_KEYS, Route53, Wish, free_port,
+    make_certificate,
 };
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
@@ -91,7 +92,7 @@ fn a_site_gets_its_certificate_by_http_01_and_keeps_its_connections_when_it_is_r
         let mut answer = [0; 12];
         std::io::Read::read_exact(&mut open, &mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
-        let mut rest = [0; 65536];
+        let mut rest = vec![0; 65536];
         let _some = std::io::Read::read(&mut open, &mut rest).unwrap();
     };
     ask();
@@ -354,4 +355,147 @@ fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
     command.arg(format!("Host: shop.localhost:{port}"));
     let output = command.arg(format!("https://other.localhost:{port}/")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "421");
+}
+
+/// The `toml` blocks of the guide's page.
+fn examples() -> Vec<&'static str> {
+    let page = include_str!("../../../../docs/guide/tls.md");
+    let blocks = page.split("\n```toml\n").skip(1);
+    blocks.map(|rest| rest.split("\n```").next().unwrap()).collect()
+}
+
+/// The serial number of what is served, by the list.
+fn serial(sandbox: &Sandbox) -> String {
+    first(sandbox)["serial"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_guides_examples_of_authorities_bring_certificates() {
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let plain = Wish::new(ports.http, ports.https, names.address);
+    let bound = Wish { binding: Some(("kid-1".to_owned(), key.to_owned())), ..plain.clone() };
+    let (free, bound) = (Authority::pebble(&plain), Authority::pebble(&bound));
+    let hook = HOOK
+        .replace("$PORT", &names.address.port().to_string())
+        .replace("$KEY_NAME", KEY_NAME)
+        .replace("$TSIG", KEY);
+    let (cloud, (aws_key, aws_secret)) = (Route53::start(&names), ROUTE53_KEYS);
+    let secrets = format!(
+        "TSIG_KEY={KEY}\nEAB_KEY={key}\nDNS_TOKEN=abcdefghijkl\nAWS_KEY={aws_key}\nAWS_SECRET={aws_secret}\n"
+    );
+    let all: Vec<_> = examples().into_iter().filter(|text| text.contains("acme")).collect();
+    assert!(all.len() > 4, "{all:?}");
+    for (number, example) in all.into_iter().enumerate() {
+        let pebble = if example.contains("eab") { &bound } else { &free };
+        let domains = if example.contains("dns") {
+            format!("[\"n{number}.sea.test\", \"*.n{number}.sea.test\"]")
+        } else {
+            format!("[\"n{number}.sea.test\"]")
+        };
+        // What the example says, with this test's authority and name server for the world's.
+        let tls = example
+            .replace("\"zerossl\", \"letsencrypt\"", &format!("\"{}\"", pebble.directory))
+            .replace("ns1.example.com:53", &names.address.to_string())
+            .replace("acme-updates", KEY_NAME)
+            .replace("route53 = {", &format!("route53 = {{ endpoint = \"{}\",", cloud.endpoint))
+            .replacen(
+                "acme = {",
+                &format!("acme = {{ ca = \"root.pem\", resolvers = [\"{}\"],", names.address),
+                1,
+            );
+        let tls = if tls.contains("directories") {
+            tls
+        } else {
+            tls.replacen(
+                "acme = {",
+                &format!("acme = {{ directories = [\"{}\"],", pebble.directory),
+                1,
+            )
+        };
+        let manifest = format!(
+            "site = \"shop\"\ndomains = {domains}\n[listen]\nhttp = \"127.0.0.1:{}\"\n\
+             https = \"127.0.0.1:{}\"\n{tls}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n",
+            ports.http, ports.https
+        );
+        let root = std::fs::read_to_string(pebble.api_root()).unwrap();
+        let site = Site::new("shop").manifest(&manifest).file("root.pem", &root);
+        sandbox.up(&site.file(".env", &secrets).file("dns-hook.sh", &hook));
+        let host = format!("n{number}.sea.test");
+        eventually(&format!("a certificate by {example}"), LIMIT, || {
+            let found = first(&sandbox);
+            found["state"] == "valid" && found["hosts"][0] == host
+        });
+        assert_eq!(client(&ports, &host, &pebble.root()).get("/").status, 200);
+    }
+}
+
+#[test]
+fn files_that_change_are_served_at_once_and_those_that_cannot_be_are_said() {
+    let sandbox = sandbox();
+    let (one, other) = (Place::new(), Place::new());
+    make_certificate(one.path());
+    make_certificate(other.path());
+    let text =
+        |place: &Place, name: &str| std::fs::read_to_string(place.path().join(name)).unwrap();
+    let example = examples().into_iter().find(|text| text.contains("fullchain.pem")).unwrap();
+    let manifest = format!(
+        "site = \"shop\"\ndomains = [\"localhost\"]\n{{listen}}{example}\n[service.web]\n\
+         run = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+    );
+    let site = Site::new("shop").manifest(&manifest);
+    let with = |place: &Place| {
+        site.clone()
+            .file("tls/fullchain.pem", &text(place, "api.pem"))
+            .file("tls/key.pem", &text(place, "api.key"))
+    };
+    // A pair that does not belong together is refused before anything is changed.
+    let mixed = with(&one).file("tls/key.pem", &text(&other, "api.key"));
+    sandbox.try_up(&mixed).code(1).says(["SW-TLS-007", "the key belongs to another certificate"]);
+    sandbox.up(&with(&one));
+    let https = || sandbox.status().https();
+    let trusts =
+        |place: &Place| Client::https(https(), "localhost", &place.path().join("root.pem"));
+    assert_eq!(trusts(&one).get("/").status, 200);
+    let before = serial(&sandbox);
+    // New files are served without a restart; half of a new pair is not.
+    sandbox.write(&with(&one).file("tls/fullchain.pem", &text(&other, "api.pem")));
+    sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    assert_eq!(trusts(&one).get("/").status, 200);
+    sandbox.write(&with(&other));
+    eventually("the new pair is served", LIMIT, || {
+        trusts(&other).send("GET", "/", &[], b"").is_ok_and(|answer| answer.status == 200)
+    });
+    assert_ne!(serial(&sandbox), before);
+    eventually("nothing is wrong any more", LIMIT, || {
+        sandbox.status().fault("SW-TLS-007").is_none()
+    });
+    // The last example is one that the test of client certificates runs, in its own words.
+    let last = examples().into_iter().find(|text| text.contains("clients")).unwrap();
+    let manifest = manifest.replace(example, last);
+    sandbox.up(&Site::new("shop").manifest(&manifest).file("clients.pem", &text(&one, "root.pem")));
+}
+
+#[test]
+fn a_server_name_that_is_an_address_counts_as_none_and_one_that_is_no_name_ends_the_handshake() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let address = sandbox.status().https().to_string();
+    let said = |name: &str| {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &address, "-servername", name, "-CAfile"]);
+        openssl.arg(sandbox.ca()).stdin(std::process::Stdio::null());
+        let output = openssl.output().unwrap();
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    for name in ["shop.localhost", "127.0.0.1"] {
+        assert!(said(name).contains("Verify return code: 0 (ok)"), "{name}: {}", said(name));
+    }
+    // What rustls 0.23 does; when this changes, so does the guide.
+    let told = said("shop.localhost:443").to_ascii_lowercase();
+    assert!(told.contains("illegal parameter"), "{told}");
 }
