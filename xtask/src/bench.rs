@@ -25,7 +25,7 @@ cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
 
   --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
   --seconds N    of load for each figure (5)
-  --case NAME    only this one: keep-alive, large, http2, handshake, footprint
+  --case NAME    only this one: keep-alive, features, large, http2, handshake, nonce, footprint
   --binary PATH  measure this binary instead of building one in release mode";
 
 struct Options {
@@ -49,7 +49,9 @@ fn options(words: &[&str]) -> Result<Option<Options>> {
             _ => bail!("unknown option {word}\n{USAGE}"),
         }
     }
-    let known = |name: &str| name == "footprint" || Case::ALL.iter().any(|one| one.name() == name);
+    let known = |name: &str| {
+        ["footprint", "nonce"].contains(&name) || Case::ALL.iter().any(|one| one.name() == name)
+    };
     if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
         bail!("no case is called {name}\n{USAGE}");
     }
@@ -71,6 +73,9 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     let stage = Stage::new(binary)?;
     for case in Case::ALL.into_iter().filter(|case| wanted(case.name())) {
         compare(&stage, case, options.rounds.max(1), options.seconds.max(1))?;
+    }
+    if wanted("nonce") {
+        nonce(&stage, options.rounds.max(1), options.seconds.max(1))?;
     }
     if wanted("footprint") {
         footprint::print(&stage)?;
@@ -120,6 +125,26 @@ fn compare(stage: &Stage, case: Case, rounds: usize, seconds: u32) -> Result<()>
         };
         println!("  cpu per request, seaworthy / {:<8} {ratio:>5.2}{bound}", peer.name());
     }
+    Ok(())
+}
+
+/// What rewriting a page costs: the same page with and without, from the same process.
+fn nonce(stage: &Stage, rounds: usize, seconds: u32) -> Result<()> {
+    println!("\n{}", Case::Nonce.title());
+    let running = stage.start(Kind::Seaworthy)?;
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let plain = load::measure(&running, Case::Page, seconds)?;
+        let marked = load::measure(&running, Case::Nonce, seconds)?;
+        println!(
+            "  round {round}  as it is {:>7.1} us/req  with nonces {:>7.1} us/req  p99 {} and {}",
+            plain.cpu_us, marked.cpu_us, plain.p99, marked.p99
+        );
+        ratios.push(marked.cpu_us / plain.cpu_us);
+    }
+    let (ratio, bound) = (median(ratios), Case::Nonce.bound().unwrap_or_default());
+    let met = if ratio <= bound { "met" } else { "NOT met" };
+    println!("  cpu per request, with / without {ratio:>5.2}   bound {bound:.2}: {met}");
     Ok(())
 }
 

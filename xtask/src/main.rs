@@ -1,4 +1,4 @@
-//! The project's chores: `setup`, `test`, `host-test`, `tidy`, `gen [--check]`, `bench edge`,
+//! The project's chores: `setup`, `test`, `fuzz`, `host-test`, `tidy`, `gen [--check]`, `bench edge`,
 //! `bench deploy`, `bench backup`, `soak`.
 //!
 //! Few dependencies, so that it builds in a moment. Not here: anything that a user of Seaworthy runs.
@@ -10,6 +10,7 @@ mod generate;
 mod host_test;
 mod setup;
 mod tidy;
+mod upgrade_test;
 
 use std::process::{Command, ExitCode};
 
@@ -19,11 +20,13 @@ const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
 cargo xtask host-test       limits and stops on a real host with systemd and control groups version 2
+cargo xtask fuzz [SECONDS]  what reads bytes of strangers, for so long each (30)
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
+cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -34,14 +37,19 @@ fn main() -> ExitCode {
         ["setup"] => setup::setup(setup::FOR_TESTS),
         ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
+        ["fuzz"] => fuzz("30"),
+        ["fuzz", seconds] => fuzz(seconds),
         ["tidy"] => tidy::tidy(),
         ["gen"] => generate::generate(false),
         ["gen", "--check"] => generate::generate(true),
         ["bench", "edge", ref options @ ..] => bench::edge(options),
-        ["bench", "deploy", ref options @ ..] => with_release("deploy_bench", options),
+        ["bench", "deploy", ref options @ ..] => setup::setup(setup::FOR_BENCH_DEPLOY)
+            .and_then(|()| with_release("deploy_bench", options)),
         ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
             .and_then(|()| with_release("bench_backup", options)),
         ["soak", ref options @ ..] => with_release("soak", options),
+        ["upgrade-test"] => upgrade_test::upgrade_test(None),
+        ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -63,6 +71,13 @@ fn main() -> ExitCode {
 
 fn test() -> Result<()> {
     run(Command::new(cargo()).args(["test", "--workspace"]))
+}
+
+/// Fresh mutations of the corpus; says which input broke a rule.
+fn fuzz(seconds: &str) -> Result<()> {
+    let mut command = Command::new(cargo());
+    command.args(["test", "-p", "seaworthy-edge", "fuzz::targets"]);
+    run(command.env("SEAWORTHY_FUZZ_SECONDS", seconds))
 }
 
 /// Runs a program of the harness on the release binary; `soak --help` and the like say what can be asked.

@@ -64,6 +64,10 @@ pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
     ("zstd", "zstd"),
 ];
 
+/// What `bench deploy` needs besides.
+pub(crate) const FOR_BENCH_DEPLOY: &[Needed] =
+    &[("nginx", "nginx-light"), ("openssl", "openssl"), ("node", "nodejs"), ("npm", "npm")];
+
 /// Installs what is missing of `needed`.
 pub(crate) fn setup(needed: &[Needed]) -> Result<()> {
     let missing: Vec<&str> = needed

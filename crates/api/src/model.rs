@@ -73,7 +73,7 @@ pub struct ControlStatus {
 }
 
 /// The edge process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EdgeView {
     /// Its process; none while there is nothing to serve.
     pub pid: Option<u32>,
@@ -94,6 +94,22 @@ pub struct EdgeView {
     pub told: u64,
     /// Older edges that finish what they had begun.
     pub draining: Vec<u32>,
+    /// What browsers told (`@client-events`), by site and type.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_events: BTreeMap<String, BTreeMap<String, EventView>>,
+}
+
+/// What browsers told of one type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Events.
+    pub count: u64,
+    /// Of these, with a value.
+    pub valued: u64,
+    /// The sum of the values.
+    pub sum: f64,
+    /// Values by size: entry `i` counts those below 2^i that no earlier one does.
+    pub buckets: Vec<u64>,
 }
 
 /// One site.
@@ -132,6 +148,9 @@ pub struct ServiceStatus {
     pub wanted: u16,
     /// How many are ready.
     pub ready: u16,
+    /// Why so many are wanted, where it is not the manifest's number: `by hand`, or what the load asked for.
+    #[serde(default)]
+    pub scale: Option<String>,
     /// The instances, old generations that still drain included.
     pub instances: Vec<InstanceView>,
 }

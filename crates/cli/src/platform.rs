@@ -239,7 +239,8 @@ fn show(status: &PlatformStatus) -> String {
         }
         for service in &site.services {
             let counts = if matches!(service.kind.as_str(), "process" | "database") {
-                format!("{}/{} ready", service.ready, service.wanted)
+                let why = service.scale.as_ref().map(|why| format!("  ({why})"));
+                format!("{}/{} ready{}", service.ready, service.wanted, why.unwrap_or_default())
             } else {
                 service.kind.clone()
             };

@@ -5,9 +5,11 @@
 //! sent is what `.gitignore` leaves, without `.git` and files of secrets; a connection that is cut leaves the
 //! deployment going on there. `SEAWORTHY_SSH` names another ssh command, such as `ssh -F config`.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Component, Path};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use ignore::WalkBuilder;
 use seaworthy_base::{Code, Exit, Fault};
@@ -142,9 +144,39 @@ fn deploy(host: &str, options: &Deploy, words: &[String]) -> Result<Exit, Failur
     }
 }
 
+/// A pipe that can be closed for good: an archive that failed must not get the end of one that is whole, which
+/// its builder writes when it is dropped.
+struct Pipe<W> {
+    into: W,
+    is_broken: Rc<Cell<bool>>,
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_broken.get() {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            self.into.write(bytes)
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.into.flush()
+    }
+}
+
 /// The project's files as an archive.
 fn archive(project: &Path, into: impl Write) -> io::Result<()> {
-    let mut builder = tar::Builder::new(io::BufWriter::new(into));
+    let is_broken = Rc::new(Cell::new(false));
+    let pipe = io::BufWriter::new(Pipe { into, is_broken: Rc::clone(&is_broken) });
+    let mut builder = tar::Builder::new(pipe);
+    let added = add_files(project, &mut builder);
+    is_broken.set(added.is_err());
+    added?;
+    builder.into_inner()?.flush()
+}
+
+fn add_files(project: &Path, builder: &mut tar::Builder<impl Write>) -> io::Result<()> {
     builder.follow_symlinks(false);
     let secrets = secret_files(project);
     let walk =
@@ -158,7 +190,7 @@ fn archive(project: &Path, into: impl Write) -> io::Result<()> {
             builder.append_path_with_name(entry.path(), path)?;
         }
     }
-    builder.into_inner()?.flush()
+    Ok(())
 }
 
 /// Where values of secrets lie in plain text.
@@ -200,5 +232,12 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, [".gitignore", "a.txt"]);
+    }
+
+    #[test]
+    fn an_archive_of_what_cannot_be_read_does_not_look_whole() {
+        let mut bytes = Vec::new();
+        assert!(archive(Path::new("/nowhere/at/all"), &mut bytes).is_err());
+        assert!(bytes.is_empty(), "{} bytes", bytes.len());
     }
 }

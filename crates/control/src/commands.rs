@@ -10,13 +10,25 @@ use std::time::Duration;
 use seaworthy_base::{Code, Fault};
 use seaworthy_manifest::site::Command;
 use seaworthy_runtime::model::User;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 
 /// A build that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Lines kept as evidence of a failure.
 const EVIDENCE: usize = 15;
+/// Lines on their way from a command to who looks on; when they are not taken, the command waits.
+const WAITING: usize = 256;
+/// A longer line is cut.
+const LINE: usize = 8 << 10;
+
+/// Where the lines go that a command prints.
+pub(crate) type Lines = mpsc::Sender<String>;
+
+/// A way for lines.
+pub(crate) fn lines() -> (Lines, mpsc::Receiver<String>) {
+    mpsc::channel(WAITING)
+}
 
 /// What a command runs in.
 #[derive(Debug)]
@@ -66,7 +78,7 @@ pub(crate) async fn run(
     argv: &[String],
     around: &Surroundings<'_>,
     code: Code,
-    lines: &mpsc::UnboundedSender<String>,
+    lines: &Lines,
 ) -> Result<(), Fault> {
     let shown = argv.join(" ");
     let failed = |cause: String| Fault::new(code, format!("`{shown}` failed")).because(cause);
@@ -94,7 +106,7 @@ pub(crate) async fn run(
     })?;
     // Also when this work is dropped: what the command started must not outlive a deployment.
     let group = Group(child.id());
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let (sender, mut receiver) = mpsc::channel(WAITING);
     pump(child.stdout.take(), &sender);
     pump(child.stderr.take(), &sender);
     drop(sender);
@@ -107,7 +119,7 @@ pub(crate) async fn run(
             tail.push_back(line);
             if let Some(line) = tail.back() {
                 // The reader of the progress may have gone; the work goes on.
-                lines.send(line.clone()).ok();
+                lines.send(line.clone()).await.ok();
             }
         }
         child.wait().await
@@ -122,7 +134,13 @@ pub(crate) async fn run(
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it did not end within {} minutes", LIMIT.as_secs() / 60),
     };
+    let full = tail.iter().any(|line| line.contains("No space left on device"));
     let mut fault = failed(cause);
+    if full {
+        fault = fault
+            .because("the disk is full")
+            .next("df -h   (what was made of the release goes with the next one)");
+    }
     fault.evidence = tail.into();
     Err(fault)
 }
@@ -145,22 +163,40 @@ impl Drop for Group {
     }
 }
 
-fn pump(
-    stream: Option<impl AsyncRead + Unpin + Send + 'static>,
-    sender: &mpsc::UnboundedSender<String>,
-) {
+fn pump(stream: Option<impl AsyncRead + Unpin + Send + 'static>, sender: &Lines) {
     let (Some(stream), sender) = (stream, sender.clone()) else { return };
     tokio::spawn(async move {
         let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
-        while matches!(reader.read_until(b'\n', &mut line).await, Ok(n) if n > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if sender.send(text).is_err() {
+        while let Some(line) = next_line(&mut reader).await {
+            if sender.send(line).await.is_err() {
                 return;
             }
-            line.clear();
         }
     });
+}
+
+/// The next line, cut where it is longer than anybody reads; none at the end.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let mut line = Vec::new();
+    loop {
+        let piece = reader.fill_buf().await.ok()?;
+        if piece.is_empty() && line.is_empty() {
+            return None;
+        }
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        let (taken, is_over) = (end.unwrap_or(piece.len()), end.is_some() || piece.is_empty());
+        let room = LINE.saturating_sub(line.len()).min(taken);
+        line.extend_from_slice(piece.get(..room).unwrap_or_default());
+        if line.is_empty() && is_over {
+            line.push(b' ');
+        }
+        let used = taken + usize::from(end.is_some());
+        reader.consume(used);
+        if is_over {
+            let cut = if line.len() >= LINE { "…" } else { "" };
+            return Some(format!("{}{cut}", String::from_utf8_lossy(&line).trim_end()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_command_shows_its_last_lines() {
-        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let (sender, mut receiver) = lines();
         let around = Surroundings {
             dir: Path::new("/"),
             environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
@@ -190,5 +226,17 @@ mod tests {
         assert_eq!(fault.causes, ["it ended with exit status: 3"]);
         assert_eq!(fault.evidence.len(), 2);
         assert!(receiver.recv().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_never_ends_is_cut_and_those_around_it_are_whole() {
+        let text = format!("one\n\n{}\nlast", "x".repeat(3 * LINE));
+        let mut reader = BufReader::with_capacity(1000, text.as_bytes());
+        let mut found = Vec::new();
+        while let Some(line) = next_line(&mut reader).await {
+            found.push(line);
+        }
+        assert_eq!((&*found[0], &*found[1], &*found[3], found.len()), ("one", "", "last", 4));
+        assert!(found[2].ends_with("x…") && found[2].len() == LINE + "…".len());
     }
 }

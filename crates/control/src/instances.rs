@@ -156,11 +156,12 @@ fn watch(platform: &Arc<Platform>, id: InstanceId, run_dir: &Path) {
     let (platform, run_dir) = (Arc::clone(platform), run_dir.to_path_buf());
     let thread = std::thread::Builder::new().name("shim-watch".to_owned()).stack_size(128 << 10);
     let spawned = thread.spawn(move || {
-        let started = Instant::now();
+        let (started, mut answered) = (Instant::now(), false);
         while !platform.world().closing || started.elapsed() < PATIENCE {
-            follow(&platform, &id, &run_dir);
-            // A shim that was just launched may not hold its lock yet.
-            if !holds_lock(&run_dir) && started.elapsed() > Duration::from_secs(2) {
+            answered |= follow(&platform, &id, &run_dir);
+            // A shim that was just launched may not hold its lock yet; one that answered did.
+            let had_its_time = answered || started.elapsed() > Duration::from_secs(2);
+            if !holds_lock(&run_dir) && had_its_time {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -175,10 +176,10 @@ fn watch(platform: &Arc<Platform>, id: InstanceId, run_dir: &Path) {
     }
 }
 
-/// Follows the events of one connection until it ends.
-fn follow(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
-    let Ok(mut client) = ShimClient::connect(run_dir, POLL + PATIENCE) else { return };
-    let Ok(mut status) = client.status() else { return };
+/// Follows the events of one connection until it ends; says whether there was one.
+fn follow(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) -> bool {
+    let Ok(mut client) = ShimClient::connect(run_dir, POLL + PATIENCE) else { return false };
+    let Ok(mut status) = client.status() else { return false };
     loop {
         let sequence = status.sequence;
         take(platform, id, status);
@@ -187,10 +188,10 @@ fn follow(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
                 Some(event) => event.status,
                 None => match client.status() {
                     Ok(status) => status,
-                    Err(_) => return,
+                    Err(_) => return true,
                 },
             },
-            Err(_) => return,
+            Err(_) => return true,
         };
     }
 }
@@ -218,6 +219,16 @@ fn take(platform: &Arc<Platform>, id: &InstanceId, status: Status) {
         );
     }
     platform.changed();
+}
+
+/// Memory in bytes and CPU time in milliseconds of an instance's tree, as they are now.
+pub(crate) async fn usage(platform: &Arc<Platform>, id: &InstanceId) -> Option<(u64, u64)> {
+    let run_dir = platform.world().instances.get(id)?.run_dir.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let status = ShimClient::connect(&run_dir, PATIENCE).ok()?.status().ok()?;
+        Some((status.memory?, status.cpu_ms?))
+    });
+    asked.await.ok().flatten()
 }
 
 /// Tells a shim to end its program and itself; returns at once.

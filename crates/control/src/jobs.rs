@@ -232,7 +232,7 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
             };
             let data = layout.data(&ready.site).display().to_string();
             let release = ready.applied.release.to_string();
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = commands::lines();
             let log = tokio::task::spawn_blocking({
                 let path = log_path(platform, ready);
                 move || write_log(path, receiver)
@@ -304,7 +304,7 @@ fn log_path(platform: &Platform, ready: &Ready) -> PathBuf {
     platform.layout.site_logs(&ready.site).join(format!("job-{}.log", ready.job.name))
 }
 
-fn write_log(path: PathBuf, mut lines: mpsc::UnboundedReceiver<String>) {
+fn write_log(path: PathBuf, mut lines: mpsc::Receiver<String>) {
     let mut log = RotatingLog::open(LogRules { path, max_size: 10 << 20, keep: 5, days: None });
     while let Some(line) = lines.blocking_recv() {
         log.write(format!("{} out {line}\n", Timestamp::now()).as_bytes(), 1);

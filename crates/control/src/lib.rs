@@ -39,6 +39,7 @@ pub mod probe;
 mod processes;
 mod reconcile;
 mod release;
+mod scaling;
 mod serve;
 mod server;
 mod site_secrets;
@@ -164,6 +165,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
+    tokio::spawn(scaling::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));

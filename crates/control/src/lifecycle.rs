@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault, InstanceId, SiteName};
+use seaworthy_runtime::scale::Scale;
 use seaworthy_state::Desired;
 
 use crate::databases;
@@ -210,6 +211,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
             rollout,
             gate: more.gate,
             scale: more.scale,
+            auto: more.auto.into_iter().map(|(name, count)| (name, Scale::new(count))).collect(),
             coming: false,
             id: record.id,
             project: record.project,

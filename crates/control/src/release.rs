@@ -15,6 +15,7 @@ mod error_lines;
 pub(crate) mod files;
 mod flow;
 mod gate;
+mod output;
 mod plan;
 mod prepare;
 mod prune;

@@ -37,6 +37,7 @@ pub(crate) fn count(process: &Process, cores: u16) -> u16 {
     match process.instances {
         Instances::Fixed(count) => count,
         Instances::Cores => cores,
+        Instances::Auto(auto) => auto.min,
     }
 }
 

@@ -2,15 +2,18 @@
 
 mod rollout;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seaworthy_api::model::{
-    ControlStatus, EdgeView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus, VERSION,
+    ControlStatus, EdgeView, EventView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus,
+    VERSION,
 };
 use seaworthy_base::{ServiceName, SiteName, Timestamp};
-use seaworthy_edge::model::EdgeStatus;
-use seaworthy_manifest::site::{ServiceKind, Tls};
+use seaworthy_edge::model::{EdgeStatus, EventCount};
+use seaworthy_manifest::site::{Auto, Instances, ServiceKind, Tls};
 use seaworthy_runtime::model::{ExitReason, ExitRecord, Phase};
+use seaworthy_runtime::scale::Scale;
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
@@ -18,11 +21,22 @@ use crate::world::{Instance, SiteState, World};
 
 pub(crate) use rollout::previews;
 
+/// What browsers told.
+fn told(edge: &EdgeStatus) -> BTreeMap<String, BTreeMap<String, EventView>> {
+    let view = |(kind, one): (&String, &EventCount)| {
+        let EventCount { count, valued, sum, buckets } = one.clone();
+        (kind.clone(), EventView { count, valued, sum, buckets })
+    };
+    let sites = edge.client_events.iter();
+    sites.map(|(site, types)| (site.clone(), types.iter().map(view).collect())).collect()
+}
+
 /// How the platform is now; asks the edge.
 pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
-    let (edge_status, (pid, draining), addresses) = {
+    let (edge_status, (pid, draining), addresses, unguarded) = {
         let edge = platform.edge.lock().await;
-        (edge.status().await.unwrap_or_default(), edge.pids(), edge.addresses())
+        let status = edge.status().await.unwrap_or_default();
+        (status, edge.pids(), edge.addresses(), edge.unguarded())
     };
     let on = |tls: bool| {
         addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
@@ -30,6 +44,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
     let world = platform.world();
     let mut guards = platform.guards.clone();
+    guards.extend(unguarded.into_iter().map(|guard| format!("edge: {guard}")));
     for guard in world
         .instances
         .values()
@@ -66,6 +81,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             upgraded: edge_status.upgraded,
             told: edge_status.told,
             draining,
+            client_events: told(&edge_status),
         },
         guards,
         faults: Vec::new(),
@@ -115,13 +131,20 @@ fn one_site(
         };
         let instances = instances_of(world, name, service, edge);
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
-        ServiceStatus { name: service.to_string(), kind: kind.to_owned(), wanted, ready, instances }
+        ServiceStatus {
+            name: service.to_string(),
+            kind: kind.to_owned(),
+            wanted,
+            ready,
+            instances,
+            scale: scale_of(site, service, &description.kind),
+        }
     });
     let servers = world.servers.get(name).into_iter().flatten().map(|(service, server)| {
         let instances = instances_of(world, name, service, edge);
         let ready = instances.iter().filter(|one| one.state == "ready").count() as u16;
         let (name, wanted) = (service.to_string(), u16::from(server.wanted));
-        ServiceStatus { name, kind: "database".to_owned(), wanted, ready, instances }
+        ServiceStatus { name, kind: "database".to_owned(), wanted, ready, instances, scale: None }
     });
     let servers = servers.filter(|server| server.wanted > 0 || !server.instances.is_empty());
     let urls_of_previews = urls.clone();
@@ -136,6 +159,17 @@ fn one_site(
         rollout: rollout::view(platform, name, site, &urls_of_previews),
         closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),
     }
+}
+
+/// Why a program has as many instances as it has, where that is not simply the manifest's number.
+fn scale_of(site: &SiteState, service: &ServiceName, kind: &ServiceKind) -> Option<String> {
+    let ServiceKind::Process(process) = kind else { return None };
+    if site.scale.contains_key(service) {
+        return Some("by hand".to_owned());
+    }
+    let Instances::Auto(Auto { min, max, .. }) = process.instances else { return None };
+    let why = site.auto.get(service).map_or("not measured yet", Scale::why);
+    Some(format!("of {min} to {max}: {why}"))
 }
 
 /// Sites of which nothing is there but the reason.

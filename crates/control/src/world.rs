@@ -13,6 +13,7 @@ use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
 use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
 use seaworthy_runtime::model::{Phase, Status, User};
+use seaworthy_runtime::scale::Scale;
 use serde::{Deserialize, Serialize};
 
 use seaworthy_release::{Phase as RolloutPhase, Role, Side};
@@ -62,6 +63,8 @@ pub(crate) struct SiteState {
     pub gate: Option<Gate>,
     /// Numbers of instances, by hand.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Services that have as many instances as the load asks for.
+    pub auto: BTreeMap<ServiceName, Scale>,
     /// Everything ended and is starting again: requests wait for it.
     pub coming: bool,
 }
@@ -76,6 +79,9 @@ pub(crate) struct More {
     pub gate: Option<Gate>,
     /// Numbers of instances.
     pub scale: BTreeMap<ServiceName, u16>,
+    /// Numbers of instances that the load asked for.
+    #[serde(default)]
+    pub auto: BTreeMap<ServiceName, u16>,
 }
 
 impl SiteState {
@@ -85,6 +91,7 @@ impl SiteState {
             rollout: self.rollout.clone(),
             gate: self.gate.clone(),
             scale: self.scale.clone(),
+            auto: self.auto.iter().map(|(name, scale)| (name.clone(), scale.count())).collect(),
         };
         serde_json::to_string(&more).unwrap_or_default()
     }

@@ -9,6 +9,8 @@
 
 mod answer;
 mod directives;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod rules;
 mod store;
 #[cfg(test)]

@@ -9,6 +9,8 @@
 mod answer;
 mod chunked;
 mod framing;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod head;
 mod outlet;
 mod server;

@@ -7,6 +7,8 @@
 //! zstd), [`nonce`] (HTML), [`verdict`] (lockouts).
 
 mod coding;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod keep;
 mod negotiate;
 mod nonce;

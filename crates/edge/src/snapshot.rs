@@ -15,6 +15,7 @@ use crate::EdgeOptions;
 use crate::access_log::AccessLog;
 use crate::cache::Cache;
 use crate::challenge::Tokens;
+use crate::client_events::ClientEvents;
 use crate::counter::Counter;
 use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) lockouts: Arc<Lockouts>,
     pub(crate) passwords: Passwords,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) client_events: ClientEvents,
     pub(crate) connections: AtomicU64,
     pub(crate) requests: Counter,
     pub(crate) failed: AtomicU64,
@@ -106,6 +108,7 @@ impl Shared {
             lockouts: Arc::new(Lockouts::open(&options.log_dir)),
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
+            client_events: ClientEvents::default(),
             connections: AtomicU64::new(0),
             requests: Counter::default(),
             failed: AtomicU64::new(0),
@@ -233,6 +236,7 @@ impl Shared {
             turned_away: count(&self.turned_away),
             instances,
             breakers: self.breakers.tell(now),
+            client_events: self.client_events.tell(),
             draining: self.draining.load(Ordering::Relaxed),
         }
     }
@@ -252,6 +256,7 @@ fn instance(service: &str, endpoint: &Endpoint, load: Arc<Load>) -> Instance {
         name: endpoint.instance.as_str().into(),
         address: address(endpoint),
         http2: endpoint.http2,
+        proxy_header: endpoint.proxy_header,
         tag: ident(service, place),
         check: endpoint.check.clone().map(Arc::new),
         load,

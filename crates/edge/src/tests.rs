@@ -3,6 +3,7 @@
 
 mod attacks;
 mod front;
+mod fuzz;
 mod proxy;
 mod releases;
 mod simulated;
@@ -40,8 +41,14 @@ impl Edge {
     /// With one site, `a.example`, and these routes; `web` of [`Action::Proxy`] is at `upstreams`.
     fn start(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options =
-            EdgeOptions { number: 1, threads: 2, log_dir: dir.path().to_owned(), user: None };
+        let options = EdgeOptions {
+            number: 1,
+            threads: 2,
+            log_dir: dir.path().to_owned(),
+            public: dir.path().to_owned(),
+            unix_sockets: true,
+            user: None,
+        };
         let shared = Arc::new(Shared::new(&options));
         let workers: Vec<_> = (0..2)
             .map(|thread| crate::worker::spawn(thread, Arc::clone(&shared)).unwrap())
@@ -102,6 +109,7 @@ impl Edge {
             address: *address,
             socket: None,
             http2: false,
+            proxy_header: false,
             check: None,
             state,
             ends_ms: None,

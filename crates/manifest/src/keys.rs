@@ -146,6 +146,11 @@ pub const SERVICE: &[Key] = &[
         Kind::Texts,
         "servers that somebody else runs: `http://host:port`, `h2c://host:port` (HTTP/2 without TLS), `unix:/path`",
     ),
+    key(
+        "proxy_protocol",
+        Kind::Switch,
+        "`upstreams`: each connection begins with a PROXY header (version 2) that tells the client's address",
+    ),
     key("protocol", Kind::Text, "`h2c`: it speaks HTTP/2 without TLS, as gRPC does; HTTP/1.1"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),
@@ -155,7 +160,11 @@ pub const SERVICE: &[Key] = &[
         "run once per release, before start, in the new code; or `{ up, down, status }`, where `down` takes it back and `status` prints which migrations the database has",
     ),
     key("shared", Kind::Texts, "paths that outlive releases"),
-    key("instances", Kind::Any, "how many run: a number or `\"cores\"`; 1 by default"),
+    key(
+        "instances",
+        Kind::Any,
+        "how many run: a number, `\"cores\"`, or `{ min, max, cpu, memory, rps }`: as many as the load asks for; 1 by default",
+    ),
     key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
     key(
         "ports",
@@ -182,6 +191,23 @@ pub const SERVICE: &[Key] = &[
     planned("image"),
     planned("socket"),
     planned("sandbox"),
+];
+
+/// `instances` as a table.
+pub const AUTO: &[Key] = &[
+    key("min", Kind::Integer, "never fewer; 1"),
+    key("max", Kind::Integer, "never more"),
+    key(
+        "cpu",
+        Kind::Text,
+        "share of its cores (of one, without `cpu`) that an instance may use in the mean: `\"70%\"`",
+    ),
+    key(
+        "memory",
+        Kind::Text,
+        "what an instance may use in the mean: a size, or a share of its limit (without one, of what the machine has for each of `max`)",
+    ),
+    key("rps", Kind::Integer, "requests a second for an instance in the mean"),
 ];
 
 /// `migrate` as a table.

@@ -259,6 +259,17 @@ impl<'t> Reader<'t> {
         fits
     }
 
+    /// A share, written `"5%"`; in ten-thousandths.
+    pub(crate) fn share(&mut self, value: Value<'_>) -> Option<u16> {
+        let text = self.text(value)?;
+        let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let share = number.filter(|share| (0.01..=100.0).contains(share));
+        if share.is_none() {
+            self.problem(value.span(), "this is no share: write it like `\"5%\"`", None);
+        }
+        share.map(|share| (share * 100.0).round() as u16)
+    }
+
     /// Cores, written 2 or 0.5; in thousandths.
     pub(crate) fn cores(&mut self, value: Value<'_>) -> Option<u32> {
         let number: Option<f64> = match value.get_ref() {

@@ -126,7 +126,7 @@ impl ActionKey {
 
     pub(crate) fn of(action: &RouteAction) -> Self {
         match action {
-            RouteAction::Service { .. } => Self::To,
+            RouteAction::Service { .. } | RouteAction::ClientEvents => Self::To,
             RouteAction::Block => Self::Block,
             RouteAction::Redirect { .. } => Self::Redirect,
             RouteAction::Respond { .. } => Self::Respond,
@@ -289,8 +289,11 @@ fn read_block(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> 
 
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let text = reader.text(value)?;
+    if text == "@client-events" {
+        return Some(RouteAction::ClientEvents);
+    }
     if text.starts_with('@') {
-        let known = ["@health", "@metrics", "@client-events"].contains(&text.as_str());
+        let known = ["@health", "@metrics"].contains(&text.as_str());
         let shown = if known { &text } else { "@…" };
         reader.problem(value.span(), format!("planned: `{shown}` is not built yet"), None);
         return None;

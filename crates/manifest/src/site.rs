@@ -118,7 +118,7 @@ pub struct Service {
     /// `migrate`, or `migrate.up`: run once per release, before start.
     pub migrate: Vec<Command>,
     /// `migrate.down`: takes back what `up` of the same release did.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrate_down: Vec<Command>,
     /// `migrate.status`: prints which migrations the database has.
     #[serde(default)]
@@ -132,6 +132,9 @@ pub struct Service {
     /// `protocol = "h2c"`: it speaks HTTP/2 without TLS.
     #[serde(default)]
     pub http2: bool,
+    /// `proxy_protocol` of `upstreams`.
+    #[serde(default)]
+    pub proxy_header: bool,
     /// `health` of `upstreams`: how the edge asks them.
     #[serde(default)]
     pub check: Option<Probe>,
@@ -197,6 +200,26 @@ pub enum Instances {
     Fixed(u16),
     /// One for each core of the machine.
     Cores,
+    /// As many as the load asks for.
+    Auto(Auto),
+}
+
+/// `instances = { min, max, … }`: targets are means per instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Auto {
+    /// `min`.
+    pub min: u16,
+    /// `max`.
+    pub max: u16,
+    /// `cpu`: share of the cores that an instance may use (of one, where there is no limit), in ten-thousandths.
+    pub cpu: Option<u16>,
+    /// `memory` as a size.
+    pub memory: Option<ByteSize>,
+    /// `memory` as a share of the limit (without one, of what the machine has for each of `max` instances), in
+    /// ten-thousandths.
+    pub memory_share: Option<u16>,
+    /// `rps`: requests a second.
+    pub rps: Option<u32>,
 }
 
 /// How a program learns where to listen.
@@ -375,6 +398,8 @@ pub enum RouteAction {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// `to = "@client-events"`: what browsers tell is counted.
+    ClientEvents,
     /// `respond = {status, body, content_type}`.
     Respond {
         /// Its status.

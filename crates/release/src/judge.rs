@@ -2,7 +2,7 @@
 //!
 //! **Errors and latency** are shares of requests, judged by Wald's sequential test of "no worse than the
 //! old one" against "worse by [`Rules::errors`]" (ten points unless told otherwise; for latency: twenty
-//! points more requests that take at least twice the old release's 95th percentile). The old share is
+//! points more requests that take at least twice the old release's 95th percentile, and 33 ms). The old share is
 //! taken at the upper end of its 99.8 % interval, and the test stops at a likelihood ratio of 250, so by
 //! Ville's inequality a release that is no worse is condemned with a chance of at most 0.4 % however often
 //! it is looked at, plus 0.2 % for the interval. **Restarts and error log lines** are compared as rates,
@@ -25,6 +25,9 @@ const FLOOR: f64 = 0.005;
 const FIRST: f64 = 0.01;
 /// More slow requests that count as a breach.
 const SLOWER: f64 = 0.20;
+/// The bucket from which on a request may count as slow, 33 ms: below it nobody notices, and a fresh process
+/// on a busy machine is easily twice as slow in a few milliseconds.
+const NOTICED: usize = 16;
 /// Requests of the old release below which its latency says nothing.
 const ENOUGH: u64 = 100;
 /// Chance at which rates are said to differ.
@@ -158,7 +161,7 @@ fn more_errors(old: &Counts, new: &Counts, delta: f64) -> Option<String> {
 fn slower(old: &Counts, new: &Counts) -> Option<String> {
     let before = old.p95_bucket().filter(|_| old.requests >= ENOUGH)?;
     // Two buckets above is at least twice as slow, whatever the place within the bucket.
-    let slow = before + 2;
+    let slow = (before + 2).max(NOTICED);
     let tolerated = upper_bound(old.at_least(slow), old.requests);
     let count = new.at_least(slow);
     condemned(count, new.requests, tolerated, SLOWER).then(|| {

@@ -14,5 +14,6 @@ pub mod model;
 mod pace;
 mod ports;
 mod probe;
+pub mod scale;
 pub mod shim;
 mod wire;

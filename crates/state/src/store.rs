@@ -5,6 +5,7 @@
 
 mod audit;
 mod deployments;
+mod schema;
 
 use std::fs;
 use std::io;
@@ -27,21 +28,6 @@ use crate::model::{EventRecord, InstanceRecord, InstanceState, ReleaseRecord, Si
 
 /// The layout of the state folder; a later layout is refused.
 const LAYOUT: u32 = 1;
-/// What each version of the schema adds to the one before. Only additions, so that the previous build
-/// could still read the tables; a step that was released is never changed.
-const MIGRATIONS: &[&str] = &["
-    CREATE TABLE IF NOT EXISTS sites (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, record TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS releases (site TEXT NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (site, number));
-    CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT, record TEXT NOT NULL);
-", "
-    CREATE TABLE IF NOT EXISTS deployments (id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, record TEXT NOT NULL);
-    CREATE INDEX IF NOT EXISTS deployments_by_site ON deployments (site, id);
-    CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, hash TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS jobs (site TEXT NOT NULL, job TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (site, job));
-"];
 /// Events kept.
 const EVENTS: i64 = 10_000;
 /// Freed when the disk is full, so that the state can still be written.
@@ -134,8 +120,10 @@ impl Store {
         let refused = |source| sort_error(source, &self.dir);
         self.connection.busy_timeout(Duration::from_secs(10)).map_err(refused)?;
         let found: u32 = self.one("PRAGMA user_version", [])?.unwrap_or_default();
-        let known = MIGRATIONS.len() as u32;
-        if found > known {
+        let since: u32 = self.one("PRAGMA application_id", [])?.unwrap_or_default();
+        let steps = schema::steps();
+        let known = steps.len() as u32;
+        if found > known && !(1..=known).contains(&since) {
             return Err(StateError::TooNew { file: file.to_path_buf(), found, known });
         }
         let pragmas =
@@ -145,11 +133,18 @@ impl Store {
         if verdict != "ok" {
             return Err(StateError::Corrupt { file: file.to_path_buf(), reason: verdict });
         }
-        for (version, step) in (1..).zip(MIGRATIONS).skip(found as usize) {
+        for (version, step) in (1_u32..).zip(steps).skip(found as usize) {
             self.transaction(|connection| {
                 connection.execute_batch(step)?;
+                connection.pragma_update(None, "application_id", schema::SINCE)?;
                 connection.pragma_update(None, "user_version", version)
             })?;
+        }
+        if found == known && since != schema::SINCE {
+            // Written before builds left word for earlier ones.
+            self.connection
+                .pragma_update(None, "application_id", schema::SINCE)
+                .map_err(refused)?;
         }
         Ok(())
     }
@@ -451,12 +446,29 @@ mod tests {
     }
 
     #[test]
+    fn a_later_state_is_read_where_the_later_build_says_that_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.put_setting("kept", "1").unwrap();
+        let later = "CREATE TABLE later (id); ALTER TABLE settings ADD COLUMN later TEXT; PRAGMA user_version = 99";
+        store.connection.execute_batch(later).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.get_setting("kept").unwrap().as_deref(), Some("1"));
+        store.put_setting("more", "2").unwrap();
+        assert_eq!(store.one::<u32>("PRAGMA user_version", []).unwrap(), Some(99));
+        store.connection.execute_batch("PRAGMA application_id = 99").unwrap();
+        drop(store);
+        assert!(matches!(Store::open(dir.path()).unwrap_err(), StateError::TooNew { .. }));
+    }
+
+    #[test]
     fn a_later_or_damaged_state_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
         Store::open(dir.path())
             .unwrap()
             .connection
-            .execute_batch("PRAGMA user_version = 99")
+            .execute_batch("PRAGMA user_version = 99; PRAGMA application_id = 99")
             .unwrap();
         assert!(matches!(
             Store::open(dir.path()).unwrap_err(),

@@ -357,4 +357,25 @@ mod tests {
         assert_eq!(lookup_user("root").unwrap().unwrap().uid, 0);
         assert!(lookup_user("no-such-user-here").unwrap().is_none());
     }
+
+    /// Bytes of our own program's code that are resident (proc(5), `smaps`).
+    fn resident_code() -> usize {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let mut lines = smaps.lines();
+        lines.find(|line| line.contains(" r-xp ") && line.ends_with(&program)).unwrap();
+        let rss = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    #[test]
+    fn code_that_is_forgotten_is_not_resident_and_still_runs() {
+        let program = std::env::current_exe().unwrap();
+        let code = std::fs::read(&program).unwrap();
+        let before = resident_code();
+        forget_code();
+        let after = resident_code();
+        assert!(after < before, "{before} bytes, then {after}");
+        assert_eq!(std::fs::read(&program).unwrap(), code);
+    }
 }

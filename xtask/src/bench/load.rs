@@ -13,9 +13,15 @@ use super::peers::Running;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Case {
     KeepAlive,
+    /// With limits, which the peers are told to have too.
+    Features,
     Large,
     Http2,
     Handshake,
+    /// A page as it is.
+    Page,
+    /// The same with a nonce put on its scripts.
+    Nonce,
 }
 
 /// What one proxy did in one round.
@@ -31,11 +37,16 @@ pub(super) struct Figures {
 }
 
 impl Case {
-    pub(super) const ALL: [Self; 4] = [Self::KeepAlive, Self::Large, Self::Http2, Self::Handshake];
+    /// Those that are compared with the peers.
+    pub(super) const ALL: [Self; 5] =
+        [Self::KeepAlive, Self::Features, Self::Large, Self::Http2, Self::Handshake];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::KeepAlive => "keep-alive",
+            Self::Features => "features",
+            Self::Page => "page",
+            Self::Nonce => "nonce",
             Self::Large => "large",
             Self::Http2 => "http2",
             Self::Handshake => "handshake",
@@ -45,6 +56,13 @@ impl Case {
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::KeepAlive => "keep-alive: HTTP/1.1, 64 connections, 190 bytes of JSON",
+            Self::Features => {
+                "features: as keep-alive, with a limit by address (nginx: limit_req), CSRF check, log"
+            }
+            Self::Page => "a page of 50 KiB as it is",
+            Self::Nonce => {
+                "nonce: a page of 50 KiB whose 20 scripts get a nonce, beside the page as it is"
+            }
             Self::Large => "large: HTTP/1.1, 64 connections, 64 KiB",
             Self::Http2 => "http2: over TLS, 16 connections, 8 streams each, 190 bytes of JSON",
             Self::Handshake => "handshake: a full TLS handshake (ECDSA P-256) for each request",
@@ -55,7 +73,9 @@ impl Case {
     pub(super) fn bound(self) -> Option<f64> {
         match self {
             Self::KeepAlive => Some(1.2),
-            Self::Large => None,
+            Self::Features => Some(1.05),
+            Self::Nonce => Some(1.3),
+            Self::Large | Self::Page => None,
             Self::Http2 => Some(0.95),
             Self::Handshake => Some(0.6),
         }
@@ -76,6 +96,17 @@ impl Case {
             Self::KeepAlive => {
                 wrk(&mut command, "64");
                 command.args(["-H", "Host: plain.localhost"]).arg(format!("{plain}/"));
+            }
+            Self::Features => {
+                wrk(&mut command, "64");
+                command.args(["-H", "Host: featured.localhost", "-H", "Cookie: session=1"]);
+                command.arg(format!("{plain}/"));
+            }
+            Self::Page | Self::Nonce => {
+                wrk(&mut command, "16");
+                let host = if self == Self::Page { "plain" } else { "nonce" };
+                command.args(["-H", &format!("Host: {host}.localhost")]);
+                command.arg(format!("{plain}/page.html"));
             }
             Self::Large => {
                 wrk(&mut command, "64");

@@ -81,6 +81,9 @@ impl Stage {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
         }
         fs::write(dir.join("www/big"), vec![b'x'; 64 << 10])?;
+        let part = format!("<script>let x = 1;</script><p>{}</p>\n", "text ".repeat(505));
+        let page = format!("<!doctype html><title>page</title><body>{}", part.repeat(20));
+        fs::write(dir.join("www/page.html"), page)?;
         certificate(&dir)?;
         let [port] = free_ports()?;
         let body =
@@ -92,6 +95,7 @@ events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
  server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ default_type application/json; return 200 \"{body}\"; }}
+  location /page.html {{ types {{ text/html html; }} root {at}/www; }}
   location /big {{ root {at}/www; }} }} }}\n"
         );
         fs::write(dir.join("upstream.conf"), config)?;
@@ -132,6 +136,14 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
         let profile =
             PROFILE.map(|(name, value)| format!("   add_header {name} \"{value}\" always;"));
         let profile = profile.join("\n");
+        let common = format!(
+            "proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection \"\";
+   proxy_set_header Host $host; proxy_set_header X-Real-IP $remote_addr;
+   proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
+   proxy_set_header X-Forwarded-Host $host:$server_port; proxy_set_header X-Forwarded-Port $server_port;
+   proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id always;
+{profile}"
+        );
         format!(
             "worker_processes 1; daemon off; error_log {at}/nginx.err; pid {at}/nginx.pid;
 events {{ worker_connections 8192; }}
@@ -139,12 +151,10 @@ http {{ access_log {at}/nginx.access combined buffer=32k; keepalive_requests 100
  upstream u {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 100000000; }}
  ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
  server {{ listen 127.0.0.1:{http} backlog=4096; listen 127.0.0.1:{https} ssl http2 backlog=4096;
-  location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection \"\";
-   proxy_set_header Host $host; proxy_set_header X-Real-IP $remote_addr;
-   proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
-   proxy_set_header X-Forwarded-Host $host:$server_port; proxy_set_header X-Forwarded-Port $server_port;
-   proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id always;
-{profile} }} }} }}\n"
+  location / {{ {common} }} }}
+ limit_req_zone $binary_remote_addr zone=z:10m rate=1000000r/s;
+ server {{ listen 127.0.0.1:{http}; server_name featured.localhost;
+  location / {{ limit_req zone=z burst=10000 nodelay; {common} }} }} }}\n"
         )
     }
 
@@ -191,7 +201,9 @@ backend b
             self.upstream_port
         );
         let plain = format!(
-            "site = \"bench-plain\"\ndomains = [\"plain.localhost\"]\n{listen}[tls]\nmode = \"off\"\n{service}"
+            "site = \"bench-plain\"\ndomains = [\"plain.localhost\", \"featured.localhost\", \"nonce.localhost\"]\n{listen}[tls]\nmode = \"off\"\n{service}\
+             [[route]]\npaths = [\"/*\"]\nhosts = [\"featured.localhost\"]\nlimit = \"1000000/s burst 10000 by ip\"\n\
+             [[route]]\npaths = [\"/*\"]\nhosts = [\"nonce.localhost\"]\ncsp = \"default-src 'self'; script-src 'nonce'\"\n"
         );
         let tls = format!(
             "site = \"bench-tls\"\ndomains = [\"tls.localhost\"]\n{listen}https = \"127.0.0.1:{https}\"\n{service}"

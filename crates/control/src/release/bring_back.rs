@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use seaworthy_base::{Code, Fault, ReleaseId};
+use seaworthy_base::{Code, Fault, ReleaseId, SiteName};
 use seaworthy_manifest::Site;
 use seaworthy_release::{DataBack, Phase, Point, Step, Way};
 use seaworthy_state::{ReleaseRecord, ReleaseState};
@@ -60,9 +60,12 @@ pub(super) async fn go(
         let ended = async {
             run.begin(Step::Start, "ending all that runs; requests wait")?;
             let limit = prepared.site.deploy.timeout;
-            let gone = gate::wait(&run.platform, name, Waiting::OldGone, &run.report);
-            flow::within(limit, gone).await?;
-            flow::within(limit, jobs_over(run, prepared)).await?;
+            gate::within(limit, &run.platform, name, Waiting::OldGone, &run.report).await?;
+            tokio::time::timeout(limit, jobs_over(run, name)).await.unwrap_or_else(|_| {
+                let what = format!("a job did not end within {} s", limit.as_secs());
+                Err(Fault::new(Code::DeployTimeout, what)
+                    .next(format!("seaworthy job list {name}")))
+            })?;
             run.end("everything ended")
         };
         if let Err(fault) = run.unless_stopped(ended).await {
@@ -281,8 +284,7 @@ async fn put_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fault {
 }
 
 /// Jobs of the site that run may write: they end first, and none begins meanwhile.
-async fn jobs_over(run: &Run, prepared: &Prepared) -> Result<(), Fault> {
-    let name = &prepared.site.name;
+async fn jobs_over(run: &Run, name: &SiteName) -> Result<(), Fault> {
     while let Some(job) = run.platform.jobs.any_of(name) {
         run.report.step(format!("waiting for job `{job}` to end"));
         tokio::time::sleep(AGAIN).await;

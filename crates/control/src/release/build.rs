@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use seaworthy_api::model::Progress;
 use seaworthy_base::{Code, Fault, ReleaseId, Timestamp};
 use seaworthy_manifest::site::{Command, Service};
 use seaworthy_release::Step;
@@ -16,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::commands::{self, Surroundings};
 use crate::instances::store_fault;
 use crate::release::files::{self, disk_fault};
+use crate::release::output;
 use crate::release::prepare::Prepared;
 use crate::release::restore_point;
 use crate::release::run::Run;
@@ -194,13 +194,19 @@ pub(super) async fn told_schema(
         let user = prepared.user.as_ref();
         let around = Surroundings { dir: &dir, environment: &environment, user, input: None };
         let argv = commands::argv(status, &[("RELEASE", &release.to_string())]);
-        let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
-        commands::run(&argv, &around, Code::MigrateFailed, &sender).await?;
-        drop(sender);
-        while let Some(line) = lines.recv().await {
-            hash.update(line.as_bytes());
-            hash.update(b"\n");
-        }
+        let (sender, mut lines) = commands::lines();
+        let told = async {
+            while let Some(line) = lines.recv().await {
+                hash.update(line.as_bytes());
+                hash.update(b"\n");
+            }
+        };
+        let ran = async {
+            let ran = commands::run(&argv, &around, Code::MigrateFailed, &sender).await;
+            drop(sender);
+            ran
+        };
+        tokio::join!(ran, told).0?;
     }
     let digest = files::hex(&hash.finalize()[..6]);
     Ok(Some(format!("s-{digest}")))
@@ -270,13 +276,7 @@ pub(super) async fn all(
     kind: Kind,
 ) -> Result<(), Fault> {
     let place = Place { layout: &run.platform.layout, site: &prepared.site.name, release };
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let lines = run.report.clone();
-    let forward = tokio::spawn(async move {
-        while let Some(line) = receiver.recv().await {
-            lines.say(Progress::Output { line });
-        }
-    });
+    let (sender, written) = output::open(place.layout, place.site, release, &run.report);
     let work = async {
         for service in services {
             let (list, code, verb) = kind.of(service);
@@ -297,6 +297,9 @@ pub(super) async fn all(
     };
     let result = work.await;
     drop(sender);
-    forward.await.ok();
-    result
+    written.await.ok();
+    let log = output::path(place.layout, place.site);
+    result.map_err(|fault: Fault| {
+        fault.next(format!("less {}   (all that it printed)", log.display()))
+    })
 }

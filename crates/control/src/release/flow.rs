@@ -166,12 +166,12 @@ async fn recreate(run: &Run, prepared: &Prepared, built: &Built) -> Result<(), F
     let limit = prepared.site.deploy.timeout;
     let name = &prepared.site.name;
     run.begin(Step::Start, "ending the old release; requests wait")?;
-    within(limit, gate::wait(&run.platform, name, Waiting::OldGone, &run.report)).await?;
+    gate::within(limit, &run.platform, name, Waiting::OldGone, &run.report).await?;
     run.end("the old release ended")?;
     build::migrate(run, prepared, built).await?;
     run.begin(Step::Switch, "starting the new release")?;
     switch(&run.platform, prepared).await?;
-    within(limit, gate::wait(&run.platform, name, Waiting::AllReady, &run.report)).await?;
+    gate::within(limit, &run.platform, name, Waiting::AllReady, &run.report).await?;
     run.end("")?;
     run.begin(Step::Gate, "trying it through the real listener")?;
     gate::smoke(run, prepared, None).await?;
@@ -185,7 +185,7 @@ async fn beside(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Res
     let all = strategy != Strategy::Rolling;
     run.begin(Step::Start, if all { "starting all of it" } else { "starting the first of it" })?;
     let waiting = if all { Waiting::AllReady } else { Waiting::FirstReady };
-    within(deploy.timeout, gate::wait(&run.platform, name, waiting, &run.report)).await?;
+    gate::within(deploy.timeout, &run.platform, name, waiting, &run.report).await?;
     run.end("")?;
     run.begin(Step::Gate, "trying it through the real listener")?;
     let key = settle::key_of(&run.platform, name);
@@ -208,8 +208,7 @@ async fn take_over(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> 
     if strategy == Strategy::Rolling {
         settle::set_phase(&run.platform, name, Phase::Rolling)?;
         reconcile::tell_edge(&run.platform).await;
-        within(deploy.timeout, gate::wait(&run.platform, name, Waiting::AllReady, &run.report))
-            .await?;
+        gate::within(deploy.timeout, &run.platform, name, Waiting::AllReady, &run.report).await?;
     }
     let took = switch(&run.platform, prepared).await?;
     run.end(&format!("{:.1} ms", took.as_secs_f64() * 1000.0))
@@ -224,9 +223,8 @@ pub(super) async fn go_on(run: &Run, prepared: &Prepared, paused: bool) -> Resul
             run.end("promoted")?;
             take_over(run, prepared, &before).await?;
         } else {
-            let waiting =
-                gate::wait(&run.platform, &prepared.site.name, Waiting::AllReady, &run.report);
-            within(prepared.site.deploy.timeout, waiting).await?;
+            let (limit, name) = (prepared.site.deploy.timeout, &prepared.site.name);
+            gate::within(limit, &run.platform, name, Waiting::AllReady, &run.report).await?;
         }
         watch::watch(run, prepared, &before).await
     };
@@ -328,16 +326,4 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
         return Fault { code: Code::TakenBack, what, ..fault };
     }
     fault
-}
-
-pub(super) async fn within<T>(
-    limit: std::time::Duration,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    timeout(limit, work).await.unwrap_or_else(|_| {
-        let what = format!("it was not ready within {} s", limit.as_secs());
-        Err(Fault::new(Code::DeployTimeout, what)
-            .because("`deploy.timeout` of the manifest says so")
-            .next("seaworthy status"))
-    })
 }

@@ -62,6 +62,33 @@ pub(super) async fn wait(
     }
 }
 
+/// Waits for so long; a fault says what was not well at the end.
+pub(super) async fn within(
+    limit: Duration,
+    platform: &Arc<Platform>,
+    name: &SiteName,
+    waiting: Waiting,
+    report: &Reporter,
+) -> Result<(), Fault> {
+    let waited = tokio::time::timeout(limit, wait(platform, name, waiting, report)).await;
+    waited.unwrap_or_else(|_| {
+        let what = format!("it was not ready within {} s", limit.as_secs());
+        let fault = Fault::new(Code::DeployTimeout, what);
+        let faults = match look(&platform.world(), name, waiting, platform.cores) {
+            State::NotYet(faults) => faults,
+            State::There | State::Failed(_) => Vec::new(),
+        };
+        let named = faults.iter().fold(fault, |all, one| {
+            let all = all.because(format!("{} ({})", one.what, one.code));
+            let all = one.evidence.iter().fold(all, Fault::seen);
+            one.next.iter().fold(all, Fault::next)
+        });
+        Err(named
+            .because("`deploy.timeout` of the manifest gives it no longer")
+            .next("seaworthy status"))
+    })
+}
+
 enum State {
     There,
     NotYet(Vec<Fault>),

@@ -46,6 +46,7 @@ pub(super) async fn install(
         rollout: None,
         gate: previous.as_ref().and_then(|site| site.gate.clone()),
         scale: previous.as_ref().map(|site| site.scale.clone()).unwrap_or_default(),
+        auto: previous.as_ref().map(|site| site.auto.clone()).unwrap_or_default(),
         coming: false,
     };
     platform.world().sites.insert(name.clone(), state);

@@ -4,12 +4,14 @@
 //! entry by entry: what leads out of it, links that do and devices are refused, not skipped. Invariant: what
 //! was unpacked is gone when the deployment is over, and after a crash at the next start.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::rc::Rc;
 
 use rand::distr::{Alphanumeric, SampleString};
 use seaworthy_api::Layout;
@@ -145,7 +147,8 @@ fn unpack(layout: &Layout, archive: Box<dyn Read + '_>) -> Result<Unpacked, Faul
     fs::create_dir_all(&dir)
         .map_err(|error| disk_fault(format!("could not make `{}`", dir.display()), &error))?;
     let into = Unpacked(dir);
-    let mut archive = tar::Archive::new(archive);
+    let at_end = Rc::new(Cell::new(false));
+    let mut archive = tar::Archive::new(Whole { from: archive, at_end: Rc::clone(&at_end) });
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(false);
     let entries = archive.entries().map_err(|error| unusable(&error.to_string()))?;
@@ -168,13 +171,41 @@ fn unpack(layout: &Layout, archive: Box<dyn Read + '_>) -> Result<Unpacked, Faul
             return Err(unusable(&format!("`{}` {why}", path.display())));
         }
         entry.unpack_in(&into.0).map_err(|error| {
-            disk_fault(format!("could not unpack `{}`", path.display()), &error)
+            if at_end.get() {
+                cut_off()
+            } else {
+                disk_fault(format!("could not unpack `{}`", path.display()), &error)
+            }
         })?;
+    }
+    if at_end.get() {
+        // Cut off between two files, it looks like an archive of fewer files.
+        return Err(cut_off());
     }
     if count == 0 {
         return Err(unusable("there is nothing in it"));
     }
     Ok(into)
+}
+
+fn cut_off() -> Fault {
+    unusable("it is cut off: its end is missing").next("send it again; nothing was deployed")
+}
+
+/// An archive that says at its end that it is whole is never read up to the end of its file.
+struct Whole<R> {
+    from: R,
+    at_end: Rc<Cell<bool>>,
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(room)?;
+        if read == 0 && !room.is_empty() {
+            self.at_end.set(true);
+        }
+        Ok(read)
+    }
 }
 
 /// Why an entry is not taken.
@@ -257,6 +288,23 @@ mod tests {
             assert_eq!(refused.unwrap_err().code, Code::SourceUnusable, "{name:?} {link}");
         }
         assert_eq!(fs::read_dir(layout.incoming()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_anywhere_is_refused() {
+        let (_dir, layout) = layout();
+        let mut whole = Vec::new();
+        archive(|builder| {
+            entry(builder, b"a", tar::EntryType::Regular, "");
+            entry(builder, b"b", tar::EntryType::Regular, "");
+        })
+        .read_to_end(&mut whole)
+        .unwrap();
+        for cut in [512, 700, 1024] {
+            let refused = unpack(&layout, Box::new(io::Cursor::new(whole[..cut].to_vec())));
+            assert!(refused.unwrap_err().causes[0].contains("cut off"), "{cut}");
+        }
+        assert!(unpack(&layout, Box::new(io::Cursor::new(whole))).is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use seaworthy_base::{InstanceId, ServiceName, SiteName};
-use seaworthy_manifest::site::{Process, Service, ServiceKind};
+use seaworthy_manifest::site::{Instances, Process, Service, ServiceKind};
 use seaworthy_release::{Phase, Role, Side, Strategy, View};
 use serde::{Deserialize, Serialize};
 
@@ -93,10 +93,15 @@ impl SiteState {
         Some((side, applied, applied.site.services.get(service)?))
     }
 
-    /// How many instances a program should have: what was said by hand, or the manifest's number.
+    /// How many instances a program should have: what was said by hand, what the load asked for, or the
+    /// manifest's number.
     pub(crate) fn count(&self, service: &ServiceName, process: &Process, cores: u16) -> u16 {
         let by_hand = self.scale.get(service).copied();
-        by_hand.unwrap_or_else(|| specs::count(process, cores))
+        let by_load = || match (process.instances, self.auto.get(service)) {
+            (Instances::Auto(auto), Some(scale)) => scale.count().clamp(auto.min, auto.max),
+            _ => specs::count(process, cores),
+        };
+        by_hand.unwrap_or_else(by_load)
     }
 
     fn count_on(&self, side: Side, service: &ServiceName, cores: u16) -> u16 {

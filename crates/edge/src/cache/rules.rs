@@ -332,20 +332,38 @@ fn vary_key(headers: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName,
     Some(names.into_iter().map(|name| (name.clone(), normal(&name, request))).collect())
 }
 
-/// A request header in one spelling: what means the same fits the same answer.
+/// A request header in one spelling: what means the same fits the same answer, and nothing else does.
 fn normal(name: &HeaderName, request: &HeaderMap) -> String {
-    let lines = request.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let whole = lines.collect::<Vec<_>>().join(",");
-    if *name == ACCEPT_ENCODING {
-        let header = HeaderValue::from_str(&whole).unwrap_or(HeaderValue::from_static(""));
-        return shape::accepted(&header).iter().map(|one| one.name()).collect::<Vec<_>>().join(",");
+    // Letter by letter: bytes that are no text must not look alike.
+    let text =
+        |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+    let lines = request.get_all(name).iter().map(text);
+    let whole = lines.collect::<Vec<String>>().join(",");
+    if *name == ACCEPT_ENCODING && whole.is_ascii() {
+        return codings(&whole);
     }
     let members = split(&whole).join(",");
-    let squeezed = members.split_whitespace().collect::<Vec<_>>().join(" ");
+    let squeezed = members.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     // Absent and empty are two things.
     let there = if request.contains_key(name) { "=" } else { "" };
     if name.as_str() == "accept-language" {
         return format!("{there}{}", squeezed.to_ascii_lowercase());
     }
     format!("{there}{squeezed}")
+}
+
+/// The codings that a client accepts: those that we know in its order, and what it says of any other.
+fn codings(whole: &str) -> String {
+    let header = HeaderValue::from_str(whole).unwrap_or(HeaderValue::from_static(""));
+    let known = shape::accepted(&header).into_iter().map(|one| one.name().to_owned());
+    let is_known = |word: &str| {
+        let name = word.split(';').next().unwrap_or_default();
+        ["gzip", "x-gzip", "br", "zstd"].contains(&name) || word == "identity"
+    };
+    let squeezed = |word: &str| word.split(';').map(str::trim).collect::<Vec<_>>().join(";");
+    let words = whole.split(',').map(|word| squeezed(word).to_ascii_lowercase());
+    let mut others: Vec<String> =
+        words.filter(|word| !word.is_empty() && !is_known(word)).collect();
+    others.sort();
+    known.chain(others).collect::<Vec<_>>().join(",")
 }

@@ -147,6 +147,9 @@ fn an_answer_fits_only_requests_that_say_the_same() {
     ));
     assert!(!find(&mut store, "/x", &[("accept-language", "en"), ("accept-encoding", "gzip, br")]));
     assert!(!find(&mut store, "/x", &[("accept-language", "de, en")]));
+    // An answer could be packed in a way that only the first one understands.
+    let more = [("accept-language", "de, en"), ("accept-encoding", "gzip, br, deflate")];
+    assert!(!find(&mut store, "/x", &more));
     assert!(!find(&mut store, "/x?y", &request));
     let other = Key { host: "b.example".into(), ..key("/x") };
     assert!(matches!(store.find(&other, &head(&request), NOW), Use::Nothing));

@@ -74,6 +74,12 @@ impl<'a> CanonicalPath<'a> {
             }
         }
         let path = if encoded { normalise(raw)? } else { Cow::Borrowed(raw) };
+        // In the one spelling: `%252%65` is `%252e`, too.
+        let percents = path.match_indices("%25");
+        if encoded && percents.into_iter().any(|(at, _)| encodes_again(&path.as_bytes()[at + 3..]))
+        {
+            return Err(ENCODED_SEPARATOR);
+        }
         let decoded = if path.contains('%') {
             Some(
                 percent_decode_str(&path)
@@ -140,7 +146,6 @@ fn normalise(raw: &str) -> Result<Cow<'_, str>, BadRequest> {
         match value {
             b'/' | b'\\' => return Err(ENCODED_SEPARATOR),
             0..=0x1f | 0x7f => return Err(CHARACTER),
-            b'%' if encodes_again(&bytes[at + 3..]) => return Err(ENCODED_SEPARATOR),
             _ => {}
         }
         let upper = [b'%', bytes[at + 1].to_ascii_uppercase(), bytes[at + 2].to_ascii_uppercase()];

@@ -214,6 +214,8 @@ fn each_path_has_one_reading_or_none() {
         ("/a%2Fb", ENCODED_SEPARATOR),
         ("/a%5cb", ENCODED_SEPARATOR),
         ("/%252e", ENCODED_SEPARATOR),
+        ("/%252%65%252%65/admin", ENCODED_SEPARATOR),
+        ("/a%25%32%66b", ENCODED_SEPARATOR),
         ("/%25252F", ENCODED_SEPARATOR),
         ("/%2500", ENCODED_SEPARATOR),
     ] {

@@ -38,8 +38,7 @@ pub(super) async fn forward(
     if route.policy.needs_body {
         let mut whole = Bytes::new();
         if !body.is_end_stream() {
-            let idle = route.settings.idle_ms.map(Duration::from_millis);
-            whole = read(local, &parts, &mut body, idle).await?;
+            whole = read(local, &parts, &mut body, (record.idle(), fields::MAX_BODY)).await?;
             body = ClientBody::Read(whole.clone());
         }
         let found = fields::Fields::new(&parts.headers, whole);
@@ -55,17 +54,17 @@ pub(super) async fn forward(
     Ok((shape::settle(response, attempt), from))
 }
 
-/// A whole body that is short enough to be looked into.
-async fn read(
+/// A whole body that is short enough to be looked into; each piece within the time.
+pub(super) async fn read(
     local: &Local,
     parts: &Parts,
     body: &mut ClientBody,
-    idle: Option<Duration>,
+    (idle, most): (Option<Duration>, usize),
 ) -> Result<Bytes, Refusal> {
     if !fields::is_readable(&parts.headers) {
         return refuse(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the route counts by a field of the body, and the body is compressed",
+            "the body is to be looked into, and it is compressed",
         );
     }
     let mut whole = BytesMut::new();
@@ -84,10 +83,10 @@ async fn read(
             Some(Some(Err(_))) => return refuse(StatusCode::BAD_REQUEST, "the body was cut off"),
             Some(Some(Ok(frame))) => {
                 let data = frame.into_data().unwrap_or_default();
-                if whole.len() + data.len() > fields::MAX_BODY {
+                if whole.len() + data.len() > most {
                     return refuse(
                         StatusCode::PAYLOAD_TOO_LARGE,
-                        "the route counts by a field of the body: 64K at most",
+                        "a body that is to be looked into has 64K at most",
                     );
                 }
                 whole.extend_from_slice(&data);

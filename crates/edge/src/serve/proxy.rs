@@ -16,7 +16,7 @@ use hyper::body::Body as _;
 use seaworthy_base::delivery::Balance;
 
 use super::tunnel::Tunnel;
-use super::{Client, Record, Refusal, record, refuse};
+use super::{Client, Record, Refusal, events, record, refuse};
 use crate::body::{
     ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
 };
@@ -42,6 +42,9 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
+    if route.action == Action::ClientEvents {
+        return events::take(local, &parts, body, record).await.map(|answer| (answer, None));
+    }
     let Action::Proxy(service) = &route.action else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
     };
@@ -111,6 +114,7 @@ pub(super) async fn forward(
         progress: progress.as_deref(),
         replayable,
         begun,
+        client: Some(record.client),
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ORIGIN, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -132,6 +133,11 @@ impl Record {
             route: self.route.clone(),
             ..Self::new(&self.local, client, parts)
         }
+    }
+
+    /// How long a client may send nothing.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.route.as_ref()?.settings.idle_ms.map(Duration::from_millis)
     }
 
     /// Whether the way to the instance is more than passing on.

@@ -112,6 +112,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
         address,
         socket: None,
         http2: false,
+        proxy_header: false,
         check: None,
         state: EndpointState::Ready,
         ends_ms: None,

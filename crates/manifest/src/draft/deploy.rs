@@ -135,7 +135,7 @@ fn read_watch(reader: &mut Reader<'_>, value: Value<'_>) -> Watch {
     if let Some(period) = get("for").and_then(|value| reader.duration(value)) {
         watch.period = period;
     }
-    if let Some(errors) = get("errors").and_then(|value| share(reader, value)) {
+    if let Some(errors) = get("errors").and_then(|value| reader.share(value)) {
         watch.errors = errors;
     }
     watch.p95 = get("p95").and_then(|value| reader.duration(value));
@@ -150,7 +150,7 @@ fn read_canary(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Canary {
         let items = value.get_ref().as_array();
         let items: Vec<Value<'_>> =
             items.map_or_else(|| vec![*value], |items| items.iter().collect());
-        canary.steps = items.into_iter().filter_map(|item| share(reader, item)).collect();
+        canary.steps = items.into_iter().filter_map(|item| reader.share(item)).collect();
         if !canary.steps.is_sorted() || canary.steps.is_empty() {
             let help = "steps = [\"5%\", \"25%\", \"50%\"]".to_owned();
             reader.problem(value.span(), "the shares of a canary grow", Some(help));
@@ -160,15 +160,4 @@ fn read_canary(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Canary {
         canary.period = period;
     }
     canary
-}
-
-/// `"2.5%"`, in ten-thousandths.
-fn share(reader: &mut Reader<'_>, value: Value<'_>) -> Option<u16> {
-    let text = reader.text(value)?;
-    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-    let share = number.filter(|share| (0.01..=100.0).contains(share));
-    if share.is_none() {
-        reader.problem(value.span(), "this is no share: write it like `\"5%\"`", None);
-    }
-    share.map(|share| (share * 100.0).round() as u16)
 }

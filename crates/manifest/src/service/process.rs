@@ -3,12 +3,12 @@
 //! Invariant: a number that was accepted here fits the type of the limit it becomes. Not here: the command
 //! itself and `after`, which the caller reads, and whether the machine can grant the limits.
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::health::read_health;
 use crate::keys;
 use crate::read::{Found, Reader, Value};
-use crate::site::{Instances, LogRules, PortUse, Process, Restart, Stop};
+use crate::site::{Auto, Instances, LogRules, PortUse, Process, Restart, Stop};
 
 pub(super) fn read_process(
     reader: &mut Reader<'_>,
@@ -41,18 +41,48 @@ pub(super) fn read_process(
 fn read_instances(reader: &mut Reader<'_>, value: Value<'_>) -> Instances {
     match value.get_ref() {
         DeValue::String(text) if text == "cores" => Instances::Cores,
-        DeValue::Table(_) => {
-            reader.problem(
-                value.span(),
-                "planned: `instances = { min, max }` is not built yet",
-                Some("a number, or \"cores\"".to_owned()),
-            );
-            Instances::Fixed(1)
+        DeValue::Table(table) => {
+            read_auto(reader, value, table).map_or(Instances::Fixed(1), Instances::Auto)
         }
         _ => reader
             .number(value, 0..=1000)
             .map_or(Instances::Fixed(1), |count| Instances::Fixed(count as u16)),
     }
+}
+
+fn read_auto(reader: &mut Reader<'_>, value: Value<'_>, table: &DeTable<'_>) -> Option<Auto> {
+    let found = reader.known(table, keys::AUTO, "`instances`");
+    let get = |key: &str| found.get(key).map(|(_, value)| *value);
+    let mut count = |key: &str| get(key).and_then(|value| reader.number(value, 1..=1000));
+    let (min, max) = (count("min"), count("max"));
+    let auto = Auto {
+        min: min.unwrap_or(1) as u16,
+        max: max.unwrap_or(0) as u16,
+        cpu: get("cpu").and_then(|value| reader.share(value)),
+        memory: get("memory").filter(|one| !is_share(one)).and_then(|one| reader.size(one)),
+        memory_share: get("memory").filter(|one| is_share(one)).and_then(|one| reader.share(one)),
+        rps: get("rps").and_then(|value| reader.number(value, 1..=1_000_000)).map(|one| one as u32),
+    };
+    let wrong = if !found.contains_key("max") {
+        Some("`instances` has no `max`")
+    } else if max.is_some_and(|max| min.is_some_and(|min| min > max)) {
+        Some("`min` is more than `max`")
+    } else if !["cpu", "memory", "rps"].iter().any(|key| found.contains_key(*key)) {
+        Some("`instances` says how many, but not by what: `cpu`, `memory` or `rps`")
+    } else {
+        None
+    };
+    if let Some(wrong) = wrong {
+        let help = "instances = { min = 2, max = 8, cpu = \"70%\" }".to_owned();
+        reader.problem(value.span(), wrong, Some(help));
+        return None;
+    }
+    max.is_some().then_some(auto)
+}
+
+/// Whether it is written as a share.
+fn is_share(value: Value<'_>) -> bool {
+    value.get_ref().as_str().is_some_and(|text| text.trim_end().ends_with('%'))
 }
 
 fn read_memory(

@@ -19,6 +19,7 @@ fn goes_to(route: &Route) -> &str {
     match &route.action {
         RouteAction::Service { service, .. } => service.as_str(),
         RouteAction::Block => "block",
+        RouteAction::ClientEvents => "@client-events",
         RouteAction::Redirect { .. } => "redirect",
         RouteAction::Respond { .. } => "respond",
     }

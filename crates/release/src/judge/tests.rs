@@ -71,8 +71,12 @@ fn timed(bucket: usize, requests: u64) -> Counts {
 #[test]
 fn twice_as_slow_is_found_and_a_little_slower_is_not() {
     assert_eq!(judge(&timed(10, 1000), &timed(11, 5000), &Rules::default()), [""; 0]);
-    let slow = judge(&timed(10, 1000), &timed(13, 50), &Rules::default());
-    assert!(slow[0].contains("took longer than 2.0 ms"), "{slow:?}");
+    let slow = judge(&timed(16, 1000), &timed(19, 50), &Rules::default());
+    assert!(slow[0].contains("took longer than 131.1 ms"), "{slow:?}");
+    // What nobody notices is not worse, however many times as long it takes.
+    assert_eq!(judge(&timed(8, 1000), &timed(15, 5000), &Rules::default()), [""; 0]);
+    let slow = judge(&timed(8, 1000), &timed(18, 50), &Rules::default());
+    assert!(slow[0].contains("took longer than 32.8 ms"), "{slow:?}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What is set by hand: hold, maintenance, scale; exec and run; and the log of who did it.
 
+use std::time::Duration;
+
+use seaworthy_testkit::load::{Kind, Load};
 use seaworthy_testkit::{FakeApp, Site, eventually};
 
 use crate::{LIMIT, sandbox, shop};
@@ -74,4 +77,27 @@ fn whoever_did_something_stands_in_the_audit_log_whose_chain_holds() {
     let said = sandbox.run(["audit"]);
     said.success().says(["up", "up-ended", "scale", "shop/web"]);
     sandbox.run(["audit", "verify"]).success().says(["entries, whole; newest hash"]);
+}
+
+#[test]
+fn a_service_grows_with_its_load_says_why_and_a_number_by_hand_stands_until_it_is_taken_back() {
+    let sandbox = sandbox();
+    let web = FakeApp::new().key("instances = { min = 1, max = 3, rps = 20 }");
+    sandbox.up(&Site::new("shop").app("web", web));
+    assert_eq!(sandbox.status().instances("shop/web").len(), 1);
+    let running = Load::new(sandbox.target(&shop()))
+        .rate(Kind::KeepAlive, 150.0)
+        .start(Duration::from_secs(120));
+    sandbox.wait_ready("shop/web", 3, LIMIT);
+    sandbox.run(["status"]).success().says(["3/3 ready  (of 1 to 3: ", "each, 20 wanted)"]);
+    sandbox.run(["scale", "shop/web", "2"]).success();
+    let two = sandbox.wait_ready("shop/web", 2, LIMIT);
+    sandbox.run(["status"]).success().says(["2/2 ready  (by hand)"]);
+    sandbox.kill_hard(sandbox.status().control_pid());
+    eventually("the next control remembers", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.ready_pids("shop/web") == two)
+    });
+    sandbox.run(["scale", "shop/web", "--manifest"]).success();
+    sandbox.wait_ready("shop/web", 3, LIMIT);
+    running.stop().assert_clean();
 }

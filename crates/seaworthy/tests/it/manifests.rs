@@ -297,9 +297,26 @@ fn finito_mail() {
         // Of ten a minute the two hidden ones have taken theirs.
         assert!((8..15).contains(&passed(client, 15, "/auth/x")));
         assert!((20..25).contains(&passed(client, 25, "/api/health")));
+        is_counted(&sandbox, client);
         stands_still_and_goes_on(&sandbox, client);
         opens(&sandbox, client);
     });
+}
+
+/// What a browser tells is counted, and nothing of who it was.
+fn is_counted(sandbox: &Sandbox, client: &Client) {
+    let tell = |body: &str| {
+        let headers = [("content-type", "application/json"), ("cookie", "session=carol")];
+        client.send("POST", "/api/logs/client-events", &headers, body.as_bytes()).unwrap().status
+    };
+    assert_eq!(tell("{\"events\":[],\"sessionId\":\"debug\",\"timestamp\":1642521600000}"), 204);
+    let batch = "{\"events\":[{\"type\":\"sync\",\"duration\":12},{\"type\":\"sync\"}],\"sessionId\":\"carol\"}";
+    assert_eq!((tell(batch), tell("[]"), tell(&"x".repeat(70_000))), (204, 400, 413));
+    let status = sandbox.status();
+    let told = &status.document()["edge"]["client_events"];
+    let shop = told.as_object().unwrap().values().next().unwrap();
+    assert_eq!((&shop["sync"]["count"], &shop["sync"]["sum"]), (&2.into(), &12.0.into()));
+    assert!(!told.to_string().contains("carol"), "{told}");
 }
 
 /// An event arrives before the next one is made.

@@ -118,3 +118,57 @@ fn a_verb_and_a_deployment_run_on_the_other_server_and_a_restricted_key_can_only
     assert!(!said.status.success());
     assert_eq!(served(), "by the pipeline");
 }
+
+#[test]
+fn a_connection_that_is_cut_deploys_all_or_nothing_and_says_so() {
+    let sandbox = sandbox();
+    sandbox.up(&level("here"));
+    let sshd = Sshd::start(&sandbox, "");
+    // In the middle of the files, and right between two of them.
+    let cut = |name: &str, bytes: &str| {
+        let script = sandbox.folder().join(name);
+        let text = format!("#!/bin/sh\n{bytes} | {} \"$@\"\nexit 255\n", sshd.command());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        script.display().to_string()
+    };
+    let deploy = |ssh: String, project: &str| {
+        let mut command = Command::new(sandbox.folder().join("bin/seaworthy"));
+        command.args(["--host", "server", "deploy", project]).env("SEAWORTHY_SSH", ssh);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let project = sandbox.write(&level("there").file("a", "1").file("b", "2"));
+    let project = project.display().to_string();
+    for bytes in ["head -c 1700", "head -c 1024"] {
+        let said = deploy(cut("cut", bytes), &project).wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && text.contains("cut off"), "{bytes}: {text}");
+        assert_eq!(served(), "here", "{bytes}");
+    }
+    let incoming = sandbox.state().join("incoming");
+    assert_eq!(fs::read_dir(incoming).map_or(0, Iterator::count), 0);
+    // Once all is there, it goes on without us.
+    let waits = "build = { shell = \"until test -f $DATA/go; do sleep 0.05; done\" }\nenv = { LEVEL = \"there\" }";
+    let site =
+        Site::new("shop").app("web", FakeApp::new().key(waits)).more("[deploy]\nwatch = false");
+    let project = sandbox.write(&site).display().to_string();
+    let mut child = deploy(sshd.command(), &project);
+    eventually("it builds", LIMIT, || {
+        let list = sandbox.run(["releases", "shop", "--json"]);
+        list.raw_stdout().contains("\"state\": \"build\"")
+    });
+    let ssh = only_child(child.id());
+    assert!(Command::new("kill").args(["-9", &ssh.to_string()]).status().unwrap().success());
+    assert!(!child.wait().unwrap().success());
+    let data = sandbox.state().join("data").join(sandbox.own_name("shop"));
+    fs::write(data.join("go"), "").unwrap();
+    eventually("it serves", LIMIT, || served() == "there");
+}
+
+/// The only child of a process.
+fn only_child(pid: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().unwrap()
+}

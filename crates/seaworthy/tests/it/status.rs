@@ -93,3 +93,15 @@ fn a_port_that_is_taken_is_named_with_its_holder() {
         format!("pid {}", std::process::id()).as_str(),
     ]);
 }
+
+#[test]
+fn status_that_watches_shows_each_change_until_it_is_told_to_end() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let mut watching = sandbox.spawn(["status", "--watch"]);
+    watching.wait_for_text("1/1 ready", LIMIT);
+    sandbox.run(["scale", "shop/web", "2"]).success();
+    watching.wait_for_text("2/2 ready  (by hand)", LIMIT);
+    watching.interrupt();
+    watching.finish(LIMIT).success();
+}

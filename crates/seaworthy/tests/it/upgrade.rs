@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use seaworthy_testkit::load::Load;
-use seaworthy_testkit::{Sandbox, eventually};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -90,4 +90,111 @@ fn one_that_is_none_or_does_not_come_up_changes_nothing() {
     assert_eq!(after.edge_pid(), before.edge_pid());
     assert_eq!(after.ready_pids("shop/web"), before.ready_pids("shop/web"));
     sandbox.up(&shop().file("more.txt", "x"));
+}
+
+/// There and back again under load, with deployments by either build; what `there` knows of the state is up to it.
+fn there_and_back(sandbox: &Sandbox, there: &std::path::Path) {
+    let back = sandbox.folder().join("bin/seaworthy");
+    let level = |level: &str| {
+        let web = FakeApp::new().key(&format!("env = {{ LEVEL = \"{level}\" }}"));
+        Site::new("shop").app("web", web).more("[deploy]\nwatch = false")
+    };
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let deploy = |program: &std::path::Path, site: &Site| {
+        let project = sandbox.write(site);
+        let status = std::process::Command::new(program)
+            .arg("deploy")
+            .arg(project)
+            .env("SEAWORTHY_STATE", sandbox.state())
+            .env("SEAWORTHY_RUN", sandbox.folder().join("run"))
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    sandbox.run(["scale", "shop/web", "2"]).success();
+    sandbox.wait_ready("shop/web", 2, LIMIT);
+    let running = Load::new(sandbox.target(&shop()))
+        .mixed(60.0)
+        .web_sockets(4)
+        .start(Duration::from_secs(240));
+    eventually("load flows", LIMIT, || running.so_far().web_sockets.echoes >= 8);
+    let before = sandbox.status();
+    let pids = before.ready_pids("shop/web");
+    for _ in 0..2 {
+        sandbox.run(["upgrade".as_ref(), there.as_os_str()]).success();
+        assert_eq!(program_of(sandbox.status().control_pid()), there);
+        assert_eq!(sandbox.wait_ready("shop/web", 2, LIMIT), pids);
+        sandbox.run(["upgrade".as_ref(), back.as_os_str()]).success();
+        assert_eq!(program_of(sandbox.status().control_pid()), back);
+        assert_eq!(sandbox.wait_ready("shop/web", 2, LIMIT), pids);
+    }
+    // What one of them wrote, the other knows.
+    sandbox.run(["upgrade".as_ref(), there.as_os_str()]).success();
+    deploy(there, &level("there"));
+    assert_eq!(served(), "there");
+    sandbox.run(["upgrade".as_ref(), back.as_os_str()]).success();
+    assert_eq!(served(), "there");
+    sandbox.wait_ready("shop/web", 2, LIMIT);
+    deploy(&back, &level("back"));
+    sandbox.run(["releases", "shop"]).success().says(["* r"]);
+    sandbox.run(["audit", "verify"]).success();
+    sandbox.run(["rollback", "shop"]).success();
+    assert_eq!(served(), "there");
+    let answered = running.so_far().ok();
+    eventually("load goes on", LIMIT, || running.so_far().ok() > answered + 30);
+    let report = running.stop();
+    assert_eq!((report.failures(), report.web_sockets_dropped()), (0, 0), "{report}");
+}
+
+#[test]
+fn a_later_version_with_more_in_its_state_takes_over_and_gives_back_what_it_wrote() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let later = sandbox.folder().join("bin/seaworthy-later");
+    fs::copy(sandbox.folder().join("bin/seaworthy"), &later).unwrap();
+    there_and_back(&sandbox, &later);
+    let version = std::process::Command::new("sqlite3")
+        .arg(sandbox.state().join("state.db"))
+        .arg("PRAGMA user_version; SELECT count(*) FROM later")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&version.stdout), "3\n0\n", "the later one was here");
+}
+
+#[test]
+#[ignore = "wants the program of the previous version: cargo xtask upgrade-test builds it"]
+fn the_previous_version_takes_over_and_gives_back_what_it_wrote() {
+    let previous = std::env::var("SEAWORTHY_PREVIOUS").unwrap();
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let place = sandbox.folder().join("bin/seaworthy-previous");
+    fs::copy(previous, &place).unwrap();
+    there_and_back(&sandbox, &place);
+}
+
+#[test]
+fn after_a_reboot_control_brings_everything_back_from_the_state_folder_alone() {
+    let sandbox = sandbox();
+    let web = FakeApp::new().instances(2).key("env = { LEVEL = \"first\" }");
+    sandbox.up(&Site::new("shop").app("web", web).more("[deploy]\nwatch = false"));
+    sandbox.run(["scale", "shop/web", "3"]).success();
+    sandbox.wait_ready("shop/web", 3, LIMIT);
+    sandbox.run(["maintenance", "on", "shop"]).success();
+    let address = sandbox.status().https();
+    sandbox.cut_the_power();
+    // What a reboot takes with it: sockets, locks, records of processes.
+    fs::remove_dir_all(sandbox.folder().join("run")).unwrap();
+    // As the unit starts it, with nobody there who would say `up`.
+    let control =
+        sandbox.spawn(["control", "--keep", "--state", &sandbox.state().display().to_string()]);
+    sandbox.wait_ready("shop/web", 3, LIMIT);
+    let status = sandbox.status();
+    assert_eq!(status.https(), address);
+    assert_eq!(status.site("shop")["closed"], "maintenance");
+    assert_eq!(sandbox.https(&shop()).get("/").status, 503);
+    sandbox.run(["maintenance", "off", "shop"]).success();
+    let answer = sandbox.https(&shop()).get("/env?name=LEVEL").json();
+    assert_eq!(answer["value"], "first");
+    sandbox.run(["down", "--all"]).success();
+    control.finish(LIMIT);
 }

@@ -2,16 +2,19 @@
 //!
 //! `cargo xtask bench deploy` builds the release binary and runs this: mixed load (keep-alive, new
 //! connections, HTTP/2) and WebSockets on a site of two instances, while each strategy deploys, the last
-//! release is rolled back to, and another build takes over. Printed are the counts of each phase, how long
-//! a deployment took beyond the application's own start, and how long the switch itself took. It ends with
-//! 1 when something was dropped or a bound does not hold. A short run: `--times 3 --rate 100 --web-sockets 10`.
+//! release is rolled back to, a broken one is taken back by itself, and another build takes over. Printed are
+//! the counts of each phase, how long a deployment took beyond the application's own start, how long the
+//! switch itself took, and the way back after a breach. Beside it, under the same load, what people do
+//! otherwise (`usual`). It ends with 1 when something of ours was dropped or a bound does not hold.
 //!
-//! WebSockets on instances that go end with them, after their own time to finish; they are counted apart.
+//! WebSockets on instances that go are told so (1001) and open again; they are counted apart.
 #![expect(
     clippy::print_stdout,
     clippy::panic,
     reason = "a program for developers that prints what it found"
 )]
+
+mod usual;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const OVERHEAD: u64 = 500;
 /// The switch itself, in milliseconds.
 const SWITCH: f64 = 10.0;
+/// From a breach to the old release, in milliseconds.
+const BACK: u64 = 1000;
 
 const HELP: &str = "\
 Puts mixed load on a site while releases, rollbacks and upgrades take place.
@@ -37,6 +42,8 @@ Puts mixed load on a site while releases, rollbacks and upgrades take place.
   --rate N           requests a second [1000]
   --web-sockets N    open at once [100]
   --strategy NAME    rolling, blue-green, canary or recreate; may be repeated [all]
+  --beside NAME      nginx, pm2 or none; may be repeated [all]
+  --short yes        4 deployments, 2 upgrades, 100 requests a second, 10 WebSockets, nothing beside
 
 Ends with 0 when nothing was dropped and every bound held, 1 when not, 2 when it could not begin.";
 
@@ -48,6 +55,7 @@ struct Plan {
     rate: f64,
     web_sockets: usize,
     strategies: Vec<String>,
+    beside: Vec<String>,
 }
 
 /// What a phase came to.
@@ -56,6 +64,30 @@ struct Row {
     report: Report,
     overhead_ms: Vec<u64>,
     switch_ms: Vec<f64>,
+    /// Ours: what it lost breaks the promise.
+    promised: bool,
+    /// Answers that the application itself gave wrong, as it was asked to.
+    broken_on_purpose: bool,
+}
+
+impl Row {
+    fn new(name: &str, report: Report) -> Self {
+        Self {
+            name: name.to_owned(),
+            report,
+            overhead_ms: Vec::new(),
+            switch_ms: Vec::new(),
+            promised: true,
+            broken_on_purpose: false,
+        }
+    }
+
+    /// Requests that nobody answered, and WebSockets that were cut; of ours that breaks the promise.
+    fn dropped(&self) -> u64 {
+        let wrong: u64 = self.report.requests.iter().flat_map(|counts| counts.wrong.values()).sum();
+        let meant = if self.broken_on_purpose { wrong } else { 0 };
+        self.report.failures() - meant + self.report.web_sockets_dropped()
+    }
 }
 
 fn main() -> ExitCode {
@@ -70,7 +102,14 @@ fn main() -> ExitCode {
     if plan.upgrades > 0 {
         rows.push(upgrades(&sandbox, &plan));
     }
+    rows.push(taken_back(&sandbox, &plan));
     sandbox.run(["down", "--all"]).success();
+    if plan.beside.iter().any(|name| name == "nginx") {
+        rows.push(usual::nginx(&plan));
+    }
+    if plan.beside.iter().any(|name| name == "pm2") {
+        rows.push(usual::pm2(&plan));
+    }
     let broken = summary(&rows);
     println!("{}", if broken { "FAIL" } else { "PASS" });
     ExitCode::from(u8::from(broken))
@@ -84,6 +123,7 @@ fn read(mut flags: Flags) -> Result<Plan, String> {
         rate: 1000.0,
         web_sockets: 100,
         strategies: Vec::new(),
+        beside: Vec::new(),
     };
     while let Some((flag, value)) = flags.pair()? {
         match flag.as_str() {
@@ -93,11 +133,19 @@ fn read(mut flags: Flags) -> Result<Plan, String> {
             "--rate" => plan.rate = flags::number(&value)?,
             "--web-sockets" => plan.web_sockets = flags::number(&value)?,
             "--strategy" => plan.strategies.push(value),
+            "--beside" => plan.beside.push(value),
+            "--short" => {
+                (plan.times, plan.upgrades, plan.rate, plan.web_sockets) = (4, 2, 100.0, 10);
+                plan.beside = vec!["none".to_owned()];
+            }
             _ => return flags::unknown(&flag),
         }
     }
     if plan.strategies.is_empty() {
         plan.strategies = ["rolling", "blue-green", "canary", "recreate"].map(str::to_owned).into();
+    }
+    if plan.beside.is_empty() {
+        plan.beside = ["nginx", "pm2"].map(str::to_owned).into();
     }
     Ok(plan)
 }
@@ -105,7 +153,7 @@ fn read(mut flags: Flags) -> Result<Plan, String> {
 fn site(level: &str, strategy: &str) -> Site {
     let web = FakeApp::new().instances(2).key(&format!("env = {{ LEVEL = \"{level}\" }}"));
     let deploy = format!(
-        "[deploy]\nstrategy = \"{strategy}\"\nwatch = false\ncanary = {{ steps = [\"10%\", \"50%\"], for = \"200ms\" }}"
+        "[deploy]\nstrategy = \"{strategy}\"\nwatch = false\nsockets = \"2s\"\ncanary = {{ steps = [\"10%\", \"50%\"], for = \"200ms\" }}"
     );
     Site::new("bench").app("web", web).more(&deploy)
 }
@@ -130,7 +178,7 @@ fn deployments(sandbox: &Sandbox, plan: &Plan, strategy: &str) -> Row {
     }
     let report = running.stop();
     print!("{report}");
-    Row { name: strategy.to_owned(), report, overhead_ms, switch_ms }
+    Row { overhead_ms, switch_ms, ..Row::new(strategy, report) }
 }
 
 fn last(sandbox: &Sandbox) -> Value {
@@ -176,12 +224,41 @@ fn upgrades(sandbox: &Sandbox, plan: &Plan) -> Row {
     assert_eq!(sandbox.wait_ready("bench/web", 2, LIMIT), before, "applications were touched");
     let report = running.stop();
     print!("{report}");
-    Row { name: "upgrade".to_owned(), report, overhead_ms: Vec::new(), switch_ms: Vec::new() }
+    Row::new("upgrade", report)
+}
+
+/// Releases that fail after a few answers: how long from the breach until the old one serves.
+fn taken_back(sandbox: &Sandbox, plan: &Plan) -> Row {
+    let times = plan.times.min(10);
+    println!("== taken back: {times} times at {} requests/s", plan.rate);
+    sandbox.up(&site("good", "blue-green"));
+    let load = Load::new(sandbox.target(&site("", ""))).mixed(plan.rate);
+    let running = load.web_sockets(plan.web_sockets).start(Duration::from_secs(3600));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 2000.min(plan.rate as u64 * 10));
+    let mut overhead_ms = Vec::new();
+    for time in 0..times {
+        let web = FakeApp::new()
+            .instances(2)
+            .broken_after(50)
+            .key(&format!("env = {{ LEVEL = \"bad-{time}\" }}"));
+        let deploy =
+            "[deploy]\nstrategy = \"blue-green\"\nwatch = { for = \"60s\" }\nsockets = \"2s\"";
+        let project = sandbox.write(&Site::new("bench").app("web", web).more(deploy));
+        sandbox.run(["deploy".as_ref(), project.as_os_str()]).code(1).says(["SW-REL-005"]);
+        let steps = last(sandbox)["steps"].as_array().cloned().unwrap_or_default();
+        let back = steps.iter().find(|step| step[0] == "go-back").and_then(|step| step[1].as_u64());
+        overhead_ms.extend(back);
+        let good = running.so_far().ok();
+        eventually("the old one serves", LIMIT, || running.so_far().ok() > good + 50);
+    }
+    let report = running.stop();
+    print!("{report}");
+    Row { overhead_ms, broken_on_purpose: true, ..Row::new("taken back", report) }
 }
 
 fn summary(rows: &[Row]) -> bool {
     println!(
-        "\n{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>18}{:>18}",
+        "\n{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>7}{:>18}{:>18}",
         "phase",
         "requests",
         "ok",
@@ -190,7 +267,8 @@ fn summary(rows: &[Row]) -> bool {
         "wrong",
         "lost",
         "WS open",
-        "WS ended",
+        "WS 1001",
+        "WS cut",
         "overhead ms",
         "switch ms"
     );
@@ -204,7 +282,7 @@ fn summary(rows: &[Row]) -> bool {
         let middle = |values: &[u64]| values.get(values.len() / 2).copied().unwrap_or(0);
         let switch_middle = switch.get(switch.len() / 2).copied();
         println!(
-            "{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>18}{:>18}",
+            "{:<12}{:>9}{:>9}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}{:>7}{:>18}{:>18}",
             row.name,
             sum(|counts| counts.issued),
             row.report.ok(),
@@ -213,16 +291,18 @@ fn summary(rows: &[Row]) -> bool {
             sum(|counts| counts.wrong.values().sum()),
             sum(|counts| counts.lost),
             row.report.web_sockets.opened,
-            row.report.web_sockets_broken(),
+            row.report.web_sockets.closed.get(&1001).copied().unwrap_or_default(),
+            row.report.web_sockets_dropped(),
             format!("{} (max {})", middle(&overhead), overhead.last().copied().unwrap_or(0)),
             switch_middle.map_or_else(
                 || "-".to_owned(),
                 |middle| format!("{middle} (max {})", switch.last().copied().unwrap_or(0.0))
             ),
         );
+        let most = if row.broken_on_purpose { BACK } else { OVERHEAD };
         let bound = !cfg!(debug_assertions)
-            && (middle(&overhead) > OVERHEAD || switch_middle.is_some_and(|ms| ms > SWITCH));
-        broken |= row.report.failures() > 0 || row.report.ok() == 0 || bound;
+            && (middle(&overhead) > most || switch_middle.is_some_and(|ms| ms > SWITCH));
+        broken |= row.promised && (row.dropped() > 0 || row.report.ok() == 0 || bound);
     }
     broken
 }

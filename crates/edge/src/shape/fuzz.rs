@@ -1,0 +1,37 @@
+//! What must hold of any page on its way.
+
+use super::{Step, nonce};
+
+fn through(pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    let (mut step, mut out): (Box<dyn Step>, Vec<u8>) = (nonce::nonce("N"), Vec::new());
+    for piece in pieces {
+        step.push(piece, &mut out).ok()?;
+        step.flush(&mut out).ok()?;
+    }
+    step.end(&mut out).ok()?;
+    Some(out)
+}
+
+/// However it is cut it becomes the same; nothing is lost or made up but nonces.
+pub(crate) fn html(input: &[u8], cut: usize) {
+    let whole = through(&[input]);
+    let (one, two) = input.split_at(cut);
+    assert_eq!(through(&[one, two]), whole, "it depends on where it is cut");
+    let Some(out) = whole else { return };
+    // Without a nonce of its own, and in valid text, taking ours away gives the page back.
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if text.to_ascii_lowercase().contains("nonce") || text.contains('\0') {
+        return;
+    }
+    let out = String::from_utf8(out).unwrap();
+    let tags =
+        ["script", "style", "link"].map(|tag| text.to_ascii_lowercase().matches(tag).count());
+    assert!(out.matches(" nonce=\"N\"").count() <= tags.iter().sum::<usize>());
+    if tags == [0; 3] {
+        assert_eq!(out, text, "a page without scripts was changed");
+    }
+    let letters = |text: &str| {
+        text.chars().filter(|c| c.is_alphanumeric() && c.is_lowercase()).collect::<String>()
+    };
+    assert_eq!(letters(&out.replace(" nonce=\"N\"", "")), letters(text));
+}
