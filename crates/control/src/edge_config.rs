@@ -24,6 +24,7 @@ pub(crate) fn site(
 ) -> Site {
     Site {
         candidate: None,
+        clients: site.handshake.clients.as_ref().map(|clients| clients.require),
         gate: None,
         name: site.name.to_string(),
         hosts: hosts(site),
@@ -167,6 +168,7 @@ pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
         address: NOWHERE,
         socket: None,
         http2: false,
+        proxy_header: false,
         check: None,
         state: EndpointState::Starting,
         ends_ms: None,
@@ -223,6 +225,7 @@ pub(crate) fn add_instance(
             address,
             socket: None,
             http2,
+            proxy_header: false,
             check: None,
             state,
             ends_ms,
@@ -250,6 +253,7 @@ pub(crate) fn add_upstreams(
             address,
             socket,
             http2: service.http2 || url.starts_with("h2c://"),
+            proxy_header: service.proxy_header,
             check: check.clone(),
             state: EndpointState::Ready,
             ends_ms: None,

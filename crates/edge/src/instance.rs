@@ -38,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) address: Address,
     /// It speaks HTTP/2, without TLS and from the first byte on.
     pub(crate) http2: bool,
+    /// Each connection begins with a PROXY header, and carries one client's requests.
+    pub(crate) proxy_header: bool,
     /// Names its place among the instances of its service: the same for the next release's in that place.
     pub(crate) tag: u64,
     /// How it is asked whether it is well, where nobody else does that.

@@ -5,6 +5,8 @@
 //! version; acknowledged means that every thread has swapped. Invariant: a snapshot says only what
 //! stays right if control never returns.
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,8 +15,12 @@ use seaworthy_base::delivery::Delivery;
 use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
+pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
+
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
 pub const PROTOCOL: u32 = 1;
+/// A feature: this edge may open Unix sockets.
+pub const UNIX_SOCKETS: &str = "unix-sockets";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -52,6 +58,9 @@ pub struct Site {
     pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// Clients are asked for a certificate in the handshake; whether they must show one.
+    #[serde(default)]
+    pub clients: Option<bool>,
     /// A release that is tried beside the one that serves.
     #[serde(default)]
     pub candidate: Option<Candidate>,
@@ -226,6 +235,9 @@ pub struct Endpoint {
     /// It speaks HTTP/2 without TLS.
     #[serde(default)]
     pub http2: bool,
+    /// Each connection to it begins with a PROXY header.
+    #[serde(default)]
+    pub proxy_header: bool,
     /// The edge asks it whether it is well.
     #[serde(default)]
     pub check: Option<Check>,
@@ -284,6 +296,22 @@ pub struct Keys {
     /// What authorities are to find now.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+    /// Sites whose handshakes demand more than others.
+    #[serde(default)]
+    pub handshakes: Vec<Handshake>,
+}
+
+/// What is demanded of handshakes for these names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Names, `*.x` allowed.
+    pub hosts: Vec<String>,
+    /// TLS 1.3 only.
+    pub only_13: bool,
+    /// Clients are asked for a certificate of these authorities (PEM).
+    pub clients_pem: Option<String>,
+    /// Who shows none is refused.
+    pub require: bool,
 }
 
 /// Proof that a name is ours, while an authority looks.
@@ -419,6 +447,9 @@ pub enum Reply {
         boot_id: String,
         /// What it can do beyond the protocol's number.
         features: Vec<String>,
+        /// Guards that it does not have, because the kernel does not give them.
+        #[serde(default)]
+        unguarded: Vec<String>,
     },
     /// Done, by every thread.
     Done,
@@ -444,99 +475,4 @@ pub enum Reply {
         /// Why.
         message: String,
     },
-}
-
-/// Who is locked out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockedOut {
-    /// The site.
-    pub site: String,
-    /// The rule, by the routes that it stands on.
-    pub rule: String,
-    /// An address or network, or `account` and a digest.
-    pub what: String,
-    /// Seconds that are left.
-    pub left: u64,
-}
-
-/// How the edge is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct EdgeStatus {
-    /// Version of the routes in use by every thread.
-    pub config: u64,
-    /// Version of the endpoints in use by every thread.
-    pub endpoints: u64,
-    /// Version of the keys in use by every thread.
-    pub keys: u64,
-    /// Open client connections.
-    pub connections: u64,
-    /// Requests answered since it started.
-    pub requests: u64,
-    /// Of these, answered with 5xx by the edge itself.
-    pub failed: u64,
-    /// Open upgraded connections (WebSockets).
-    pub upgraded: u64,
-    /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
-    #[serde(default)]
-    pub told: u64,
-    /// Connections of addresses that held too many.
-    #[serde(default)]
-    pub turned_away: u64,
-    /// Circuit breakers that opened, or watch.
-    #[serde(default)]
-    pub breakers: Vec<BreakerState>,
-    /// What browsers told, by site and type.
-    #[serde(default)]
-    pub client_events: BTreeMap<String, BTreeMap<String, EventCount>>,
-    /// By instance: what is under way.
-    pub instances: BTreeMap<String, InstanceLoad>,
-    /// Whether it is draining.
-    pub draining: bool,
-}
-
-/// What browsers told of one type.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventCount {
-    /// Events.
-    pub count: u64,
-    /// Of these, with a value.
-    pub valued: u64,
-    /// The sum of the values.
-    pub sum: f64,
-    /// Values by size: entry `i` counts those below 2^i that no earlier one does.
-    pub buckets: Vec<u64>,
-}
-
-/// A circuit breaker of a service.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreakerState {
-    /// `site/service`.
-    pub service: String,
-    /// Milliseconds until it lets something through; none while it is closed.
-    pub opens_in: Option<u64>,
-    /// How often it has opened.
-    pub trips: u64,
-}
-
-/// What goes on between the edge and one instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceLoad {
-    /// Requests sent and not yet answered whole.
-    pub in_flight: u64,
-    /// Connections kept open for reuse.
-    pub pooled: u64,
-    /// WebSockets and other upgraded connections to it.
-    #[serde(default)]
-    pub tunnels: u64,
-    /// Taken out of rotation by the edge itself, with the reason.
-    pub out: Option<String>,
-    /// Requests that it answered, or should have, since this edge knows it.
-    #[serde(default)]
-    pub answered: u64,
-    /// Of these, answered with 5xx or not at all.
-    #[serde(default)]
-    pub errors: u64,
-    /// Requests by the time to the head of the answer: entry `i` counts those below 2^i microseconds.
-    #[serde(default)]
-    pub times: Vec<u64>,
 }

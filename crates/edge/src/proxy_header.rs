@@ -1,5 +1,5 @@
 //! The PROXY header that a load balancer sends before a connection's first byte: versions 1 and 2 of
-//! HAProxy's specification.
+//! HAProxy's specification read, version 2 written.
 //!
 //! Required of the networks that are listed, refused of nobody else: what others send is read as HTTP or
 //! TLS and is neither. Invariants: exactly the header is read, not a byte of what follows; a header that
@@ -54,6 +54,33 @@ pub(crate) async fn read(
         line.push(stream.read_u8().await.map_err(|_| CUT_OFF)?);
     }
     version_1(&line)
+}
+
+/// A header (version 2) for a connection that carries requests of this client and nobody else's; without one
+/// it speaks for ourselves. The client's port is not known behind proxies and is 0.
+pub(crate) fn write(client: Option<IpAddr>, to: SocketAddr) -> Vec<u8> {
+    let mut bytes = SIGNATURE.to_vec();
+    let Some(client) = client else {
+        bytes.extend_from_slice(&[0x20, 0, 0, 0]);
+        return bytes;
+    };
+    let ports = [[0, 0], to.port().to_be_bytes()].concat();
+    match (client.to_canonical(), to.ip().to_canonical()) {
+        (IpAddr::V4(client), IpAddr::V4(to)) => {
+            bytes.extend_from_slice(&[0x21, 0x11, 0, 12]);
+            bytes.extend([client.octets(), to.octets()].concat());
+        }
+        (client, to) => {
+            let wide = |ip: IpAddr| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            bytes.extend_from_slice(&[0x21, 0x21, 0, 36]);
+            bytes.extend([wide(client).octets(), wide(to).octets()].concat());
+        }
+    }
+    bytes.extend_from_slice(&ports);
+    bytes
 }
 
 /// `PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n`.
@@ -123,6 +150,26 @@ mod tests {
     fn v2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
         let length = (addresses.len() as u16).to_be_bytes();
         [&SIGNATURE[..], &[command, family], &length, addresses, b"GET "].concat()
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was_meant() {
+        for (client, to) in [
+            ("192.0.2.7", "198.51.100.1:443"),
+            ("2001:db8::1", "[2001:db8::2]:443"),
+            ("2001:db8::1", "198.51.100.1:443"),
+            ("192.0.2.7", "[2001:db8::2]:443"),
+        ] {
+            let (client, to): (IpAddr, SocketAddr) = (client.parse().unwrap(), to.parse().unwrap());
+            let (found, rest) = said(&write(Some(client), to));
+            assert_eq!(
+                found.map(|found| found.map(|one| one.ip().to_canonical())),
+                Ok(Some(client))
+            );
+            assert_eq!(rest, 0);
+        }
+        let nobody = write(None, "198.51.100.1:443".parse().unwrap());
+        assert_eq!(said(&nobody), (Ok(None), 0));
     }
 
     #[test]

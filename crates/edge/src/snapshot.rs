@@ -256,6 +256,7 @@ fn instance(service: &str, endpoint: &Endpoint, load: Arc<Load>) -> Instance {
         name: endpoint.instance.as_str().into(),
         address: address(endpoint),
         http2: endpoint.http2,
+        proxy_header: endpoint.proxy_header,
         tag: ident(service, place),
         check: endpoint.check.clone().map(Arc::new),
         load,

@@ -23,6 +23,7 @@ mod sending;
 mod socket;
 pub(crate) mod sticky;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -79,6 +80,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) replayable: bool,
     /// When it began.
     pub(crate) begun: Instant,
+    /// Whose it is; nobody's where it is our own.
+    pub(crate) client: Option<IpAddr>,
 }
 
 /// Why no answer came.
@@ -301,8 +304,7 @@ async fn over_http1(
     request: &Outgoing<'_>,
     message: Message,
 ) -> Result<Tried, Message> {
-    let way = (request.replayable, request.begun);
-    let Ok((link, reused)) = link::get(local, instance, settings, way).await else {
+    let Ok((link, reused)) = link::get(local, instance, settings, request).await else {
         return Err(message);
     };
     let sending = match message {

@@ -146,6 +146,11 @@ pub const SERVICE: &[Key] = &[
         Kind::Texts,
         "servers that somebody else runs: `http://host:port`, `h2c://host:port` (HTTP/2 without TLS), `unix:/path`",
     ),
+    key(
+        "proxy_protocol",
+        Kind::Switch,
+        "`upstreams`: each connection begins with a PROXY header (version 2) that tells the client's address",
+    ),
     key("protocol", Kind::Text, "`h2c`: it speaks HTTP/2 without TLS, as gRPC does; HTTP/1.1"),
     key("dir", Kind::Text, "working folder; `.` by default"),
     key("build", Kind::Command, "run once per release"),

@@ -163,6 +163,7 @@ fn read_common(
         shared,
         env: get("env").map(|value| reader.environment(value)).unwrap_or_default(),
         secrets: get("secrets").map(|value| read_secret_uses(reader, value)).unwrap_or_default(),
+        proxy_header: announces(reader, found, kind.as_ref()),
         http2: get("protocol").is_some_and(|value| read_protocol(reader, value)),
         check: match (&kind, get("health")) {
             (Some(ServiceKind::Upstreams(_)), Some(value)) => {
@@ -262,6 +263,27 @@ fn read_upstreams(reader: &mut Reader<'_>, value: Value<'_>) -> ServiceKind {
         reader.problem(value.span(), "there is no upstream in this list", None);
     }
     ServiceKind::Upstreams(urls.into_iter().map(|(_, url)| url).collect())
+}
+
+/// Whether connections begin with a PROXY header. Those who check our own programs send none, and over one
+/// connection of HTTP/2 many clients ask.
+fn announces(reader: &mut Reader<'_>, found: &Found<'_>, kind: Option<&ServiceKind>) -> bool {
+    let Some((span, value)) = found.get("proxy_protocol") else { return false };
+    if !reader.switch(value).unwrap_or(false) {
+        return false;
+    }
+    let many = match kind {
+        Some(ServiceKind::Upstreams(urls)) => {
+            found.contains_key("protocol") || urls.iter().any(|url| url.starts_with("h2c:"))
+        }
+        Some(_) => true,
+        None => false,
+    };
+    if many {
+        let message = "a PROXY header goes before connections of HTTP/1.1 to `upstreams` only";
+        reader.problem(span.clone(), message, None);
+    }
+    !many
 }
 
 fn read_protocol(reader: &mut Reader<'_>, value: Value<'_>) -> bool {

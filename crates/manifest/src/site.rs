@@ -132,6 +132,9 @@ pub struct Service {
     /// `protocol = "h2c"`: it speaks HTTP/2 without TLS.
     #[serde(default)]
     pub http2: bool,
+    /// `proxy_protocol` of `upstreams`.
+    #[serde(default)]
+    pub proxy_header: bool,
     /// `health` of `upstreams`: how the edge asks them.
     #[serde(default)]
     pub check: Option<Probe>,

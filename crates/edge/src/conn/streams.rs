@@ -7,7 +7,8 @@
 //! clients send ([`crate::body`] bounds both protocols), pings, which hyper sends.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl Streams {
                 return;
             }
             let mut alarm = Alarm::new(&self.0.watch);
-            std::future::poll_fn(|context| alarm.poll(context, left)).await;
+            poll_fn(|context| alarm.poll(context, left)).await;
         }
     }
 }
@@ -146,11 +147,29 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, future: F) {
         let open = Open::new(&self.0);
         let pace = self.0.next.take().unwrap_or_default();
-        let alarm = Alarm::new(&self.0.watch);
-        // Boxed: pinned once, and moved about before it runs.
-        let stream = Stream { future: Box::pin(future), pace, seen: 0, alarm, _open: open };
-        tokio::task::spawn_local(stream);
+        tokio::task::spawn_local(run(future, pace, open));
     }
+}
+
+/// Runs one stream to its end, or to the end of its patience: dropped before its end it is reset.
+async fn run(future: impl Future<Output = ()>, pace: Rc<Pace>, open: Open) {
+    let mut future = pin!(future);
+    let mut alarm = Alarm::new(&open.0.watch);
+    // Pieces that had been given when the alarm was set.
+    let mut seen = None;
+    poll_fn(|context| {
+        if future.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let given = pace.given();
+        if given != seen {
+            alarm.clear();
+            seen = given;
+        }
+        // Until there is something to take it is not the client that is waited for.
+        if given.is_none() { Poll::Pending } else { alarm.poll(context, SEND_TIME) }
+    })
+    .await;
 }
 
 /// Counts a stream until it is dropped.
@@ -168,35 +187,5 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
         self.0.quiet_since.set(Instant::now());
-    }
-}
-
-/// One stream with its patience.
-struct Stream<F> {
-    future: Pin<Box<F>>,
-    pace: Rc<Pace>,
-    /// Pieces that had been given when the alarm was set.
-    seen: u64,
-    alarm: Alarm,
-    _open: Open,
-}
-
-impl<F: Future<Output = ()>> Future for Stream<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.future.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        let given = self.pace.given();
-        if given != Some(self.seen) {
-            self.alarm.clear();
-        }
-        // Until there is something to take it is not the client that is waited for.
-        let Some(given) = given else { return Poll::Pending };
-        self.seen = given;
-        ready!(self.alarm.poll(context, SEND_TIME));
-        // Dropped before its end: the stream is reset.
-        Poll::Ready(())
     }
 }

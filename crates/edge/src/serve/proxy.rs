@@ -114,6 +114,7 @@ pub(super) async fn forward(
         progress: progress.as_deref(),
         replayable,
         begun,
+        client: Some(record.client),
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));

@@ -101,6 +101,7 @@ async fn get(
         progress: None,
         replayable: false,
         begun: Instant::now(),
+        client: None,
     };
     let (settings, message) = (Settings::default(), Message::Body(RequestBody::Empty));
     let tried = if instance.http2 {

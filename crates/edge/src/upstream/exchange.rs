@@ -147,7 +147,11 @@ impl Exchange {
     /// The response is not read any further: the connection goes back into the pool where it can.
     pub(crate) fn finish(self, local: &Rc<Local>, instance: &Instance) {
         let Self { mut link, sending, keep, framing, .. } = self;
-        let reusable = keep && framing.is_over() && sending.is_done() && link.bytes.is_empty();
+        let reusable = keep
+            && !instance.proxy_header
+            && framing.is_over()
+            && sending.is_done()
+            && link.bytes.is_empty();
         local.rooms.keep_head(sending.into_buffer());
         local.rooms.keep_buffer(std::mem::take(&mut link.bytes));
         if reusable {

@@ -16,12 +16,13 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
 use rustix::net::{RecvFlags, recv};
-use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::Outgoing;
 use super::socket::Socket;
 use crate::instance::Instance;
 use crate::model::Settings;
+use crate::proxy_header;
 use crate::watch::within;
 use crate::worker::Local;
 
@@ -81,22 +82,28 @@ impl Link {
     }
 }
 
-/// A pooled connection, or a new one, for a request that may be sent again or not and began then. The flag
-/// says whether it was used before.
+/// A pooled connection, or a new one. The flag says whether it was used before.
 pub(super) async fn get(
     local: &Rc<Local>,
     instance: &Arc<Instance>,
     settings: &Settings,
-    (replayable, begun): (bool, Instant),
+    request: &Outgoing<'_>,
 ) -> Result<(Link, bool), ()> {
-    while let Some(mut link) = local.pool.take(instance.key(), begun) {
-        if replayable || link.is_quiet_now() {
+    while let Some(mut link) = local.pool.take(instance.key(), request.begun) {
+        if request.replayable || link.is_quiet_now() {
             link.bytes = local.rooms.buffer();
             return Ok((link, true));
         }
     }
     let limit = Duration::from_millis(settings.connect_ms);
-    let connected = within(&local.watch, limit, Socket::connect(&instance.address)).await;
-    let Some(Ok(stream)) = connected else { return Err(()) };
+    let connect = async {
+        let mut stream = Socket::connect(&instance.address).await?;
+        if instance.proxy_header {
+            let header = proxy_header::write(request.client, instance.public_address());
+            stream.write_all(&header).await?;
+        }
+        io::Result::Ok(stream)
+    };
+    let Some(Ok(stream)) = within(&local.watch, limit, connect).await else { return Err(()) };
     Ok((Link { stream, bytes: local.rooms.buffer(), patience: super::pool::IDLE }, false))
 }

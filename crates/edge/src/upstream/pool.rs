@@ -186,6 +186,7 @@ mod tests {
             name: "web".into(),
             address: Address::Tcp(address),
             http2: false,
+            proxy_header: false,
             tag: 0,
             check: None,
             load: Arc::clone(&load),

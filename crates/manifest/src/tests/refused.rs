@@ -195,6 +195,20 @@ fn networks_and_upstreams_are_checked_as_the_edge_reads_them() {
 }
 
 #[test]
+fn a_proxy_header_goes_to_upstreams_of_http_1_only() {
+    let service =
+        |text: &str| format!("site = \"shop\"\n[service.web]\n{text}\nproxy_protocol = true\n");
+    assert!(try_parse(&service("upstreams = [\"http://127.0.0.1:1\"]")).is_ok());
+    for text in [
+        "run = \"x\"",
+        "upstreams = [\"h2c://127.0.0.1:1\"]",
+        "upstreams = [\"http://127.0.0.1:1\"]\nprotocol = \"h2c\"",
+    ] {
+        assert!(only_problem(&service(text)).contains("a PROXY header goes"), "{text}");
+    }
+}
+
+#[test]
 fn what_a_probe_or_a_program_cannot_be_given_is_told() {
     let service = |line: &str| format!("site = \"shop\"\n[service.web]\nrun = \"x\"\n{line}\n");
     for line in [

@@ -222,6 +222,44 @@ fn what_is_no_http_2_ends_the_connection() {
 }
 
 #[test]
+fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
+    let stage = Stage::new();
+    let before = stage.memory();
+    let cookies = "Cookie: a=b\r\n".repeat(1_000_000);
+    let giants = [
+        ("cookies", format!("GET / HTTP/1.1\r\nHost: {}\r\n{cookies}\r\n", stage.host)),
+        (
+            "a field",
+            format!("GET / HTTP/1.1\r\nHost: {}\r\nX: {}\r\n\r\n", stage.host, "x".repeat(8 << 20)),
+        ),
+        (
+            "a target",
+            format!("GET /{} HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(8 << 20), stage.host),
+        ),
+    ];
+    for (name, bytes) in giants {
+        let site = Site::new("shop");
+        let mut stream = stage.sandbox.https(&site).connect().unwrap();
+        // It is refused long before all of it is sent.
+        let sent = stream.write_all(bytes.as_bytes());
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let refused = answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 ");
+        assert!(refused || sent.is_err(), "{name}: {answer}");
+        assert_eq!(stage.bystander.get("/").status, 200);
+    }
+    let crumbs: Vec<(&str, &str)> = (0..10_000).map(|_| ("cookie", "a=b")).collect();
+    let address = stage.sandbox.status().https();
+    let client = Client::over_http2(address, &stage.host, &stage.sandbox.ca());
+    let answer = client.send("GET", "/", &crumbs, b"");
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 431));
+    assert_eq!(stage.bystander.get("/").status, 200);
+    let grown = stage.memory().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB");
+}
+
+#[test]
 fn a_name_in_the_handshake_and_another_in_the_request_is_no_way_into_another_site() {
     let sandbox = sandbox();
     sandbox.up(&shop());

@@ -177,6 +177,43 @@ fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {
 }
 
 #[test]
+fn a_head_that_drips_and_a_handshake_that_does_not_go_on_are_ended() {
+    simulate(async {
+        let edge = Simulated::new(to_web(), &[silent().await]);
+        let begun = Instant::now();
+        let client = edge.client();
+        let (mut reader, mut writer) = tokio::io::split(client);
+        tokio::task::spawn_local(async move {
+            // Each byte comes long before anybody gives up on the next one.
+            for byte in GET.iter().cycle().filter(|byte| **byte != b'\n') {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if writer.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        assert_eq!(statuses(&rest(&mut reader).await), ["408"]);
+        // From the first byte, and what is closed is listened to for two seconds more.
+        let took = begun.elapsed();
+        assert!((16..19).contains(&took.as_secs()), "{took:?}");
+        for hello in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = Stream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, peer) = listener.accept().await.unwrap();
+            let local = Rc::clone(&edge.local);
+            tokio::task::spawn_local(async move {
+                crate::conn::serve(&local, accepted.into_std().unwrap(), peer, 443, true).await;
+            });
+            client.write_all(hello).await.unwrap();
+            let begun = Instant::now();
+            rest(&mut client).await;
+            let took = begun.elapsed();
+            assert!(took <= Duration::from_secs(10) + LATE, "{took:?} {hello:?}");
+        }
+    });
+}
+
+#[test]
 fn a_client_that_takes_little_but_goes_on_is_served_to_the_end() {
     simulate(async {
         let size = 1 << 20;

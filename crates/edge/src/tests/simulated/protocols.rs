@@ -8,6 +8,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 
 use super::*;
+use crate::model::Check;
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
@@ -42,6 +43,47 @@ fn an_instance_behind_a_unix_socket_is_reached_and_its_connections_are_used_agai
         drop(dir);
         // It is gone: said as of any other.
         edge.local.pool.close_idle();
+    });
+}
+
+#[test]
+fn a_proxy_header_tells_the_client_and_no_other_client_uses_its_connection() {
+    simulate(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let told: Rc<RefCell<Vec<Option<SocketAddr>>>> = Rc::default();
+        let of_task = Rc::clone(&told);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let told = Rc::clone(&of_task);
+                tokio::task::spawn_local(async move {
+                    let announced = crate::proxy_header::read(&mut stream).await.unwrap();
+                    told.borrow_mut().push(announced);
+                    while head(&mut stream).await.is_some() {
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        let edge = Simulated::new(to_web(), &[]);
+        edge.place(vec![Endpoint { proxy_header: true, ..endpoint(address) }]);
+        for _ in 0..3 {
+            assert!(edge.ask(GET).await.ends_with("\r\n\r\nok"));
+        }
+        let client = Some("192.0.2.1:0".parse().unwrap());
+        assert_eq!(*told.borrow(), [client; 3]);
+        // What the edge asks for itself says so.
+        let check = Check {
+            path: Some("/".into()),
+            every_ms: 1_000,
+            timeout_ms: 500,
+            failures: 1,
+            ..Check::default()
+        };
+        edge.place(vec![Endpoint { proxy_header: true, check: Some(check), ..endpoint(address) }]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(told.borrow().last(), Some(&None));
     });
 }
 

@@ -15,6 +15,7 @@ fn service(count: usize) -> Service {
             name: format!("shop/web/{nth}@1").into(),
             address: Address::Tcp(([127, 0, 0, 1], 1000 + nth as u16).into()),
             http2: false,
+            proxy_header: false,
             tag: crate::policy::keys::ident("shop/web", &nth.to_string()),
             check: None,
             load: Arc::new(Load::default()),
