@@ -10,6 +10,7 @@ mod generate;
 mod host_test;
 mod setup;
 mod tidy;
+mod upgrade_test;
 
 use std::process::{Command, ExitCode};
 
@@ -25,6 +26,7 @@ cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
+cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         ["bench", "backup", ref options @ ..] => setup::setup(setup::FOR_BENCH_BACKUP)
             .and_then(|()| with_release("bench_backup", options)),
         ["soak", ref options @ ..] => with_release("soak", options),
+        ["upgrade-test"] => upgrade_test::upgrade_test(None),
+        ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -75,6 +75,7 @@ fn work(job: &Job, voice: &Voice, sender: UnboundedSender<Answer>) -> Result<(),
     }
     seaworthy_sys::sandbox::enter(&seaworthy_sys::sandbox::Rules::default())
         .map_err(|error| internal("the worker could not be shut in", error.to_string()))?;
+    seaworthy_sys::sandbox::attempt("worker");
     std::thread::Builder::new()
         .name("answers".to_owned())
         .stack_size(256 << 10)

@@ -126,7 +126,12 @@ impl Layout {
 
     /// Static files as the edge may read them.
     pub fn public(&self, site: &SiteName, release: ReleaseId) -> PathBuf {
-        self.state.join("public").join(site.as_str()).join(release.to_string())
+        self.public_root().join(site.as_str()).join(release.to_string())
+    }
+
+    /// All static files: the only place that the edge reads.
+    pub fn public_root(&self) -> PathBuf {
+        self.state.join("public")
     }
 
     /// Archives on their way to a release.

@@ -25,7 +25,8 @@ use seaworthy_api::certificates::{
     CertificatesRequest, CertificatesView, RenewProgress, RenewRequest,
 };
 use seaworthy_base::{Code, Fault, SiteName, Timestamp};
-use seaworthy_edge::model::Certificate;
+use seaworthy_edge::model::{Certificate, Handshake};
+use seaworthy_manifest::site::tls::Handshake as Demands;
 use seaworthy_manifest::site::{Site, Tls};
 use tokio::sync::mpsc;
 
@@ -112,6 +113,30 @@ pub(crate) fn of_site(
             Ok(all)
         }
     }
+}
+
+/// What sites demand of handshakes beyond the usual.
+pub(crate) fn handshakes<'a>(
+    sites: impl Iterator<Item = (&'a Site, &'a Path)>,
+) -> Result<Vec<Handshake>, Fault> {
+    let demanding = sites.filter(|(site, _)| site.handshake != Demands::default());
+    let each = demanding.map(|(site, project)| {
+        let clients = site.handshake.clients.as_ref();
+        let pem = clients.map(|clients| {
+            std::fs::read_to_string(project.join(&clients.ca)).map_err(|error| {
+                let what =
+                    format!("could not read `{}`, which `clients` of `[tls]` names", clients.ca);
+                Fault::new(Code::FileMissing, what).because(error.to_string())
+            })
+        });
+        Ok(Handshake {
+            hosts: edge_config::certificate_hosts(site),
+            only_13: site.handshake.only_13,
+            clients_pem: pem.transpose()?,
+            require: clients.is_some_and(|clients| clients.require),
+        })
+    });
+    each.collect()
 }
 
 fn internal(platform: &Platform, site: &SiteName, hosts: &[String]) -> Result<Certificate, Fault> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request,
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
 use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// How long an edge finishes that had to be replaced.
+const ENDING: Duration = Duration::from_secs(60 * 60);
+
 /// How the edge is started.
 #[derive(Debug, Clone)]
 pub(crate) struct EdgeOptions {
@@ -41,6 +44,8 @@ pub(crate) struct EdgeOptions {
     pub program: PathBuf,
     /// Threads that serve.
     pub threads: u16,
+    /// Instances listen on Unix sockets.
+    pub unix_sockets: bool,
     /// As whom it runs.
     pub user: Option<User>,
     /// What every edge signs cookies with.
@@ -186,6 +191,11 @@ impl Edge {
         )
     }
 
+    /// Guards that the running edge does not have.
+    pub(crate) fn unguarded(&self) -> Vec<String> {
+        self.link.as_ref().map(|link| link.unguarded.clone()).unwrap_or_default()
+    }
+
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
     pub(crate) async fn ensure(&mut self) -> Result<bool, Fault> {
         self.draining.retain(|(_, link)| !link.is_dead());
@@ -294,9 +304,8 @@ impl Edge {
     ) -> Result<(), Fault> {
         let config = Config { version: self.next_version(), sites };
         let signing = Some(self.options.signing);
-        let challenges = self.keys.challenges.clone();
-        let keys =
-            Keys { version: self.next_version(), certificates, signing, secrets, challenges };
+        let version = self.next_version();
+        let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
             let failed = |error| edge_fault("the edge did not take the new configuration", &error);
             link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
@@ -304,6 +313,11 @@ impl Edge {
         }
         (self.config, self.keys) = (config, keys);
         Ok(())
+    }
+
+    /// Sets what is demanded of handshakes; it is sent with the next certificates.
+    pub(crate) fn demand(&mut self, handshakes: Vec<seaworthy_edge::model::Handshake>) {
+        self.keys.handshakes = handshakes;
     }
 
     /// Sends certificates and what authorities are to find; routes stay.
@@ -331,11 +345,25 @@ impl Edge {
             return Ok(false);
         }
         self.endpoints = Endpoints { version: self.next_version(), services };
+        if self.must_open_up() {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
+                LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
+            });
+        }
         let older = self.draining.iter().map(|(_, link)| link);
         for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
         Ok(true)
+    }
+
+    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
+    fn must_open_up(&self) -> bool {
+        let may = |link: &Link| link.features.iter().any(|feature| feature == UNIX_SOCKETS);
+        let living = self.link.as_ref().filter(|link| !link.is_dead());
+        let mut endpoints = self.endpoints.services.values().flatten();
+        living.is_some_and(|link| !may(link)) && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
@@ -421,6 +449,10 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
         .arg(number.to_string())
         .arg("--threads")
         .arg(options.threads.to_string());
+    command.arg("--public").arg(options.layout.public_root());
+    if options.unix_sockets {
+        command.arg("--unix-sockets");
+    }
     command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
     if let Some(user) = &options.user {
         command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));

@@ -24,6 +24,7 @@ pub(crate) fn site(
 ) -> Site {
     Site {
         candidate: None,
+        clients: site.handshake.clients.as_ref().map(|clients| clients.require),
         gate: None,
         name: site.name.to_string(),
         hosts: hosts(site),

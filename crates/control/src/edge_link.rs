@@ -40,6 +40,10 @@ pub(crate) struct Link {
     dead: Arc<AtomicBool>,
     /// The edge's process.
     pub pid: u32,
+    /// Guards that it does not have.
+    pub unguarded: Vec<String>,
+    /// What it can do beyond the protocol's number.
+    pub features: Vec<String>,
 }
 
 impl Link {
@@ -52,8 +56,8 @@ impl Link {
         let stream = UnixStream::connect(socket).map_err(LinkError::Gone)?;
         stream.set_read_timeout(Some(patience)).map_err(LinkError::Gone)?;
         let hello = Request::Hello { proto: PROTOCOL, build: build_id() };
-        let pid = match exchange(&stream, &hello, &[])? {
-            (Reply::Hello { pid, .. }, _) => pid,
+        let (pid, unguarded, features) = match exchange(&stream, &hello, &[])? {
+            (Reply::Hello { pid, unguarded, features, .. }, _) => (pid, unguarded, features),
             (Reply::Failed { message }, _) => return Err(LinkError::Refused(message)),
             _ => return Err(LinkError::Refused("it greeted with something else".to_owned())),
         };
@@ -76,7 +80,7 @@ impl Link {
             }
         });
         spawned.map_err(LinkError::Gone)?;
-        Ok(Self { questions, dead, pid })
+        Ok(Self { questions, dead, pid, unguarded, features })
     }
 
     /// Asks, and waits for the reply.

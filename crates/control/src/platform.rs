@@ -118,6 +118,7 @@ impl Platform {
             layout: layout.clone(),
             program: program.clone(),
             threads: cores,
+            unix_sockets: false,
             user,
             signing: signing(&spec_key),
         };

@@ -137,7 +137,13 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
     let mut edge = platform.edge.lock().await;
     // Read under the edge's lock: what is sent last is what is true last.
     let services = platform.world().endpoints(platform.cores).services;
+    let before = edge.record().number;
     let told = edge.point(services).await;
+    if edge.record().number != before
+        && let Err(fault) = crate::serve::remember(platform, &edge.record())
+    {
+        crate::say(&fault.to_string());
+    }
     if let Err(error) = &told {
         crate::say(&format!("the edge was not told where the instances are: {error}"));
         return;

@@ -55,6 +55,11 @@ impl Served {
         }
     }
 
+    /// The release that serves, and the project's folder.
+    fn first(&self) -> Option<(&Site, &Path)> {
+        self.sides.first().map(|(site, _)| (site, self.project.as_path()))
+    }
+
     fn to_edge(&self, layout: &Layout, https_port: Option<u16>) -> Option<model::Site> {
         let (site, release) = self.sides.first()?;
         let candidate = self.candidate.as_ref().zip(self.sides.get(1));
@@ -76,6 +81,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
     let secrets = route_secrets(platform);
+    let handshakes = certificates::handshakes(sites.iter().filter_map(Served::first))?;
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
         platform,
@@ -97,6 +103,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
+    edge.demand(handshakes);
     edge.configure(routed, certificates, secrets).await?;
     edge.listen(bound, &addresses).await?;
     remember(platform, &edge.record())
@@ -120,7 +127,11 @@ fn route_secrets(platform: &Platform) -> BTreeMap<String, String> {
     named.collect()
 }
 
-fn remember(platform: &Arc<Platform>, record: &crate::edge::EdgeRecord) -> Result<(), Fault> {
+/// Keeps what the next control must know of the edge.
+pub(crate) fn remember(
+    platform: &Arc<Platform>,
+    record: &crate::edge::EdgeRecord,
+) -> Result<(), Fault> {
     let record = serde_json::to_string(record).unwrap_or_default();
     platform
         .store()

@@ -33,9 +33,10 @@ fn told(edge: &EdgeStatus) -> BTreeMap<String, BTreeMap<String, EventView>> {
 
 /// How the platform is now; asks the edge.
 pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
-    let (edge_status, (pid, draining), addresses) = {
+    let (edge_status, (pid, draining), addresses, unguarded) = {
         let edge = platform.edge.lock().await;
-        (edge.status().await.unwrap_or_default(), edge.pids(), edge.addresses())
+        let status = edge.status().await.unwrap_or_default();
+        (status, edge.pids(), edge.addresses(), edge.unguarded())
     };
     let on = |tls: bool| {
         addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
@@ -43,6 +44,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
     let world = platform.world();
     let mut guards = platform.guards.clone();
+    guards.extend(unguarded.into_iter().map(|guard| format!("edge: {guard}")));
     for guard in world
         .instances
         .values()

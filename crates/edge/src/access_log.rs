@@ -7,11 +7,11 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seaworthy_base::{RequestId, Timestamp};
-use seaworthy_sys::logfile::{LogRules, RotatingLog};
+use seaworthy_sys::logfile::{self, LogRules, RotatingLog};
+use seaworthy_sys::process;
 
 /// Written when so many bytes are gathered.
 const GATHER: usize = 32 << 10;
@@ -237,18 +237,14 @@ fn string(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 fn compress_aside(file: PathBuf) {
-    let Ok(program) = std::env::current_exe() else { return };
-    let mut command = Command::new(program);
-    command
-        .arg("compress-log")
-        .arg(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    if let Ok(mut child) = command.spawn() {
-        // Waits in a thread of its own, so that no zombie stays.
-        std::thread::spawn(move || child.wait());
-    }
+    // A thread, not a program: the edge may start none. On Linux priorities are a thread's own.
+    let thread = std::thread::Builder::new().name("compress".to_owned());
+    let started = thread.spawn(move || {
+        process::yield_to_others();
+        logfile::compress(&file)
+    });
+    // Without a thread, or on a full disk, the file stays as it is: control compresses what lies about.
+    started.ok();
 }
 
 /// A URL, such as a referer, as it may be written.

@@ -81,6 +81,7 @@ pub(crate) async fn serve(
     }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
+    client.certificate = tls::certificate_header(session);
     client.http2 = session.alpn_protocol() == Some(b"h2");
     if client.http2 {
         serve_http2(local, stream, Arc::new(client)).await;

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seaworthy_sys::process;
+use seaworthy_sys::{process, sandbox};
 
 mod accept;
 mod access_log;
@@ -59,6 +59,10 @@ pub struct EdgeOptions {
     pub threads: u16,
     /// Where access logs go.
     pub log_dir: PathBuf,
+    /// Where files are served from; the only place it may read.
+    pub public: PathBuf,
+    /// Whether it may open Unix sockets: only where instances listen on them.
+    pub unix_sockets: bool,
     /// User and group to become.
     pub user: Option<(u32, u32)>,
 }
@@ -72,11 +76,27 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     if let Some((uid, gid)) = options.user {
         process::drop_to_user(uid, gid, &[gid])?;
     }
-    process::no_new_privs()?;
+    let rules = sandbox::Rules {
+        // The two of the kernel say where our own code lies and which boot this is.
+        read: vec![
+            options.public.clone(),
+            "/proc/self/maps".into(),
+            "/proc/sys/kernel/random/boot_id".into(),
+        ],
+        write: vec![options.log_dir.clone()],
+        unix_sockets: options.unix_sockets,
+    };
+    // Before there are threads: they get it from the one that starts them.
+    let mut unguarded = sandbox::restrict_files(&rules)?;
     let shared = Arc::new(snapshot::Shared::new(options));
     let workers = (0..options.threads.max(1))
         .map(|thread| worker::spawn(thread, Arc::clone(&shared)))
         .collect::<io::Result<Vec<_>>>()?;
     let acceptor = accept::Acceptor::new(&workers);
-    link::serve(&link, starter, &shared, &workers, &acceptor)
+    unguarded.extend(sandbox::restrict_calls(&rules)?);
+    sandbox::attempt("edge");
+    let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
+    let features = unix.into_iter().collect();
+    let link = link::Socket { listener: link, starter, unguarded, features };
+    link::serve(&link, &shared, &workers, &acceptor)
 }

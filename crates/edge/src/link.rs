@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use seaworthy_sys::{fdpass, process, socket};
+use seaworthy_sys::socket::peer;
+use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
 use crate::model::{Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
@@ -26,26 +27,43 @@ const SWAP: Duration = Duration::from_secs(10);
 struct Link {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    unguarded: Vec<String>,
+    features: Vec<String>,
     /// One change at a time, whoever asks.
     changing: Mutex<()>,
 }
 
+/// Where control is heard.
+pub(crate) struct Socket {
+    pub(crate) listener: UnixListener,
+    /// The user that started the edge.
+    pub(crate) starter: u32,
+    /// What of the sandbox this kernel does not give.
+    pub(crate) unguarded: Vec<String>,
+    /// What it can do beyond the protocol's number.
+    pub(crate) features: Vec<String>,
+}
+
 /// Serves until the edge was drained.
 pub(crate) fn serve(
-    listener: &UnixListener,
-    starter: u32,
+    socket: &Socket,
     shared: &Arc<Shared>,
     workers: &[Worker],
     acceptor: &Acceptor,
 ) -> io::Result<()> {
-    let link =
-        Link { shared: Arc::clone(shared), workers: workers.to_vec(), changing: Mutex::new(()) };
+    let link = Link {
+        shared: Arc::clone(shared),
+        workers: workers.to_vec(),
+        unguarded: socket.unguarded.clone(),
+        features: socket.features.clone(),
+        changing: Mutex::new(()),
+    };
     let drained = Mutex::new(None::<Instant>);
     std::thread::scope(|scope| {
         loop {
-            let (stream, _) = listener.accept()?;
-            let allowed = socket::peer(&stream)
-                .is_ok_and(|(uid, _)| uid == 0 || uid == starter || uid == process::current_uid());
+            let (stream, _) = socket.listener.accept()?;
+            let own = [0, socket.starter, process::current_uid()];
+            let allowed = peer(&stream).is_ok_and(|(uid, _)| own.contains(&uid));
             if !allowed {
                 continue;
             }
@@ -97,7 +115,8 @@ impl Link {
                 build: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 boot_id: process::boot_id(),
-                features: Vec::new(),
+                features: self.features.clone(),
+                unguarded: self.unguarded.clone(),
             },
             Request::Config(config) => match self.shared.with_config(&config) {
                 Ok(snapshot) => self.swap(&snapshot, |versions| versions.0 = config.version),
@@ -107,7 +126,7 @@ impl Link {
                 let snapshot = self.shared.with_endpoints(&endpoints);
                 self.swap(&snapshot, |versions| versions.1 = endpoints.version)
             }
-            Request::Keys(keys) => match self.shared.resolver.swap(&keys) {
+            Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());

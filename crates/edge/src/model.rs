@@ -19,6 +19,8 @@ pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
 
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
 pub const PROTOCOL: u32 = 1;
+/// A feature: this edge may open Unix sockets.
+pub const UNIX_SOCKETS: &str = "unix-sockets";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -56,6 +58,9 @@ pub struct Site {
     pub identity: Vec<Identity>,
     /// Routes, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// Clients are asked for a certificate in the handshake; whether they must show one.
+    #[serde(default)]
+    pub clients: Option<bool>,
     /// A release that is tried beside the one that serves.
     #[serde(default)]
     pub candidate: Option<Candidate>,
@@ -291,6 +296,22 @@ pub struct Keys {
     /// What authorities are to find now.
     #[serde(default)]
     pub challenges: Vec<Challenge>,
+    /// Sites whose handshakes demand more than others.
+    #[serde(default)]
+    pub handshakes: Vec<Handshake>,
+}
+
+/// What is demanded of handshakes for these names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Names, `*.x` allowed.
+    pub hosts: Vec<String>,
+    /// TLS 1.3 only.
+    pub only_13: bool,
+    /// Clients are asked for a certificate of these authorities (PEM).
+    pub clients_pem: Option<String>,
+    /// Who shows none is refused.
+    pub require: bool,
 }
 
 /// Proof that a name is ours, while an authority looks.
@@ -426,6 +447,9 @@ pub enum Reply {
         boot_id: String,
         /// What it can do beyond the protocol's number.
         features: Vec<String>,
+        /// Guards that it does not have, because the kernel does not give them.
+        #[serde(default)]
+        unguarded: Vec<String>,
     },
     /// Done, by every thread.
     Done,

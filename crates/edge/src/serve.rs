@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{ACCEPT, CONNECTION, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
@@ -40,6 +40,13 @@ use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
 
+/// The client's certificate (RFC 9440 § 2.2).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+/// What stands behind it (RFC 9440 § 2.3); never passed on.
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+/// Whether one was shown.
+const X_CLIENT_VERIFIED: HeaderName = HeaderName::from_static("x-client-verified");
+
 /// Who is at the other end of the connection.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -49,6 +56,8 @@ pub(crate) struct Client {
     pub(crate) http2: bool,
     /// The name that was asked for in the TLS handshake, in its one spelling.
     pub(crate) server_name: Option<String>,
+    /// The certificate that it showed, as a header (RFC 9440 § 2.2).
+    pub(crate) certificate: Option<HeaderValue>,
     /// `peer` and `port` as headers, made once for the connection.
     pub(crate) peer_text: HeaderValue,
     pub(crate) port_text: HeaderValue,
@@ -63,6 +72,7 @@ impl Client {
             tls,
             http2: false,
             server_name: None,
+            certificate: None,
             peer_text: forwarded::address_value(peer),
             port_text: HeaderValue::from(port),
         }
@@ -330,6 +340,9 @@ fn decide(
     if let (false, Some(port)) = (record.secure, site.https_port) {
         return Ok(Some(respond::to_https(&record.host, port, target(parts))));
     }
+    if let Some(required) = site.clients {
+        pass_certificate(client, required, parts)?;
+    }
     record.note(parts, &found);
     if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
         return Ok(Some(refused.answer(parts, record)));
@@ -342,6 +355,22 @@ fn decide(
     }
     policy::prepare(parts, &found);
     act(parts, &found)
+}
+
+/// Tells the instance which certificate the client showed, and nothing that the client says of it itself.
+fn pass_certificate(client: &Client, required: bool, parts: &mut Parts) -> Result<(), Refusal> {
+    if required && client.certificate.is_none() {
+        // The handshake was for no name or another one: there nobody asked.
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "no client certificate was asked for");
+    }
+    parts.headers.remove(CLIENT_CERT);
+    parts.headers.remove(CLIENT_CERT_CHAIN);
+    let verified = if client.certificate.is_some() { "1" } else { "0" };
+    parts.headers.insert(X_CLIENT_VERIFIED, HeaderValue::from_static(verified));
+    if let Some(certificate) = &client.certificate {
+        parts.headers.insert(CLIENT_CERT, certificate.clone());
+    }
+    Ok(())
 }
 
 /// Whether the connection was opened for another site's name: its certificate and its tickets are that

@@ -41,8 +41,14 @@ impl Edge {
     /// With one site, `a.example`, and these routes; `web` of [`Action::Proxy`] is at `upstreams`.
     fn start(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options =
-            EdgeOptions { number: 1, threads: 2, log_dir: dir.path().to_owned(), user: None };
+        let options = EdgeOptions {
+            number: 1,
+            threads: 2,
+            log_dir: dir.path().to_owned(),
+            public: dir.path().to_owned(),
+            unix_sockets: true,
+            user: None,
+        };
         let shared = Arc::new(Shared::new(&options));
         let workers: Vec<_> = (0..2)
             .map(|thread| crate::worker::spawn(thread, Arc::clone(&shared)).unwrap())
@@ -52,13 +58,10 @@ impl Edge {
         let link = UnixStream::connect(dir.path().join("link")).unwrap();
         let (of_link, of_edge) = (Arc::clone(&shared), workers.clone());
         std::thread::spawn(move || {
-            crate::link::serve(
-                &listener,
-                seaworthy_sys::process::current_uid(),
-                &of_link,
-                &workers,
-                &acceptor,
-            )
+            let starter = seaworthy_sys::process::current_uid();
+            let (unguarded, features) = (Vec::new(), Vec::new());
+            let socket = crate::link::Socket { listener, starter, unguarded, features };
+            crate::link::serve(&socket, &of_link, &workers, &acceptor)
         });
         let public = TcpListener::bind("127.0.0.1:0").unwrap();
         let edge =

@@ -8,15 +8,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SupportedCipherSuite};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ConfigBuilder, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, WantsVerifier,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 use crate::model::{Challenge, Keys};
 
+mod demanding;
 mod stream;
 
+use demanding::Demanding;
+pub(crate) use demanding::certificate_header;
 pub(crate) use stream::TlsStream;
 
 /// Why certificates were not taken; the old ones stay.
@@ -131,6 +137,8 @@ pub(crate) struct Settings {
     usual: Arc<ServerConfig>,
     /// The suite that the client likes best.
     by_client: Arc<ServerConfig>,
+    /// Those of names that demand more.
+    demanding: RwLock<Demanding>,
 }
 
 impl fmt::Debug for Settings {
@@ -153,13 +161,28 @@ impl Settings {
             }
             Arc::new(config)
         };
-        Self { usual: make(true), by_client: make(false) }
+        Self { usual: make(true), by_client: make(false), demanding: RwLock::default() }
+    }
+
+    /// Takes new certificates and demands, all or none.
+    pub(crate) fn swap(&self, resolver: &Arc<Resolver>, keys: &Keys) -> Result<(), KeyError> {
+        let before = self.demanding.read().unwrap_or_else(PoisonError::into_inner);
+        let demanding = before.renewed(resolver, &keys.handshakes)?;
+        drop(before);
+        resolver.swap(keys)?;
+        *self.demanding.write().unwrap_or_else(PoisonError::into_inner) = demanding;
+        Ok(())
     }
 
     /// Those for a client. One that puts ChaCha20 first has no AES in its hardware and gets its way; of the
     /// AES suites all others get the one of 128 bits: keys and certificates are of that strength too, and
     /// SHA-256 is in hardware where SHA-384 is not (docs/decisions/013).
     fn of(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let demanding = self.demanding.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = demanding.of(hello) {
+            return config;
+        }
+        drop(demanding);
         let mut suites = hello.cipher_suites().iter().filter(|suite| suite.as_str().is_some());
         let first = suites.next().and_then(rustls::CipherSuite::as_str);
         let is_chacha = first.is_some_and(|name| name.contains("CHACHA20"));
@@ -168,6 +191,19 @@ impl Settings {
 }
 
 fn config(resolver: Arc<Resolver>) -> ServerConfig {
+    let mut config = builder(&[&TLS13, &TLS12]).with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = protocols();
+    config
+}
+
+/// What is spoken on top.
+fn protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()]
+}
+
+fn builder(
+    versions: &[&'static SupportedProtocolVersion],
+) -> ConfigBuilder<ServerConfig, WantsVerifier> {
     let mut provider = aws_lc_rs::default_provider();
     let is_large = |suite: &SupportedCipherSuite| {
         suite.suite().as_str().is_some_and(|name| name.contains("AES_256"))
@@ -178,12 +214,9 @@ fn config(resolver: Arc<Resolver>) -> ServerConfig {
         clippy::expect_used,
         reason = "the provider's own versions are valid for it; there is no input here"
     )]
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .expect("default versions");
-    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
-    config
+    ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .expect("versions of the provider")
 }
 
 #[cfg(test)]

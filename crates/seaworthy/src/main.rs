@@ -50,6 +50,8 @@ fn edge(arguments: &[String]) -> Exit {
         number: number("--number").unwrap_or(0),
         threads: number("--threads").unwrap_or(1) as u16,
         log_dir: option(arguments, "--log-dir").map(PathBuf::from).unwrap_or_default(),
+        public: option(arguments, "--public").map(PathBuf::from).unwrap_or_default(),
+        unix_sockets: arguments.iter().any(|argument| argument == "--unix-sockets"),
         user,
     };
     match seaworthy_edge::main(&options) {

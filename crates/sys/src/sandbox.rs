@@ -44,8 +44,12 @@ pub fn enter(rules: &Rules) -> io::Result<Vec<String>> {
 /// Landlock, for the calling thread and those that it starts later.
 pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
     crate::process::no_new_privs()?;
+    let mut handled = AccessFs::from_all(NEWEST);
+    if rules.unix_sockets {
+        handled.remove(AccessFs::ResolveUnix);
+    }
     let ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(NEWEST))
+        .handle_access(handled)
         .and_then(|ruleset| ruleset.handle_access(AccessNet::BindTcp))
         .and_then(|ruleset| ruleset.scope(Scope::AbstractUnixSocket))
         .and_then(|ruleset| ruleset.scope(Scope::Signal))
@@ -252,3 +256,77 @@ fn refuse_other_tables(program: &mut BpfProgram) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = program;
 }
+
+/// Tries, from inside, what must not be possible, and says on standard error what came of it: `NAME: TRIED RESULT`.
+/// The places to try stand in the file that `SEAWORTHY_SANDBOX_TRY` names: a file to read, a Unix socket to reach.
+/// Builds for use have none of this.
+#[cfg(debug_assertions)]
+#[expect(
+    clippy::print_stderr,
+    reason = "for tests, which read it in the log of whoever started us"
+)]
+pub fn attempt(name: &str) {
+    let Some(places) = std::env::var_os("SEAWORTHY_SANDBOX_TRY") else { return };
+    let mut places = places.to_str().unwrap_or_default().split(':');
+    let (file, socket) = (places.next().unwrap_or_default(), places.next().unwrap_or_default());
+    let last = |code: i64| if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    let empty = c"".as_ptr();
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: each call gets a valid empty string, null pointers or numbers; a call that succeeds ends us or makes a
+    // descriptor that stays open, which a test may.
+    let raw = unsafe {
+        [
+            ("memfd", last(libc::syscall(libc::SYS_memfd_create, empty, 0))),
+            (
+                "execve",
+                last(libc::syscall(libc::SYS_execve, c"/bin/true".as_ptr(), nothing, nothing)),
+            ),
+            (
+                "execveat",
+                last(libc::syscall(
+                    libc::SYS_execveat,
+                    0,
+                    empty,
+                    nothing,
+                    nothing,
+                    libc::AT_EMPTY_PATH,
+                )),
+            ),
+            ("udp", last(libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0))),
+            ("netlink", last(libc::syscall(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, 0))),
+            ("io_uring", last(libc::syscall(libc::SYS_io_uring_setup, 1, nothing))),
+            ("userns", last(libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER))),
+            (
+                "code",
+                last(libc::syscall(
+                    libc::SYS_mmap,
+                    0,
+                    4096,
+                    libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                    -1,
+                    0,
+                )),
+            ),
+        ]
+    };
+    let program = std::process::Command::new("/bin/true").status().map(drop);
+    let files = [
+        ("read", std::fs::read(file).map(drop)),
+        ("write", std::fs::write("/tmp/sw-sandbox-was-here", "").map(drop)),
+        ("unix", std::os::unix::net::UnixStream::connect(socket).map(drop)),
+        ("listen", std::net::TcpListener::bind("127.0.0.1:0").map(drop)),
+        ("program", program),
+    ];
+    for (tried, outcome) in raw.into_iter().chain(files) {
+        let word = match outcome {
+            Ok(()) => "POSSIBLE".to_owned(),
+            Err(error) => format!("refused ({error})"),
+        };
+        eprintln!("sandbox {name}: {tried} {word}");
+    }
+}
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+pub fn attempt(_name: &str) {}

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use acme::{Authority, Wish, free_port};
+pub use acme::{Authority, Wish, free_port, make_certificate};
 pub use mariadb::MariaDb;
 pub use named::{KEY, KEY_NAME, Named};
 pub use postgres::Postgres;

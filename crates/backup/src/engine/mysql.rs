@@ -15,7 +15,7 @@ use std::io;
 
 use seaworthy_base::{Code, Fault};
 
-use self::connect::{Client, Connection};
+use self::connect::{Client, Connection, text};
 use self::rows::RowCounter;
 use super::{Dump, Engine, Into, Parts, Placed, Trial};
 use crate::facts::{DatabaseFacts, differences};
@@ -228,8 +228,34 @@ fn attempt(
     Ok((part, facts))
 }
 
-/// Users and rights, as statements that any later server takes.
+/// Users and rights, as statements that any later server takes. MySQL's own dump tool does not know how: then the
+/// server is asked for the statements one by one.
 fn users(client: &Client, into: &Into<'_>) -> Result<Part, Fault> {
+    const FILE: &str = "users.sql.zst.age";
     let running = client.dump_tool()?.args(["--system=users", "--insert-ignore"]).start(false)?;
-    into.seal_output(running, "users.sql.zst.age", USERS, "sql")
+    match into.seal_output(running, FILE, USERS, "sql") {
+        Err(fault) if fault.evidence.iter().any(|line| line.contains("unknown variable")) => {
+            into.seal(&mut statements(client)?.as_bytes(), FILE, USERS, "sql")
+        }
+        other => other,
+    }
+}
+
+/// How to make each user that is not the server's own, and what it may do.
+fn statements(client: &Client) -> Result<String, Fault> {
+    let own = "user NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema', '')";
+    let users =
+        client.rows(&format!("SELECT user, host FROM mysql.user WHERE {own} ORDER BY 1, 2"))?;
+    let mut all = String::new();
+    for user in &users {
+        let [name, host] = &user[..] else { continue };
+        let name = format!("{}@{}", text(name), text(host));
+        let make = client.one(&format!("SHOW CREATE USER {name}"))?;
+        let make = make.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1);
+        all.push_str(&format!("{make};\n"));
+        for grant in client.column(&format!("SHOW GRANTS FOR {name}"))? {
+            all.push_str(&format!("{grant};\n"));
+        }
+    }
+    Ok(all)
 }

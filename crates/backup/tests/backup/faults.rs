@@ -1,11 +1,11 @@
 //! What goes wrong on the way: damage anywhere in what is stored, tools that lie, disks that are full, keys that
-//! do not fit, clocks that go back, runs that meet.
+//! do not fit, clocks that go back, runs that meet, workers that are killed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use seaworthy_backup::{Action, RestoreTarget, Source, State, Taken, Verified};
+use seaworthy_backup::{Action, Event, RestoreTarget, SetReport, Source, State, Taken, Verified};
 use seaworthy_testkit::peers::{MariaDb, unprivileged};
 
 use crate::platform::{Platform, Worker, take};
@@ -200,4 +200,58 @@ fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
         (1, &good.set.id, &State::Verified)
     );
     assert_eq!(report.last_run.unwrap().fault.unwrap().code.as_str(), "SW-CTL-004");
+}
+
+/// The numbers in the file, or none when it is no whole database.
+fn numbers(path: &Path) -> Option<Vec<i64>> {
+    let database = rusqlite::Connection::open(path).ok()?;
+    let fine: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).ok()?;
+    let mut all = database.prepare("SELECT n FROM t ORDER BY n").ok()?;
+    let all = all.query_map([], |row| row.get(0)).ok()?.collect::<Result<_, _>>().ok()?;
+    (fine == "ok").then_some(all)
+}
+
+#[test]
+fn a_worker_that_is_killed_at_any_step_publishes_nothing_half_and_loses_nothing() {
+    let platform = Platform::new();
+    let path = platform.place.path().join("app.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch("CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (1), (2), (3)")
+        .unwrap();
+    drop(database);
+    let source = Source::Sqlite { path: path.clone() };
+    let item = "database.app";
+    let good = platform.take(item, &source);
+    let in_place = Action::Restore {
+        set: Some(good.set.id.to_string()),
+        at: None,
+        store: None,
+        target: RestoreTarget::InPlace,
+        identity: None,
+    };
+    let drill = Action::Drill { set: None, store: None };
+    for action in [take(), drill, in_place] {
+        let (mut step, mut over) = (0, false);
+        while !over {
+            let mut worker = platform.start(item, &source, action.clone());
+            for _ in 0..step {
+                over |= worker.next().is_none_or(|event| matches!(event, Event::Done { .. }));
+            }
+            worker.kill();
+            step += 1;
+            // What is published is whole, what was there is there, and the file is the old one or the new one.
+            let report = platform.list(item, &source);
+            assert_eq!(report.failed.len(), 0, "{action:?} killed at {step}: {:?}", report.failed);
+            assert!(report.sets.iter().any(|set| set.set.id == good.set.id));
+            let damaged = |set: &&SetReport| matches!(set.copies[0].1, State::Damaged(_));
+            assert!(!report.sets.iter().any(|set| damaged(&set)), "{action:?} killed at {step}");
+            assert_eq!(numbers(&path).unwrap(), [1, 2, 3], "{action:?} killed at {step}");
+        }
+        assert!(step > 3, "{action:?} says what it does");
+    }
+    platform.take(item, &source);
+    let verified: Verified = platform.run(item, &source, Action::Verify { full: true, set: None });
+    assert!(verified.copies.iter().all(|(.., state)| *state == State::Verified), "{verified:?}");
+    platform.assert_tidy();
 }

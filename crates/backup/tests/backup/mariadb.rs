@@ -6,7 +6,7 @@ use seaworthy_backup::{Action, RestoreTarget, Restored, Source};
 use seaworthy_testkit::eventually;
 use seaworthy_testkit::peers::MariaDb;
 
-use crate::platform::{Platform, take};
+use crate::platform::{Platform, Worker, take};
 
 const ITEM: &str = "database.users";
 
@@ -96,4 +96,45 @@ fn databases_chosen_by_a_pattern_are_dumped_under_writes_lost_and_brought_back_e
         "{fault:?}"
     );
     platform.assert_tidy();
+}
+
+#[test]
+fn users_of_a_server_whose_dump_tool_does_not_know_them_are_asked_for_one_by_one() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; CREATE TABLE shop.t (x INT); CREATE USER `o'dd`@`10.%` IDENTIFIED BY 'p''w'; GRANT SELECT, INSERT ON `shop`.* TO `o'dd`@`10.%`");
+    let platform = Platform::new();
+    let dir = platform.place.path().join("bin");
+    std::fs::create_dir_all(&dir).unwrap();
+    // As MySQL's own says it.
+    let script = "#!/bin/sh\ncase \"$*\" in *--system*) echo \"mysqldump: [ERROR] unknown variable 'system=users'.\" >&2; exit 7;; esac\nexec /usr/bin/mariadb-dump \"$@\"\n";
+    std::fs::write(dir.join("mariadb-dump"), script).unwrap();
+    std::fs::set_permissions(
+        dir.join("mariadb-dump"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    let job = platform.job("database.main", &source, take());
+    let report = Worker::start_with(&job, &[("PATH", &path)]).finish().unwrap();
+    assert!(report["set"]["notes"].as_array().unwrap().is_empty(), "{report}");
+    assert_eq!(platform.drill("database.main", &source).drill.fault, None);
+
+    let user = "SELECT concat(user, host, plugin, authentication_string) FROM mysql.user WHERE user LIKE 'o%'";
+    let grants = "SHOW GRANTS FOR `o'dd`@`10.%`";
+    let before = (server.sql(user), server.sql(grants));
+    server.sql("DROP USER `o'dd`@`10.%`; DROP DATABASE shop");
+    let restored: Restored = platform.run(
+        "database.main",
+        &source,
+        Action::Restore {
+            set: None,
+            at: None,
+            store: None,
+            target: RestoreTarget::InPlace,
+            identity: None,
+        },
+    );
+    assert_eq!(restored.before, None);
+    assert_eq!((server.sql(user), server.sql(grants)), before);
 }

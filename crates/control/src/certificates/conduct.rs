@@ -27,7 +27,7 @@ const ROLE: &str = "acme-worker";
 #[derive(Default)]
 struct Brought {
     refused: Vec<Refusal>,
-    window: Option<Option<Window>>,
+    window: Option<Window>,
     issued: bool,
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn ask_window(platform: &Arc<Platform>, name: &SiteName) -> Res
     let (outcome, brought) = run(platform, &subject, action, &to).await;
     let later = Timestamp(Timestamp::now().0 + WINDOW_AGAIN.as_millis() as u64);
     platform.certificates.change(name, |kept| {
-        let window = brought.window.flatten();
+        let window = brought.window;
         kept.past.ask_again = Some(window.map_or(later, |window| window.ask_again));
         if outcome.is_ok() {
             kept.past.window = window;
@@ -172,7 +172,7 @@ async fn converse(
                 continue;
             }
             Event::Window { window } => {
-                brought.window = Some(window);
+                brought.window = window;
                 continue;
             }
             Event::Done => {

@@ -107,6 +107,8 @@ pub struct CompiledSite {
     pub(crate) hosts: Vec<String>,
     /// How a request's user is known.
     pub(crate) identity: Vec<Identity>,
+    /// Clients are asked for a certificate; whether they must have shown one.
+    pub(crate) clients: Option<bool>,
 }
 
 impl CompiledSite {
@@ -124,6 +126,7 @@ impl CompiledSite {
                 .map_err(|source| RouteError::Network { site: name(), source })?,
             hosts: host::named(site, &site.hosts)?,
             identity: site.identity.clone(),
+            clients: site.clients,
         })
     }
 

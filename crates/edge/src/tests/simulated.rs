@@ -35,8 +35,14 @@ fn simulate<T>(test: impl Future<Output = T>) -> T {
 impl Simulated {
     fn new(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options =
-            EdgeOptions { number: 1, threads: 1, log_dir: dir.path().to_owned(), user: None };
+        let options = EdgeOptions {
+            number: 1,
+            threads: 1,
+            log_dir: dir.path().to_owned(),
+            public: dir.path().to_owned(),
+            unix_sockets: true,
+            user: None,
+        };
         let shared = Arc::new(Shared::new(&options));
         let site = Site {
             name: "shop".into(),

@@ -3,23 +3,25 @@
 use std::path::Path;
 use std::time::Duration;
 
-use seaworthy_testkit::peers::{Authority, KEY, KEY_NAME, Named, Wish, free_port};
+use seaworthy_testkit::peers::{
+    Authority, KEY, KEY_NAME, Named, Place, Wish, free_port, make_certificate,
+};
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox};
 
 /// Where a site is to be, before it is there.
-struct Ports {
-    http: u16,
-    https: u16,
+pub(crate) struct Ports {
+    pub(crate) http: u16,
+    pub(crate) https: u16,
 }
 
-fn ports() -> Ports {
+pub(crate) fn ways_in() -> Ports {
     Ports { http: free_port(), https: free_port() }
 }
 
 /// A site whose certificate comes from `acme`, with the authority's API trusted.
-fn site(ports: &Ports, domains: &str, acme: &str, root: &Path) -> Site {
+pub(crate) fn public_site(ports: &Ports, domains: &str, acme: &str, root: &Path) -> Site {
     let root = std::fs::read_to_string(root).unwrap();
     let manifest = format!(
         "site = \"shop\"\ndomains = {domains}\n[listen]\nhttp = \"127.0.0.1:{}\"\n\
@@ -46,7 +48,7 @@ fn first(sandbox: &Sandbox) -> serde_json::Value {
 
 /// Waits until a public certificate is served, and returns it.
 #[track_caller]
-fn wait_for_certificate(sandbox: &Sandbox, authority: &Authority) -> serde_json::Value {
+pub(crate) fn wait_for_certificate(sandbox: &Sandbox, authority: &Authority) -> serde_json::Value {
     let begun = std::time::Instant::now();
     loop {
         let found = first(sandbox);
@@ -60,12 +62,12 @@ fn wait_for_certificate(sandbox: &Sandbox, authority: &Authority) -> serde_json:
 
 #[test]
 fn a_site_gets_its_certificate_by_http_01_and_keeps_its_connections_when_it_is_renewed() {
-    let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
     let wish = Wish { refused_nonces: 20, ..Wish::new(ports.http, ports.https, names.address) };
     let pebble = Authority::pebble(&wish);
     let acme =
         format!("directories = [\"{}\"], resolvers = [\"{}\"]", pebble.directory, names.address);
-    let site = site(
+    let site = public_site(
         &ports,
         "[\"shop.sea.test\", \"www.sea.test\", \"shop.localhost\"]",
         &acme,
@@ -109,7 +111,7 @@ fn a_site_gets_its_certificate_by_http_01_and_keeps_its_connections_when_it_is_r
 
 #[test]
 fn the_next_authority_is_asked_bound_to_an_account_and_a_wildcard_is_proven_by_a_record() {
-    let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
     let binding = (
         "kid-1".to_owned(),
         "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W".to_owned(),
@@ -125,7 +127,7 @@ fn the_next_authority_is_asked_bound_to_an_account_and_a_wildcard_is_proven_by_a
         )
     };
     let domains = "[\"sea.test\", \"*.sea.test\"]";
-    let site = |key: &str| site(&ports, domains, &acme(key), &pebble.api_root());
+    let site = |key: &str| public_site(&ports, domains, &acme(key), &pebble.api_root());
     // With another key the authority that takes bound accounts only refuses, and is quoted.
     sandbox.up(&site("AAAA"));
     let fault = sandbox.wait_for_fault("SW-TLS-003", LIMIT);
@@ -151,14 +153,14 @@ fn the_next_authority_is_asked_bound_to_an_account_and_a_wildcard_is_proven_by_a
 
 #[test]
 fn a_certificate_is_renewed_by_itself_and_one_that_expired_is_said() {
-    let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
     let wish = Wish { life: 9, ..Wish::new(ports.http, ports.https, names.address) };
     let mut pebble = Authority::pebble(&wish);
     let acme = format!(
         "directories = [\"{}\"], resolvers = [\"{}\"], challenge = \"tls-alpn-01\"",
         pebble.directory, names.address
     );
-    let site = site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
+    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
     sandbox.up(&site);
     let serial = wait_for_certificate(&sandbox, &pebble)["serial"].clone();
     let root = pebble.root();
@@ -187,7 +189,7 @@ fn a_certificate_is_renewed_by_itself_and_one_that_expired_is_said() {
 
 #[test]
 fn names_that_lead_elsewhere_are_explained_before_an_authority_is_asked() {
-    let (ports, sandbox) = (ports(), sandbox());
+    let (ports, sandbox) = (ways_in(), sandbox());
     let names = Named::start("away A 127.0.0.9\nbare TXT \"x\"\nother CAA 0 issue \"ca.example\"");
     let pebble = Authority::pebble(&Wish::new(ports.http, ports.https, names.address));
     let acme =
@@ -198,7 +200,7 @@ fn names_that_lead_elsewhere_are_explained_before_an_authority_is_asked() {
         ("gone.nowhere.test", ["leads nowhere", "Query Refused"]),
     ] {
         let domains = format!("[\"{name}\"]");
-        sandbox.up(&site(&ports, &domains, &acme, &pebble.api_root()));
+        sandbox.up(&public_site(&ports, &domains, &acme, &pebble.api_root()));
         let told = sandbox.run(["cert", "renew", "--dry-run"]);
         told.code(1).says(["SW-TLS-001", name]).says(said);
     }
@@ -207,14 +209,14 @@ fn names_that_lead_elsewhere_are_explained_before_an_authority_is_asked() {
 
 #[test]
 fn a_control_that_dies_in_the_middle_costs_no_second_certificate() {
-    let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
     let file = sandbox.folder().join("crash");
     let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", file.to_str().unwrap());
     let pebble = Authority::pebble(&Wish::new(ports.http, ports.https, names.address));
     let acme =
         format!("directories = [\"{}\"], resolvers = [\"{}\"]", pebble.directory, names.address);
     std::fs::write(&file, "certificate-pending").unwrap();
-    let site = site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
+    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
     sandbox.up(&site);
     let issued = || pebble.said().matches("Issued certificate").count();
     let get = || client(&ports, "shop.sea.test", &pebble.root()).send("GET", "/", &[], b"");
@@ -252,7 +254,7 @@ printf 'server 127.0.0.1 %s\nkey hmac-sha256:%s %s\n%s\nsend\n' "$PORT" "$KEY_NA
 
 #[test]
 fn a_program_may_write_the_records_and_is_quoted_when_it_fails() {
-    let (ports, names, sandbox) = (ports(), Named::start(""), sandbox());
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
     let pebble = Authority::pebble(&Wish::new(1, 1, names.address));
     let acme = format!(
         "directories = [\"{}\"], resolvers = [\"{}\"], dns = {{ exec = \"sh hook.sh\", \
@@ -261,7 +263,7 @@ fn a_program_may_write_the_records_and_is_quoted_when_it_fails() {
         names.address,
         names.address.port()
     );
-    let site = site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
+    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
     sandbox.up(&site.clone().file("hook.sh", HOOK));
     wait_for_certificate(&sandbox, &pebble);
     assert_eq!(client(&ports, "shop.sea.test", &pebble.root()).get("/").status, 200);
@@ -300,4 +302,56 @@ fn caddy_is_an_authority_too() {
         let https = format!("{address}:443").parse().unwrap();
         assert_eq!(Client::https(https, "shop.sea.test", &caddy.root()).get("/").status, 200);
     }
+}
+
+/// Asks the site with curl, which can show a certificate; status and body, or nothing when the handshake failed.
+fn curl(sandbox: &Sandbox, port: u16, more: &[&str]) -> Option<String> {
+    let resolve = format!("shop.localhost:{port}:127.0.0.1");
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-w", "\n%{http_code}", "--resolve", &resolve, "--cacert"]);
+    command.arg(sandbox.ca()).args(more).arg(format!("https://shop.localhost:{port}/headers"));
+    let output = command.output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
+    let (sandbox, made) = (sandbox(), Place::new());
+    make_certificate(made.path());
+    let (other, read) =
+        (Place::new(), |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap());
+    make_certificate(other.path());
+    let port = free_port();
+    let site = |demand: &str| {
+        let manifest = format!(
+            "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
+             https = \"127.0.0.1:{port}\"\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+        );
+        Site::new("shop").manifest(&manifest).file("clients.pem", &read("root.pem"))
+    };
+    let of = |dir: &Path| ["api.pem", "api.key"].map(|name| dir.join(name).display().to_string());
+    let ([cert, key], [foreign, foreign_key]) = (of(made.path()), of(other.path()));
+    let shown = ["--cert", &cert, "--key", &key];
+    let stranger = ["--cert", &foreign, "--key", &foreign_key];
+    let lie = ["-H", "X-Client-Verified: 1", "-H", "Client-Cert: :AAAA:"];
+    // Asked, not demanded: the application is told, and only the truth.
+    sandbox.up(&site("clients = { ca = \"clients.pem\", require = false }"));
+    let told = curl(&sandbox, port, &shown).unwrap().to_ascii_lowercase();
+    assert!(told.contains("client-cert") && told.contains("x-client-verified"), "{told}");
+    let told = curl(&sandbox, port, &lie).unwrap().to_ascii_lowercase();
+    assert!(!told.contains(":aaaa:") && told.ends_with("200"), "{told}");
+    assert_eq!(curl(&sandbox, port, &stranger), None, "a stranger's certificate");
+    // Demanded.
+    sandbox.up(&site("min = \"1.3\"\nclients = { ca = \"clients.pem\" }"));
+    assert!(curl(&sandbox, port, &shown).unwrap().ends_with("200"));
+    assert_eq!(curl(&sandbox, port, &[]), None, "nobody without a certificate");
+    let old = [&shown[..], &["--tls-max", "1.2"]].concat();
+    assert_eq!(curl(&sandbox, port, &old), None, "nobody with TLS 1.2");
+    // Whoever names another server is not asked for one, and does not get in by the `Host` header either.
+    let around = ["--connect-to", &format!("other.localhost:{port}:127.0.0.1:{port}"), "-k", "-H"];
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]).args(around);
+    command.arg(format!("Host: shop.localhost:{port}"));
+    let output = command.arg(format!("https://other.localhost:{port}/")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "421");
 }

@@ -35,6 +35,7 @@ mod restart;
 mod schema;
 mod secrets;
 mod serving;
+mod shut_in;
 mod sockets;
 mod status;
 mod up;

@@ -169,8 +169,8 @@ impl Authority {
     }
 }
 
-/// A root, and a certificate of it for 127.0.0.1.
-fn make_certificate(dir: &Path) {
+/// Makes a root (`root.pem`), and a certificate of it for 127.0.0.1 (`api.pem`, `api.key`), good for clients, too.
+pub fn make_certificate(dir: &Path) {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");

@@ -58,7 +58,7 @@ pub(super) fn users(set: &Set, parts: &Parts, client: &Client) -> Result<(), Fau
             .because(error.to_string())
     })?;
     // A right on a database that is not there, an authentication that is not installed: the rest counts.
-    let mut running = client.loader("mysql")?.args(["--force"]).start(true)?;
+    let mut running = client.loader_with(&["--force"], "mysql")?.start(true)?;
     if let Some(stdin) = running.stdin.as_mut() {
         feed(&mut sql.as_slice(), stdin, |_| {}).ok();
     }

@@ -122,9 +122,14 @@ impl Client {
         self.tool(["mariadb-dump", "mysqldump"])
     }
 
-    /// The client, for statements on its standard input.
+    /// The client, for statements on its standard input; it ends at the first that is refused.
     pub(crate) fn loader(&self, database: &str) -> Result<Tool, Fault> {
-        let tool = self.tool(["mariadb", "mysql"])?;
+        self.loader_with(&[], database)
+    }
+
+    /// The same with other options.
+    pub(crate) fn loader_with(&self, options: &[&str], database: &str) -> Result<Tool, Fault> {
+        let tool = self.tool(["mariadb", "mysql"])?.args(options);
         Ok(tool.args([
             "--batch",
             "--default-character-set=utf8mb4",

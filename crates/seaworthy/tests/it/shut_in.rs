@@ -1,0 +1,116 @@
+//! The edge and the worker are shut in: what they must not do they cannot, and what they are for goes on.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+
+use seaworthy_testkit::peers::{Authority, Named, Wish};
+use seaworthy_testkit::{FakeApp, Site, eventually};
+
+use crate::certificates::{public_site, wait_for_certificate, ways_in};
+use crate::{LIMIT, sandbox};
+
+/// What is tried from inside (`seaworthy_sys::sandbox::attempt`).
+const TRIED: [&str; 13] = [
+    "memfd", "execve", "execveat", "udp", "netlink", "io_uring", "userns", "code", "read", "write",
+    "unix", "listen", "program",
+];
+
+#[test]
+fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
+    let sandbox = sandbox();
+    // An application's socket and a file, both open to everybody: only the sandbox stands before them.
+    let socket = sandbox.folder().join("app.sock");
+    let _listening = UnixListener::bind(&socket).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&socket, open).unwrap();
+    let file = sandbox.folder().join("p/secret");
+    std::fs::write(&file, "secret").unwrap();
+    let places = format!("{}:{}", file.display(), socket.display());
+    let sandbox = sandbox.env("SEAWORTHY_SANDBOX_TRY", &places);
+    let (ports, names) = (ways_in(), Named::start(""));
+    let pebble = Authority::pebble(&Wish::new(ports.http, ports.https, names.address));
+    let acme =
+        format!("directories = [\"{}\"], resolvers = [\"{}\"]", pebble.directory, names.address);
+    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
+    sandbox.up(&site);
+    wait_for_certificate(&sandbox, &pebble);
+    let log = std::fs::read_to_string(sandbox.state().join("logs/control.log")).unwrap();
+    for role in ["edge", "worker"] {
+        for tried in TRIED {
+            let line = format!("sandbox {role}: {tried} refused");
+            assert!(log.contains(&line), "`{line}` is missing in {log}");
+        }
+    }
+    assert!(!log.contains("POSSIBLE"), "{log}");
+    // As the kernel sees it; as root it is nobody's user but its own.
+    let edge = sandbox.status().edge_pid().unwrap();
+    let seen = std::fs::read_to_string(format!("/proc/{edge}/status")).unwrap();
+    let value = |name: &str| {
+        let line = seen.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(value("NoNewPrivs:"), ["1"]);
+    assert_eq!(value("Seccomp:"), ["2"]);
+    if seaworthy_testkit::peers::unprivileged().is_some() {
+        assert!(value("Uid:").iter().all(|uid| uid != "0"), "{seen}");
+        assert_eq!(value("CapEff:"), ["0000000000000000"]);
+    }
+}
+
+#[test]
+fn what_a_later_deploy_brings_is_served_from_inside() {
+    let sandbox = sandbox();
+    let site = |text: &str, flag: &str| {
+        Site::new("shop")
+            .app("web", FakeApp::new().flag(flag))
+            .more("[service.page]\nstatic = \"public\"")
+            .route("/health", "web")
+            .route("/*", "page")
+            .file("public/index.html", text)
+    };
+    sandbox.up(&site("first", "--slow-start 1ms"));
+    let client = sandbox.https(&site("", ""));
+    assert_eq!(client.get("/index.html").text(), "first");
+    sandbox.up(&site("second", "--slow-start 2ms"));
+    assert_eq!(client.get("/index.html").text(), "second");
+    assert_eq!(client.get("/health").status, 200);
+    let edge = sandbox.status().edge_pid().unwrap();
+    sandbox.run(["restart", "edge"]).success();
+    eventually("another edge serves", LIMIT, || {
+        sandbox.status().edge_pid().is_some_and(|pid| pid != edge)
+    });
+    assert_eq!(client.get("/index.html").text(), "second");
+    // Its log is written and read all the same.
+    eventually("the request stands in the log", LIMIT, || {
+        sandbox.run(["logs", "shop", "--access"]).stdout().contains("/index.html")
+    });
+}
+
+#[test]
+fn an_edge_may_open_unix_sockets_once_an_instance_listens_on_one() {
+    let sandbox = sandbox();
+    let socket = sandbox.folder().join("app.sock");
+    let listening = UnixListener::bind(&socket).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&socket, open).unwrap();
+    std::thread::spawn(move || {
+        for stream in listening.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _some = stream.read(&mut request).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let plain = Site::new("shop").app("web", FakeApp::new());
+    sandbox.up(&plain);
+    let first = sandbox.status().edge_pid();
+    let more = format!("[service.other]\nupstreams = [\"unix:{}\"]", socket.display());
+    let both = plain.more(&more).route("/*", "web").route("/other/*", "other");
+    sandbox.up(&both);
+    let client = sandbox.https(&both);
+    eventually("the socket answers", LIMIT, || {
+        client.send("GET", "/other/", &[], b"").is_ok_and(|answer| answer.text() == "here")
+    });
+    assert_ne!(sandbox.status().edge_pid(), first);
+}
