@@ -39,7 +39,9 @@ impl Simulated {
             number: 1,
             threads: 1,
             log_dir: dir.path().to_owned(),
-            ..EdgeOptions::default()
+            public: dir.path().to_owned(),
+            unix_sockets: true,
+            user: None,
         };
         let shared = Arc::new(Shared::new(&options));
         let site = Site {
