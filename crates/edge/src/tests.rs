@@ -58,10 +58,17 @@ impl Edge {
         let link = UnixStream::connect(dir.path().join("link")).unwrap();
         let (of_link, of_edge) = (Arc::clone(&shared), workers.clone());
         std::thread::spawn(move || {
-            let starter = seaworthy_sys::process::current_uid();
-            let (unguarded, features) = (Vec::new(), Vec::new());
-            let socket = crate::link::Socket { listener, starter, unguarded, features };
-            crate::link::serve(&socket, &of_link, &workers, &acceptor)
+            crate::link::serve(
+                &crate::link::Socket {
+                    listener,
+                    starter: seaworthy_sys::process::current_uid(),
+                    unguarded: Vec::new(),
+                    features: Vec::new(),
+                },
+                &of_link,
+                &workers,
+                &acceptor,
+            )
         });
         let public = TcpListener::bind("127.0.0.1:0").unwrap();
         let edge =

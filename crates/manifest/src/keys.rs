@@ -341,7 +341,7 @@ pub const ROUTE: &[Key] = &[
     key("respond", Kind::Table(RESPOND), "a fixed answer"),
     key("priority", Kind::Integer, "higher wins over a more specific path; 0"),
     key("body_limit", Kind::Size, "largest request body; 10M, `false` for none"),
-    key("timeout", Kind::Table(TIMEOUT), "times"),
+    key("timeout", Kind::Table(delivery::TIMEOUT), "times"),
     key("stream", Kind::Switch, "no idle cut"),
     key("log", Kind::Any, "access log: true, false, `{ sample = \"10%\" }` (failures always)"),
     key("response_headers", Kind::Table(HEADERS), "changes to response headers"),
@@ -490,15 +490,6 @@ pub const RESPOND: &[Key] = &[
     key("status", Kind::Integer, "200"),
     key("body", Kind::Text, "empty"),
     key("content_type", Kind::Text, "text/plain; charset=utf-8"),
-];
-
-/// `timeout`.
-pub const TIMEOUT: &[Key] = &[
-    key("connect", Kind::Duration, "5s"),
-    key("response", Kind::Duration, "until the head of the response; 60s"),
-    key("idle", Kind::Duration, "between two pieces of a body; 60s"),
-    key("send", Kind::Duration, "for the service to take a piece of the request; as `idle`"),
-    key("total", Kind::Duration, "for the request and its whole answer; none"),
 ];
 
 /// `response_headers`, `request_headers`.

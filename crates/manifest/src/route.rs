@@ -368,7 +368,7 @@ fn read_place(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
 
 fn read_times(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RawTimes> {
     let table = reader.table(value)?;
-    let found = reader.known(table, keys::TIMEOUT, "`timeout`");
+    let found = reader.known(table, keys::delivery::TIMEOUT, "`timeout`");
     let mut time = |key: &str| found.get(key).and_then(|(_, value)| reader.duration(value));
     Some(RawTimes {
         connect: time("connect"),

@@ -53,7 +53,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 41] = [
+    let sections: [(&str, &[Key]); 45] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::tls::TLS),
         ("tls: acme", keys::tls::ACME),
@@ -86,7 +86,11 @@ pub fn reference() -> String {
         ("route: compress", keys::COMPRESS),
         ("route: cache", keys::CACHE),
         ("route: log", keys::LOG),
-        ("route: timeout", keys::TIMEOUT),
+        ("route: timeout", keys::delivery::TIMEOUT),
+        ("route: passive", keys::delivery::PASSIVE),
+        ("route: retry", keys::delivery::RETRY),
+        ("route: breaker", keys::delivery::BREAKER),
+        ("route: hold", keys::delivery::HOLD),
         ("route: response_headers, request_headers", keys::HEADERS),
         ("[database.X]", keys::backups::DATABASE),
         ("[redis.X]", keys::backups::REDIS),

@@ -30,6 +30,8 @@ const SLOWER: f64 = 0.20;
 const NOTICED: usize = 16;
 /// Requests of the old release below which its latency says nothing.
 const ENOUGH: u64 = 100;
+/// Requests of the old release at the same time from which on they excuse the new one.
+const BESIDE: u64 = 30;
 /// Chance at which rates are said to differ.
 const RARE: f64 = 1e-4;
 
@@ -119,9 +121,24 @@ impl Default for Rules {
 /// Why the new release is worse; empty when nothing says so. Meant to be asked again and again with all
 /// that was counted since the switch.
 pub fn judge(old: &Counts, new: &Counts, rules: &Rules) -> Vec<String> {
+    judge_beside(old, None, new, rules)
+}
+
+/// The same while both serve. `beside` is what the old one does at the same time: errors and slowness that it
+/// shows too are none of the new one's doing, but a machine's that is busy or a database's that is down.
+pub fn judge_beside(
+    old: &Counts,
+    beside: Option<&Counts>,
+    new: &Counts,
+    rules: &Rules,
+) -> Vec<String> {
+    let beside = beside.filter(|beside| beside.requests >= BESIDE);
     let mut reasons = Vec::new();
-    reasons.extend(more_errors(old, new, rules.errors));
-    reasons.extend(slower(old, new));
+    let both = |worse: &dyn Fn(&Counts) -> Option<String>| {
+        worse(old).filter(|_| beside.is_none_or(|beside| worse(beside).is_some()))
+    };
+    reasons.extend(both(&|old| more_errors(old, new, rules.errors)));
+    reasons.extend(both(&|old| slower(old, new)));
     reasons.extend(rules.p95_micros.and_then(|limit| too_slow(new, limit)));
     if new.crash_loop {
         reasons.push("an instance of it ends again and again".to_owned());

@@ -11,7 +11,7 @@ pub mod rollout;
 pub mod schema;
 
 pub use journal::{DataBack, Deployment, Ending, Owner, Point, Resolution, Step, StepRecord, Way};
-pub use judge::{Counts, Rules, judge};
+pub use judge::{Counts, Rules, judge, judge_beside};
 pub use rollout::{Phase, Role, Side, View, Want};
 pub use schema::Ledger;
 pub use seaworthy_manifest::site::Strategy;

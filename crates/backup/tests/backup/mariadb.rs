@@ -137,4 +137,19 @@ fn users_of_a_server_whose_dump_tool_does_not_know_them_are_asked_for_one_by_one
     );
     assert_eq!(restored.before, None);
     assert_eq!((server.sql(user), server.sql(grants)), before);
+
+    // Who is there keeps the password that it has now.
+    server.sql("ALTER USER `o'dd`@`10.%` IDENTIFIED BY 'another'");
+    let now = server.sql(user);
+    assert_ne!(now, before.0);
+    let again = Action::Restore {
+        set: None,
+        at: None,
+        store: None,
+        target: RestoreTarget::InPlace,
+        identity: None,
+    };
+    let restored: Restored = platform.run("database.main", &source, again);
+    assert!(restored.before.is_some());
+    assert_eq!(server.sql(user), now);
 }

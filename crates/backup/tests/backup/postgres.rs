@@ -85,7 +85,10 @@ fn a_backup_taken_under_writes_is_of_one_moment_and_a_destroyed_database_comes_b
 
     // In place over live data: it is backed up first, stays under another name, and settings come along.
     let again = platform.take(ITEM, &source(&server));
-    server.sql("shop", "DELETE FROM orders; ALTER DATABASE shop SET work_mem = '6MB'");
+    server.sql("shop", "DELETE FROM orders; ALTER DATABASE shop SET work_mem = '6MB'; REVOKE CONNECT ON DATABASE shop FROM PUBLIC; ALTER ROLE app PASSWORD 'rotated'");
+    let password =
+        || server.sql("postgres", "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+    let rotated = password();
     let restored: Restored = platform.run(
         ITEM,
         &source(&server),
@@ -101,6 +104,9 @@ fn a_backup_taken_under_writes_is_of_one_moment_and_a_destroyed_database_comes_b
     let old = restored.before.unwrap();
     assert_eq!(server.content("shop"), before);
     assert_eq!(server.sql("shop", "SHOW work_mem"), "6MB");
+    let rights = "SELECT pg_get_userbyid(datdba), has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(server.sql("postgres", rights), "app|f");
+    assert_eq!(password(), rotated, "a role that is there stays as it is");
     assert_eq!(
         server.sql(old.strip_prefix("database ").unwrap(), "SELECT count(*) FROM orders"),
         "0"

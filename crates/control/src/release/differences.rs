@@ -17,6 +17,14 @@ pub(super) fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<
     let mut changes = Vec::new();
     for (name, service) in &prepared.site.services {
         let subject = format!("service {name}");
+        if prepared.data.is_some() {
+            changes.push(change(
+                ChangeKind::Change,
+                subject,
+                "ends before the databases go back, then starts",
+            ));
+            continue;
+        }
         let old = before.and_then(|before| before.site.services.get(name).map(|old| (before, old)));
         changes.push(match old {
             None => change(ChangeKind::Add, subject, "new"),

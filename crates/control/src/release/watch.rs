@@ -1,8 +1,8 @@
 //! Watching a new release beside what is known of the old one.
 //!
 //! The edge counts by instance; shims count restarts; error lines are counted in the logs. What was counted
-//! of the old release up to the beginning of the rollout is the measure (or, while both serve, what it does at
-//! the same time), what is counted of the new one since it got its first visitor is judged (`seaworthy-release`, which also says how sure it is). Invariant:
+//! of the old release up to the beginning of the rollout is the measure (and, while both serve, what it suffers
+//! at the same time excuses the new one), what is counted of the new one since it got its first visitor is judged (`seaworthy-release`, which also says how sure it is). Invariant:
 //! what cannot be counted (an edge that is being replaced) counts as nothing, never as an error.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault, InstanceId};
-use seaworthy_release::judge::{Counts, Rules, judge};
+use seaworthy_release::judge::{Counts, Rules, judge_beside};
 use seaworthy_release::{Side, Step};
 
 use crate::platform::Platform;
@@ -21,9 +21,6 @@ use crate::world::World;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Requests of the old release beside the new one from which on they are the measure.
-const ENOUGH: u64 = 200;
 
 /// What the old release did before.
 #[derive(Debug)]
@@ -75,12 +72,8 @@ pub(super) async fn compare(
         tokio::time::sleep(LOOK.min(period.saturating_sub(begun.elapsed()))).await;
         let mut seen = count(&run.platform, prepared, Side::Next).await.since(&first);
         seen.seconds = begun.elapsed().as_secs_f64();
-        // Where both serve, what the old one does at the same time is the fairer measure: a busy machine, or a
-        // database that is down, is none of the new release's doing.
-        let mut beside = count(&run.platform, prepared, Side::Now).await.since(&first_of_old);
-        beside.seconds = begun.elapsed().as_secs_f64();
-        let old = if beside.requests >= ENOUGH { &beside } else { &before.counts };
-        let reasons = judge(old, &seen, &rules);
+        let beside = count(&run.platform, prepared, Side::Now).await.since(&first_of_old);
+        let reasons = judge_beside(&before.counts, Some(&beside), &seen, &rules);
         if let Some((first, more)) = reasons.split_first() {
             let fault = Fault::new(Code::TakenBack, "the new release is worse than the old one");
             let fault = more.iter().fold(fault.because(first), Fault::because);

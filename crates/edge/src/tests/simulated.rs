@@ -39,9 +39,7 @@ impl Simulated {
             number: 1,
             threads: 1,
             log_dir: dir.path().to_owned(),
-            public: dir.path().to_owned(),
-            unix_sockets: true,
-            user: None,
+            ..EdgeOptions::default()
         };
         let shared = Arc::new(Shared::new(&options));
         let site = Site {

@@ -26,3 +26,12 @@ pub const HOLD: &[Key] = &[
     key("bytes", Kind::Size, "so large together; 64M"),
     key("for", Kind::Duration, "each for so long; 30s"),
 ];
+
+/// `timeout`.
+pub const TIMEOUT: &[Key] = &[
+    key("connect", Kind::Duration, "5s"),
+    key("response", Kind::Duration, "until the head of the response; 60s"),
+    key("idle", Kind::Duration, "between two pieces of a body; 60s"),
+    key("send", Kind::Duration, "for the service to take a piece of the request; as `idle`"),
+    key("total", Kind::Duration, "for the request and its whole answer; none"),
+];

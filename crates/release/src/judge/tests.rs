@@ -107,3 +107,15 @@ fn a_crash_loop_is_a_breach_at_once() {
     let new = Counts { crash_loop: true, ..Counts::default() };
     assert_eq!(judge(&Counts::default(), &new, &Rules::default()).len(), 1);
 }
+
+#[test]
+fn what_the_old_release_suffers_at_the_same_time_is_none_of_the_new_ones_doing() {
+    let failing = |errors: u64, requests: u64| Counts { requests, errors, ..Counts::default() };
+    let (old, rules) = (failing(0, 1000), Rules::default());
+    let worse = |beside: &Counts, new: &Counts| judge_beside(&old, Some(beside), new, &rules).len();
+    assert_eq!(worse(&failing(20, 60), &failing(20, 60)), 0, "the database is down");
+    assert_eq!(worse(&failing(0, 60), &failing(20, 60)), 1);
+    assert_eq!(worse(&failing(2, 3), &failing(20, 60)), 1, "too few to excuse anything");
+    let slow = judge_beside(&timed(8, 1000), Some(&timed(18, 200)), &timed(18, 50), &rules);
+    assert_eq!(slow, [""; 0]);
+}

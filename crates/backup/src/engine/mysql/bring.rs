@@ -60,9 +60,28 @@ pub(super) fn users(set: &Set, parts: &Parts, client: &Client) -> Result<(), Fau
     // A right on a database that is not there, an authentication that is not installed: the rest counts.
     let mut running = client.loader_with(&["--force"], "mysql")?.start(true)?;
     if let Some(stdin) = running.stdin.as_mut() {
-        feed(&mut sql.as_slice(), stdin, |_| {}).ok();
+        feed(&mut without_passwords(&String::from_utf8_lossy(&sql)).as_bytes(), stdin, |_| {}).ok();
     }
     running.finish(Code::RestoreFailed).map(drop).or(Ok(()))
+}
+
+/// Rights without the passwords that stand with them: a user that is made gets its own where it is made, and one
+/// that is there keeps what it has.
+fn without_passwords(sql: &str) -> String {
+    let line = |line: &str| {
+        let ends = ["` IDENTIFIED BY PASSWORD '", "` IDENTIFIED VIA "];
+        let cut = ends.iter().filter_map(|end| line.rfind(end)).min();
+        match cut.filter(|_| line.starts_with("GRANT ")) {
+            Some(at) => {
+                let rights = line.get(..=at).unwrap_or(line);
+                let more =
+                    if line.contains(" WITH GRANT OPTION") { " WITH GRANT OPTION" } else { "" };
+                format!("{rights}{more};\n")
+            }
+            None => format!("{line}\n"),
+        }
+    };
+    sql.lines().map(line).collect()
 }
 
 /// Restores all databases of a set.
@@ -229,4 +248,23 @@ fn exchange(client: &Client, set: &Set, live: &str, fresh: &str) -> Result<Strin
     running.finish(Code::RestoreFailed)?;
     client.run(&format!("DROP DATABASE {}", quote(fresh)))?;
     Ok(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_there_keeps_the_password_that_it_has() {
+        let sql = "CREATE USER IF NOT EXISTS `a`@`h` IDENTIFIED BY PASSWORD '*1';\nGRANT USAGE ON *.* TO `a`@`h` IDENTIFIED BY PASSWORD '*1';\nGRANT ALL PRIVILEGES ON *.* TO `b`@`h` IDENTIFIED VIA unix_socket WITH GRANT OPTION;\nGRANT SELECT ON `x`.* TO `a`@`h`;";
+        assert_eq!(
+            without_passwords(sql).lines().collect::<Vec<_>>(),
+            [
+                "CREATE USER IF NOT EXISTS `a`@`h` IDENTIFIED BY PASSWORD '*1';",
+                "GRANT USAGE ON *.* TO `a`@`h`;",
+                "GRANT ALL PRIVILEGES ON *.* TO `b`@`h` WITH GRANT OPTION;",
+                "GRANT SELECT ON `x`.* TO `a`@`h`;",
+            ]
+        );
+    }
 }

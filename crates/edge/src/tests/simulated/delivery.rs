@@ -90,6 +90,21 @@ fn an_instance_that_does_not_answer_is_left_out_for_a_while_but_never_the_last()
 }
 
 #[test]
+fn an_instance_that_fails_fast_does_not_look_fast() {
+    simulate(async {
+        let all = [answering(0, status(500)).await, answering(1, status(200)).await];
+        let edge = Simulated::new(with(Delivery::default()), &all);
+        let mut answers = Vec::new();
+        for _ in 0..50 {
+            answers.push(statuses(&edge.ask(GET).await).join(" "));
+        }
+        // Until each was asked once it is a toss.
+        let late = answers.iter().skip(20).filter(|one| *one == "500").count();
+        assert_eq!(late, 0, "{answers:?}");
+    });
+}
+
+#[test]
 fn a_breaker_opens_lets_nothing_through_and_closes_after_probes() {
     simulate(async {
         let state = status(500);
@@ -143,7 +158,9 @@ fn requests_wait_for_an_instance_as_many_as_large_and_as_long_as_they_may() {
         }
         edge.place(vec![starting()]);
         let large = GET.replace("Host", &format!("X: {}\r\nHost", "x".repeat(1000)));
+        let begun = Instant::now();
         assert_eq!(statuses(&edge.ask(&large).await), ["503"]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         let begun = Instant::now();
         assert_eq!(statuses(&edge.ask(GET).await), ["503"]);
         assert!(begun.elapsed() >= Duration::from_secs(20), "{:?}", begun.elapsed());
