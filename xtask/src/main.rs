@@ -79,7 +79,8 @@ fn test() -> Result<()> {
 /// Fresh mutations of the corpus; says which input broke a rule.
 fn fuzz(seconds: &str) -> Result<()> {
     let mut command = Command::new(cargo());
-    command.args(["test", "-p", "seaworthy-edge", "fuzz::targets"]);
+    // The whole workspace, as the tests build it: nothing is built anew.
+    command.args(["test", "--workspace", "--lib", "fuzz::targets"]);
     run(command.env("SEAWORTHY_FUZZ_SECONDS", seconds))
 }
 

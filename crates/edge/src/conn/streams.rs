@@ -185,7 +185,10 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.quiet_since.set(Instant::now());
+        let left = self.0.open.get() - 1;
+        self.0.open.set(left);
+        if left == 0 {
+            self.0.quiet_since.set(Instant::now());
+        }
     }
 }
