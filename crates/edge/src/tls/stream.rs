@@ -8,7 +8,7 @@
 //! and how long a handshake may take.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, BufRead as _, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -163,9 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            match this.session.reader().read(bytes.initialize_unfilled()) {
-                Ok(read) => {
-                    bytes.advance(read);
+            let mut reader = this.session.reader();
+            match reader.fill_buf() {
+                // Nothing is the end.
+                Ok(here) => {
+                    let taken = here.len().min(bytes.remaining());
+                    bytes.put_slice(&here[..taken]);
+                    reader.consume(taken);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -1,9 +1,10 @@
 //! Idle connections of one thread, most recently used first, and what spills over to the others.
 //!
 //! They are kept four seconds at most: Node closes its own after five, and a request must not meet that.
-//! A thread keeps [`OWN`] to an instance; more than those any thread may take ([`Spill`]), so that an
-//! instance does not hold connections that wait on the wrong thread. Invariant: a connection to an
-//! instance that takes no more requests is neither kept nor handed out.
+//! A thread keeps [`OWN`] to an instance; more than those any thread may take ([`Spill`]) that had none, so
+//! that an instance does not hold connections that wait on the wrong thread. While every thread finds its own,
+//! none changes hands, which would cost more than to keep it. Invariant: a connection to an instance that
+//! takes no more requests is neither kept nor handed out.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,10 @@ use crate::instance::{Instance, Load};
 
 /// Kept idle at most.
 pub(super) const IDLE: Duration = Duration::from_secs(4);
-/// Kept by a thread for each instance.
+/// Kept by a thread for each instance, whoever else needs one.
 const OWN: usize = 32;
+/// Kept by a thread for each instance while nobody else needs one.
+const MOST: usize = 256;
 /// Kept for each instance by all threads together, besides.
 const SPILLED: usize = 256;
 
@@ -72,6 +75,8 @@ pub(crate) struct Spill {
     lists: Mutex<Lists<Spilled>>,
     /// So that who would find nothing takes no lock.
     count: AtomicUsize,
+    /// Requests that found none, for which none was given since; [`SPILLED`] at most.
+    missed: AtomicUsize,
 }
 
 impl Spill {
@@ -80,6 +85,19 @@ impl Spill {
         let result = change(&mut lists);
         self.count.store(lists.values().map(Vec::len).sum(), Ordering::Relaxed);
         result
+    }
+
+    fn miss(&self) {
+        let more = |missed: usize| Some((missed + 1).min(SPILLED));
+        // It never fails: there is always a next number.
+        self.missed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok();
+    }
+
+    /// Whether somebody needs one, which is taken for given.
+    fn is_needed(&self) -> bool {
+        let less = |missed: usize| missed.checked_sub(1);
+        self.missed.load(Ordering::Relaxed) > 0
+            && self.missed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     fn put(&self, key: usize, link: Link, until: Instant, load: &Arc<Load>) {
@@ -133,7 +151,11 @@ impl Pool {
                 }
             }
         }
-        self.spill.take(key, now)
+        let spilled = self.spill.take(key, now);
+        if spilled.is_none() {
+            self.spill.miss();
+        }
+        spilled
     }
 
     /// Keeps a connection whose response was read whole.
@@ -144,7 +166,7 @@ impl Pool {
         let until = Instant::now() + link.patience;
         let mut own = self.own.borrow_mut();
         let list = own.entry(instance.key()).or_default();
-        if list.len() < OWN {
+        if list.len() < OWN || (list.len() < MOST && !self.spill.is_needed()) {
             list.push(Idle::new(link, until, &instance.load));
         } else {
             self.spill.put(instance.key(), link, until, &instance.load);
@@ -197,7 +219,13 @@ mod tests {
         let first = runtime();
         let pool = Pool::new(Arc::clone(&spill));
         first.block_on(async {
+            // Three requests find none. Three of five beyond its own are given away for them, no more.
+            assert!((0..3).all(|_| pool.take(key, Instant::now()).is_none()));
             links(OWN + 3, address).into_iter().for_each(|link| pool.put(&instance, link));
+            assert_eq!(spill.count.load(Ordering::Relaxed), 3);
+            links(2, address).into_iter().for_each(|link| pool.put(&instance, link));
+            assert_eq!(spill.count.load(Ordering::Relaxed), 3);
+            drop(pool.take(key, Instant::now()).zip(pool.take(key, Instant::now())));
         });
         assert_eq!(load.pooled.get(), OWN as u64 + 3);
         let mut theirs: Vec<_> = listener.incoming().take(OWN + 3).map(Result::unwrap).collect();

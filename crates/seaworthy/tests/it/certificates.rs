@@ -18,7 +18,9 @@ pub(crate) struct Ports {
 }
 
 pub(crate) fn ways_in() -> Ports {
-    Ports { http: free_port(), https: free_port() }
+    let http = free_port();
+    let https = std::iter::repeat_with(free_port).find(|port| *port != http).unwrap();
+    Ports { http, https }
 }
 
 /// A site whose certificate comes from `acme`, with the authority's API trusted.
