@@ -17,7 +17,7 @@ use std::time::Duration;
 use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
+    COUNTS, Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
 use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub(crate) struct Edge {
     config: Config,
     endpoints: Endpoints,
     keys: Keys,
+    /// What all edges count in: handed to each, given back by the one that is adopted.
+    counts: Option<OwnedFd>,
     ended: Arc<Notify>,
 }
 
@@ -100,6 +102,7 @@ impl Edge {
             config: Config::default(),
             endpoints: Endpoints::default(),
             keys: Keys::default(),
+            counts: None,
             ended,
         }
     }
@@ -120,6 +123,11 @@ impl Edge {
             for (listener, fd) in listeners.into_iter().zip(fds) {
                 self.take_back(&listener, fd, record);
             }
+        }
+        if counts_with_others(&link)
+            && let Ok((_, fds)) = link.ask(Request::GiveCounts, Vec::new()).await
+        {
+            self.counts = fds.into_iter().next();
         }
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
@@ -246,11 +254,32 @@ impl Edge {
         }
     }
 
-    async fn introduce(&self, link: &Link) -> Result<(), LinkError> {
+    async fn introduce(&mut self, link: &Link) -> Result<(), LinkError> {
+        self.share_counts(link).await;
         link.ask(Request::Keys(self.keys.clone()), Vec::new()).await?;
         link.ask(Request::Config(self.config.clone()), Vec::new()).await?;
         link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await
+    }
+
+    /// Hands the table of all counts over; an edge that does not take it counts alone.
+    async fn share_counts(&mut self, link: &Link) {
+        if !counts_with_others(link) {
+            return;
+        }
+        // One that was laid out by another version is refused: then there is a new one.
+        for fresh in [false, true] {
+            if fresh || self.counts.is_none() {
+                self.counts = seaworthy_edge::create_counts().ok();
+            }
+            let Some(Ok(copy)) = self.counts.as_ref().map(OwnedFd::try_clone) else { break };
+            match link.ask(Request::Counts, vec![copy]).await {
+                Ok(_) => return,
+                Err(LinkError::Refused(_)) if !fresh => {}
+                Err(_) => break,
+            }
+        }
+        crate::say("the new edge counts alone: rates and failed attempts begin anew in it");
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
@@ -461,6 +490,11 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
     command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
     command.spawn().map_err(LinkError::Gone)?;
     Ok(socket)
+}
+
+/// Whether an edge can count in a table that it is handed.
+fn counts_with_others(link: &Link) -> bool {
+    link.features.iter().any(|feature| feature == COUNTS)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

@@ -42,6 +42,7 @@ mod serve;
 mod shape;
 mod snapshot;
 mod static_files;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -49,6 +50,8 @@ mod trace;
 mod upstream;
 mod watch;
 mod worker;
+
+pub use table::create as create_counts;
 
 /// How an edge is started.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +99,7 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let features = unix.into_iter().collect();
+    let features = unix.into_iter().chain([model::COUNTS.to_owned()]).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &acceptor)
 }

@@ -164,9 +164,26 @@ impl Link {
                 }
                 Err(error) => failed(error.to_string()),
             },
+            Request::Counts => {
+                let given = fds.into_iter().next().map(|fd| self.shared.counts.take(fd));
+                match given {
+                    Some(Ok(())) => Reply::Done,
+                    Some(Err(error)) => failed(error.to_string()),
+                    None => failed("the table's descriptor is missing".to_owned()),
+                }
+            }
+            Request::GiveCounts => {
+                let given = self.shared.counts.descriptor().map(|fd| fd.try_clone_to_owned());
+                return match given.transpose() {
+                    Ok(fd) => (Reply::Done, fd.into_iter().collect()),
+                    Err(error) => (failed(error.to_string()), Vec::new()),
+                };
+            }
             Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
             Request::ClearLockouts { site, what } => {
-                let count = self.shared.lockouts.clear(site.as_deref(), what.as_deref()) as u64;
+                let (site, what) = (site.as_deref(), what.as_deref());
+                let count = self.shared.lockouts.clear(site, what) as u64;
+                self.shared.forget_counts(site, what);
                 Reply::Cleared { count }
             }
             Request::Purge { site, path } => {

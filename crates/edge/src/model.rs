@@ -23,6 +23,8 @@ pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// A feature: this edge counts in a table that it is handed.
+pub const COUNTS: &str = "counts";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -322,6 +324,10 @@ pub enum Request {
     Listeners,
     /// How things are.
     Status,
+    /// Count in this table (a descriptor travels with the message); first of all, or not at all.
+    Counts,
+    /// Hand the table back (the answer carries the descriptor, where there is one).
+    GiveCounts,
     /// Which lockouts hold.
     Lockouts,
     /// Open again what is locked out.

@@ -21,18 +21,20 @@ use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
 use crate::policy::auth::Passwords;
+use crate::policy::clock::monotonic_ms;
 use crate::policy::keys::ident;
 use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
-use crate::route::{RouteError, Table};
+use crate::route::{self, RouteError};
 use crate::seats::Seats;
+use crate::table::Table;
 use crate::tls::{Resolver, Settings};
 use crate::upstream::{Breakers, Spill, sticky};
 
 /// What is served.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) table: Arc<Table>,
+    pub(crate) table: Arc<route::Table>,
     pub(crate) services: Arc<FxHashMap<String, Arc<Service>>>,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
+    /// What all edges count in.
+    pub(crate) counts: Arc<Table>,
     pub(crate) limits: Buckets,
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
@@ -70,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) breakers: Breakers,
     signing: Mutex<sticky::Key>,
     epoch: Instant,
+    /// When that was, on the clock that all edges share.
+    epoch_ms: u64,
 }
 
 /// One of what a counter counts, also when its task panics.
@@ -95,6 +101,7 @@ impl Drop for Counted {
 impl Shared {
     pub(crate) fn new(options: &EdgeOptions) -> Self {
         let resolver = Arc::new(Resolver::default());
+        let counts = Arc::new(Table::default());
         Self {
             number: options.number,
             tls: Settings::new(Arc::clone(&resolver)),
@@ -102,10 +109,10 @@ impl Shared {
             challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
-            limits: Buckets::new(),
+            limits: Buckets::new(Arc::clone(&counts)),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
-            lockouts: Arc::new(Lockouts::open(&options.log_dir)),
+            lockouts: Arc::new(Lockouts::open(&options.log_dir, Arc::clone(&counts))),
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
             client_events: ClientEvents::default(),
@@ -119,9 +126,11 @@ impl Shared {
             versions: Mutex::new((0, 0, 0)),
             current: Mutex::new(Arc::new(Snapshot::default())),
             loads: Mutex::new(HashMap::new()),
-            breakers: Breakers::default(),
+            breakers: Breakers::new(Arc::clone(&counts)),
+            counts,
             signing: Mutex::new(sticky::Key(rand::random())),
             epoch: Instant::now(),
+            epoch_ms: monotonic_ms(),
         }
     }
 
@@ -147,7 +156,7 @@ impl Shared {
 
     /// A snapshot with these routes; nothing changes when they cannot be compiled.
     pub(crate) fn with_config(&self, config: &Config) -> Result<Arc<Snapshot>, RouteError> {
-        let table = Arc::new(Table::build(config)?);
+        let table = Arc::new(route::Table::build(config)?);
         let snapshot =
             self.replace(Snapshot { table, services: Arc::clone(&self.current().services) });
         self.breakers.clean();
@@ -164,9 +173,9 @@ impl Shared {
         *self.signing.lock().unwrap_or_else(PoisonError::into_inner) = sticky::Key(key);
     }
 
-    /// Milliseconds since the edge began, at a moment.
+    /// Milliseconds since the machine started, at a moment: the same for all edges.
     pub(crate) fn millis(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_millis() as u64
+        self.epoch_ms + at.saturating_duration_since(self.epoch).as_millis() as u64
     }
 
     /// A snapshot with these instances.
@@ -213,6 +222,28 @@ impl Shared {
         drop(loads);
         let (table, services) = (Arc::clone(&before.table), Arc::new(services));
         self.replace(Snapshot { table, services })
+    }
+
+    /// Forgets what was counted: everything, open breakers too, or what belongs to an address, account or value. Of a whole site nothing
+    /// is forgotten here: the table does not tell whose a key is.
+    pub(crate) fn forget_counts(&self, site: Option<&str>, what: Option<&str>) {
+        let Some(what) = what else {
+            if site.is_none() {
+                self.limits.clear();
+                self.lockouts.forget_all();
+                self.breakers.close();
+            }
+            return;
+        };
+        let snapshot = self.current();
+        for (of, route) in snapshot.table.routes() {
+            if site.is_some_and(|site| site != &*of.name) {
+                continue;
+            }
+            route.policy.limits().iter().for_each(|limit| self.limits.forget(limit, what));
+            let lockouts = &route.policy.lockouts;
+            lockouts.iter().for_each(|lockout| self.lockouts.forget(lockout, what));
+        }
     }
 
     pub(crate) fn status(&self) -> EdgeStatus {

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod fdpass;
 pub mod files;
 pub mod logfile;
+pub mod memory;
 pub mod proc_tree;
 pub mod process;
 pub mod sandbox;

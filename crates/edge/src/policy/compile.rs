@@ -118,6 +118,10 @@ impl CompiledPolicy {
         })
     }
 
+    pub(crate) fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
     pub(crate) fn limits_by_head(&self) -> &[Limit] {
         &self.limits[..self.by_head]
     }

@@ -13,6 +13,7 @@ mod change;
 mod check;
 mod clock;
 mod control;
+mod counted;
 mod crash;
 mod database;
 mod delivery;
