@@ -80,6 +80,8 @@ pub(crate) struct Edge {
     draining: Vec<(u32, Link)>,
     number: u32,
     listeners: BTreeMap<SocketAddr, Held>,
+    /// Where applications come in that call others.
+    outlets: BTreeMap<SocketAddr, TcpListener>,
     version: u64,
     config: Config,
     endpoints: Endpoints,
@@ -98,6 +100,7 @@ impl Edge {
             draining: Vec::new(),
             number: 0,
             listeners: BTreeMap::new(),
+            outlets: BTreeMap::new(),
             version: 1,
             config: Config::default(),
             endpoints: Endpoints::default(),
@@ -151,6 +154,10 @@ impl Edge {
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
         let known = cookie.is_some() && record.cookies.get(&listener.address).copied() == cookie;
         if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
+            if listener.outgoing {
+                self.outlets.insert(listener.address, socket);
+                return;
+            }
             self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
         } else {
             crate::say(&format!(
@@ -162,15 +169,16 @@ impl Edge {
 
     /// What the next control must know.
     pub(crate) fn record(&self) -> EdgeRecord {
-        let cookie =
-            |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
+        let cookie = |socket: &TcpListener| {
+            seaworthy_sys::socket::socket_cookie(socket.as_fd()).unwrap_or(0)
+        };
+        let public = self.listeners.iter().map(|(address, held)| (address, &held.socket));
         EdgeRecord {
             number: self.number,
             draining: self.draining.iter().map(|(number, _)| *number).collect(),
-            cookies: self
-                .listeners
-                .iter()
-                .map(|(address, held)| (*address, cookie(held)))
+            cookies: public
+                .chain(&self.outlets)
+                .map(|(address, socket)| (*address, cookie(socket)))
                 .collect(),
         }
     }
@@ -259,7 +267,9 @@ impl Edge {
         link.ask(Request::Keys(self.keys.clone()), Vec::new()).await?;
         link.ask(Request::Config(self.config.clone()), Vec::new()).await?;
         link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await
+        let all: Vec<SocketAddr> =
+            self.listeners.keys().chain(self.outlets.keys()).copied().collect();
+        self.give_sockets(link, &all).await
     }
 
     /// Hands the table of all counts over; an edge that does not take it counts alone.
@@ -288,9 +298,12 @@ impl Edge {
         }
         let (mut listeners, mut fds) = (Vec::new(), Vec::new());
         for address in addresses {
-            let Some(held) = self.listeners.get(address) else { continue };
-            listeners.push(Listener { address: *address, tls: held.tls });
-            fds.push(OwnedFd::from(held.socket.try_clone().map_err(LinkError::Gone)?));
+            let held = self.listeners.get(address).map(|held| (&held.socket, held.tls));
+            let outlet = self.outlets.get(address).map(|socket| (socket, false));
+            let outgoing = outlet.is_some();
+            let Some((socket, tls)) = outlet.or(held) else { continue };
+            listeners.push(Listener { address: *address, tls, outgoing });
+            fds.push(OwnedFd::from(socket.try_clone().map_err(LinkError::Gone)?));
         }
         link.ask(Request::Listen { listeners }, fds).await.map(drop)
     }
@@ -324,14 +337,42 @@ impl Edge {
         Ok(())
     }
 
+    /// Where applications come in that call others.
+    pub(crate) fn outlets(&self) -> Vec<SocketAddr> {
+        self.outlets.keys().copied().collect()
+    }
+
+    /// Makes the addresses for calls what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
+    pub(crate) async fn listen_for_calls(
+        &mut self,
+        bound: Vec<(SocketAddr, TcpListener)>,
+        wanted: &[SocketAddr],
+    ) -> Result<(), Fault> {
+        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
+        self.outlets.extend(bound);
+        let gone: Vec<SocketAddr> =
+            self.outlets.keys().filter(|address| !wanted.contains(address)).copied().collect();
+        let failed = |error| edge_fault("the edge did not take its addresses for calls", &error);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            self.give_sockets(&link, &added).await.map_err(failed)?;
+            if !gone.is_empty() {
+                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
+                    .await
+                    .map_err(failed)?;
+            }
+        }
+        self.outlets.retain(|address, _| !gone.contains(address));
+        Ok(())
+    }
+
     /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
-        sites: Vec<seaworthy_edge::model::Site>,
+        mut config: Config,
         certificates: Vec<seaworthy_edge::model::Certificate>,
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
-        let config = Config { version: self.next_version(), sites };
+        config.version = self.next_version();
         let signing = Some(self.options.signing);
         let version = self.next_version();
         let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
@@ -448,6 +489,7 @@ impl Edge {
             }
         }
         self.listeners.clear();
+        self.outlets.clear();
     }
 
     fn next_version(&mut self) -> u64 {

@@ -34,6 +34,7 @@ pub mod keeper;
 mod lifecycle;
 mod listeners;
 mod old_logs;
+mod outgoing;
 mod platform;
 pub mod probe;
 mod processes;
@@ -166,6 +167,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
+    tokio::spawn(outgoing::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));

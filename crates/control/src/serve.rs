@@ -17,6 +17,7 @@ use seaworthy_release::Phase;
 use crate::certificates;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
+use crate::outgoing;
 use crate::platform::Platform;
 use crate::world::SiteState;
 
@@ -53,6 +54,11 @@ impl Served {
             tried: programs.filter(|name| state.changes(name)).cloned().collect(),
             gate: state.gate.clone(),
         }
+    }
+
+    /// The manifests of all its releases, the one that serves first, and the project's folder.
+    fn manifests(&self) -> (Vec<&Site>, &Path) {
+        (self.sides.iter().map(|(site, _)| site).collect(), &self.project)
     }
 
     /// The release that serves, and the project's folder.
@@ -99,12 +105,18 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
     let routed =
         sites.iter().filter_map(|site| site.to_edge(&platform.layout, https_port)).collect();
+    let (ways, sockets) =
+        outgoing::ways(platform, sites.iter().map(Served::manifests), &edge.outlets())?;
+    let calls: Vec<SocketAddr> = ways.iter().map(|way| way.listen).collect();
+    let roots_pem = outgoing::system_roots(&ways);
     if !sites.is_empty() {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
     edge.demand(handshakes);
-    edge.configure(routed, certificates, secrets).await?;
+    let config = model::Config { version: 0, sites: routed, outgoing: ways, roots_pem };
+    edge.configure(config, certificates, secrets).await?;
+    edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
     remember(platform, &edge.record())
 }

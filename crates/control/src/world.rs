@@ -21,6 +21,7 @@ use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
+use crate::outgoing::{self, Resolved};
 use crate::specs::Values;
 
 pub(crate) use rollout::Rollout;
@@ -142,6 +143,8 @@ pub(crate) struct World {
     pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// Where servers are that applications call.
+    pub resolved: Resolved,
     /// The edge's last status.
     pub edge: EdgeStatus,
     /// Set while control ends.
@@ -320,6 +323,7 @@ impl World {
         let mut all: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for (_, applied) in site.sides() {
+                outgoing::add_endpoints(&mut all, &applied.site, &self.resolved);
                 for (service, description) in &applied.site.services {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {

@@ -56,11 +56,15 @@ pub(crate) async fn serve(
     local: &Rc<Local>,
     stream: TcpStream,
     peer: SocketAddr,
-    port: u16,
-    tls: bool,
+    (at, tls, outgoing): (SocketAddr, bool, bool),
 ) {
     let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
-    let mut peer = peer;
+    let (mut peer, port) = (peer, at.port());
+    if outgoing {
+        let mut client = Client::new(peer.ip(), port, false);
+        client.outgoing = Some(at);
+        return h1::serve(local, stream, Arc::new(client)).await;
+    }
     if local.current().table.is_announced(peer.ip()) {
         let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
         let Some(Ok(announced)) = header else { return };

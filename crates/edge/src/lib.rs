@@ -32,6 +32,7 @@ mod h1;
 mod instance;
 mod link;
 pub mod model;
+mod outgoing;
 mod policy;
 mod proxy_header;
 mod respond;

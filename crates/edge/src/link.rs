@@ -16,7 +16,7 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{MAX_MESSAGE, PROTOCOL, Reply, Request};
 use crate::snapshot::{Shared, Snapshot};
 use crate::worker::{Job, Worker};
 
@@ -138,10 +138,8 @@ impl Link {
                 Err(error) => failed(error.to_string()),
             },
             Request::Listen { listeners } if listeners.len() == fds.len() => {
-                let added = listeners
-                    .iter()
-                    .zip(fds)
-                    .try_for_each(|(one, fd)| acceptor.add(fd, one.address, one.tls));
+                let added =
+                    listeners.iter().zip(fds).try_for_each(|(one, fd)| acceptor.add(fd, one));
                 added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
             }
             Request::Listen { .. } => {
@@ -153,14 +151,8 @@ impl Link {
             }
             Request::Listeners => match acceptor.all() {
                 Ok(all) => {
-                    let listeners = all
-                        .iter()
-                        .map(|(address, tls, _)| Listener { address: *address, tls: *tls })
-                        .collect();
-                    return (
-                        Reply::Listeners { listeners },
-                        all.into_iter().map(|(.., fd)| fd).collect(),
-                    );
+                    let (listeners, fds) = all.into_iter().unzip();
+                    return (Reply::Listeners { listeners }, fds);
                 }
                 Err(error) => failed(error.to_string()),
             },

@@ -13,7 +13,7 @@ mod proxy;
 mod record;
 mod tunnel;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use seaworthy_base::RequestId;
 
-pub(crate) use record::Record;
+pub(crate) use record::{Record, micros};
 pub(crate) use tunnel::Tunnel;
 
 use crate::access_log::Entry;
@@ -32,6 +32,7 @@ use crate::candidate::Candidate;
 use crate::forwarded;
 use crate::gate::{self, Passage};
 use crate::model::Action;
+use crate::outgoing;
 use crate::policy;
 use crate::respond;
 use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
@@ -61,6 +62,8 @@ pub(crate) struct Client {
     /// `peer` and `port` as headers, made once for the connection.
     pub(crate) peer_text: HeaderValue,
     pub(crate) port_text: HeaderValue,
+    /// It is an application that calls others: where it came in.
+    pub(crate) outgoing: Option<SocketAddr>,
 }
 
 impl Client {
@@ -75,6 +78,7 @@ impl Client {
             certificate: None,
             peer_text: forwarded::address_value(peer),
             port_text: HeaderValue::from(port),
+            outgoing: None,
         }
     }
 }
@@ -99,6 +103,9 @@ pub(crate) async fn handle(
     client: Arc<Client>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
+    if let Some(address) = client.outgoing {
+        return outgoing::call(&local, &client, address, request).await;
+    }
     let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();

@@ -20,6 +20,7 @@ use crate::counter::Counter;
 use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
+use crate::outgoing::{self, Calls, Outlets};
 use crate::policy::auth::Passwords;
 use crate::policy::clock::monotonic_ms;
 use crate::policy::keys::ident;
@@ -36,6 +37,8 @@ use crate::upstream::{Breakers, Spill, sticky};
 pub(crate) struct Snapshot {
     pub(crate) table: Arc<route::Table>,
     pub(crate) services: Arc<FxHashMap<String, Arc<Service>>>,
+    /// By where applications come in that call others.
+    pub(crate) outlets: Arc<Outlets>,
 }
 
 /// What lives as long as the process.
@@ -70,8 +73,10 @@ pub(crate) struct Shared {
     pub(crate) versions: Mutex<(u64, u64, u64)>,
     current: Mutex<Arc<Snapshot>>,
     loads: Mutex<HashMap<(String, Address), Arc<Load>>>,
-    /// Of routes that have one.
+    /// Of routes and ways out that have one.
     pub(crate) breakers: Breakers,
+    /// What is known of ways out over all snapshots.
+    calls: Calls,
     signing: Mutex<sticky::Key>,
     epoch: Instant,
     /// When that was, on the clock that all edges share.
@@ -127,6 +132,7 @@ impl Shared {
             current: Mutex::new(Arc::new(Snapshot::default())),
             loads: Mutex::new(HashMap::new()),
             breakers: Breakers::new(Arc::clone(&counts)),
+            calls: Calls::default(),
             counts,
             signing: Mutex::new(sticky::Key(rand::random())),
             epoch: Instant::now(),
@@ -157,8 +163,11 @@ impl Shared {
     /// A snapshot with these routes; nothing changes when they cannot be compiled.
     pub(crate) fn with_config(&self, config: &Config) -> Result<Arc<Snapshot>, RouteError> {
         let table = Arc::new(route::Table::build(config)?);
-        let snapshot =
-            self.replace(Snapshot { table, services: Arc::clone(&self.current().services) });
+        let before = self.current();
+        let outlets = Arc::new(self.calls.build(config, &before.outlets, &self.breakers)?);
+        let services = Arc::clone(&before.services);
+        drop(before);
+        let snapshot = self.replace(Snapshot { table, services, outlets });
         self.breakers.clean();
         Ok(snapshot)
     }
@@ -221,7 +230,7 @@ impl Shared {
         loads.retain(|place, load| living.contains(place) || !load.is_idle());
         drop(loads);
         let (table, services) = (Arc::clone(&before.table), Arc::new(services));
-        self.replace(Snapshot { table, services })
+        self.replace(Snapshot { table, services, outlets: Arc::clone(&before.outlets) })
     }
 
     /// Forgets what was counted: everything, open breakers too, or what belongs to an address, account or value. Of a whole site nothing
@@ -267,6 +276,7 @@ impl Shared {
             turned_away: count(&self.turned_away),
             instances,
             breakers: self.breakers.tell(now),
+            outgoing: outgoing::tell(&self.current().outlets, now),
             client_events: self.client_events.tell(),
             draining: self.draining.load(Ordering::Relaxed),
         }

@@ -40,8 +40,11 @@ pub(crate) enum Job {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) peer: SocketAddr,
-    pub(crate) port: u16,
+    /// Where it came in.
+    pub(crate) at: SocketAddr,
     pub(crate) tls: bool,
+    /// From an application that calls others.
+    pub(crate) outgoing: bool,
     pub(crate) open: Open,
 }
 
@@ -209,10 +212,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 
 /// Begins to serve a connection on this thread.
 pub(crate) fn take(local: &Rc<Local>, accepted: Accepted) {
-    let Accepted { stream, peer, port, tls, open } = accepted;
+    let Accepted { stream, peer, at, tls, outgoing, open } = accepted;
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
-        conn::serve(&local, stream, peer, port, tls).await;
+        conn::serve(&local, stream, peer, (at, tls, outgoing)).await;
         drop(open);
     });
 }

@@ -20,13 +20,14 @@ use self::sections::{read_listen, read_secrets};
 use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
+use crate::outgoing;
 use crate::policy::{self, NamedLimits};
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
 use crate::site::backups::Backups;
 use crate::site::tls::Handshake;
-use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
+use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls, WayOut};
 use crate::tls::read_tls;
 use crate::wire;
 
@@ -50,6 +51,7 @@ pub(crate) struct Draft {
     pub(crate) jobs: Vec<(Range<usize>, Job)>,
     pub(crate) backups: Backups,
     pub(crate) identity: Vec<Identity>,
+    pub(crate) outgoing: Vec<WayOut>,
     /// `[limit.X]`, and whether all of it was read.
     pub(crate) limits: (NamedLimits, bool),
     pub(crate) complete: Complete,
@@ -95,6 +97,7 @@ impl Draft {
             jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
             backups: self.backups,
             identity: self.identity,
+            outgoing: self.outgoing,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -168,6 +171,9 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         draft.limits.0 = policy::read_named(reader, value);
     }
     draft.limits.1 = reader.understood(before);
+    if let Some((_, value)) = found.get("outgoing") {
+        draft.outgoing = outgoing::read(reader, value);
+    }
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {
         read_routes(reader, value, &mut draft);

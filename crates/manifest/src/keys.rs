@@ -4,6 +4,7 @@
 
 pub mod backups;
 pub mod delivery;
+pub mod outgoing;
 pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
@@ -96,7 +97,7 @@ pub const SITE: &[Key] = &[
     planned("health"),
     planned("heartbeat"),
     key("job", Kind::Named(JOB), "what runs at its time"),
-    planned("outgoing"),
+    key("outgoing", Kind::Named(outgoing::OUTGOING), "whom the application calls, and how"),
     key("deploy", Kind::Table(DEPLOY), "how a release takes the place of another"),
     planned("alerts"),
     planned("notify"),

@@ -115,6 +115,7 @@ pub(super) async fn forward(
         replayable,
         begun,
         client: Some(record.client),
+        tls: None,
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));

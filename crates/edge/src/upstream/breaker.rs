@@ -159,6 +159,14 @@ impl Breaker {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Milliseconds until it lets something through; none while it does.
+    pub(crate) fn closed_for(&self, now: u64) -> Option<u64> {
+        match self.machine().state {
+            State::Open(until) => until.checked_sub(now).filter(|left| *left > 0),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
     fn leave(&self, pass: Pass, failed: Option<bool>, now: u64) {
         let mut machine = self.machine();
         let before = machine.state;
@@ -177,7 +185,7 @@ impl Breaker {
     }
 
     /// Lets a request through, or not.
-    pub(super) fn enter(self: &Arc<Self>, now: u64) -> Option<Passage> {
+    pub(crate) fn enter(self: &Arc<Self>, now: u64) -> Option<Passage> {
         let pass = self.machine().enter(now)?;
         Some(Passage { breaker: Arc::clone(self), pass, settled: false })
     }
@@ -185,7 +193,7 @@ impl Breaker {
 
 /// A request that was let through, until it is known how it went.
 #[derive(Debug)]
-pub(super) struct Passage {
+pub(crate) struct Passage {
     breaker: Arc<Breaker>,
     pass: Pass,
     settled: bool,
@@ -193,7 +201,7 @@ pub(super) struct Passage {
 
 impl Passage {
     /// How it went.
-    pub(super) fn settle(mut self, failed: bool, now: u64) {
+    pub(crate) fn settle(mut self, failed: bool, now: u64) {
         self.settled = true;
         self.breaker.leave(self.pass, Some(failed), now);
     }

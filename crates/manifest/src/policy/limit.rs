@@ -100,7 +100,7 @@ fn inline(text: &str) -> Result<(Rate, Option<u32>, Key), String> {
 const MAX_BURST: u32 = 1_000_000;
 
 /// What the edge can count: a request now and then at the least, a million a second at the most.
-fn check_rate(rate: Rate) -> Result<(), String> {
+pub(crate) fn check_rate(rate: Rate) -> Result<(), String> {
     if rate.per > Duration::from_secs(86_400) {
         return Err("the time of a rate is a day at most".to_owned());
     }

@@ -5,6 +5,7 @@
 //! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
 //! then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
 
+use seaworthy_testkit::peers::{Place, make_certificate};
 use seaworthy_testkit::{Client, Response, Sandbox, Site};
 
 use crate::sandbox;
@@ -12,7 +13,15 @@ use crate::sandbox;
 /// Echoes; logs in who says `good`; has a page and a cookie.
 const APP: &str = r#"
 import json, os
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+def call(address):
+    way = HTTPConnection(urlsplit(address).netloc)
+    way.request("GET", urlsplit(address).path + "/")
+    answer = way.getresponse()
+    return answer.status, answer.read().decode()
 
 class App(BaseHTTPRequestHandler):
     protocol_version, wbufsize = "HTTP/1.1", -1
@@ -27,6 +36,10 @@ class App(BaseHTTPRequestHandler):
             status, text = 401, "{}"
         if path == "/fail":
             status = 500
+        if path.startswith("/env/"):
+            text = json.dumps(os.environ[path[5:]])
+        if path.startswith("/call/"):
+            status, text = call(os.environ[path[6:]])
         if path == "/page":
             kind, text = "text/html", "<!doctype html><script>a()</script>" + "<p>x</p>" * 100
         self.send_response(status)
@@ -67,9 +80,17 @@ fn site(block: &str) -> Site {
         .manifest(&manifest)
         .file("server.py", APP)
         .file(".env", "STAFF=ann:pw\n")
+        .file("inner.pem", &inner_authority())
         .file("public/index.html", "<p>page</p>")
         .file("public/assets/app.js", "let x = 1;")
         .file("public/assets/app.js.br", "packed")
+}
+
+/// Some authority.
+fn inner_authority() -> String {
+    let folder = Place::new();
+    make_certificate(folder.path());
+    std::fs::read_to_string(folder.path().join("root.pem")).unwrap()
 }
 
 /// The manifests of a page, each with its requests.
@@ -163,6 +184,11 @@ fn balancing() {
 #[test]
 fn limits() {
     run(include_str!("../../../../docs/guide/limits.md"));
+}
+
+#[test]
+fn outgoing() {
+    run(include_str!("../../../../docs/guide/outgoing.md"));
 }
 
 #[test]

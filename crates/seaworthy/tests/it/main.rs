@@ -29,6 +29,7 @@ mod logs;
 mod manifests;
 mod named;
 mod offline;
+mod outgoing;
 mod policy;
 mod remembered;
 mod remote;
