@@ -385,6 +385,11 @@ impl Edge {
         Ok(())
     }
 
+    /// Sets where edges of several servers count together; it is sent with the next certificates.
+    pub(crate) fn count_in(&mut self, stores: BTreeMap<String, seaworthy_edge::model::StoreAt>) {
+        self.keys.stores = stores;
+    }
+
     /// Sets what is demanded of handshakes; it is sent with the next certificates.
     pub(crate) fn demand(&mut self, handshakes: Vec<seaworthy_edge::model::Handshake>) {
         self.keys.handshakes = handshakes;

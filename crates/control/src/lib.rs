@@ -46,6 +46,7 @@ mod server;
 mod site_secrets;
 mod specs;
 mod status;
+mod stores;
 mod upgrade;
 mod users;
 mod worker;

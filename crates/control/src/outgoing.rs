@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,12 +150,17 @@ pub(crate) fn system_roots(ways: &[model::WayOut]) -> Option<String> {
     if !ways.iter().any(|way| way.rules.to.tls && way.roots_pem.is_none()) {
         return None;
     }
+    Some(all_roots())
+}
+
+/// All of the system's authorities as PEM.
+pub(crate) fn all_roots() -> String {
     let mut text = String::new();
     for root in rustls_native_certs::load_native_certs().certs {
         let body = STANDARD.encode(&root);
         text.push_str(&format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"));
     }
-    Some(text)
+    text
 }
 
 /// The addresses of the other sides of a site's ways, as far as they are known.
@@ -169,18 +174,40 @@ pub(crate) fn add_endpoints(
         let known = literal(&way.rules.to).map(|address| vec![address]);
         let known =
             known.or_else(|| resolved.get(&key(&way.rules.to)).cloned()).unwrap_or_default();
-        let endpoint = |address| Endpoint {
-            // Connections of one way are no other's, whose authorities may differ.
-            instance: label.clone(),
-            address,
-            socket: None,
-            http2: false,
-            proxy_header: false,
-            check: None,
-            state: EndpointState::Ready,
-            ends_ms: None,
-        };
+        // Connections of one way are no other's, whose authorities may differ.
+        let endpoint = |address| plain(&label, address);
         all.entry(label.clone()).or_insert_with(|| known.into_iter().map(endpoint).collect());
+    }
+}
+
+/// The addresses of the Redis servers that a site's edges count in, as far as they are known.
+pub(crate) fn add_stores(
+    all: &mut BTreeMap<String, Vec<Endpoint>>,
+    stores: &BTreeMap<String, (Target, Option<PathBuf>)>,
+    resolved: &Resolved,
+) {
+    for (label, (target, socket)) in stores {
+        let known = literal(target).or(socket.as_ref().map(|_| NOWHERE)).map(|one| vec![one]);
+        let known = known.or_else(|| resolved.get(&key(target)).cloned()).unwrap_or_default();
+        let endpoint = |address| Endpoint { socket: socket.clone(), ..plain(label, address) };
+        all.insert(label.clone(), known.into_iter().map(endpoint).collect());
+    }
+}
+
+/// Meaningless, beside a socket.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// One address of somebody else's server.
+fn plain(label: &str, address: SocketAddr) -> Endpoint {
+    Endpoint {
+        instance: label.to_owned(),
+        address,
+        socket: None,
+        http2: false,
+        proxy_header: false,
+        check: None,
+        state: EndpointState::Ready,
+        ends_ms: None,
     }
 }
 
@@ -213,8 +240,10 @@ fn targets(platform: &Platform) -> BTreeMap<String, Target> {
     let running = world.sites.values().filter(|site| site.running);
     let sites =
         running.flat_map(|state| state.sides().map(|(_, side)| &side.site).collect::<Vec<_>>());
-    let ways = sites.flat_map(|site| &site.outgoing).map(|way| &way.rules.to);
-    ways.filter(|to| literal(to).is_none()).map(|to| (key(to), to.clone())).collect()
+    let ways = sites.flat_map(|site| &site.outgoing).map(|way| way.rules.to.clone());
+    let stores = world.stores.values().filter(|(_, socket)| socket.is_none());
+    let all = ways.chain(stores.map(|(target, _)| target.clone()));
+    all.filter(|to| literal(to).is_none()).map(|to| (key(&to), to)).collect()
 }
 
 fn unknown(platform: &Platform) -> Vec<String> {

@@ -19,6 +19,7 @@ use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
 use crate::outgoing;
 use crate::platform::Platform;
+use crate::stores;
 use crate::world::SiteState;
 
 /// A running site, as the edge is to see it.
@@ -114,6 +115,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     }
     // Routes first: whoever connects to a new address finds its site.
     edge.demand(handshakes);
+    edge.count_in(stores::of(platform)?);
     let config = model::Config { version: 0, sites: routed, outgoing: ways, roots_pem };
     edge.configure(config, certificates, secrets).await?;
     edge.listen_for_calls(sockets, &calls).await?;

@@ -17,6 +17,7 @@ use seaworthy_runtime::scale::Scale;
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
+use crate::stores;
 use crate::world::{Instance, SiteState, World};
 
 pub(crate) use rollout::previews;
@@ -155,7 +156,7 @@ fn one_site(
         running: site.running,
         urls: if site.running { urls } else { Vec::new() },
         services: services.chain(servers).collect(),
-        faults: world.site_faults(name),
+        faults: world.site_faults(name).into_iter().chain(stores::faults(edge, name)).collect(),
         rollout: rollout::view(platform, name, site, &urls_of_previews),
         closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),
         outgoing: calls(edge, name),

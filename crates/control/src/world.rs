@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use seaworthy_base::outgoing::Target;
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
 use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
@@ -145,6 +146,8 @@ pub(crate) struct World {
     pub instances: BTreeMap<InstanceId, Instance>,
     /// Where servers are that applications call.
     pub resolved: Resolved,
+    /// Redis servers that edges count in: by `site/redis.X` host and port, or the socket.
+    pub stores: BTreeMap<String, (Target, Option<PathBuf>)>,
     /// The edge's last status.
     pub edge: EdgeStatus,
     /// Set while control ends.
@@ -321,6 +324,7 @@ impl World {
     /// The endpoints for the edge; version 0, to be set by who sends them.
     pub(crate) fn endpoints(&self, cores: u16) -> Endpoints {
         let mut all: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
+        outgoing::add_stores(&mut all, &self.stores, &self.resolved);
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for (_, applied) in site.sides() {
                 outgoing::add_endpoints(&mut all, &applied.site, &self.resolved);

@@ -43,6 +43,7 @@ mod serve;
 mod shape;
 mod snapshot;
 mod static_files;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;

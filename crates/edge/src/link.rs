@@ -16,8 +16,10 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::policy::stored::Forgotten;
 use crate::snapshot::{Shared, Snapshot};
+use crate::tls::KeyError;
 use crate::worker::{Job, Worker};
 
 /// How long all threads may take to swap.
@@ -126,7 +128,7 @@ impl Link {
                 let snapshot = self.shared.with_endpoints(&endpoints);
                 self.swap(&snapshot, |versions| versions.1 = endpoints.version)
             }
-            Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
+            Request::Keys(keys) => match self.take_keys(&keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());
@@ -135,7 +137,7 @@ impl Link {
                         keys.version;
                     Reply::Done
                 }
-                Err(error) => failed(error.to_string()),
+                Err(why) => failed(why),
             },
             Request::Listen { listeners } if listeners.len() == fds.len() => {
                 let added =
@@ -176,6 +178,9 @@ impl Link {
                 let (site, what) = (site.as_deref(), what.as_deref());
                 let count = self.shared.lockouts.clear(site, what) as u64;
                 self.shared.forget_counts(site, what);
+                if let Some(worker) = self.workers.first() {
+                    worker.send(Job::Forget(Forgotten::new(site, what)));
+                }
                 Reply::Cleared { count }
             }
             Request::Purge { site, path } => {
@@ -188,6 +193,12 @@ impl Link {
             }
         };
         (reply, Vec::new())
+    }
+
+    fn take_keys(&self, keys: &Keys) -> Result<(), String> {
+        let wrong = |error: KeyError| error.to_string();
+        self.shared.tls.swap(&self.shared.resolver, keys).map_err(wrong)?;
+        self.shared.stores.swap(&keys.stores)
     }
 
     /// Hands the snapshot to every thread and waits until all have it.

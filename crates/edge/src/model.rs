@@ -7,6 +7,7 @@
 
 mod keys;
 mod status;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +19,10 @@ use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
 pub use keys::{Certificate, Challenge, Handshake, Keys};
-pub use status::{BreakerState, CallState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
+pub use status::{
+    BreakerState, CallState, EdgeStatus, EventCount, InstanceLoad, LockedOut, StoreState,
+};
+pub use store::StoreAt;
 
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
 pub const PROTOCOL: u32 = 1;

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
 use rustc_hash::FxHashMap;
+use rustls::RootCertStore;
 use seaworthy_base::outgoing::Outgoing;
 
 pub(crate) use call::call;
@@ -34,6 +35,11 @@ use crate::upstream::{Breaker, Breakers};
 
 /// Ways out by where applications come in.
 pub(crate) type Outlets = FxHashMap<SocketAddr, Arc<Outlet>>;
+
+/// The authorities of a text (PEM).
+pub(crate) fn roots_of(pem: &str) -> Result<Arc<RootCertStore>, String> {
+    Roots::default().of(pem)
+}
 
 /// One way out, with everything prepared.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! One request, from its head to its answer: host and path → route → action → headers → log.
 //!
-//! Deciding is plain code ([`decide`]); only what goes to an instance waits ([`proxy`]). Invariants:
+//! Deciding is plain code ([`find`], [`decide`]); only what goes to an instance waits ([`proxy`]), or is counted elsewhere. Invariants:
 //! every answer carries the request's id and obeys its route's header rules, errors included; the path
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
@@ -117,10 +117,15 @@ pub(crate) async fn handle(
         Some(proof) => Ok(Some(proof)),
         None => pass_gate(&local, &client, &parts).await,
     };
-    let result = match passed.and_then(|closed| match closed {
+    let decided = passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
-        None => decide(&local, &client, &mut parts, &mut record),
-    }) {
+        None => find(&local, &client, &mut parts, &mut record),
+    });
+    let decided = match decided {
+        Ok(None) => decide(&local, &mut parts, &mut record).await,
+        other => other,
+    };
+    let result = match decided {
         Ok(None) if record.is_guarded() => {
             guarded::forward(&local, &client, parts, body, &id, &mut record).await
         }
@@ -275,8 +280,8 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
     }
 }
 
-/// Everything that needs no waiting.
-fn decide(
+/// Site and route, and what they answer themselves; none where the route is to be gone.
+fn find(
     local: &Local,
     client: &Client,
     parts: &mut Parts,
@@ -351,7 +356,25 @@ fn decide(
         pass_certificate(client, required, parts)?;
     }
     record.note(parts, &found);
-    if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
+    Ok(None)
+}
+
+/// What the route demands, and then does. Waits only for stores, where the route has any.
+async fn decide(
+    local: &Rc<Local>,
+    parts: &mut Parts,
+    record: &mut Record,
+) -> Result<Decision, Refusal> {
+    let Some((site, found)) = record.site.clone().zip(record.route.clone()) else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
+    };
+    let mut admitted = policy::admit_counts(local, parts, record, &site, &found);
+    if admitted.is_ok() && found.policy.is_stored {
+        let of = policy::stored::Of { site: &site, route: &found, parts, fields: None };
+        admitted = policy::stored::admit(local, record, of).await;
+    }
+    let admitted = admitted.and_then(|()| policy::admit(local, parts, record, &site, &found));
+    if let Err(refused) = admitted {
         return Ok(Some(refused.answer(parts, record)));
     }
     if found.settings.body_limit.is_some_and(|limit| record::length(&parts.headers) > limit) {

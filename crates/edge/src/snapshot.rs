@@ -28,6 +28,7 @@ use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
 use crate::route::{self, RouteError};
 use crate::seats::Seats;
+use crate::store::Stores;
 use crate::table::Table;
 use crate::tls::{Resolver, Settings};
 use crate::upstream::{Breakers, Spill, sticky};
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     /// What all edges count in.
     pub(crate) counts: Arc<Table>,
     pub(crate) limits: Buckets,
+    /// Where edges of several servers count together.
+    pub(crate) stores: Stores,
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
@@ -115,6 +118,7 @@ impl Shared {
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(Arc::clone(&counts)),
+            stores: Stores::default(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
             lockouts: Arc::new(Lockouts::open(&options.log_dir, Arc::clone(&counts))),
@@ -276,6 +280,7 @@ impl Shared {
             turned_away: count(&self.turned_away),
             instances,
             breakers: self.breakers.tell(now),
+            stores: self.stores.tell(),
             outgoing: outgoing::tell(&self.current().outlets, now),
             client_events: self.client_events.tell(),
             draining: self.draining.load(Ordering::Relaxed),

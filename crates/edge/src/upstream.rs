@@ -301,7 +301,7 @@ fn note(
 
 /// How one try at a server outside went.
 pub(crate) enum Asked {
-    Answered(Response<()>, Flow),
+    Answered(Response<()>, Box<Flow>),
     /// No connection was to be had: nothing was sent.
     Unsent(Message, String),
     /// No answer came; with what may be sent again.
@@ -321,7 +321,7 @@ pub(crate) async fn ask(
         Err((unsent, why)) => return Asked::Unsent(unsent, why),
     };
     let (status, cause) = match tried.result {
-        Ok((response, flow)) => return Asked::Answered(response, flow),
+        Ok((response, flow)) => return Asked::Answered(response, Box::new(flow)),
         Err(Broken::TimedOut(cause)) => (StatusCode::GATEWAY_TIMEOUT, cause),
         Err(Broken::Lost(Lost::Client(cause))) => (StatusCode::BAD_REQUEST, cause),
         Err(Broken::Lost(Lost::Instance(cause))) => (StatusCode::BAD_GATEWAY, cause),

@@ -17,8 +17,10 @@ use tokio::task::LocalSet;
 use crate::accept::{self, Listening};
 use crate::conn;
 use crate::date::Date;
+use crate::policy::stored::{self, Forgotten};
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
+use crate::store;
 use crate::upstream::{Http2Links, Pool, check};
 use crate::watch::Watch;
 
@@ -33,6 +35,8 @@ pub(crate) enum Job {
     },
     Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
     Drain,
+    /// Forget what was counted in stores.
+    Forget(Forgotten),
 }
 
 /// A connection that nobody serves yet.
@@ -129,6 +133,8 @@ pub(crate) struct Local {
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Links,
+    /// To stores.
+    pub(crate) links: store::Links,
     /// Instances that are being checked, by key.
     pub(crate) checked: RefCell<FxHashSet<usize>>,
     pub(crate) rooms: Rc<Rooms>,
@@ -147,6 +153,7 @@ impl Local {
             draining: Cell::new(false),
             pool: Pool::new(Arc::clone(&shared.spill)),
             http2: Http2Links::default(),
+            links: store::Links::default(),
             checked: RefCell::default(),
             ids: Ids::new(shared.number as u8, thread as u8),
             shared,
@@ -195,12 +202,17 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
                 *local.snapshot.borrow_mut() = snapshot;
                 local.pool.close_idle();
                 local.http2.clean();
+                store::keep(&local);
                 if local.thread == 0 {
                     check::start(&local);
                 }
                 local.swapped.notify_waiters();
                 // The link waits for every thread; it is gone only with the process.
                 done.send(()).ok();
+            }
+            Job::Forget(what) => {
+                let local = Rc::clone(&local);
+                tokio::task::spawn_local(async move { stored::forget(&local, &what).await });
             }
             Job::Drain => {
                 local.draining.set(true);
@@ -227,6 +239,7 @@ async fn sweep(local: Rc<Local>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         local.http2.clean();
+        store::keep(&local);
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();

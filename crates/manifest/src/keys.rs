@@ -410,7 +410,11 @@ pub const LIMIT: &[Key] = &[
     key("rate", Kind::Text, "`10/s`, `5/m`, `300/5m`"),
     key("burst", Kind::Integer, "how many above the rate at once; the rate's count less one"),
     key("by", Kind::Text, "for each of what; `ip`"),
-    planned("store"),
+    key(
+        "store",
+        Kind::Text,
+        "`redis.X`: edges of several servers count together there; each server for itself",
+    ),
 ];
 
 /// `lockout`.
@@ -420,6 +424,7 @@ pub const LOCKOUT: &[Key] = &[
     key("for", Kind::Duration, "lock for this long; 15m"),
     key("by", Kind::Texts, "each counted on its own: `ip`, `json:F`, `form:F`, …; `ip`"),
     key("match", Kind::Any, "how the application refuses: a table or a list; status 401 or 403"),
+    key("store", Kind::Text, "`redis.X`: edges of several servers count together there"),
 ];
 
 /// `lockout.match`.

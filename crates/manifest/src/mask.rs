@@ -136,6 +136,8 @@ const SHOWN: &[&str] = &[
     "route.cache.max_object",
     "route.log.sample",
     "limit.*.rate",
+    "limit.*.store",
+    "route.lockout.store",
     "outgoing.*.concurrency",
     "outgoing.*.rate",
     "outgoing.*.retry.times",

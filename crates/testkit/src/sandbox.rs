@@ -64,6 +64,14 @@ impl Sandbox {
         }
     }
 
+    /// Another server: a sandbox whose sites have the same names as those of this one.
+    #[track_caller]
+    pub fn beside(&self, binary: impl AsRef<Path>) -> Self {
+        let mut other = Self::new(binary);
+        other.tag.clone_from(&self.tag);
+        other
+    }
+
     /// A variable for every command, such as `SEAWORTHY_CRASH_AT`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

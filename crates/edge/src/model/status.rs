@@ -48,6 +48,9 @@ pub struct EdgeStatus {
     /// Ways on which applications call others.
     #[serde(default)]
     pub outgoing: Vec<CallState>,
+    /// Where edges of several servers count together.
+    #[serde(default)]
+    pub stores: Vec<StoreState>,
     /// What browsers told, by site and type.
     #[serde(default)]
     pub client_events: BTreeMap<String, BTreeMap<String, EventCount>>,
@@ -79,6 +82,17 @@ pub struct BreakerState {
     pub opens_in: Option<u64>,
     /// How often it has opened.
     pub trips: u64,
+}
+
+/// A Redis that edges of several servers count in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// `site/redis.X`.
+    pub label: String,
+    /// Why it is gone, if it is: then each edge counts for itself.
+    pub gone: Option<String>,
+    /// Questions that it did not answer.
+    pub missed: u64,
 }
 
 /// A way on which an application calls somebody else's server.

@@ -53,7 +53,7 @@ impl Refused {
 /// An answer of the other side, from one of its addresses.
 struct Answered {
     response: Response<()>,
-    flow: Flow,
+    flow: Box<Flow>,
     instance: Arc<Instance>,
     guard: InFlight,
     slot: Slot,
@@ -71,22 +71,19 @@ pub(crate) async fn call(
     // Keys of such calls stand in paths too.
     record.uri = Uri::from_static("/");
     let outlet = local.current().outlets.get(&address).map(Arc::clone);
-    let result = match outlet {
-        Some(outlet) => {
-            record.caller = Some(Arc::clone(&outlet.site));
-            record.upstream = Some(Arc::clone(&outlet.label));
-            outlet.rules.to.authority().clone_into(&mut record.host);
-            let result = match admit(&outlet, address, &mut parts) {
-                Ok(()) => make(local, &outlet, &parts, body, &mut record).await,
-                Err(refused) => Err(refused),
-            };
-            record.upstream_micros = Some(crate::serve::micros(record.begun));
-            result.map(|answered| pass_back(local, &outlet, address, answered, record.begun))
-        }
-        None => {
-            let cause = "no `[outgoing.X]` of the manifest begins here any more";
-            Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, cause, None))
-        }
+    let result = if let Some(outlet) = outlet {
+        record.caller = Some(Arc::clone(&outlet.site));
+        record.upstream = Some(Arc::clone(&outlet.label));
+        outlet.rules.to.authority().clone_into(&mut record.host);
+        let result = match admit(&outlet, address, &mut parts) {
+            Ok(()) => make(local, &outlet, &parts, body, &mut record).await,
+            Err(refused) => Err(refused),
+        };
+        record.upstream_micros = Some(crate::serve::micros(record.begun));
+        result.map(|answered| pass_back(local, &outlet, address, answered, record.begun))
+    } else {
+        let cause = "no `[outgoing.X]` of the manifest begins here any more";
+        Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, cause, None))
     };
     let mut response = result.unwrap_or_else(|refused| {
         let answer = own_answer(&refused, &record);
@@ -228,7 +225,7 @@ fn note(outlet: &Outlet, why: &str) {
 
 /// How a try went.
 enum Tried {
-    Answered(Response<()>, Flow, Arc<Instance>, InFlight),
+    Answered(Response<()>, Box<Flow>, Arc<Instance>, InFlight),
     /// With what may be sent again.
     Failed(Option<Message>, Failure),
 }
@@ -328,7 +325,7 @@ fn pass_back(
     }
     let end = outlet.rules.total.and_then(|total| begun.checked_add(total));
     let times = Times { idle: Some(outlet.rules.idle), end };
-    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times).holding(slot);
+    let body = FromInstance::new(*flow, instance, Rc::clone(local), guard, times).holding(slot);
     Response::from_parts(head, Content::Instance(Box::new(body)).into())
 }
 

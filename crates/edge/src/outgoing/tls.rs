@@ -55,7 +55,7 @@ impl fmt::Debug for ClientTls {
 
 impl ClientTls {
     /// For a host, an IPv6 address in brackets.
-    pub(super) fn new(roots: Arc<RootCertStore>, host: &str) -> Result<Self, String> {
+    pub(crate) fn new(roots: Arc<RootCertStore>, host: &str) -> Result<Self, String> {
         let bare = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(bare).map_err(|error| error.to_string())?;
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));

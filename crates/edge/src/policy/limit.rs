@@ -23,8 +23,10 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Debug)]
 pub(crate) struct Limit {
     name: String,
-    ident: u64,
+    pub(super) ident: u64,
     pub(crate) by: Key,
+    /// Where it counts with other servers too.
+    pub(crate) store: Option<Box<str>>,
     rule: Rule,
     /// `RateLimit-Policy`.
     policy: HeaderValue,
@@ -97,7 +99,18 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// For a script: unit, rate, per, burst.
+    pub(super) fn words(self) -> [u64; 4] {
+        [self.unit, self.rate, self.per, self.burst]
+    }
+}
+
 impl Limit {
+    pub(super) fn words(&self) -> [u64; 4] {
+        self.rule.words()
+    }
+
     pub(super) fn build(site: &str, given: &said::Limit) -> Self {
         let per = given.rate.per;
         let rule = Rule::new(given.rate.count, per.as_millis() as u64, given.burst);
@@ -112,13 +125,14 @@ impl Limit {
             name: given.name.clone(),
             ident: ident(site, &given.name),
             by: given.by.clone(),
+            store: given.store.as_ref().map(|name| format!("{site}/{name}").into()),
             rule,
             policy: HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("")),
             label: quoted,
         }
     }
 
-    fn refuse(&self, wait_ms: u64) -> Refused {
+    pub(super) fn refuse(&self, wait_ms: u64) -> Refused {
         let mut refused =
             Refused::too_many(format!("more than the limit `{}`", self.name), wait_ms);
         let seconds = wait_ms.div_ceil(1000).max(1);

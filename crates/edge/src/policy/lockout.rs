@@ -24,6 +24,7 @@ use self::tally::Tally;
 use super::Refused;
 use super::clock::unix_seconds;
 use super::keys::{Hasher, Keys, ident, network};
+use super::stored::Elsewhere;
 use crate::model::LockedOut;
 use crate::table::Table;
 
@@ -32,12 +33,14 @@ use crate::table::Table;
 pub(crate) struct Lockout {
     site: Arc<str>,
     name: Arc<str>,
-    ident: u64,
+    pub(super) ident: u64,
     failures: u32,
     within: u64,
     locked: u64,
     by: Vec<Key>,
     refusals: Vec<Refusal>,
+    /// Where it counts with other servers too.
+    pub(super) store: Option<Box<str>>,
 }
 
 /// What an answer says of an attempt.
@@ -61,6 +64,7 @@ impl Lockout {
             locked: given.locked.as_secs().max(1),
             by: given.by.clone(),
             refusals: given.refusals.clone(),
+            store: given.store.as_ref().map(|name| format!("{site}/{name}").into()),
         }
     }
 
@@ -101,8 +105,13 @@ impl Lockout {
         }
     }
 
+    /// The most failures; seconds within which they count; seconds of a lock.
+    pub(super) fn words(&self) -> (u32, u64, u64) {
+        (self.failures, self.within, self.locked)
+    }
+
     /// What a request is counted by: the address first.
-    fn keys(&self, keys: &Keys<'_>) -> Vec<Counted> {
+    pub(super) fn keys(&self, keys: &Keys<'_>) -> Vec<Counted> {
         let mut all: Vec<Counted> = Vec::new();
         for by in &self.by {
             let found = if by.needs_body() {
@@ -131,10 +140,10 @@ fn fits_status(refusal: &Refusal, status: StatusCode) -> bool {
 
 /// A key that an attempt counts for.
 #[derive(Debug, Clone, Copy)]
-struct Counted {
-    key: u64,
-    times: u32,
-    by_ip: bool,
+pub(super) struct Counted {
+    pub(super) key: u64,
+    pub(super) times: u32,
+    pub(super) by_ip: bool,
 }
 
 /// What is known of a key.
@@ -174,6 +183,8 @@ pub(crate) struct Attempt {
     all: Arc<Lockouts>,
     /// What was reserved, by lockout.
     reserved: Vec<(Arc<Lockout>, Vec<Counted>)>,
+    /// What counts with other servers too.
+    elsewhere: Vec<Elsewhere>,
     ip: IpAddr,
 }
 
@@ -210,7 +221,12 @@ fn begin<'a>(
     keys: &Keys<'_>,
     now: u64,
 ) -> Result<Option<Box<Attempt>>, Refused> {
-    let mut attempt = Attempt { all: Arc::clone(all), reserved: Vec::new(), ip: keys.caller.ip };
+    let mut attempt = Attempt {
+        all: Arc::clone(all),
+        reserved: Vec::new(),
+        elsewhere: Vec::new(),
+        ip: keys.caller.ip,
+    };
     for lockout in lockouts {
         let counted = lockout.keys(keys);
         all.reserve(lockout, &counted, now)?;
@@ -228,6 +244,10 @@ impl Attempt {
     /// Counts what came of it.
     pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let now = unix_seconds();
+        for elsewhere in std::mem::take(&mut self.elsewhere) {
+            let outcome = elsewhere.lockout.outcome(status, headers, body);
+            elsewhere.settle(outcome, self.ip);
+        }
         for (lockout, counted) in std::mem::take(&mut self.reserved) {
             let outcome = lockout.outcome(status, headers, body);
             self.all.settle(&lockout, &counted, outcome, self.ip, now);
@@ -237,6 +257,12 @@ impl Attempt {
     /// Takes over what another one has reserved.
     pub(crate) fn join(&mut self, mut other: Self) {
         self.reserved.append(&mut other.reserved);
+        self.elsewhere.append(&mut other.elsewhere);
+    }
+
+    /// Settles it elsewhere, too.
+    pub(super) fn also(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere.push(elsewhere);
     }
 }
 
@@ -356,6 +382,15 @@ impl Lockouts {
         cleared
     }
 
+    /// Locks what is locked elsewhere, for so many seconds: it stays so when elsewhere is gone.
+    pub(super) fn lock_as(&self, lockout: &Lockout, one: Counted, ip: IpAddr, seconds: u64) {
+        let now = unix_seconds();
+        let mut inner = self.lock();
+        if inner.entry(lockout, one.key, now).until < now + seconds {
+            inner.lock_until(lockout, one, ip, now + seconds);
+        }
+    }
+
     /// Forgets the failures of an address or account by a rule, whichever process counted them.
     pub(crate) fn forget(&self, lockout: &Lockout, what: &str) {
         let inner = self.lock();
@@ -398,9 +433,7 @@ impl Inner {
         if let Some(entry) = entry
             && entry.until > now
         {
-            let what = if one.by_ip { "address" } else { "account" };
-            let cause = format!("the {what} is locked out: {}", lockout.name);
-            return Err(Refused::too_many(cause, (entry.until - now) * 1000));
+            return Err(is_locked(lockout, one, (entry.until - now) * 1000));
         }
         let in_flight = entry.map_or(0, |entry| entry.in_flight);
         let failures = self.tally.get(one.key, lockout.within, now);
@@ -411,8 +444,12 @@ impl Inner {
     }
 
     fn lock_out(&mut self, lockout: &Lockout, one: Counted, ip: IpAddr, now: u64) {
+        self.lock_until(lockout, one, ip, now + lockout.locked);
+    }
+
+    fn lock_until(&mut self, lockout: &Lockout, one: Counted, ip: IpAddr, until: u64) {
         let Some(entry) = self.entries.get_mut(&one.key) else { return };
-        entry.until = now + lockout.locked;
+        entry.until = until;
         self.tally.forget(one.key);
         let what = if one.by_ip { shown(ip) } else { format!("account {:016x}", one.key) };
         entry.what = what.clone().into();
@@ -447,8 +484,15 @@ impl Inner {
     }
 }
 
-fn at_once(lockout: &Lockout) -> Refused {
+/// So many would be guesses for free.
+pub(super) fn at_once(lockout: &Lockout) -> Refused {
     Refused::too_many(format!("too many attempts at once: {}", lockout.name), 1000)
+}
+
+/// Locked, for so many milliseconds more.
+pub(super) fn is_locked(lockout: &Lockout, one: Counted, left_ms: u64) -> Refused {
+    let what = if one.by_ip { "address" } else { "account" };
+    Refused::too_many(format!("the {what} is locked out: {}", lockout.name), left_ms)
 }
 
 /// An address as it is counted.

@@ -105,8 +105,7 @@ pub(super) async fn forward(
         size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
-    let (body, progress) = outgoing(local, body, &route, idle);
-    let begun = record.begun;
+    let ((body, progress), begun) = (outgoing(local, body, &route, idle), record.begun);
     let request = Outgoing {
         parts: &parts,
         fields: &fields,

@@ -29,7 +29,7 @@ pub(super) enum Parked {
 }
 
 impl Socket {
-    pub(super) async fn connect(address: &Address) -> io::Result<Self> {
+    pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;

@@ -111,3 +111,26 @@ fn failures_that_led_to_no_lockout_yet_and_an_open_breaker_outlive_the_edge() {
     kill_edge(&sandbox);
     assert_eq!([broken(), broken()], [503; 2]);
 }
+
+#[test]
+fn what_the_edge_refuses_itself_is_no_failed_attempt() {
+    let sandbox = sandbox();
+    let app = "[service.web]\nrun = \"{fakeapp}\"\nhealth = { ready = { path = \"/health\", every = \"200ms\", timeout = \"2s\", failures = 2, start = \"5s\" } }\n";
+    let routes = "[[route]]\npaths = [\"/*\"]\nto = \"web\"\n\
+        [[route]]\npaths = [\"/status\"]\nlockout = { failures = 3, by = [\"ip\"], match = [{ status = [401, 403, 429] }] }\nlimit = \"8/24h by header:x-name\"\n";
+    let site = Site::new("shop").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n[tls]\nmode = \"off\"\n{app}{routes}"
+    ));
+    sandbox.up(&site);
+    let ask = |headers: &[(&str, &str)]| {
+        let answer = client(&sandbox).send("POST", "/status?code=200", headers, b"");
+        answer.unwrap().status
+    };
+    // A page elsewhere sends its visitor's browser here; it must not lock him out.
+    let forged = [("cookie", "a=1"), ("origin", "https://evil.example"), ("x-name", "forged")];
+    assert_eq!([0; 6].map(|_| ask(&forged)), [403; 6]);
+    assert_eq!([0; 8].map(|_| ask(&[("x-name", "fast")])), [200; 8]);
+    // Who is too fast has not failed.
+    assert_eq!([0; 6].map(|_| ask(&[("x-name", "fast")])), [429; 6]);
+    assert_eq!(ask(&[("x-name", "other")]), 200);
+}

@@ -5,7 +5,7 @@
 //! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
 //! then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
 
-use seaworthy_testkit::peers::{Place, make_certificate};
+use seaworthy_testkit::peers::{Place, Redis, make_certificate};
 use seaworthy_testkit::{Client, Response, Sandbox, Site};
 
 use crate::sandbox;
@@ -57,7 +57,7 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 
 const HOST: &str = "shop.example";
 
-fn site(block: &str) -> Site {
+fn site(block: &str, counts: &str) -> Site {
     let service = |name: &str| {
         format!(
             "[service.{name}]\nrun = \"python3 server.py\"\nstop = {{ grace = \"2s\" }}\n\
@@ -79,7 +79,7 @@ fn site(block: &str) -> Site {
     Site::new("shop")
         .manifest(&manifest)
         .file("server.py", APP)
-        .file(".env", "STAFF=ann:pw\n")
+        .file(".env", &format!("STAFF=ann:pw\nCOUNTS={counts}\n"))
         .file("inner.pem", &inner_authority())
         .file("public/index.html", "<p>page</p>")
         .file("public/assets/app.js", "let x = 1;")
@@ -154,8 +154,10 @@ fn run(page: &str) {
     let sandbox: Sandbox = sandbox();
     let examples = examples(page);
     assert!(examples.len() > 2);
+    let redis = page.contains("[redis.").then(Redis::on_tcp);
+    let counts = redis.as_ref().map(Redis::tcp_url).unwrap_or_default();
     for (manifest, requests) in examples {
-        sandbox.up(&site(&manifest));
+        sandbox.up(&site(&manifest, &counts));
         for http2 in [false, true] {
             // Nothing is counted, locked out or kept from before.
             sandbox.run(["restart", "--edge"]).success();

@@ -40,6 +40,7 @@ mod serving;
 mod shut_in;
 mod sockets;
 mod status;
+mod stored;
 mod up;
 mod upgrade;
 

@@ -74,7 +74,7 @@ fn all_limits_agree_or_none_counts() {
     let keys = Keys { caller, site: &site, hasher: buckets.hasher() };
     let limit = |name: &str, rate: &str| {
         let (name, rate) = (name.to_owned(), rate.parse().unwrap());
-        Limit::build("a", &said::Limit { name, rate, burst: None, by: Key::Ip })
+        Limit::build("a", &said::Limit { name, rate, burst: None, by: Key::Ip, store: None })
     };
     let narrow = [limit("few", "2/m"), limit("many", "5/m")];
     let ask = |limits: &[Limit]| check(&buckets, limits, &keys, 0).is_ok();

@@ -29,6 +29,7 @@ fn world() -> World {
             Refusal { status: vec![302], location: Some("error=Cred".to_owned()), body: None },
             Refusal { status: vec![207], location: None, body: Some("UNAUTHORIZED".to_owned()) },
         ],
+        store: None,
     };
     World {
         all: Arc::new(Lockouts::open(dir.path(), Arc::default())),
