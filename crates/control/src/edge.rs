@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::edge_link::{Link, LinkError};
+use crate::outgoing::Sockets;
 use crate::processes;
 
 /// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
@@ -345,7 +346,7 @@ impl Edge {
     /// Makes the addresses for calls what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
     pub(crate) async fn listen_for_calls(
         &mut self,
-        bound: Vec<(SocketAddr, TcpListener)>,
+        bound: Sockets,
         wanted: &[SocketAddr],
     ) -> Result<(), Fault> {
         let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();

@@ -88,12 +88,15 @@ pub(crate) fn tell_programs(platform: &Platform, site: &mut Site) -> Result<(), 
     Ok(())
 }
 
+/// New sockets, with their addresses.
+pub(crate) type Sockets = Vec<(SocketAddr, TcpListener)>;
+
 /// The ways of all sites for the edge, and the sockets of those that are not `held` yet.
 pub(crate) fn ways<'a>(
     platform: &Platform,
     sites: impl Iterator<Item = (Vec<&'a Site>, &'a Path)>,
     held: &[SocketAddr],
-) -> Result<(Vec<model::WayOut>, Vec<(SocketAddr, TcpListener)>), Fault> {
+) -> Result<(Vec<model::WayOut>, Sockets), Fault> {
     let (mut ways, mut bound) = (Vec::new(), Vec::new());
     for (sides, project) in sites {
         let mut seen = BTreeSet::new();

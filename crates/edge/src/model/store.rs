@@ -73,7 +73,7 @@ impl StoreAt {
             _ => (place, 6379),
         };
         let host = host.trim_matches(['[', ']']).to_owned();
-        (!host.is_empty()).then(|| Self { host, port, ..of_all })
+        (!host.is_empty()).then_some(Self { host, port, ..of_all })
     }
 }
 
