@@ -5,6 +5,8 @@
 //! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
 //! then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
 
+use std::sync::OnceLock;
+
 use seaworthy_testkit::peers::{Place, Redis, make_certificate};
 use seaworthy_testkit::{Client, Response, Sandbox, Site};
 
@@ -80,17 +82,20 @@ fn site(block: &str, counts: &str) -> Site {
         .manifest(&manifest)
         .file("server.py", APP)
         .file(".env", &format!("STAFF=ann:pw\nCOUNTS={counts}\n"))
-        .file("inner.pem", &inner_authority())
+        .file("inner.pem", inner_authority())
         .file("public/index.html", "<p>page</p>")
         .file("public/assets/app.js", "let x = 1;")
         .file("public/assets/app.js.br", "packed")
 }
 
-/// Some authority.
-fn inner_authority() -> String {
-    let folder = Place::new();
-    make_certificate(folder.path());
-    std::fs::read_to_string(folder.path().join("root.pem")).unwrap()
+/// Some authority, always the same: a file that changes makes a new release.
+fn inner_authority() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = Place::new();
+        make_certificate(folder.path());
+        std::fs::read_to_string(folder.path().join("root.pem")).unwrap()
+    })
 }
 
 /// The manifests of a page, each with its requests.
