@@ -8,9 +8,12 @@ mod bench;
 mod cache_tests;
 mod generate;
 mod host_test;
+mod http2_tests;
 mod setup;
+mod slow_tests;
 mod tidy;
 mod tls_tests;
+mod trial;
 mod upgrade_test;
 
 use std::process::{Command, ExitCode};
@@ -30,6 +33,8 @@ cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (-
 cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding
+cargo xtask http2-tests     HTTP/2 judged by httpwg-cli: every case of RFC 9113 (needs crates.io)
+cargo xtask slow-tests      slow clients judged by slowhttptest: available in all four of its modes
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -53,6 +58,8 @@ fn main() -> ExitCode {
         ["upgrade-test"] => upgrade_test::upgrade_test(None),
         ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
         ["tls-tests"] => tls_tests::tls_tests(),
+        ["http2-tests"] => http2_tests::http2_tests(),
+        ["slow-tests"] => slow_tests::slow_tests(),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

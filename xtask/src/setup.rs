@@ -47,6 +47,12 @@ pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm
 /// What `tls-tests` needs.
 pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("openssl", "openssl")];
 
+/// What `http2-tests` needs: a tunnel, since the suite speaks no TLS.
+pub(crate) const FOR_HTTP2_TESTS: &[Needed] = &[("haproxy", "haproxy")];
+
+/// What `slow-tests` needs.
+pub(crate) const FOR_SLOW_TESTS: &[Needed] = &[("slowhttptest", "slowhttptest")];
+
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[
     ("nginx", "nginx-light"),
