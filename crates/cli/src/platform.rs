@@ -57,14 +57,15 @@ pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure>
         }
     }
     seaworthy_control::prepare_folders(layout)?;
-    let mut keeper = start_keeper(layout)?;
+    let mut keeper =
+        if crate::install::start(layout)? { None } else { Some(start_keeper(layout)?) };
     loop {
         match connect(layout).await {
             Err(failure)
                 if failure.fault.code == Code::ControlNotRunning || is_ending(&failure) => {}
             other => return other,
         }
-        let ended = keeper.try_wait().ok().flatten();
+        let ended = keeper.as_mut().and_then(|keeper| keeper.try_wait().ok().flatten());
         if ended.is_some() || begun.elapsed() > PATIENCE {
             let mut fault =
                 Fault::new(Code::ControlNotRunning, "the control process did not come up");

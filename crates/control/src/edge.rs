@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::edge_link::{Link, LinkError};
+use crate::manager::Kept;
 use crate::processes;
+use crate::scope::Scope;
 
 /// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
 const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
@@ -50,6 +52,8 @@ pub(crate) struct EdgeOptions {
     pub user: Option<User>,
     /// What every edge signs cookies with.
     pub signing: [u8; 16],
+    /// Where it lives under systemd.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// What is remembered of the running edge, so that the next control finds it.
@@ -85,11 +89,12 @@ pub(crate) struct Edge {
     endpoints: Endpoints,
     keys: Keys,
     ended: Arc<Notify>,
+    kept: Kept,
 }
 
 impl Edge {
     /// No edge yet. `ended` is notified when one dies.
-    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
+    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>, kept: Kept) -> Self {
         Self {
             options,
             link: None,
@@ -101,31 +106,44 @@ impl Edge {
             endpoints: Endpoints::default(),
             keys: Keys::default(),
             ended,
+            kept,
         }
     }
 
-    /// Finds the edge that an earlier control left, and takes the listening sockets back from it.
-    /// Returns whether there was one.
-    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) -> bool {
+    /// Finds the edge that an earlier control left, and takes the listening sockets back: from it, or from systemd
+    /// where that is gone too.
+    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) {
         self.number = record.number;
+        self.adopt_process(record).await;
+        for (fd, tls) in self.kept.take_back() {
+            self.take_back(fd, tls, record);
+        }
+        self.settle_kept();
+    }
+
+    async fn adopt_process(&mut self, record: &EdgeRecord) {
         for number in &record.draining {
             // What they still have with instances must be known before one is stopped.
             let link = self.find(*number).await;
             self.draining.extend(link.map(|link| (*number, link)));
         }
-        let Some(link) = self.find(record.number).await else { return false };
+        let Some(link) = self.find(record.number).await else { return };
         if let Ok((Reply::Listeners { listeners }, fds)) =
             link.ask(Request::Listeners, Vec::new()).await
         {
             for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(&listener, fd, record);
+                self.take_back(fd, listener.tls, record);
             }
         }
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
         self.link = Some(link);
-        true
+    }
+
+    fn settle_kept(&mut self) {
+        let listening = self.listeners.iter();
+        self.kept.settle(listening.map(|(address, held)| (*address, held.tls, &held.socket)));
     }
 
     /// The link to an edge that runs.
@@ -137,18 +155,17 @@ impl Edge {
         connecting.await.ok()?.ok()
     }
 
-    fn take_back(&mut self, listener: &Listener, fd: OwnedFd, record: &EdgeRecord) {
+    /// Holds a socket that came back, if it is the one that the record says; one that is held already is one too many.
+    fn take_back(&mut self, fd: OwnedFd, tls: bool, record: &EdgeRecord) {
         let socket = TcpListener::from(fd);
-        let same_address = socket.local_addr().is_ok_and(|address| address == listener.address);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
-        let known = cookie.is_some() && record.cookies.get(&listener.address).copied() == cookie;
-        if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
-            self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
-        } else {
-            crate::say(&format!(
-                "the edge handed back a socket for {} that is not ours: left alone",
-                listener.address
-            ));
+        let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
+        let address = socket.local_addr().ok().filter(|address| {
+            listening && cookie.is_some() && record.cookies.get(address).copied() == cookie
+        });
+        match address {
+            Some(address) => drop(self.listeners.entry(address).or_insert(Held { socket, tls })),
+            None => crate::say("a socket came back that is not ours: left alone"),
         }
     }
 
@@ -292,6 +309,7 @@ impl Edge {
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
+        self.settle_kept();
         Ok(())
     }
 
@@ -419,6 +437,7 @@ impl Edge {
             }
         }
         self.listeners.clear();
+        self.settle_kept();
     }
 
     fn next_version(&mut self) -> u64 {
@@ -459,6 +478,10 @@ fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
     }
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
+    if let Some(scope) = &options.scope {
+        let home = scope.home().map_err(LinkError::Gone)?;
+        home.admit(&mut command).map_err(LinkError::Gone)?;
+    }
     command.spawn().map_err(LinkError::Gone)?;
     Ok(socket)
 }
