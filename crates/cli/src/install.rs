@@ -10,15 +10,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use seaworthy_api::Layout;
+use seaworthy_api::model::PlatformStatus;
 use seaworthy_base::{Code, Exit, Fault};
+use seaworthy_sys::process::{Awaited, signal_process};
 
 use crate::args::Install;
+use crate::platform;
 use crate::render::{self, Failure, io_failure};
 
 /// The unit's name.
 const UNIT: &str = "seaworthy.service";
 /// Where edge and applications live then.
 const SCOPE: &str = "seaworthy-run.scope";
+/// Asks a process to end.
+const TERM: i32 = 15;
 /// Where systemd looks for units of this machine.
 const UNITS: &str = "/etc/systemd/system";
 
@@ -45,6 +50,7 @@ pub(crate) fn install(layout: &Layout, options: &Install) -> Result<Exit, Failur
     })?;
     render::talk(&format!("wrote {}", file.display()));
     if is_systems(&file) {
+        platform::block_on(async { make_way(layout).await.map(|()| Exit::Ok) })?;
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--now", UNIT])?;
         render::talk("seaworthy is started now and at every boot: systemctl status seaworthy");
@@ -72,16 +78,47 @@ fn remove(file: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Has systemd start the control process of this state folder, where a unit for it is installed; says whether.
-pub(crate) fn start(layout: &Layout) -> Result<bool, Failure> {
+/// Whether systemd starts the control process of this state folder.
+fn is_installed(layout: &Layout) -> bool {
     let file = Path::new(UNITS).join(UNIT);
     let text = fs::read_to_string(&file).unwrap_or_default();
     let ours = format!(" control --state {}", quoted(&layout.state.display().to_string()));
-    if !is_systems(&file) || !text.lines().any(|line| line.ends_with(&ours)) {
-        return Ok(false);
+    is_systems(&file) && text.lines().any(|line| line.ends_with(&ours))
+}
+
+/// Has systemd start the control process of this state folder, where it is systemd that does; says whether.
+pub(crate) fn start(layout: &Layout) -> Result<bool, Failure> {
+    let installed = is_installed(layout);
+    if installed {
+        systemctl(&["start", UNIT])?;
     }
-    systemctl(&["start", UNIT])?;
-    Ok(true)
+    Ok(installed)
+}
+
+/// What control said to systemd's journal, its last thousand lines; nothing where it speaks to a file of ours.
+pub(crate) fn journal(layout: &Layout) -> Vec<u8> {
+    if !is_installed(layout) {
+        return Vec::new();
+    }
+    let mut command = Command::new("journalctl");
+    command.args(["--unit", UNIT, "--output=cat", "--no-pager", "--lines=1000"]);
+    // Who may not read it gets what the file has.
+    command.stdin(Stdio::null()).output().map(|output| output.stdout).unwrap_or_default()
+}
+
+/// A control process that was started without systemd makes way: what is served goes on, and the unit takes it over.
+async fn make_way(layout: &Layout) -> Result<(), Failure> {
+    let Ok(client) = platform::connect(layout).await else { return Ok(()) };
+    let status: PlatformStatus = client.get("/v1/status").await?;
+    let Some(keeper) = status.control.keeper else { return Ok(()) };
+    let ours = [keeper, status.control.pid].map(Awaited::new);
+    // Asked to end it does so in order, and the keeper with it.
+    signal_process(status.control.pid, TERM);
+    if ours.iter().all(|process| process.wait(platform::PATIENCE)) {
+        return Ok(());
+    }
+    let what = format!("control (process {}) does not make way for the unit", status.control.pid);
+    Err(Fault::new(Code::ControlRunning, what).next("seaworthy status").into())
 }
 
 /// Whether systemd reads units there, and runs.

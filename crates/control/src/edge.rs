@@ -4,57 +4,33 @@
 //! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
     Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
-use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::processes;
-use crate::scope::Scope;
+use process::spawn;
 
-/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
-const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
+pub(crate) use process::EdgeOptions;
 
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
 /// How long an edge finishes that had to be replaced.
 const ENDING: Duration = Duration::from_secs(60 * 60);
-
-/// How the edge is started.
-#[derive(Debug, Clone)]
-pub(crate) struct EdgeOptions {
-    /// The map.
-    pub layout: Layout,
-    /// The program: our own.
-    pub program: PathBuf,
-    /// Threads that serve.
-    pub threads: u16,
-    /// Instances listen on Unix sockets.
-    pub unix_sockets: bool,
-    /// As whom it runs.
-    pub user: Option<User>,
-    /// What every edge signs cookies with.
-    pub signing: [u8; 16],
-    /// Where it lives under systemd.
-    pub scope: Option<Arc<Scope>>,
-}
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -444,46 +420,6 @@ impl Edge {
         self.version += 1;
         self.version
     }
-}
-
-/// Starts an edge process that inherits the listening socket of its link; returns where that is.
-fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
-    let socket = options.layout.edge_socket(number);
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(LinkError::Gone(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&socket).map_err(LinkError::Gone)?;
-    let logs = options.layout.edge_logs();
-    std::fs::create_dir_all(&logs).map_err(LinkError::Gone)?;
-    if let Some(user) = &options.user {
-        std::os::unix::fs::chown(&logs, Some(user.uid), Some(user.gid)).map_err(LinkError::Gone)?;
-    }
-    let mut command = Command::new(&options.program);
-    command
-        .arg("edge")
-        .arg("--number")
-        .arg(number.to_string())
-        .arg("--threads")
-        .arg(options.threads.to_string());
-    command.arg("--public").arg(options.layout.public_root());
-    if options.unix_sockets {
-        command.arg("--unix-sockets");
-    }
-    command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
-    if let Some(user) = &options.user {
-        command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));
-    }
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
-    if let Some(scope) = &options.scope {
-        let home = scope.home().map_err(LinkError::Gone)?;
-        home.admit(&mut command).map_err(LinkError::Gone)?;
-    }
-    command.spawn().map_err(LinkError::Gone)?;
-    Ok(socket)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

@@ -25,6 +25,8 @@ use crate::world::{Applied, More, Rollout, SiteState};
 const DOWN_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The same when the machine goes down: less than systemd gives the unit.
 const REST_LIMIT: Duration = Duration::from_secs(4 * 60);
+/// What the edge still has gets this long once nothing is served.
+const EDGE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Stops one site, or all and control itself. Returns the names of what was stopped.
 pub(crate) async fn down(
@@ -56,11 +58,17 @@ pub(crate) async fn down(
     {
         tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
     }
-    let idle = !platform.world().sites.values().any(|site| site.running);
-    // Whoever starts it again at once would find it ended, and an `up` meanwhile start another one beside it.
-    if idle && !under_systemd() {
+    let idle = || !platform.world().sites.values().any(|site| site.running);
+    if under_systemd() {
+        // It would start us again at once; an `up` meanwhile would start another control beside it. Under the edge's
+        // lock, since a site that comes meanwhile publishes under it.
+        let mut edge = platform.edge.lock().await;
+        if idle() {
+            edge.stop(EDGE_PATIENCE).await;
+        }
+    } else if idle() {
         platform.world().closing = true;
-        platform.edge.lock().await.stop(Duration::from_millis(500)).await;
+        platform.edge.lock().await.stop(EDGE_PATIENCE).await;
         // The answer goes out first: the main task ends a moment later.
         platform.ending.notify_one();
     }
@@ -77,7 +85,7 @@ pub(crate) async fn rest(platform: &Arc<Platform>) {
     while !platform.world().instances.is_empty() && begun.elapsed() < REST_LIMIT {
         tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
     }
-    platform.edge.lock().await.stop(Duration::from_millis(500)).await;
+    platform.edge.lock().await.stop(EDGE_PATIENCE).await;
 }
 
 /// The turn of a site; a deployment that goes on is stopped first.

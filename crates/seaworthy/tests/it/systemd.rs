@@ -140,7 +140,9 @@ fn keeps_nothing_of_a_site_that_is_down_and_control_goes_on() {
     assert!(!manager.kept().is_empty());
     sandbox.run(["down", "--all"]).success();
     manager.until("nothing is kept", |_| manager.kept().is_empty());
-    assert_eq!((sandbox.status().control_pid(), manager.starts()), (control, 1));
+    let status = sandbox.status();
+    assert_eq!((status.control_pid(), manager.starts()), (control, 1));
+    assert_eq!(status.edge_pid(), None);
     sandbox.up(&two());
     assert_eq!(manager.kept(), names(&sandbox));
 }
