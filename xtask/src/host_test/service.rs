@@ -164,14 +164,14 @@ fn under_load(what: &str, only_refusals: bool, act: impl FnOnce() -> Result<()>)
 pub(super) fn before_the_reboot(mark: &str) -> Result<()> {
     fs::copy(format!("{DISK}/seaworthy"), PROGRAM)?;
     told("cp", &["-r", &format!("{DISK}/guestbook"), PROJECT])?;
-    told(PROGRAM, &["install"])?;
-    ensure!(property("ActiveState")? == "active", "the unit is not active");
-    holds("install: the unit is active");
+    installed_beside_what_runs()?;
     judged_by_systemd()?;
+    told("systemctl", &["stop", UNIT])?;
     told(PROGRAM, &["up", PROJECT, "--detach"])?;
+    ensure!(property("ActiveState")? == "active", "`up` did not start the unit");
     ensure!(page("/")?.contains("Guestbook"), "the page is another one");
     page("/api/health")?;
-    holds("up: the guestbook answers over HTTPS");
+    holds("up: the stopped unit is started, the guestbook answers over HTTPS");
     placed()?;
     restarted()?;
     killed()?;
@@ -182,6 +182,24 @@ pub(super) fn before_the_reboot(mark: &str) -> Result<()> {
     fs::create_dir_all(mark)?;
     fs::copy("/proc/sys/kernel/random/boot_id", Path::new(mark).join("boot_id"))?;
     holds("reboot");
+    Ok(())
+}
+
+/// Somebody tried it first, and then wants it as a service.
+fn installed_beside_what_runs() -> Result<()> {
+    told(PROGRAM, &["up", PROJECT, "--detach"])?;
+    let before = Pids::settled()?;
+    told(PROGRAM, &["install"])?;
+    ensure!(property("ActiveState")? == "active", "the unit is not active");
+    let after = Pids::settled()?;
+    ensure!(after.serves_as(&before) && after.control != before.control, "{before:?} {after:?}");
+    ensure!(property("MainPID")? == after.control.to_string(), "control is not the unit's process");
+    let log = told(PROGRAM, &["logs", "--control"])?;
+    ensure!(log.contains(&format!("owns {STATE}")), "what control says: {log}");
+    told(PROGRAM, &["down", "--all"])?;
+    let mut served = after.applications.iter().chain([&after.edge]);
+    ensure!(!served.any(|pid| Path::new(&format!("/proc/{pid}")).exists()), "something still runs");
+    holds("install: the unit is active, and takes over what ran before");
     Ok(())
 }
 
