@@ -24,6 +24,7 @@ const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
 cargo xtask host-test       limits and stops on a real host with systemd and control groups version 2
+cargo xtask host-test --vm  the same in a virtual machine, and there systemd's part as well: install, restart, reboot
 cargo xtask fuzz [SECONDS]  what reads bytes of strangers, for so long each (30)
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
         ["setup"] => setup::setup(setup::FOR_TESTS),
         ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
+        ["host-test", "--vm"] => host_test::in_a_machine(),
+        // By the machine that the line above starts.
+        ["host-test-guest", shim] => host_test::guest(shim),
         ["fuzz"] => fuzz("30"),
         ["fuzz", seconds] => fuzz(seconds),
         ["tidy"] => tidy::tidy(),

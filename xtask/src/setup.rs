@@ -41,6 +41,15 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
+/// What `host-test --vm` needs.
+pub(crate) const FOR_HOST_TEST: &[Needed] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("debootstrap", "debootstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+];
+
 /// What `cache-tests` needs besides.
 pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 

@@ -4,53 +4,33 @@
 //! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
     Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
-use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::edge_link::{Link, LinkError};
+use crate::manager::Kept;
 use crate::processes;
+use process::spawn;
 
-/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
-const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
+pub(crate) use process::EdgeOptions;
 
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
 /// How long an edge finishes that had to be replaced.
 const ENDING: Duration = Duration::from_secs(60 * 60);
-
-/// How the edge is started.
-#[derive(Debug, Clone)]
-pub(crate) struct EdgeOptions {
-    /// The map.
-    pub layout: Layout,
-    /// The program: our own.
-    pub program: PathBuf,
-    /// Threads that serve.
-    pub threads: u16,
-    /// Instances listen on Unix sockets.
-    pub unix_sockets: bool,
-    /// As whom it runs.
-    pub user: Option<User>,
-    /// What every edge signs cookies with.
-    pub signing: [u8; 16],
-}
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +65,12 @@ pub(crate) struct Edge {
     endpoints: Endpoints,
     keys: Keys,
     ended: Arc<Notify>,
+    kept: Kept,
 }
 
 impl Edge {
     /// No edge yet. `ended` is notified when one dies.
-    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
+    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>, kept: Kept) -> Self {
         Self {
             options,
             link: None,
@@ -101,31 +82,44 @@ impl Edge {
             endpoints: Endpoints::default(),
             keys: Keys::default(),
             ended,
+            kept,
         }
     }
 
-    /// Finds the edge that an earlier control left, and takes the listening sockets back from it.
-    /// Returns whether there was one.
-    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) -> bool {
+    /// Finds the edge that an earlier control left, and takes the listening sockets back: from it, or from systemd
+    /// where that is gone too.
+    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) {
         self.number = record.number;
+        self.adopt_process(record).await;
+        for (fd, tls) in self.kept.take_back() {
+            self.take_back(fd, tls, record);
+        }
+        self.settle_kept();
+    }
+
+    async fn adopt_process(&mut self, record: &EdgeRecord) {
         for number in &record.draining {
             // What they still have with instances must be known before one is stopped.
             let link = self.find(*number).await;
             self.draining.extend(link.map(|link| (*number, link)));
         }
-        let Some(link) = self.find(record.number).await else { return false };
+        let Some(link) = self.find(record.number).await else { return };
         if let Ok((Reply::Listeners { listeners }, fds)) =
             link.ask(Request::Listeners, Vec::new()).await
         {
             for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(&listener, fd, record);
+                self.take_back(fd, listener.tls, record);
             }
         }
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
         self.link = Some(link);
-        true
+    }
+
+    fn settle_kept(&mut self) {
+        let listening = self.listeners.iter();
+        self.kept.settle(listening.map(|(address, held)| (*address, held.tls, &held.socket)));
     }
 
     /// The link to an edge that runs.
@@ -137,18 +131,17 @@ impl Edge {
         connecting.await.ok()?.ok()
     }
 
-    fn take_back(&mut self, listener: &Listener, fd: OwnedFd, record: &EdgeRecord) {
+    /// Holds a socket that came back, if it is the one that the record says; one that is held already is one too many.
+    fn take_back(&mut self, fd: OwnedFd, tls: bool, record: &EdgeRecord) {
         let socket = TcpListener::from(fd);
-        let same_address = socket.local_addr().is_ok_and(|address| address == listener.address);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
-        let known = cookie.is_some() && record.cookies.get(&listener.address).copied() == cookie;
-        if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
-            self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
-        } else {
-            crate::say(&format!(
-                "the edge handed back a socket for {} that is not ours: left alone",
-                listener.address
-            ));
+        let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
+        let address = socket.local_addr().ok().filter(|address| {
+            listening && cookie.is_some() && record.cookies.get(address).copied() == cookie
+        });
+        match address {
+            Some(address) => drop(self.listeners.entry(address).or_insert(Held { socket, tls })),
+            None => crate::say("a socket came back that is not ours: left alone"),
         }
     }
 
@@ -292,6 +285,7 @@ impl Edge {
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
+        self.settle_kept();
         Ok(())
     }
 
@@ -419,48 +413,13 @@ impl Edge {
             }
         }
         self.listeners.clear();
+        self.settle_kept();
     }
 
     fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
     }
-}
-
-/// Starts an edge process that inherits the listening socket of its link; returns where that is.
-fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
-    let socket = options.layout.edge_socket(number);
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(LinkError::Gone(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&socket).map_err(LinkError::Gone)?;
-    let logs = options.layout.edge_logs();
-    std::fs::create_dir_all(&logs).map_err(LinkError::Gone)?;
-    if let Some(user) = &options.user {
-        std::os::unix::fs::chown(&logs, Some(user.uid), Some(user.gid)).map_err(LinkError::Gone)?;
-    }
-    let mut command = Command::new(&options.program);
-    command
-        .arg("edge")
-        .arg("--number")
-        .arg(number.to_string())
-        .arg("--threads")
-        .arg(options.threads.to_string());
-    command.arg("--public").arg(options.layout.public_root());
-    if options.unix_sockets {
-        command.arg("--unix-sockets");
-    }
-    command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
-    if let Some(user) = &options.user {
-        command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));
-    }
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
-    command.spawn().map_err(LinkError::Gone)?;
-    Ok(socket)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

@@ -33,6 +33,7 @@ mod jobs;
 pub mod keeper;
 mod lifecycle;
 mod listeners;
+mod manager;
 mod old_logs;
 mod platform;
 pub mod probe;
@@ -40,6 +41,7 @@ mod processes;
 mod reconcile;
 mod release;
 mod scaling;
+pub mod scope;
 mod serve;
 mod server;
 mod site_secrets;
@@ -89,6 +91,9 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
 /// The role: owns the state folder until it is told to end. `program` is our own executable.
 pub fn main(layout: Layout, program: PathBuf) -> Exit {
     seaworthy_sys::process::lower_memory_use();
+    if manager::is_ours() {
+        upgrade::become_the_chosen(&layout, &program);
+    }
     loop {
         match start(layout.clone(), program.clone()) {
             Ok(End::Done) => return Exit::Ok,
@@ -163,6 +168,10 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)
     })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
+    manager::tell(platform.manager.as_deref(), "READY=1");
+    if let Some(manager) = platform.manager.clone() {
+        tokio::spawn(manager::report(manager));
+    }
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
@@ -185,9 +194,16 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         // Sites are ended by `down` only: edge and instances go on, and the next control adopts them.
         new = platform.next_program.notified_path() => {
             say(&format!("becoming {}", new.display()));
+            platform.scope.iter().for_each(|scope| scope.release());
             end = End::Become(new);
         }
-        _ = terminate.recv() => say("told to end: what is served goes on"),
+        _ = terminate.recv() => {
+            if platform.manager.is_some() && manager::machine_goes_down().await {
+                lifecycle::rest(&platform).await;
+            } else {
+                say("told to end: what is served goes on");
+            }
+        }
         _ = interrupt.recv() => say("told to end: what is served goes on"),
     }
     serving.abort();

@@ -127,6 +127,16 @@ pub fn inherit_nothing(command: &mut Command) {
     unsafe { command.pre_exec(close_others_on_exec) };
 }
 
+/// Has a process of ours start in another control group: the descriptor is its `cgroup.procs`, open for writing.
+pub(crate) fn join(command: &mut Command, group: OwnedFd) {
+    let enter = move || {
+        rustix::io::write(&group, b"0")?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// Marks every descriptor but the three standard ones to be closed by exec. Safe between fork and exec.
 fn close_others_on_exec() -> io::Result<()> {
     // SAFETY: takes numbers only, and closes nothing yet: no owner of a descriptor is surprised.

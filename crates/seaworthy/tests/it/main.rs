@@ -38,6 +38,7 @@ mod serving;
 mod shut_in;
 mod sockets;
 mod status;
+mod systemd;
 mod up;
 mod upgrade;
 
