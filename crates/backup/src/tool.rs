@@ -20,6 +20,10 @@ use crate::model::RunAs;
 
 /// A tool that moves no byte for so long hangs: a dump waits for locks, but not this long.
 const STALL: Duration = Duration::from_secs(30 * 60);
+/// How long a dump is let write before it is read: what a fast one writes in this time is far less than a pipe holds.
+const GATHER: Duration = Duration::from_micros(500);
+/// How much a pipe holds: as much as anybody may ask for.
+const PIPE: usize = 1 << 20;
 /// Lines of standard error that are kept: the first and the last so many.
 const KEPT_LINES: usize = 40;
 /// The longest line that is kept.
@@ -83,6 +87,32 @@ impl<T: Write> Write for Counted<T> {
     }
 }
 
+/// What a dump writes, taken in large pieces: it writes a page at a time, and one who takes each as it comes is woken
+/// for each, which costs more than sealing does. So it is let write on while there is room in the pipe.
+#[derive(Debug)]
+pub(crate) struct Gathered<R> {
+    from: R,
+    /// The last read took all that there was.
+    emptied: bool,
+}
+
+impl<R> Gathered<R> {
+    pub(crate) fn new(from: R) -> Self {
+        Self { from, emptied: false }
+    }
+}
+
+impl<R: Read> Read for Gathered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.emptied {
+            std::thread::park_timeout(GATHER);
+        }
+        let got = self.from.read(buffer)?;
+        self.emptied = got < buffer.len();
+        Ok(got)
+    }
+}
+
 impl Tool {
     /// A tool without anything special.
     pub(crate) fn new(program: impl Into<String>, dir: &Path, run_as: Option<&RunAs>) -> Self {
@@ -138,7 +168,7 @@ impl Tool {
             (None, None)
         };
         // A larger pipe means fewer turns of the scheduler between a dump and us.
-        rustix::pipe::fcntl_setpipe_size(&out_reader, 1 << 20).ok();
+        rustix::pipe::fcntl_setpipe_size(&out_reader, PIPE).ok();
         let fallback = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let path = std::env::var("PATH").unwrap_or_else(|_| fallback.to_owned());
         let mut environment = vec![
@@ -210,6 +240,11 @@ impl Running {
                 }
             }
         });
+    }
+
+    /// Notes that it lives although no byte moves.
+    pub(crate) fn note_life(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What it writes, taken over.

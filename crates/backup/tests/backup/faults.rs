@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use seaworthy_backup::{Action, Event, RestoreTarget, SetReport, Source, State, Taken, Verified};
-use seaworthy_testkit::peers::{MariaDb, unprivileged};
+use seaworthy_testkit::peers::{MariaDb, Postgres, unprivileged};
 
 use crate::platform::{Platform, Worker, take};
 
@@ -175,23 +175,52 @@ fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green
     assert_eq!(state(), State::Verified, "the drill answered the doubt");
 }
 
+/// Takes a backup while staging lies on a file system of one megabyte, in a mount namespace of the worker's.
+fn on_a_small_disk(platform: &Platform, item: &str, source: &Source) -> Worker {
+    let root = unprivileged().is_some();
+    let mut job = platform.job(item, source, take());
+    if !root {
+        job.run_as = None;
+    }
+    let staging = platform.state().join("staging");
+    let line =
+        format!("mount -t tmpfs -o size=1m none '{}' && exec \"$0\" \"$@\"", staging.display());
+    let words: &[&str] =
+        if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
+    Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat())
+}
+
+#[test]
+fn a_disk_that_fills_in_the_middle_of_a_dump_ends_the_dump() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    let platform = Platform::new();
+    let source = Source::Postgres { url: server.url("shop"), databases: None };
+    let good = platform.take("database.main", &source);
+    // More than staging and the pipe hold together.
+    server.sql(
+        "shop",
+        "CREATE TABLE t AS SELECT sha512(n::text::bytea) FROM generate_series(1, 100000) n",
+    );
+    let fault = on_a_small_disk(&platform, "database.main", &source).finish().unwrap_err();
+    assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
+    let report = platform.list("database.main", &source);
+    assert_eq!((report.sets.len(), &report.sets[0].set.id), (1, &good.set.id));
+    assert_eq!(
+        server.sql(
+            "postgres",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+        ),
+        "0"
+    );
+}
+
 #[test]
 fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
     let platform = Platform::new();
     let source = files(&platform);
     let good = platform.take(ITEM, &source);
-    // The state folder's staging lies on a small file system of its own, in a mount namespace of the worker's.
-    let staging = platform.state().join("staging");
-    let root = unprivileged().is_some();
-    let mut job = platform.job(ITEM, &source, take());
-    if !root {
-        job.run_as = None;
-    }
-    let line =
-        format!("mount -t tmpfs -o size=1m none '{}' && exec \"$0\" \"$@\"", staging.display());
-    let words: &[&str] =
-        if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
-    let worker = Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat());
+    let worker = on_a_small_disk(&platform, ITEM, &source);
     let fault = worker.finish().unwrap_err();
     assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
     let report = platform.list(ITEM, &source);
