@@ -1,6 +1,6 @@
 //! Running the engines' own tools: as another user, with nothing inherited, ended when they hang.
 //!
-//! Invariants: no shell, no secret in an argument; a tool dies with us, whatever kills us; what it says on
+//! Invariants: no shell, no secret in an argument; a client opens only what it was given (`shut_in`); a tool dies with us, whatever kills us; what it says on
 //! standard error is kept; one that neither reads nor writes for [`STALL`] is ended. Not here: which tool.
 
 use std::collections::VecDeque;
@@ -17,6 +17,7 @@ use seaworthy_base::{Code, Fault};
 use seaworthy_sys::{process, spawn};
 
 use crate::model::RunAs;
+use crate::shut_in::ShutIn;
 
 /// A tool that moves no byte for so long hangs: a dump waits for locks, but not this long.
 const STALL: Duration = Duration::from_secs(30 * 60);
@@ -44,6 +45,8 @@ pub(crate) struct Tool {
     pub run_as: Option<RunAs>,
     /// Whether it may go on without reading or writing: what it does shows elsewhere.
     pub silent: bool,
+    /// What it may open; everything that its user may, without.
+    pub shut_in: Option<ShutIn>,
 }
 
 /// A tool that runs.
@@ -122,6 +125,7 @@ impl Tool {
             dir: dir.to_path_buf(),
             run_as: run_as.cloned(),
             silent: false,
+            shut_in: None,
         }
     }
 
@@ -134,6 +138,20 @@ impl Tool {
     /// Adds variables.
     pub(crate) fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.environment.extend(variables);
+        self
+    }
+
+    /// Shuts it in.
+    pub(crate) fn shut_in(mut self, rules: ShutIn) -> Self {
+        self.shut_in = Some(rules);
+        self
+    }
+
+    /// One that is shut in may make files there.
+    pub(crate) fn may_write(mut self, folder: &Path) -> Self {
+        if let Some(rules) = &mut self.shut_in {
+            rules.may_write(folder);
+        }
         self
     }
 
@@ -177,6 +195,8 @@ impl Tool {
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
         ];
         environment.extend(self.environment.iter().cloned());
+        let program = self.argv.first().map_or("", String::as_str);
+        let shut_in = self.shut_in.as_ref().map(|one| one.rules(program).prepare()).transpose()?;
         let (child, _) = spawn::start(spawn::Start {
             argv: &self.argv,
             dir: &self.dir,
@@ -186,6 +206,7 @@ impl Tool {
             user: self.run_as.as_ref().map(|user| (user.uid, user.gid, &user.groups[..])),
             cgroups: &[],
             nofile: None,
+            shut_in,
             answer_binds: false,
         })?;
         let moved = Arc::new(AtomicU64::new(0));

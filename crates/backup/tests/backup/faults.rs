@@ -190,6 +190,46 @@ fn on_a_small_disk(platform: &Platform, item: &str, source: &Source) -> Worker {
     Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat())
 }
 
+/// What a tool tries and what came of it, on standard error: the backup keeps it.
+const TRIES: &str = r#"
+try() { name=$1; shift; if "$@" 2>/dev/null; then echo "$name POSSIBLE" >&2; else echo "$name refused" >&2; fi; }
+try read bash -c ": < $SECRET"
+try write bash -c ": > ${SECRET%/*}/written"
+try elsewhere bash -c ": < /dev/tcp/127.0.0.1/$OTHER"
+try null bash -c ": > /dev/null"
+exec /usr/bin/mariadb-dump "$@""#;
+
+#[test]
+fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_server() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
+    let platform = Platform::new();
+    // Anybody may read it, write beside it and connect there: but for being shut in.
+    let open = platform.place.path().join("open");
+    fs::create_dir_all(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(open.join("secret"), "x").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener.local_addr().unwrap().port();
+    let script = TRIES
+        .replace("$SECRET", &open.join("secret").display().to_string())
+        .replace("${SECRET%/*}", &open.display().to_string())
+        .replace("$OTHER", &other.to_string());
+    let path = format!(
+        "{}:{}",
+        wrapper(&platform, "mariadb-dump", &script).display(),
+        std::env::var("PATH").unwrap()
+    );
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    let worker =
+        Worker::start_with(&platform.job("database.main", &source, take()), &[("PATH", &path)]);
+    let taken: Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
+    let expected = ["read refused", "write refused", "elsewhere refused", "null POSSIBLE"];
+    assert_eq!(taken.set.doubts, expected);
+    assert_eq!(taken.set.databases[0].rows["t"], 1, "its server and its password are given");
+    assert!(!open.join("written").exists());
+}
+
 #[test]
 fn a_disk_that_fills_in_the_middle_of_a_dump_ends_the_dump() {
     let server = Postgres::start();

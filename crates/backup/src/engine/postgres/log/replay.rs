@@ -4,8 +4,7 @@
 //! played up to the moment. For a restore the wanted database is then dumped from that server and goes the way of
 //! any other. Invariant: where the log does not reach the moment that is a fault, not a smaller restore.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use seaworthy_base::{Code, Fault, Timestamp};
