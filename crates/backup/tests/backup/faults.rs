@@ -175,16 +175,18 @@ fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green
     assert_eq!(state(), State::Verified, "the drill answered the doubt");
 }
 
-/// Takes a backup while staging lies on a file system of one megabyte, in a mount namespace of the worker's.
-fn on_a_small_disk(platform: &Platform, item: &str, source: &Source) -> Worker {
+/// Takes a backup while staging lies on a file system of so many megabytes, in a mount namespace of the worker's.
+fn on_a_small_disk(platform: &Platform, item: &str, source: &Source, megabytes: u32) -> Worker {
     let root = unprivileged().is_some();
     let mut job = platform.job(item, source, take());
     if !root {
         job.run_as = None;
     }
     let staging = platform.state().join("staging");
-    let line =
-        format!("mount -t tmpfs -o size=1m none '{}' && exec \"$0\" \"$@\"", staging.display());
+    let line = format!(
+        "mount -t tmpfs -o size={megabytes}m none '{}' && exec \"$0\" \"$@\"",
+        staging.display()
+    );
     let words: &[&str] =
         if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
     Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat())
@@ -237,12 +239,32 @@ fn a_disk_that_fills_in_the_middle_of_a_dump_ends_the_dump() {
     let platform = Platform::new();
     let source = Source::Postgres { url: server.url("shop"), databases: None };
     let good = platform.take("database.main", &source);
-    // More than staging and the pipe hold together.
+    // More than the pipe holds.
     server.sql(
         "shop",
         "CREATE TABLE t AS SELECT sha512(n::text::bytea) FROM generate_series(1, 100000) n",
     );
-    let fault = on_a_small_disk(&platform, "database.main", &source).finish().unwrap_err();
+    // The dump waits for a lock that somebody holds; meanwhile somebody else fills the disk.
+    let script = server.folder().join("lock.sql");
+    fs::write(&script, "BEGIN; LOCK TABLE t; SELECT pg_sleep(600);").unwrap();
+    let holder = server.client("shop", &script);
+    let waits = |granted: &str, count: &str| {
+        let sql =
+            format!("SELECT count(*) FROM pg_locks WHERE {granted} AND relation = 't'::regclass");
+        server.wait_for(granted, "shop", &sql, |is| is == count);
+    };
+    waits("granted AND mode = 'AccessExclusiveLock'", "1");
+    let worker = on_a_small_disk(&platform, "database.main", &source, 300);
+    waits("NOT granted", "1");
+    let staging = platform.state().join("staging");
+    let theirs = format!("/proc/{}/root{}", worker.pid(), staging.display());
+    let mut filler = fs::File::create(Path::new(&theirs).join("filler")).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(0), &mut filler).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    drop(holder);
+    // A backend that sleeps does not notice that its client went.
+    server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
+    let fault = worker.finish().unwrap_err();
     assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
     let report = platform.list("database.main", &source);
     assert_eq!((report.sets.len(), &report.sets[0].set.id), (1, &good.set.id));
@@ -260,7 +282,7 @@ fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
     let platform = Platform::new();
     let source = files(&platform);
     let good = platform.take(ITEM, &source);
-    let worker = on_a_small_disk(&platform, ITEM, &source);
+    let worker = on_a_small_disk(&platform, ITEM, &source, 1);
     let fault = worker.finish().unwrap_err();
     assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
     let report = platform.list(ITEM, &source);

@@ -178,6 +178,10 @@ impl Worker {
         Self { child, events, seen: Vec::new() }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next event.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let mut line = String::new();

@@ -32,10 +32,12 @@ struct Plan {
     only: Option<String>,
 }
 
+/// A part of the bench.
+type Part = fn(&Plan);
+
 fn main() {
     let plan = plan();
     println!("pgbench scale {}, {} files, {} rounds", plan.scale, plan.files, plan.rounds);
-    type Part = fn(&Plan);
     let parts: [(&str, Part); 4] = [
         ("database", databases::dumps),
         ("files", folders::unchanged),

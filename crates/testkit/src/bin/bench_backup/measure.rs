@@ -19,23 +19,41 @@ pub(crate) struct Run {
     pub memory: u64,
 }
 
-/// The processor's time of a process and of its children that have ended, in seconds; of ourselves, only theirs.
-fn cpu(pid: Option<u32>) -> f64 {
-    let path = pid.map_or("/proc/self/stat".to_owned(), |pid| format!("/proc/{pid}/stat"));
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
-    let ticks = fields.take(4).map(|field| field.parse::<u64>().unwrap_or(0));
-    let ticks: u64 = if pid.is_some() { ticks.sum() } else { ticks.skip(2).sum() };
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+/// The processor's time in seconds: of our children that have ended, and of a server with its processes.
+fn cpu(server: Option<u32>) -> f64 {
+    let ticks = |fields: &[&str], which: std::ops::Range<usize>| -> u64 {
+        let fields = fields.get(which).unwrap_or_default();
+        fields.iter().map(|field| field.parse::<u64>().unwrap_or(0)).sum()
+    };
+    // From the third field on: the name before it may hold anything.
+    let read = |name: &str, of: &dyn Fn(&[&str]) -> u64| {
+        let text = fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
+        let fields: Vec<&str> =
+            text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        of(&fields)
+    };
+    let mut all = read("self", &|fields| ticks(fields, 13..15));
+    if let Some(server) = server {
+        all += read(&server.to_string(), &|fields| ticks(fields, 11..15));
+        let parent = server.to_string();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                all += read(&name, &|fields| {
+                    if fields.get(1) == Some(&parent.as_str()) { ticks(fields, 11..13) } else { 0 }
+                });
+            }
+        }
+    }
+    all as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Measures something that may make a server work, too, and what it left at `made`.
 fn measured(server: Option<u32>, made: &Path, work: impl FnOnce() -> u64) -> Run {
-    let cpu = || cpu(None) + server.map_or(0.0, |pid| cpu(Some(pid)));
-    let (before, begun) = (cpu(), Instant::now());
+    let (before, begun) = (cpu(server), Instant::now());
     let memory = work();
     let took = begun.elapsed();
-    Run { took, cpu: cpu() - before, bytes: size_of(made), memory }
+    Run { took, cpu: cpu(server) - before, bytes: size_of(made), memory }
 }
 
 /// A worker's job, as control would hand it over.
