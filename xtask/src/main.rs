@@ -30,7 +30,7 @@ cargo xtask tidy            what the compiler does not check: documentation, dir
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
-cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
+cargo xtask bench backup    dumps and folders beside pg_dump, gzip, pgBackRest and restic (--only, --rounds, …)
 cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding

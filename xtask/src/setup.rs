@@ -78,6 +78,7 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
 pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
     ("pg_createcluster", "postgresql"),
     ("restic", "restic"),
+    ("pgbackrest", "pgbackrest"),
     ("gzip", "gzip"),
     ("age", "age"),
     ("zstd", "zstd"),
