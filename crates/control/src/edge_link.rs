@@ -43,7 +43,7 @@ pub(crate) struct Link {
     /// Guards that it does not have.
     pub unguarded: Vec<String>,
     /// What it can do beyond the protocol's number.
-    pub features: Vec<String>,
+    features: Vec<String>,
 }
 
 impl Link {
@@ -97,6 +97,11 @@ impl Link {
             Ok(answer) => answer,
             Err(_) => Err(gone()),
         }
+    }
+
+    /// Whether it can do what goes by that name.
+    pub(crate) fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|one| one == feature)
     }
 
     /// Whether the edge ended.

@@ -266,7 +266,8 @@ async fn outcome(
     let name = &prepared.site.name;
     let built = build::find(platform, prepared).is_some();
     let serving = platform.world().sites.get(name).map(|site| site.applied.release);
-    let plan = plan::plan(&platform.world(), prepared, built);
+    let start_ms = back::last_start(platform, name);
+    let plan = plan::plan(&platform.world(), prepared, built, start_ms);
     Outcome {
         v: VERSION,
         site: name.to_string(),

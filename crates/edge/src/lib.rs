@@ -96,7 +96,7 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let features = unix.into_iter().collect();
+    let features = unix.into_iter().chain([model::WHOLE.to_owned()]).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &acceptor)
 }

@@ -243,7 +243,7 @@ async fn start(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fau
     run.begin(Step::Switch, "starting the release that they fit")?;
     if settle::phase(&run.platform, name).is_some() {
         settle::set_coming(&run.platform, name, true);
-        settle::complete(&run.platform, name)?;
+        settle::complete(&run.platform, name);
         serve::publish(&run.platform).await?;
     } else {
         settle::install(&run.platform, prepared, next).await?;

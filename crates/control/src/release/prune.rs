@@ -8,6 +8,7 @@ use seaworthy_base::{ReleaseId, SiteName};
 use seaworthy_state::{ReleaseRecord, ReleaseState};
 
 use crate::platform::Platform;
+use crate::release::files;
 
 /// Removes old releases: never one that is wanted or that an instance runs from.
 pub(super) fn prune(platform: &Arc<Platform>, name: &SiteName, keep: u16) {
@@ -36,17 +37,7 @@ pub(super) fn prune(platform: &Arc<Platform>, name: &SiteName, keep: u16) {
         .collect();
     for old in unused.iter().take(unused.len().saturating_sub(usize::from(keep))) {
         let public = platform.layout.public(name, old.id);
-        for dir in [&old.dir, &public] {
-            match std::fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    crate::say(&format!(
-                        "could not remove the old release {}: {error}",
-                        dir.display()
-                    ));
-                }
-                _ => {}
-            }
-        }
+        files::discard(&[old.dir.clone(), public]);
         let gone = ReleaseRecord { state: ReleaseState::Retired, ..(*old).clone() };
         if let Err(error) = platform.store().put_release(&gone) {
             crate::say(&format!("could not record that a release was removed: {error}"));

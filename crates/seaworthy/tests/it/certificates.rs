@@ -266,12 +266,15 @@ fn a_program_may_write_the_records_and_is_quoted_when_it_fails() {
         names.address,
         names.address.port()
     );
-    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
-    sandbox.up(&site.clone().file("hook.sh", HOOK));
+    let site = |domains| public_site(&ports, domains, &acme, &pebble.api_root());
+    sandbox.up(&site("[\"shop.sea.test\"]").file("hook.sh", HOOK));
     wait_for_certificate(&sandbox, &pebble);
     assert_eq!(client(&ports, "shop.sea.test", &pebble.root()).get("/").status, 200);
     assert_eq!(names.ask("TXT", "_acme-challenge.shop.sea.test"), "");
-    sandbox.up(&site.file("hook.sh", "echo no zone today >&2; exit 3\n"));
+    // An authority may take a name that was proven a moment ago as proven (Pebble does once in a hundred times,
+    // also when told never to): only one that is new has to be written.
+    let broken = site("[\"shop.sea.test\", \"new.sea.test\"]");
+    sandbox.up(&broken.file("hook.sh", "echo no zone today >&2; exit 3\n"));
     sandbox.run(["cert", "renew"]).code(1).says(["SW-TLS-005", "no zone today", "exit status: 3"]);
 }
 

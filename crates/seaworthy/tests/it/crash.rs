@@ -73,6 +73,9 @@ impl Scene {
         let served = self.served();
         let expected = if last["state"] == "live" { after } else { before };
         assert_eq!(served, expected, "killed at {place}; the journal says {last:#}");
+        if place != "closed" {
+            self.sandbox.run(["audit"]).success().says(["take-over", "shop deployment"]);
+        }
         // Whatever it came to, the same deployment can be asked for again.
         self.deploy(site).success();
         assert_eq!(self.served(), after, "after {place}");

@@ -112,10 +112,6 @@ fn one_that_starts_only_on_the_third_try_is_given_three() {
     assert_eq!(sandbox.status().instances("shop/web").last().unwrap()["restarts"], 2);
     // One that can be reached past the edge serves, and is told of.
     let open = Site::new("shop").app("web", FakeApp::new().bind(Ipv4Addr::UNSPECIFIED.into()));
-    deploy(&sandbox, &open.more(QUICK)).success();
-    // Its sockets are looked at when it listens, which may be a moment after it serves.
-    eventually("status tells of it", LIMIT, || {
-        let told = sandbox.run(["status"]).stdout();
-        told.contains("SW-RUN-008") && told.contains("past the edge")
-    });
+    deploy(&sandbox, &open.more(QUICK)).success().says(["SW-RUN-008", "past the edge"]);
+    sandbox.run(["status"]).says(["SW-RUN-008", "past the edge"]);
 }

@@ -17,6 +17,7 @@ mod crash;
 mod database;
 mod delivery;
 mod deploy;
+mod disk;
 mod down;
 mod drain;
 mod explain;
