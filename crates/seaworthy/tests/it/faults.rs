@@ -78,6 +78,9 @@ fn each_names_its_cause_and_the_old_release_serves() {
         "build = \"dd if=/dev/zero of=/dev/full bs=64k\"",
         &["SW-REL-001", "the disk is full", "No space left on device", "df -h"],
     );
+    // Commands that somebody kills: the deployment fails, and the next one is none the wiser.
+    fails("build = { shell = \"kill -9 $$\" }", &["SW-REL-001", "signal: 9"]);
+    fails("migrate = { shell = \"kill -9 $$\" }", &["SW-REL-002", "signal: 9"]);
     // One that hangs, with what it started.
     let hangs = "build = { shell = \"sleep 600 & wait\" }";
     let site = Site::new("shop").app("web", FakeApp::new().key(hangs)).file("keys", hangs);
