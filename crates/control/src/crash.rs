@@ -2,8 +2,8 @@
 //!
 //! Every step of a deployment has three: before its work, after its work and before the journal knows, and
 //! after. What is to happen stands in the file that `SEAWORTHY_CRASH_FILE` names: the place's name alone (die there,
-//! once: the file goes first), `full` and a place (from there on the disk is full, as long as the file is there), or
-//! `wait` and a place (as long as the file says so). Invariant: builds for use have none of it. Not here: what must
+//! once: the file goes first), `edge` and a place (the edge dies there, once), `full` and a place (from there on the disk
+//! is full, as long as the file is there), or `wait` and a place (as long as the file says so). Invariant: builds for use have none of it. Not here: what must
 //! hold afterwards (`tests/it/crash.rs`, `tests/it/disk.rs`).
 
 #[cfg(debug_assertions)]
@@ -30,6 +30,9 @@ mod places {
         if text == place && fs::remove_file(&file).is_ok() {
             crate::processes::kill(std::process::id());
         }
+        if text.strip_prefix("edge ") == Some(place) && fs::remove_file(&file).is_ok() {
+            edges().into_iter().for_each(crate::processes::kill);
+        }
         let Some(from) = text.strip_prefix("full ") else { return };
         let mut full = FULL.lock().unwrap_or_else(PoisonError::into_inner);
         if from == place {
@@ -38,6 +41,16 @@ mod places {
         if *full == from {
             fill(&file.with_extension("fill"));
         }
+    }
+
+    /// Our children that are edges.
+    fn edges() -> Vec<u32> {
+        let all = seaworthy_sys::proc_tree::descendants(std::process::id()).into_iter();
+        let is_edge = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"edge")
+        };
+        all.filter(is_edge).collect()
     }
 
     /// Takes all the room that is left, down to the last byte.

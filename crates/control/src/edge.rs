@@ -277,11 +277,12 @@ impl Edge {
             .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.give_sockets(&link, &added).await.map_err(failed)?;
+            let given = self.give_sockets(&link, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
-                    .await
-                    .map_err(failed)?;
+                let unlisten = Request::Unlisten { addresses: gone.clone() };
+                let told = link.ask(unlisten, Vec::new()).await.map(drop);
+                unless_dead(&link, told).map_err(failed)?;
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
@@ -303,8 +304,8 @@ impl Edge {
 
     async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault(refused, &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
+            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
+            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
         }
         self.keys = keys;
         Ok(())
@@ -328,12 +329,13 @@ impl Edge {
         let endpoints = Endpoints { version: self.next_version(), services };
         let opens_up = self.must_open_up(&endpoints);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            if opens_up {
+            let told = if opens_up {
                 // The next one gets the instances: this one says whether it takes the routes.
-                link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
+                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
             } else {
-                send_both(&link, &config, &endpoints).await.map_err(failed)?;
-            }
+                send_both(&link, &config, &endpoints).await
+            };
+            unless_dead(&link, told).map_err(failed)?;
         }
         let moved = self.endpoints.services != endpoints.services;
         (self.config, self.endpoints) = (config, endpoints);
@@ -460,6 +462,11 @@ impl Edge {
         self.version += 1;
         self.version
     }
+}
+
+/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
+fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
+    if link.is_dead() { Ok(()) } else { told }
 }
 
 /// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.

@@ -70,10 +70,11 @@ impl Link {
             for (request, fds, answer) in receiver {
                 let result = exchange(&stream, &request, &fds);
                 let broken = matches!(result, Err(LinkError::Gone(_)));
+                // Who learns of it asks next whether it is dead.
+                flag.fetch_or(broken, Ordering::SeqCst);
                 // Who asked may have given up; that changes nothing here.
                 answer.send(result).ok();
                 if broken {
-                    flag.store(true, Ordering::SeqCst);
                     ended.notify_one();
                     return;
                 }

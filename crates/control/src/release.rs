@@ -243,6 +243,7 @@ async fn carry_out(
         fault: None,
         points: Vec::new(),
         data: prepared.data.clone(),
+        secrets: prepared.secrets.clone(),
         applied: String::new(),
     };
     let run = Run::open(platform, turn, record, report)?;

@@ -115,6 +115,8 @@ pub(crate) async fn switch(
     let services = platform.world().endpoints(platform.cores).services;
     let begun = Instant::now();
     edge.route(routed, services).await?;
+    // Should it have died over it.
+    edge.ensure().await?;
     Ok(begun.elapsed())
 }
 

@@ -4,6 +4,8 @@
 //! knows what may have been done. Invariants: a deployment without an ending has an owner with a lease; one
 //! whose owner is gone is resolved by [`resolve`], never left. Names of secrets may stand here, values never.
 
+use std::collections::BTreeMap;
+
 use seaworthy_base::{Fault, ReleaseId, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +224,9 @@ pub struct Deployment {
     /// What it does to the databases, where it is a rollback that does.
     #[serde(default)]
     pub data: Option<DataBack>,
+    /// The secrets that its programs are given, by name: where each is from, and its version where there is one.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// What is to be made true, in control's own form, as soon as it is known: enough to do it again later.
     #[serde(default)]
     pub applied: String,
@@ -326,6 +331,7 @@ pub(crate) mod tests {
             fault: None,
             points: Vec::new(),
             data: None,
+            secrets: BTreeMap::new(),
             applied: String::new(),
         }
     }

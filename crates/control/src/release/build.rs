@@ -204,7 +204,9 @@ pub(super) async fn told_schema(
         let environment = specs::environment(service, place, &prepared.values);
         let dir = specs::folder(service, place);
         let user = prepared.user.as_ref();
-        let around = Surroundings { dir: &dir, environment: &environment, user, input: None };
+        let limit = prepared.site.deploy.build_timeout;
+        let around =
+            Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
         let argv = commands::argv(status, &[("RELEASE", &release.to_string())]);
         let (sender, mut lines) = commands::lines();
         let told = async {
@@ -300,8 +302,9 @@ pub(super) async fn all(
                 run.report.step(format!("{verb} {}: {}", service.name, specs::shown(command)));
                 let argv = commands::argv(command, &[("DATA", &data), ("RELEASE", &release)]);
                 let user = prepared.user.as_ref();
+                let limit = prepared.site.deploy.build_timeout;
                 let around =
-                    Surroundings { dir: &dir, environment: &environment, user, input: None };
+                    Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
                 commands::run(&argv, &around, code, &sender).await?;
             }
         }

@@ -80,6 +80,7 @@ fn deployment(one: &Deployment) -> DeploymentView {
             .filter(|step| !step.note.is_empty())
             .map(|step| (step.step.word().to_owned(), step.note.clone()))
             .collect(),
+        secrets: one.secrets.clone(),
         fault: one.fault.clone(),
     }
 }

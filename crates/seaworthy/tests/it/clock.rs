@@ -133,3 +133,36 @@ fn that_jumps_while_a_release_is_watched_neither_ends_the_watch_nor_stretches_it
     deploy.finish(LIMIT).code(1).says(["SW-REL-005"]);
     assert_eq!(served(), "now");
 }
+
+#[test]
+fn that_went_on_while_nothing_ran_makes_up_for_a_missed_job_once() {
+    let (sandbox, clock) = with_clock();
+    let jobs = "[job.nightly]\nat = \"04:00\"\nservice = \"web\"\nrun = { shell = \"echo ran >> $DATA/ran\" }";
+    let site = Site::new("shop").app("web", FakeApp::new()).more(jobs);
+    sandbox.up(&site);
+    let ran = || {
+        let path = sandbox.state().join("data").join(sandbox.own_name("shop")).join("ran");
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let down = || {
+        let control = sandbox.status().control_pid();
+        sandbox.terminate(control);
+        eventually("control ended", LIMIT, || !seaworthy_testkit::process::lives(control));
+    };
+    // It is known from the first look at it on.
+    sandbox.run(["job", "list"]).success().says(["nightly", "at 04:00"]);
+    assert_eq!(ran(), "");
+    // Three nights without anybody to run it.
+    down();
+    clock.set("+3d");
+    sandbox.up(&site);
+    eventually("it ran", LIMIT, || ran() == "ran\n");
+    eventually("its result is kept", LIMIT, || {
+        sandbox.run(["job", "list", "shop", "--json"]).json()["jobs"][0]["state"] == "ok"
+    });
+    // Nor does the next control make up for it again.
+    down();
+    sandbox.up(&site);
+    sandbox.run(["job", "run", "nightly"]).success();
+    assert_eq!(ran(), "ran\nran\n");
+}

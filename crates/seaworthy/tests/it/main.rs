@@ -27,6 +27,7 @@ mod jobs;
 mod kill;
 mod logs;
 mod manifests;
+mod memory;
 mod named;
 mod offline;
 mod policy;
@@ -40,6 +41,7 @@ mod shut_in;
 mod sockets;
 mod status;
 mod systemd;
+mod tls;
 mod up;
 mod upgrade;
 
