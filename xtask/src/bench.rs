@@ -9,6 +9,7 @@
 mod footprint;
 mod load;
 mod peers;
+mod scale;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,7 +26,8 @@ cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
 
   --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
   --seconds N    of load for each figure (5)
-  --case NAME    only this one: keep-alive, features, large, http2, handshake, nonce, footprint
+  --case NAME    only this one: keep-alive, features, large, http2, handshake, nonce, footprint,
+                 idle, routes, slow
   --binary PATH  measure this binary instead of building one in release mode";
 
 struct Options {
@@ -50,7 +52,8 @@ fn options(words: &[&str]) -> Result<Option<Options>> {
         }
     }
     let known = |name: &str| {
-        ["footprint", "nonce"].contains(&name) || Case::ALL.iter().any(|one| one.name() == name)
+        ["footprint", "nonce", "idle", "routes", "slow"].contains(&name)
+            || Case::ALL.iter().any(|one| one.name() == name)
     };
     if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
         bail!("no case is called {name}\n{USAGE}");
@@ -67,7 +70,7 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     setup(FOR_BENCH)?;
     let binary = match options.binary {
         Some(binary) => std::path::absolute(binary)?,
-        None => build()?,
+        None => build("seaworthy", "seaworthy")?,
     };
     let wanted = |name: &str| options.case.as_deref().is_none_or(|one| one == name);
     let stage = Stage::new(binary)?;
@@ -80,14 +83,24 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     if wanted("footprint") {
         footprint::print(&stage)?;
     }
+    if wanted("idle") {
+        scale::idle(&stage)?;
+    }
+    if wanted("routes") {
+        scale::routes(&stage, options.rounds.max(1), options.seconds.max(1))?;
+    }
+    if wanted("slow") {
+        scale::slow(&stage)?;
+    }
     Ok(())
 }
 
-fn build() -> Result<PathBuf> {
-    run(Command::new(cargo()).args(["build", "--release", "-p", "seaworthy"]))?;
+/// Builds a program for release; where it lies.
+fn build(package: &str, program: &str) -> Result<PathBuf> {
+    run(Command::new(cargo()).args(["build", "--release", "-p", package, "--bin", program]))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(std::path::absolute(target.join("release/seaworthy"))?)
+    Ok(std::path::absolute(target.join("release").join(program))?)
 }
 
 /// One case: rounds of each proxy in turn, then the median of the rounds' ratios.

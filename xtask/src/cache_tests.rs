@@ -6,7 +6,7 @@
 //! counted as failed all the same. Not here: our own rules' tests, which stand beside the rules.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::run;
 use crate::setup::{FOR_CACHE_TESTS, setup};
-use crate::{cargo, run, tidy};
+use crate::trial::{Trial, free_port};
 
 /// The suite, pinned: another version may count differently.
 const SUITE: &str = "http-cache-tests@0.4.5";
@@ -41,24 +42,24 @@ const KINDS: &str = "import tests from './tests/index.mjs'; const kinds = {}; \
 /// Runs the suite and prints its figures.
 pub(crate) fn cache_tests() -> Result<()> {
     setup(FOR_CACHE_TESTS)?;
-    let folder = Folder::new()?;
-    let suite = fetch(&folder.0)?;
-    run(Command::new(cargo()).args(["build", "-p", "seaworthy"]))?;
-    let target = tidy::metadata()?["target_directory"].as_str().map(PathBuf::from);
-    let binary = target.context("cargo names no target folder")?.join("debug/seaworthy");
+    let trial = Trial::prepare("cache")?;
+    let suite = fetch(trial.folder())?;
     let (origin, edge) = (free_port()?, free_port()?);
     let mut server = Command::new("node");
     server.arg("server/server.mjs").current_dir(&suite);
     server.env("npm_config_protocol", "http").env("npm_config_port", origin.to_string());
-    server.env("npm_config_pidfile", folder.0.join("pid")).stdout(Stdio::null());
+    server.env("npm_config_pidfile", trial.folder().join("pid")).stdout(Stdio::null());
     let mut server = Process(server.spawn().context("could not start the suite's server")?);
     server.wait_for(origin)?;
-    let platform = Platform::up(&binary, &folder.0, origin, edge)?;
+    trial.up(&format!(
+        "site = \"suite\"\ndomains = [\"127.0.0.1\"]\n[tls]\nmode = \"off\"\n\
+         [listen]\nhttp = \"127.0.0.1:{edge}\"\n[service.origin]\nupstreams = [\"http://127.0.0.1:{origin}\"]\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"origin\"\ncache = true\n"
+    ))?;
     let mut client = Command::new("node");
     client.args(["--no-warnings", "cli.mjs"]).current_dir(&suite);
     client.env("npm_config_base", format!("http://127.0.0.1:{edge}"));
     let results = json(client.env("npm_package_config_id", ""))?;
-    drop(platform);
     let kinds = ["--no-warnings", "--input-type=module", "-e", KINDS];
     report(&json(Command::new("node").args(kinds).current_dir(&suite))?, &results)
 }
@@ -92,23 +93,6 @@ fn report(kinds: &Value, results: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A temporary folder, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let place = std::env::temp_dir().join(format!("cache-tests-{}", std::process::id()));
-        std::fs::create_dir_all(place.join("site"))?;
-        Ok(Self(place))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 /// The suite, unpacked, with what it needs.
 fn fetch(folder: &Path) -> Result<PathBuf> {
     let quiet = |command: &mut Command| run(command.stdout(Stdio::null()).stderr(Stdio::null()));
@@ -123,10 +107,6 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
     quiet(Command::new("npm").args(needs).current_dir(folder))
         .context("npm could not fetch what the suite needs")?;
     Ok(folder.join("package"))
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn json(command: &mut Command) -> Result<Value> {
@@ -155,38 +135,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
-    }
-}
-
-/// A platform of its own, taken down at the end.
-struct Platform {
-    binary: PathBuf,
-    folder: PathBuf,
-}
-
-impl Platform {
-    fn up(binary: &Path, folder: &Path, origin: u16, edge: u16) -> Result<Self> {
-        let manifest = format!(
-            "site = \"suite\"\ndomains = [\"127.0.0.1\"]\n[tls]\nmode = \"off\"\n\
-             [listen]\nhttp = \"127.0.0.1:{edge}\"\n[service.origin]\nupstreams = [\"http://127.0.0.1:{origin}\"]\n\
-             [[route]]\npaths = [\"/*\"]\nto = \"origin\"\ncache = true\n"
-        );
-        std::fs::write(folder.join("site/seaworthy.toml"), manifest)?;
-        let platform = Self { binary: binary.to_owned(), folder: folder.to_owned() };
-        run(&mut platform.command(&["up", "--detach", "site"]))?;
-        Ok(platform)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.arg("--state").arg(self.folder.join("state")).args(words);
-        command.env("SEAWORTHY_RUN", self.folder.join("run")).current_dir(&self.folder);
-        command
-    }
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        self.command(&["down", "--all"]).status().ok();
     }
 }

@@ -8,9 +8,12 @@ mod bench;
 mod cache_tests;
 mod generate;
 mod host_test;
+mod http2_tests;
 mod setup;
+mod slow_tests;
 mod tidy;
 mod tls_tests;
+mod trial;
 mod upgrade_test;
 
 use std::process::{Command, ExitCode};
@@ -21,15 +24,18 @@ const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
 cargo xtask host-test       limits and stops on a real host with systemd and control groups version 2
+cargo xtask host-test --vm  the same in a virtual machine, and there systemd's part as well: install, restart, reboot
 cargo xtask fuzz [SECONDS]  what reads bytes of strangers, for so long each (30)
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
 cargo xtask gen [--check]   the references under docs/reference
 cargo xtask bench edge      us beside nginx and HAProxy (--help for its options)
 cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help for its options)
-cargo xtask bench backup    dumps and folders beside pg_dump, gzip and restic (--scale, --files, --rounds)
+cargo xtask bench backup    dumps and folders beside pg_dump, gzip, pgBackRest and restic (--only, --rounds, …)
 cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding
+cargo xtask http2-tests     HTTP/2 judged by httpwg-cli: every case of RFC 9113 (needs crates.io)
+cargo xtask slow-tests      slow clients judged by slowhttptest: available in all four of its modes
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
 fn main() -> ExitCode {
@@ -39,6 +45,9 @@ fn main() -> ExitCode {
         ["setup"] => setup::setup(setup::FOR_TESTS),
         ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
+        ["host-test", "--vm"] => host_test::in_a_machine(),
+        // By the machine that the line above starts.
+        ["host-test-guest", shim] => host_test::guest(shim),
         ["fuzz"] => fuzz("30"),
         ["fuzz", seconds] => fuzz(seconds),
         ["tidy"] => tidy::tidy(),
@@ -53,6 +62,8 @@ fn main() -> ExitCode {
         ["upgrade-test"] => upgrade_test::upgrade_test(None),
         ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
         ["tls-tests"] => tls_tests::tls_tests(),
+        ["http2-tests"] => http2_tests::http2_tests(),
+        ["slow-tests"] => slow_tests::slow_tests(),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -41,11 +41,26 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
+/// What `host-test --vm` needs.
+pub(crate) const FOR_HOST_TEST: &[Needed] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("debootstrap", "debootstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+];
+
 /// What `cache-tests` needs besides.
 pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `tls-tests` needs.
 pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("openssl", "openssl")];
+
+/// What `http2-tests` needs: a tunnel, since the suite speaks no TLS.
+pub(crate) const FOR_HTTP2_TESTS: &[Needed] = &[("haproxy", "haproxy")];
+
+/// What `slow-tests` needs.
+pub(crate) const FOR_SLOW_TESTS: &[Needed] = &[("slowhttptest", "slowhttptest")];
 
 /// What `bench edge` needs besides.
 pub(crate) const FOR_BENCH: &[Needed] = &[
@@ -63,6 +78,7 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
 pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
     ("pg_createcluster", "postgresql"),
     ("restic", "restic"),
+    ("pgbackrest", "pgbackrest"),
     ("gzip", "gzip"),
     ("age", "age"),
     ("zstd", "zstd"),

@@ -3,13 +3,12 @@
 //! A site of its own on free ports, with a certificate of a throw-away authority that testssl.sh is told to trust; the
 //! grade is capped for trust only where the tool cannot be told (a chain that no store of its knows).
 
-use std::net::TcpListener;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, run, setup, tidy};
+use crate::setup;
+use crate::trial::{Trial, free_port};
 
 /// A name that is not local: browsers are told to come back over TLS only where it is not.
 const HOST: &str = "tls-tests.example";
@@ -29,36 +28,23 @@ const OF_THE_CERTIFICATE: [&str; 7] = [
 /// Runs it.
 pub(crate) fn tls_tests() -> Result<()> {
     setup::setup(setup::FOR_TLS_TESTS)?;
-    run(Command::new(cargo()).args(["build", "-p", "seaworthy"]))?;
-    let target = tidy::metadata()?["target_directory"].as_str().map(std::path::PathBuf::from);
-    let binary = target.context("cargo names no target folder")?.join("debug/seaworthy");
-    let folder = std::env::temp_dir().join(format!("sw-tls-{}", std::process::id()));
-    std::fs::create_dir_all(folder.join("project/public"))?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    std::fs::write(folder.join("project/public/index.html"), "<p>here</p>")?;
-    let manifest = format!(
+    let trial = Trial::prepare("tls")?;
+    let pages = trial.folder().join("site/public");
+    std::fs::create_dir_all(&pages)?;
+    std::fs::write(pages.join("index.html"), "<p>here</p>")?;
+    let port = free_port()?;
+    trial.up(&format!(
         "site = \"tls-tests\"\ndomains = [\"{HOST}\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
          https = \"127.0.0.1:{port}\"\n[tls]\nmode = \"internal\"\n[service.page]\nstatic = \"public\"\n"
-    );
-    std::fs::write(folder.join("project/seaworthy.toml"), manifest)?;
-    let ours = |words: &[&str]| {
-        let mut command = Command::new(&binary);
-        command
-            .env("SEAWORTHY_STATE", folder.join("state"))
-            .env("SEAWORTHY_RUN", folder.join("run"));
-        run(command.current_dir(&folder).args(words))
-    };
-    let result = ours(&["up", "project", "--detach"]).and_then(|()| judge(&folder, port));
-    let down = ours(&["down", "--all"]);
-    std::fs::remove_dir_all(&folder).ok();
-    result.and(down)
+    ))?;
+    judge(&trial, port)
 }
 
-fn judge(folder: &Path, port: u16) -> Result<()> {
-    let report = folder.join("report.json");
+fn judge(trial: &Trial, port: u16) -> Result<()> {
+    let report = trial.folder().join("report.json");
     let mut tool = Command::new("testssl");
     tool.args(["--quiet", "--color", "0", "--warnings", "off", "--jsonfile"]).arg(&report);
-    tool.arg("--add-ca").arg(folder.join("state/ca.pem"));
+    tool.arg("--add-ca").arg(trial.authority());
     // It ends with the number of findings; what they are is in the report.
     let output = tool
         .args(["--ip", "127.0.0.1", &format!("{HOST}:{port}")])

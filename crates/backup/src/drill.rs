@@ -9,6 +9,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 
 use crate::engine::postgres::log;
 use crate::engine::{self, Parts, Trial};
+use crate::facts::TOLD;
 use crate::keys;
 use crate::open;
 use crate::records::DrillRecord;
@@ -55,6 +56,7 @@ pub(crate) fn drill(
             rows = trial.rows;
             record.differences = trial.differences;
             record.fault = verdict(&set, &record);
+            record.differences.truncate(TOLD);
             let limit = job.item.rules.rto_ms;
             if let (None, Some(limit)) = (&record.fault, limit.filter(|limit| took_ms > *limit)) {
                 work.warn(Fault::new(

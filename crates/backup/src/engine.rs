@@ -84,6 +84,49 @@ impl Into<'_> {
     }
 }
 
+/// The name of a database's part; the only one needs no number.
+fn dump_file(at: usize, of: usize, ending: &str) -> String {
+    if of == 1 { format!("database.{ending}") } else { format!("{at:04}.{ending}") }
+}
+
+/// The databases that were chosen, and there must be some.
+fn chosen(names: Vec<String>, wanted: &str, shown: &str) -> Result<Vec<String>, Fault> {
+    if names.is_empty() {
+        let what = format!("no database of {shown} fits `{wanted}`");
+        return Err(Fault::new(Code::BackupSource, what));
+    }
+    Ok(names)
+}
+
+/// Dumps a database; again when something was dropped or changed as the dump began.
+fn again_when<T>(
+    vanished: impl Fn(&str) -> bool,
+    work: &Work,
+    name: &str,
+    file: &Path,
+    mut attempt: impl FnMut() -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match attempt() {
+            Err(fault) if tries < 3 && fault.evidence.iter().any(|line| vanished(line)) => {
+                work.step(format!(
+                    "dumping {name} again: something was dropped or changed as it was read"
+                ));
+                std::fs::remove_file(file).ok();
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A dump that is not what a whole one is, though its tool said that all went well.
+fn not_whole(name: &str, why: &str) -> Fault {
+    Fault::new(Code::BackupFailed, format!("the dump of {name} is not whole"))
+        .because(format!("{why}, though the tool said that all went well"))
+}
+
 /// What a trial found.
 #[derive(Debug, Default)]
 pub(crate) struct Trial {

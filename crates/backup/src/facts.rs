@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// So many differences are told of; ten thousand more say nothing new.
+pub(crate) const TOLD: usize = 1000;
+
 /// Facts of one database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseFacts {

@@ -23,6 +23,7 @@ mod retention;
 pub mod schedule;
 mod seal;
 mod set;
+mod shut_in;
 mod store;
 mod take;
 mod tool;

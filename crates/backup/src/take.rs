@@ -102,6 +102,9 @@ fn attempt(
     if moment.since(at) > Duration::from_secs(2) {
         notes.push(format!("the clock said {at}, which is before the backup before it: this one counts as made at {moment}"));
     }
+    if !dump.tool.is_empty() && !seaworthy_sys::sandbox::is_known() {
+        notes.push("its tools were not shut in: this kernel has no Landlock".to_owned());
+    }
     if job.owner.is_empty() {
         notes.push("only this server can open it: there is no owner's key".to_owned());
     }

@@ -1,6 +1,6 @@
 //! Running the engines' own tools: as another user, with nothing inherited, ended when they hang.
 //!
-//! Invariants: no shell, no secret in an argument; a tool dies with us, whatever kills us; what it says on
+//! Invariants: no shell, no secret in an argument; a client opens only what it was given (`shut_in`); a tool dies with us, whatever kills us; what it says on
 //! standard error is kept; one that neither reads nor writes for [`STALL`] is ended. Not here: which tool.
 
 use std::collections::VecDeque;
@@ -17,9 +17,14 @@ use seaworthy_base::{Code, Fault};
 use seaworthy_sys::{process, spawn};
 
 use crate::model::RunAs;
+use crate::shut_in::ShutIn;
 
 /// A tool that moves no byte for so long hangs: a dump waits for locks, but not this long.
 const STALL: Duration = Duration::from_secs(30 * 60);
+/// How long a dump is let write before it is read: what a fast one writes in this time is far less than a pipe holds.
+const GATHER: Duration = Duration::from_micros(500);
+/// How much a pipe holds: as much as anybody may ask for.
+const PIPE: usize = 1 << 20;
 /// Lines of standard error that are kept: the first and the last so many.
 const KEPT_LINES: usize = 40;
 /// The longest line that is kept.
@@ -40,6 +45,8 @@ pub(crate) struct Tool {
     pub run_as: Option<RunAs>,
     /// Whether it may go on without reading or writing: what it does shows elsewhere.
     pub silent: bool,
+    /// What it may open; everything that its user may, without.
+    pub shut_in: Option<ShutIn>,
 }
 
 /// A tool that runs.
@@ -83,6 +90,32 @@ impl<T: Write> Write for Counted<T> {
     }
 }
 
+/// What a dump writes, taken in large pieces: it writes a page at a time, and one who takes each as it comes is woken
+/// for each, which costs more than sealing does. So it is let write on while there is room in the pipe.
+#[derive(Debug)]
+pub(crate) struct Gathered<R> {
+    from: R,
+    /// The last read took all that there was.
+    emptied: bool,
+}
+
+impl<R> Gathered<R> {
+    pub(crate) fn new(from: R) -> Self {
+        Self { from, emptied: false }
+    }
+}
+
+impl<R: Read> Read for Gathered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.emptied {
+            std::thread::park_timeout(GATHER);
+        }
+        let got = self.from.read(buffer)?;
+        self.emptied = got < buffer.len();
+        Ok(got)
+    }
+}
+
 impl Tool {
     /// A tool without anything special.
     pub(crate) fn new(program: impl Into<String>, dir: &Path, run_as: Option<&RunAs>) -> Self {
@@ -92,6 +125,7 @@ impl Tool {
             dir: dir.to_path_buf(),
             run_as: run_as.cloned(),
             silent: false,
+            shut_in: None,
         }
     }
 
@@ -104,6 +138,20 @@ impl Tool {
     /// Adds variables.
     pub(crate) fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.environment.extend(variables);
+        self
+    }
+
+    /// Shuts it in.
+    pub(crate) fn shut_in(mut self, rules: ShutIn) -> Self {
+        self.shut_in = Some(rules);
+        self
+    }
+
+    /// One that is shut in may make files there.
+    pub(crate) fn may_write(mut self, folder: &Path) -> Self {
+        if let Some(rules) = &mut self.shut_in {
+            rules.may_write(folder);
+        }
         self
     }
 
@@ -138,7 +186,7 @@ impl Tool {
             (None, None)
         };
         // A larger pipe means fewer turns of the scheduler between a dump and us.
-        rustix::pipe::fcntl_setpipe_size(&out_reader, 1 << 20).ok();
+        rustix::pipe::fcntl_setpipe_size(&out_reader, PIPE).ok();
         let fallback = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let path = std::env::var("PATH").unwrap_or_else(|_| fallback.to_owned());
         let mut environment = vec![
@@ -147,6 +195,8 @@ impl Tool {
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
         ];
         environment.extend(self.environment.iter().cloned());
+        let program = self.argv.first().map_or("", String::as_str);
+        let shut_in = self.shut_in.as_ref().map(|one| one.rules(program).prepare()).transpose()?;
         let (child, _) = spawn::start(spawn::Start {
             argv: &self.argv,
             dir: &self.dir,
@@ -156,6 +206,7 @@ impl Tool {
             user: self.run_as.as_ref().map(|user| (user.uid, user.gid, &user.groups[..])),
             cgroups: &[],
             nofile: None,
+            shut_in,
             answer_binds: false,
         })?;
         let moved = Arc::new(AtomicU64::new(0));
@@ -210,6 +261,11 @@ impl Running {
                 }
             }
         });
+    }
+
+    /// Notes that it lives although no byte moves.
+    pub(crate) fn note_life(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What it writes, taken over.

@@ -1,21 +1,31 @@
 //! `install`: a systemd unit for control, written and removed again.
 //!
-//! The unit's main process is the keeper, which starts control again and, in an upgrade, chooses which
-//! build. Invariants: stopping the unit stops control only (`KillMode=process`): edge and instances go on,
-//! and the next start adopts them; after a reboot everything that was wanted comes back from the state.
+//! The unit's main process is control itself, which systemd starts again when it dies; which build that is control
+//! chooses (`seaworthy_control`). Invariants: stopping or restarting the unit ends control only: edge and applications
+//! live in a scope of their own, and the next start adopts them; after a reboot everything that was wanted comes back
+//! from the state. What the unit forbids is inherited by applications: nothing stands there that one of them may need.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use seaworthy_api::Layout;
+use seaworthy_api::model::PlatformStatus;
 use seaworthy_base::{Code, Exit, Fault};
+use seaworthy_sys::process::{Awaited, signal_process};
 
 use crate::args::Install;
+use crate::platform;
 use crate::render::{self, Failure, io_failure};
 
 /// The unit's name.
 const UNIT: &str = "seaworthy.service";
+/// Where edge and applications live then.
+const SCOPE: &str = "seaworthy-run.scope";
+/// Asks a process to end.
+const TERM: i32 = 15;
+/// Where systemd looks for units of this machine.
+const UNITS: &str = "/etc/systemd/system";
 
 /// Writes, prints or removes the unit.
 pub(crate) fn install(layout: &Layout, options: &Install) -> Result<Exit, Failure> {
@@ -40,6 +50,7 @@ pub(crate) fn install(layout: &Layout, options: &Install) -> Result<Exit, Failur
     })?;
     render::talk(&format!("wrote {}", file.display()));
     if is_systems(&file) {
+        platform::block_on(async { make_way(layout).await.map(|()| Exit::Ok) })?;
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--now", UNIT])?;
         render::talk("seaworthy is started now and at every boot: systemctl status seaworthy");
@@ -53,7 +64,7 @@ fn remove(file: &Path) -> Result<Exit, Failure> {
     }
     match fs::remove_file(file) {
         Ok(()) => render::talk(&format!(
-            "removed {}; what it started goes on: seaworthy down --all",
+            "removed {}; what it served goes on until `systemctl stop {SCOPE}`, and `seaworthy up` takes it over",
             file.display()
         )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -67,15 +78,59 @@ fn remove(file: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Whether systemd starts the control process of this state folder.
+fn is_installed(layout: &Layout) -> bool {
+    let file = Path::new(UNITS).join(UNIT);
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    let ours = format!(" control --state {}", quoted(&layout.state.display().to_string()));
+    is_systems(&file) && text.lines().any(|line| line.ends_with(&ours))
+}
+
+/// Has systemd start the control process of this state folder, where it is systemd that does; says whether.
+pub(crate) fn start(layout: &Layout) -> Result<bool, Failure> {
+    let installed = is_installed(layout);
+    if installed {
+        systemctl(&["start", UNIT])?;
+    }
+    Ok(installed)
+}
+
+/// What control said to systemd's journal, its last thousand lines; nothing where it speaks to a file of ours.
+pub(crate) fn journal(layout: &Layout) -> Vec<u8> {
+    if !is_installed(layout) {
+        return Vec::new();
+    }
+    let mut command = Command::new("journalctl");
+    command.args(["--unit", UNIT, "--output=cat", "--no-pager", "--lines=1000"]);
+    // Who may not read it gets what the file has.
+    command.stdin(Stdio::null()).output().map(|output| output.stdout).unwrap_or_default()
+}
+
+/// A control process that was started without systemd makes way: what is served goes on, and the unit takes it over.
+async fn make_way(layout: &Layout) -> Result<(), Failure> {
+    let Ok(client) = platform::connect(layout).await else { return Ok(()) };
+    let status: PlatformStatus = client.get("/v1/status").await?;
+    let Some(keeper) = status.control.keeper else { return Ok(()) };
+    let ours = [keeper, status.control.pid].map(Awaited::new);
+    // Asked to end it does so in order, and the keeper with it.
+    signal_process(status.control.pid, TERM);
+    if ours.iter().all(|process| process.wait(platform::PATIENCE)) {
+        return Ok(());
+    }
+    let what = format!("control (process {}) does not make way for the unit", status.control.pid);
+    Err(Fault::new(Code::ControlRunning, what).next("seaworthy status").into())
+}
+
 /// Whether systemd reads units there, and runs.
 fn is_systems(file: &Path) -> bool {
-    file.starts_with("/etc/systemd/system") && Path::new("/run/systemd/system").is_dir()
+    file.starts_with(UNITS) && Path::new("/run/systemd/system").is_dir()
 }
 
 fn systemctl(words: &[&str]) -> Result<(), Failure> {
     let failed = |cause: String| {
         let what = format!("`systemctl {}` failed", words.join(" "));
-        Failure::from(Fault::new(Code::StateUnwritable, what).because(cause))
+        let fault = Fault::new(Code::StateUnwritable, what).because(cause);
+        Failure::from(fault.next(format!("journalctl --unit {UNIT} --lines 20")))
     };
     let mut command = Command::new("systemctl");
     let output = command.args(words).stdin(Stdio::null()).output();
@@ -94,16 +149,24 @@ Description=Seaworthy: TLS edge, supervised applications, releases, backups
 Documentation=man:seaworthy(1)
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
-Type=exec
-ExecStart={program} control --keep --state {state}
-Environment=SEAWORTHY_RUN={run}
+Type=notify
+NotifyAccess=main
+ExecStart={program} control --state {state}
+Environment={run}
 Restart=always
-RestartSec=1
-# Stopping or restarting this unit ends control only: edge and applications go on, and are adopted.
+RestartSec=500ms
+TimeoutStartSec=5min
+TimeoutStopSec=5min
+# Control that answers nobody is ended, which costs what it serves nothing; no core, which would hold secrets.
+WatchdogSec=2min
+WatchdogSignal=SIGKILL
+# Keeps the listening sockets: should control and edge end at once, connections wait.
+FileDescriptorStoreMax=256
+# Stopping or restarting this unit ends control only: edge and applications, in seaworthy-run.scope, go on.
 KillMode=process
-# Limits of applications are control groups below this one.
 Delegate=yes
 OOMPolicy=continue
 TasksMax=infinity
@@ -114,33 +177,84 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 RestrictRealtime=yes
 LockPersonality=yes
+SystemCallArchitectures=native
 
 [Install]
 WantedBy=multi-user.target
 ",
-        program = program.display(),
-        state = layout.state.display(),
-        run = layout.run.display()
+        program = quoted(&program.display().to_string()),
+        state = quoted(&layout.state.display().to_string()),
+        run = quoted(&format!("SEAWORTHY_RUN={}", layout.run.display()))
     )
+}
+
+/// A word as systemd.service(5) reads it: one, whatever is in it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+,@:".contains(c);
+    if word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut text = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            '%' => text.push_str("%%"),
+            _ => text.push(c),
+        }
+    }
+    text + "\""
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn layout(state: &str) -> Layout {
+        Layout { state: state.into(), run: "/run/seaworthy".into() }
+    }
+
     #[test]
     fn a_unit_is_written_and_removed_again_where_systemd_does_not_look() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout { state: "/var/lib/seaworthy".into(), run: "/run/seaworthy".into() };
+        let layout = layout("/var/lib/seaworthy");
         let options = |remove| Install { print: false, remove, units: dir.path().to_path_buf() };
         install(&layout, &options(false)).unwrap();
         let text = fs::read_to_string(dir.path().join(UNIT)).unwrap();
-        assert!(
-            text.contains("control --keep --state /var/lib/seaworthy")
-                && text.contains("KillMode=process")
-        );
+        assert!(text.contains(" control --state /var/lib/seaworthy\n"), "{text}");
+        assert!(text.contains("\nEnvironment=SEAWORTHY_RUN=/run/seaworthy\n"), "{text}");
         install(&layout, &options(true)).unwrap();
         assert!(!dir.path().join(UNIT).exists());
         install(&layout, &options(true)).unwrap();
+    }
+
+    #[test]
+    fn what_the_promises_rest_on_is_in_the_unit() {
+        let text = unit(Path::new("/usr/local/bin/seaworthy"), &layout("/var/lib/seaworthy"));
+        for line in [
+            "ExecStart=/usr/local/bin/seaworthy control --state /var/lib/seaworthy",
+            "Type=notify",
+            "NotifyAccess=main",
+            "Restart=always",
+            "FileDescriptorStoreMax=256",
+            "KillMode=process",
+            "Delegate=yes",
+            "OOMPolicy=continue",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
+        }
+        // A folder of its own below `/tmp` ends with the unit, and what runs in it does not.
+        assert!(!text.contains("PrivateTmp"), "{text}");
+    }
+
+    #[test]
+    fn a_path_with_spaces_and_signs_is_one_word() {
+        let text = unit(Path::new("/opt/sea worthy/bin"), &layout("/srv/100%/\"a\\b"));
+        assert!(
+            text.contains(
+                "ExecStart=\"/opt/sea worthy/bin\" control --state \"/srv/100%%/\\\"a\\\\b\"\n"
+            ),
+            "{text}"
+        );
     }
 }

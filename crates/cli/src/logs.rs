@@ -26,7 +26,8 @@ const TAIL: usize = 100;
 /// Shows logs, and follows them when asked.
 pub(crate) fn logs(layout: &Layout, options: &Logs) -> Result<Exit, Failure> {
     if options.control {
-        let text = fs::read(layout.control_log()).unwrap_or_default();
+        let mut text = fs::read(layout.control_log()).unwrap_or_default();
+        text.extend(crate::install::journal(layout));
         render::print(&String::from_utf8_lossy(&text));
         return Ok(Exit::Ok);
     }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use seaworthy_api::model::{
 };
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
-use seaworthy_sys::process::Awaited;
+use seaworthy_sys::process::{Awaited, Lock};
 use tokio::signal::unix::SignalKind;
 
 use crate::args::{Down, Restart, Status};
@@ -59,14 +61,15 @@ pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure>
         }
     }
     seaworthy_control::prepare_folders(layout)?;
-    let mut keeper = start_keeper(layout)?;
+    let mut keeper =
+        if crate::install::start(layout)? { None } else { Some(start_keeper(layout)?) };
     loop {
         match connect(layout).await {
             Err(failure)
                 if failure.fault.code == Code::ControlNotRunning || is_ending(&failure) => {}
             other => return other,
         }
-        let ended = keeper.try_wait().ok().flatten();
+        let ended = keeper.as_mut().and_then(|keeper| keeper.try_wait().ok().flatten());
         if ended.is_some() || begun.elapsed() > PATIENCE {
             let mut fault =
                 Fault::new(Code::ControlNotRunning, "the control process did not come up");
@@ -110,8 +113,12 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
     let client = match connect(layout).await {
         Ok(client) => client,
         Err(failure) if options.all && failure.fault.code == Code::ControlNotRunning => {
-            render::talk("nothing runs");
-            return Ok(Exit::Ok);
+            if !goes_on(layout) {
+                render::talk("nothing runs");
+                return Ok(Exit::Ok);
+            }
+            // What runs without a control process is ended by one, in order.
+            connect_or_start(layout).await?
         }
         Err(failure) => return Err(failure),
     };
@@ -135,6 +142,21 @@ pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failur
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Whether an instance or an edge lives, though control does not: a shim holds its lock for life, an edge answers.
+fn goes_on(layout: &Layout) -> bool {
+    let within = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut instances = within(&layout.instances()).into_iter().flat_map(|site| within(&site));
+    let is_edge = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.starts_with(b"edge-") && UnixStream::connect(path).is_ok()
+    };
+    instances.any(|one| Lock::is_locked(&one.join("lock")).unwrap_or(false))
+        || within(&layout.run).iter().any(|path| is_edge(path))
 }
 
 /// The site that is named, or the only one that runs.

@@ -4,54 +4,35 @@
 //! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_api::Layout;
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
     COUNTS, Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
+    WHOLE,
 };
-use seaworthy_runtime::model::User;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::edge_link::{Link, LinkError};
+use crate::manager::Kept;
 use crate::outgoing::Sockets;
 use crate::processes;
+use process::spawn;
 
-/// What the edge's allocator keeps for each thread: more of freed pieces (docs/decisions/008).
-const EDGE_ALLOCATOR: &str = "glibc.malloc.tcache_count=127:glibc.malloc.tcache_max=16384";
+pub(crate) use process::EdgeOptions;
 
 /// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
 const GREETING: Duration = Duration::from_secs(10);
 
 /// How long an edge finishes that had to be replaced.
 const ENDING: Duration = Duration::from_secs(60 * 60);
-
-/// How the edge is started.
-#[derive(Debug, Clone)]
-pub(crate) struct EdgeOptions {
-    /// The map.
-    pub layout: Layout,
-    /// The program: our own.
-    pub program: PathBuf,
-    /// Threads that serve.
-    pub threads: u16,
-    /// Instances listen on Unix sockets.
-    pub unix_sockets: bool,
-    /// As whom it runs.
-    pub user: Option<User>,
-    /// What every edge signs cookies with.
-    pub signing: [u8; 16],
-}
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +64,8 @@ pub(crate) struct Edge {
     listeners: BTreeMap<SocketAddr, Held>,
     /// Where applications come in that call others.
     outlets: BTreeMap<SocketAddr, TcpListener>,
+    /// What is done with their calls, and the system's authorities (PEM).
+    ways: (Vec<seaworthy_edge::model::WayOut>, Option<String>),
     version: u64,
     config: Config,
     endpoints: Endpoints,
@@ -90,11 +73,12 @@ pub(crate) struct Edge {
     /// What all edges count in: handed to each, given back by the one that is adopted.
     counts: Option<OwnedFd>,
     ended: Arc<Notify>,
+    kept: Kept,
 }
 
 impl Edge {
     /// No edge yet. `ended` is notified when one dies.
-    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>) -> Self {
+    pub(crate) fn new(options: EdgeOptions, ended: Arc<Notify>, kept: Kept) -> Self {
         Self {
             options,
             link: None,
@@ -102,33 +86,43 @@ impl Edge {
             number: 0,
             listeners: BTreeMap::new(),
             outlets: BTreeMap::new(),
+            ways: (Vec::new(), None),
             version: 1,
             config: Config::default(),
             endpoints: Endpoints::default(),
             keys: Keys::default(),
             counts: None,
             ended,
+            kept,
         }
     }
 
-    /// Finds the edge that an earlier control left, and takes the listening sockets back from it.
-    /// Returns whether there was one.
-    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) -> bool {
+    /// Finds the edge that an earlier control left, and takes the listening sockets back: from it, or from systemd
+    /// where that is gone too.
+    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) {
         self.number = record.number;
+        self.adopt_process(record).await;
+        for (fd, tls) in self.kept.take_back() {
+            self.take_back(fd, (tls, false), record);
+        }
+        self.settle_kept();
+    }
+
+    async fn adopt_process(&mut self, record: &EdgeRecord) {
         for number in &record.draining {
             // What they still have with instances must be known before one is stopped.
             let link = self.find(*number).await;
             self.draining.extend(link.map(|link| (*number, link)));
         }
-        let Some(link) = self.find(record.number).await else { return false };
+        let Some(link) = self.find(record.number).await else { return };
         if let Ok((Reply::Listeners { listeners }, fds)) =
             link.ask(Request::Listeners, Vec::new()).await
         {
             for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(&listener, fd, record);
+                self.take_back(fd, (listener.tls, listener.outgoing), record);
             }
         }
-        if counts_with_others(&link)
+        if link.has(COUNTS)
             && let Ok((_, fds)) = link.ask(Request::GiveCounts, Vec::new()).await
         {
             self.counts = fds.into_iter().next();
@@ -137,7 +131,11 @@ impl Edge {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
         self.link = Some(link);
-        true
+    }
+
+    fn settle_kept(&mut self) {
+        let listening = self.listeners.iter();
+        self.kept.settle(listening.map(|(address, held)| (*address, held.tls, &held.socket)));
     }
 
     /// The link to an edge that runs.
@@ -149,22 +147,18 @@ impl Edge {
         connecting.await.ok()?.ok()
     }
 
-    fn take_back(&mut self, listener: &Listener, fd: OwnedFd, record: &EdgeRecord) {
+    /// Holds a socket that came back, if it is the one that the record says; one that is held already is one too many.
+    fn take_back(&mut self, fd: OwnedFd, (tls, outgoing): (bool, bool), record: &EdgeRecord) {
         let socket = TcpListener::from(fd);
-        let same_address = socket.local_addr().is_ok_and(|address| address == listener.address);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
-        let known = cookie.is_some() && record.cookies.get(&listener.address).copied() == cookie;
-        if same_address && known && seaworthy_sys::socket::is_listening(socket.as_fd()) {
-            if listener.outgoing {
-                self.outlets.insert(listener.address, socket);
-                return;
-            }
-            self.listeners.insert(listener.address, Held { socket, tls: listener.tls });
-        } else {
-            crate::say(&format!(
-                "the edge handed back a socket for {} that is not ours: left alone",
-                listener.address
-            ));
+        let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
+        let address = socket.local_addr().ok().filter(|address| {
+            listening && cookie.is_some() && record.cookies.get(address).copied() == cookie
+        });
+        match address {
+            Some(address) if outgoing => drop(self.outlets.entry(address).or_insert(socket)),
+            Some(address) => drop(self.listeners.entry(address).or_insert(Held { socket, tls })),
+            None => crate::say("a socket came back that is not ours: left alone"),
         }
     }
 
@@ -275,7 +269,7 @@ impl Edge {
 
     /// Hands the table of all counts over; an edge that does not take it counts alone.
     async fn share_counts(&mut self, link: &Link) {
-        if !counts_with_others(link) {
+        if !link.has(COUNTS) {
             return;
         }
         // One that was laid out by another version is refused: then there is a new one.
@@ -327,14 +321,16 @@ impl Edge {
             .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.give_sockets(&link, &added).await.map_err(failed)?;
+            let given = self.give_sockets(&link, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
-                    .await
-                    .map_err(failed)?;
+                let unlisten = Request::Unlisten { addresses: gone.clone() };
+                let told = link.ask(unlisten, Vec::new()).await.map(drop);
+                unless_dead(&link, told).map_err(failed)?;
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
+        self.settle_kept();
         Ok(())
     }
 
@@ -355,40 +351,85 @@ impl Edge {
             self.outlets.keys().filter(|address| !wanted.contains(address)).copied().collect();
         let failed = |error| edge_fault("the edge did not take its addresses for calls", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.give_sockets(&link, &added).await.map_err(failed)?;
+            let given = self.give_sockets(&link, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
-                    .await
-                    .map_err(failed)?;
+                let unlisten = Request::Unlisten { addresses: gone.clone() };
+                let told = link.ask(unlisten, Vec::new()).await.map(drop);
+                unless_dead(&link, told).map_err(failed)?;
             }
         }
         self.outlets.retain(|address, _| !gone.contains(address));
         Ok(())
     }
 
-    /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
+    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
-        mut config: Config,
         certificates: Vec<seaworthy_edge::model::Certificate>,
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
-        config.version = self.next_version();
         let signing = Some(self.options.signing);
         let version = self.next_version();
         let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
+        self.send_keys(keys, "the edge did not take the new configuration").await
+    }
+
+    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new configuration", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-            link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
+            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
+            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
         }
-        (self.config, self.keys) = (config, keys);
+        self.keys = keys;
         Ok(())
+    }
+
+    /// Sets the ways on which applications call others, with the system's authorities where one needs them; they are sent
+    /// with the next routes.
+    pub(crate) fn call_by(&mut self, ways: Vec<seaworthy_edge::model::WayOut>) {
+        let roots = crate::outgoing::system_roots(&ways);
+        self.ways = (ways, roots);
     }
 
     /// Sets where edges of several servers count together; it is sent with the next certificates.
     pub(crate) fn count_in(&mut self, stores: BTreeMap<String, seaworthy_edge::model::StoreAt>) {
         self.keys.stores = stores;
+    }
+
+    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
+    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
+    /// An edge that refuses keeps what it had, and so do we.
+    pub(crate) async fn route(
+        &mut self,
+        sites: Vec<seaworthy_edge::model::Site>,
+        mut services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<(), Fault> {
+        for (key, known) in &self.endpoints.services {
+            if !services.contains_key(key) {
+                services.insert(key.clone(), known.clone());
+            }
+        }
+        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
+        let (outgoing, roots_pem) = self.ways.clone();
+        let config = Config { version: self.next_version(), sites, outgoing, roots_pem };
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let told = if opens_up {
+                // The next one gets the instances: this one says whether it takes the routes.
+                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
+            } else {
+                send_both(&link, &config, &endpoints).await
+            };
+            unless_dead(&link, told).map_err(failed)?;
+        }
+        let moved = self.endpoints.services != endpoints.services;
+        (self.config, self.endpoints) = (config, endpoints);
+        if opens_up {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await;
+        }
+        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
     }
 
     /// Sets what is demanded of handshakes; it is sent with the next certificates.
@@ -404,12 +445,7 @@ impl Edge {
     ) -> Result<(), Fault> {
         let version = self.next_version();
         let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new certificates", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-        }
-        self.keys = keys;
-        Ok(())
+        self.send_keys(keys, "the edge did not take the new certificates").await
     }
 
     /// Tells every living edge where the instances are, if that changed. Returns whether it did.
@@ -420,26 +456,36 @@ impl Edge {
         if self.endpoints.services == services {
             return Ok(false);
         }
-        self.endpoints = Endpoints { version: self.next_version(), services };
-        if self.must_open_up() {
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        self.endpoints = endpoints;
+        if opens_up {
             self.options.unix_sockets = true;
             return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
                 LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
             });
         }
-        let older = self.draining.iter().map(|(_, link)| link);
-        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
+        self.point_older().await?;
         Ok(true)
     }
 
+    /// Tells edges that finish where the instances are: their connections go on.
+    async fn point_older(&self) -> Result<(), LinkError> {
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
+            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
     /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
-    fn must_open_up(&self) -> bool {
-        let may = |link: &Link| link.features.iter().any(|feature| feature == UNIX_SOCKETS);
+    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
         let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = self.endpoints.services.values().flatten();
-        living.is_some_and(|link| !may(link)) && endpoints.any(|endpoint| endpoint.socket.is_some())
+        let mut endpoints = endpoints.services.values().flatten();
+        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
+            && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
@@ -496,6 +542,7 @@ impl Edge {
         }
         self.listeners.clear();
         self.outlets.clear();
+        self.settle_kept();
     }
 
     fn next_version(&mut self) -> u64 {
@@ -504,45 +551,19 @@ impl Edge {
     }
 }
 
-/// Starts an edge process that inherits the listening socket of its link; returns where that is.
-fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
-    let socket = options.layout.edge_socket(number);
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(LinkError::Gone(error));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&socket).map_err(LinkError::Gone)?;
-    let logs = options.layout.edge_logs();
-    std::fs::create_dir_all(&logs).map_err(LinkError::Gone)?;
-    if let Some(user) = &options.user {
-        std::os::unix::fs::chown(&logs, Some(user.uid), Some(user.gid)).map_err(LinkError::Gone)?;
-    }
-    let mut command = Command::new(&options.program);
-    command
-        .arg("edge")
-        .arg("--number")
-        .arg(number.to_string())
-        .arg("--threads")
-        .arg(options.threads.to_string());
-    command.arg("--public").arg(options.layout.public_root());
-    if options.unix_sockets {
-        command.arg("--unix-sockets");
-    }
-    command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
-    if let Some(user) = &options.user {
-        command.arg("--user").arg(format!("{}:{}", user.uid, user.gid));
-    }
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
-    command.spawn().map_err(LinkError::Gone)?;
-    Ok(socket)
+/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
+fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
+    if link.is_dead() { Ok(()) } else { told }
 }
 
-/// Whether an edge can count in a table that it is handed.
-fn counts_with_others(link: &Link) -> bool {
-    link.features.iter().any(|feature| feature == COUNTS)
+/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
+async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
+    let (config, endpoints) = (config.clone(), endpoints.clone());
+    if link.has(WHOLE) {
+        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
+    }
+    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
+    link.ask(Request::Config(config), Vec::new()).await.map(drop)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

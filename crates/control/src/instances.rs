@@ -80,9 +80,11 @@ pub(crate) async fn launch(
     old_logs::trim(&id, &spec.log, &living);
     // Recorded first: a shim that we did not live to see started is found by its lock.
     platform.store().put_instance(&record).map_err(|error| store_fault(&error))?;
-    let program = platform.program.clone();
+    let (program, scope) = (platform.program.clone(), platform.scope.clone());
     let launched = tokio::task::spawn_blocking(move || {
-        driver::launch(&program, &spec).map_err(|error| error.to_string())
+        let home =
+            scope.map(|scope| scope.home()).transpose().map_err(|error| error.to_string())?;
+        driver::launch(&program, &spec, home.as_ref()).map_err(|error| error.to_string())
     })
     .await;
     let failed = |cause: String| {
@@ -296,7 +298,8 @@ pub(crate) fn forget(platform: &Arc<Platform>, id: &InstanceId) {
 }
 
 fn sweep(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
-    if let Err(error) = driver::sweep(id, run_dir) {
+    let home = platform.scope.as_ref().map(|scope| scope.home()).transpose();
+    if let Err(error) = home.and_then(|home| driver::sweep(id, run_dir, home.as_ref())) {
         crate::say(&format!("could not clean up after {id}: {error}"));
     }
     if let Err(error) = platform.store().remove_instance(id) {

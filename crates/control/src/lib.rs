@@ -6,6 +6,7 @@
 //! nothing; it parses nothing that comes from the internet and opens no connection outward; two controls
 //! never own one state folder.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ mod jobs;
 pub mod keeper;
 mod lifecycle;
 mod listeners;
+mod manager;
 mod old_logs;
 mod outgoing;
 mod platform;
@@ -41,6 +43,7 @@ mod processes;
 mod reconcile;
 mod release;
 mod scaling;
+pub mod scope;
 mod serve;
 mod server;
 mod site_secrets;
@@ -59,10 +62,10 @@ pub use edge_link::build_id;
 /// From the moment in which a control closes its socket to that in which the kernel frees its lock.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// Says something in control's own log (standard error, which the keeper or systemd keeps).
-#[expect(clippy::print_stderr, reason = "the daemon's log is its standard error")]
+/// Says something in control's own log (standard error, which the keeper or systemd keeps). Where that cannot be
+/// written either, on a disk that is full, the work goes on.
 pub(crate) fn say(text: &str) {
-    eprintln!("{} {text}", Timestamp::now());
+    writeln!(std::io::stderr(), "{} {text}", Timestamp::now()).ok();
 }
 
 /// Makes the folders that control needs, with the modes they need.
@@ -91,6 +94,9 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
 /// The role: owns the state folder until it is told to end. `program` is our own executable.
 pub fn main(layout: Layout, program: PathBuf) -> Exit {
     seaworthy_sys::process::lower_memory_use();
+    if manager::is_ours() {
+        upgrade::become_the_chosen(&layout, &program);
+    }
     loop {
         match start(layout.clone(), program.clone()) {
             Ok(End::Done) => return Exit::Ok,
@@ -165,6 +171,10 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         release::disk_fault(format!("could not listen on `{}`", socket.display()), &error)
     })?;
     say(&format!("control {} owns {}", build_id(), platform.layout.state.display()));
+    manager::tell(platform.manager.as_deref(), "READY=1");
+    if let Some(manager) = platform.manager.clone() {
+        tokio::spawn(manager::report(manager));
+    }
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
@@ -188,9 +198,16 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         // Sites are ended by `down` only: edge and instances go on, and the next control adopts them.
         new = platform.next_program.notified_path() => {
             say(&format!("becoming {}", new.display()));
+            platform.scope.iter().for_each(|scope| scope.release());
             end = End::Become(new);
         }
-        _ = terminate.recv() => say("told to end: what is served goes on"),
+        _ = terminate.recv() => {
+            if platform.manager.is_some() && manager::machine_goes_down().await {
+                lifecycle::rest(&platform).await;
+            } else {
+                say("told to end: what is served goes on");
+            }
+        }
         _ = interrupt.recv() => say("told to end: what is served goes on"),
     }
     serving.abort();

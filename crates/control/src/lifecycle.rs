@@ -23,6 +23,10 @@ use crate::world::{Applied, More, Rollout, SiteState};
 
 /// A `down` waits this long for programs to end; their own grace is shorter unless the manifest says otherwise.
 const DOWN_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The same when the machine goes down: less than systemd gives the unit.
+const REST_LIMIT: Duration = Duration::from_secs(4 * 60);
+/// What the edge still has gets this long once nothing is served.
+const EDGE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Stops one site, or all and control itself. Returns the names of what was stopped.
 pub(crate) async fn down(
@@ -54,14 +58,34 @@ pub(crate) async fn down(
     {
         tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
     }
-    let idle = !platform.world().sites.values().any(|site| site.running);
-    if idle && (site.is_none() || !under_systemd()) {
+    let idle = || !platform.world().sites.values().any(|site| site.running);
+    if under_systemd() {
+        // It would start us again at once; an `up` meanwhile would start another control beside it. Under the edge's
+        // lock, since a site that comes meanwhile publishes under it.
+        let mut edge = platform.edge.lock().await;
+        if idle() {
+            edge.stop(EDGE_PATIENCE).await;
+        }
+    } else if idle() {
         platform.world().closing = true;
-        platform.edge.lock().await.stop(Duration::from_millis(500)).await;
+        platform.edge.lock().await.stop(EDGE_PATIENCE).await;
         // The answer goes out first: the main task ends a moment later.
         platform.ending.notify_one();
     }
     Ok(names.iter().map(ToString::to_string).collect())
+}
+
+/// Before the machine goes down: every application is asked to stop and gets its time, as in `down`; but what is wanted
+/// stays wanted, and the next boot brings it back.
+pub(crate) async fn rest(platform: &Arc<Platform>) {
+    crate::say("the machine goes down: everything stops until it is up again");
+    platform.world().closing = true;
+    platform.changed();
+    let (begun, mut changes) = (Instant::now(), platform.changes.subscribe());
+    while !platform.world().instances.is_empty() && begun.elapsed() < REST_LIMIT {
+        tokio::time::timeout(Duration::from_millis(100), changes.changed()).await.ok();
+    }
+    platform.edge.lock().await.stop(EDGE_PATIENCE).await;
 }
 
 /// The turn of a site; a deployment that goes on is stopped first.
@@ -195,7 +219,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         any |= running;
         let (values, faults) =
             match release::resolve_secrets(platform, &record.project, &applied.site) {
-                Ok((values, _)) => (values, Vec::new()),
+                Ok(resolved) => (resolved.values, Vec::new()),
                 Err(fault) => (specs_values(), vec![fault]),
             };
         let user = platform
@@ -205,7 +229,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         let more: More = serde_json::from_str(&record.more).unwrap_or_default();
         let rollout = more.rollout.map(|rollout| {
             let found = release::resolve_secrets(platform, &record.project, &rollout.next.site);
-            Rollout { values: found.map(|(values, _)| values).unwrap_or_default(), ..rollout }
+            Rollout { values: found.map(|resolved| resolved.values).unwrap_or_default(), ..rollout }
         });
         let state = SiteState {
             rollout,
@@ -234,9 +258,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         .ok()
         .flatten()
         .and_then(|text| serde_json::from_str(&text).ok());
-    if let Some(edge) = edge {
-        platform.edge.lock().await.adopt(&edge).await;
-    }
+    platform.edge.lock().await.adopt(&edge.unwrap_or_default()).await;
     let adopted = instances::adopt(platform)?;
     if adopted > 0 {
         crate::say(&format!("adopted {adopted} instances"));

@@ -14,6 +14,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 use seaworthy_runtime::model::User;
 use seaworthy_secrets::vault::Vault;
 use seaworthy_state::{EventRecord, Store};
+use seaworthy_sys::systemd::Manager;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
@@ -22,7 +23,9 @@ use crate::ca::Authority;
 use crate::certificates::Certificates;
 use crate::edge::{Edge, EdgeOptions};
 use crate::jobs::Running;
+use crate::manager::{self, Kept};
 use crate::release::Turns;
+use crate::scope::Scope;
 use crate::users;
 use crate::world::World;
 
@@ -61,6 +64,10 @@ pub(crate) struct Platform {
     pub identity: String,
     /// Set when control is to end.
     pub ending: Notify,
+    /// systemd, where it started us.
+    pub manager: Option<Arc<Manager>>,
+    /// Where edge and applications live then.
+    pub scope: Option<Arc<Scope>>,
     /// As whom the edge runs, when we are root.
     pub edge_user: Option<User>,
     /// As whom workers run that talk to the world, when we are root.
@@ -114,6 +121,8 @@ impl Platform {
             guards.push(format!("workers run as root: {fault}"));
             None
         });
+        let scope = scope(&program, &mut guards);
+        let manager = manager::find();
         let options = EdgeOptions {
             layout: layout.clone(),
             program: program.clone(),
@@ -121,7 +130,9 @@ impl Platform {
             unix_sockets: false,
             user,
             signing: signing(&spec_key),
+            scope: scope.clone(),
         };
+        let kept = Kept::new(manager.clone());
         let wake = Arc::new(Notify::new());
         Ok(Self {
             root,
@@ -132,13 +143,15 @@ impl Platform {
             authority,
             certificates,
             vault,
-            edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake))),
+            edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake), kept)),
             wake,
             changes: watch::Sender::new(0),
             turns: Turns::default(),
             jobs: Running::default(),
             identity: Alphanumeric.sample_string(&mut rand::rng(), 16),
             ending: Notify::new(),
+            manager,
+            scope,
             edge_user,
             worker_user,
             next_program: NextProgram::default(),
@@ -246,7 +259,20 @@ pub(crate) struct AuditEntry {
     pub detail: String,
 }
 
-/// The key is made once and lives in the store (0600).
+/// The scope of our unit. Where systemd gives none, everything stands in the unit, and that is said.
+fn scope(program: &std::path::Path, guards: &mut Vec<String>) -> Option<Arc<Scope>> {
+    let scope = Scope::find(program)?;
+    match scope.home() {
+        Ok(_) => Some(Arc::new(scope)),
+        Err(error) => {
+            guards.push(format!(
+                "edge and applications live in the unit of control, which cannot be restarted without them: {error}"
+            ));
+            None
+        }
+    }
+}
+
 /// What edges sign cookies with: the same after every restart, and no way back to what it is made of.
 fn signing(spec_key: &str) -> [u8; 16] {
     let digest = Sha256::digest(format!("edge signing {spec_key}"));
@@ -255,6 +281,7 @@ fn signing(spec_key: &str) -> [u8; 16] {
     key
 }
 
+/// The key is made once and lives in the store (0600).
 fn spec_key(store: &Store) -> Result<String, seaworthy_state::StateError> {
     if let Some(key) = store.get_setting("spec_key")? {
         return Ok(key);

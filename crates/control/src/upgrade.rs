@@ -23,6 +23,8 @@ use crate::platform::Platform;
 
 /// Connections that the old edge still has get this long.
 const LONG_LIVED: Duration = Duration::from_secs(60 * 60);
+/// Set for a program that was chosen already.
+const CHOSEN: &str = "SEAWORTHY_CHOSEN";
 /// A program that does not even say its version by then hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -91,10 +93,28 @@ pub(crate) async fn prepare(platform: &Arc<Platform>, new: &Path, who: &str) -> 
     Ok(())
 }
 
+/// Where no keeper chooses: becomes the program that proved itself last, if that is another one than ours. Before anything
+/// is opened; one that cannot be executed is said, and this one goes on.
+pub(crate) fn become_the_chosen(layout: &Layout, own: &Path) {
+    let chosen = program(layout, own);
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    // Once: a program that stands at two places would become itself without end.
+    if std::env::var_os(CHOSEN).is_some() || real(&chosen) == real(own) {
+        return;
+    }
+    let mut command = Command::new(&chosen);
+    command.args(std::env::args_os().skip(1)).env(CHOSEN, "1");
+    let error = std::os::unix::process::CommandExt::exec(&mut command);
+    crate::say(&format!("could not become {}: {error}", chosen.display()));
+}
+
 /// Becomes another program; returns only when that did not work.
 pub(crate) fn become_it(layout: &Layout, new: &Path) -> std::io::Error {
     let mut command = Command::new(new);
     command.arg("control").arg("--state").arg(&layout.state).env("SEAWORTHY_RUN", &layout.run);
+    for taken in seaworthy_sys::systemd::TAKEN {
+        command.env_remove(taken);
+    }
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     fs::remove_file(probation(layout)).ok();
     error

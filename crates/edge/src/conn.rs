@@ -106,11 +106,12 @@ pub(crate) async fn serve_http2(
     let service = service_fn(move |request: Request<Incoming>| {
         let pace = of_streams.begin();
         let request = request.map(ClientBody::Http2);
-        let answer = serve::handle(Rc::clone(&of_service), Arc::clone(&client), request);
-        // Boxed: the task of each stream is moved about before it runs.
-        Box::pin(
-            async move { Ok::<_, Infallible>(answer.await.map(|body| Paced::new(body, pace))) },
-        )
+        let (local, client) = (Rc::clone(&of_service), Arc::clone(&client));
+        // Boxed, and made where it stays: the task of each stream is moved about before it runs.
+        Box::pin(async move {
+            let response = serve::handle(local, client, request).await;
+            Ok::<_, Infallible>(response.map(|body| Paced::new(body, pace)))
+        })
     });
     let mut builder = http2::Builder::new(streams.clone());
     builder

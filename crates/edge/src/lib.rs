@@ -101,7 +101,8 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let features = unix.into_iter().chain([model::COUNTS.to_owned()]).collect();
+    let always = [model::COUNTS, model::WHOLE].map(str::to_owned);
+    let features = unix.into_iter().chain(always).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &acceptor)
 }

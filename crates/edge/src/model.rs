@@ -2,7 +2,7 @@
 //!
 //! Why three: routes change rarely and are large, endpoints change with every start and stop and go
 //! to every living edge, draining ones too, and keys must never be written anywhere. Each carries a
-//! version; acknowledged means that every thread has swapped. Invariant: a snapshot says only what
+//! version; acknowledged means that it holds for every thread. Invariant: a snapshot says only what
 //! stays right if control never returns.
 
 mod keys;
@@ -30,6 +30,8 @@ pub const PROTOCOL: u32 = 1;
 pub const UNIX_SOCKETS: &str = "unix-sockets";
 /// A feature: this edge counts in a table that it is handed.
 pub const COUNTS: &str = "counts";
+/// Feature of an edge that takes routes and instances in one message.
+pub const WHOLE: &str = "whole";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -337,6 +339,14 @@ pub enum Request {
     Config(Config),
     /// The instances.
     Endpoints(Endpoints),
+    /// Routes and instances at once, for an edge with the feature [`WHOLE`]: nobody is served by the one
+    /// without the other. Answered as soon as it holds for whatever any thread begins from then on.
+    Whole {
+        /// The routes.
+        config: Config,
+        /// The instances.
+        endpoints: Endpoints,
+    },
     /// The certificates.
     Keys(Keys),
     /// Listen on these as well (descriptors travel with the message).
@@ -400,7 +410,7 @@ pub enum Reply {
         #[serde(default)]
         unguarded: Vec<String>,
     },
-    /// Done, by every thread.
+    /// Done; it holds for every thread.
     Done,
     /// The sockets (descriptors travel with the message).
     Listeners {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use seaworthy_base::InstanceId;
-use seaworthy_sys::cgroup::Cgroup;
+use seaworthy_sys::cgroup::{Cgroup, Delegated};
 use seaworthy_sys::files::create_private_dir;
 use seaworthy_sys::spawn::inherit_nothing;
 use thiserror::Error;
@@ -45,8 +45,9 @@ pub enum DriverError {
     Unexpected,
 }
 
-/// Starts a shim (`program shim`) in a session of its own; its specification goes through a pipe, never through a file.
-pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
+/// Starts a shim (`program shim`) in a session of its own, and in `home` where there is one; its specification goes
+/// through a pipe, never through a file.
+pub fn launch(program: &Path, spec: &Spec, home: Option<&Delegated>) -> Result<u32, DriverError> {
     let failed = |source| DriverError::Launch { id: spec.id.clone(), source };
     // The shim works in `/`.
     for path in [program, &spec.run_dir, &spec.log.path, &spec.dir] {
@@ -65,6 +66,9 @@ pub fn launch(program: &Path, spec: &Spec) -> Result<u32, DriverError> {
     let mut command = Command::new(program);
     // It outlives us: it must hold no folder busy, no terminal and no log of ours.
     command.arg("shim").current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(words);
+    if let Some(home) = home {
+        home.admit(&mut command).map_err(failed)?;
+    }
     inherit_nothing(&mut command);
     let mut child = command.spawn().map_err(failed)?;
     let text = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
@@ -94,9 +98,11 @@ pub fn cgroup_name(id: &InstanceId, run_dir: &Path) -> String {
     format!("{}.{}-{tag:016x}", id.site, id.file_name())
 }
 
-/// Ends what a dead shim left and removes its folder.
-pub fn sweep(id: &InstanceId, run_dir: &Path) -> io::Result<()> {
-    if let Some(group) = Cgroup::find(&cgroup_name(id, run_dir)) {
+/// Ends what a dead shim, started in `home`, left and removes its folder.
+pub fn sweep(id: &InstanceId, run_dir: &Path, home: Option<&Delegated>) -> io::Result<()> {
+    let name = cgroup_name(id, run_dir);
+    let group = home.map_or_else(|| Cgroup::find(&name), |home| Some(home.find(&name)));
+    if let Some(group) = group {
         group.kill_all(Duration::from_secs(2));
         group.remove();
     }

@@ -1,6 +1,7 @@
 //! The binary: one program, several roles. The role is looked at first, before anything is initialised.
 //!
-//! `shim`, `edge`, `control`, `backup-worker`, `acme-worker`, `database-server` and `compress-log` are started by ourselves; everything else is a verb of
+//! `shim`, `edge`, `control`, `backup-worker`, `acme-worker`, `database-server`, `hold-scope` and
+//! `compress-log` are started by ourselves; everything else is a verb of
 //! the command line.
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         Some("shim") => seaworthy_runtime::shim::main().into(),
         Some("edge") => edge(rest).into(),
         Some("control") => control(rest).into(),
+        Some("hold-scope") => seaworthy_control::scope::main().into(),
         Some("probe") => seaworthy_control::probe::main().into(),
         Some("backup-worker") => seaworthy_backup::worker::main().into(),
         Some("acme-worker") => seaworthy_acme::worker::main().into(),

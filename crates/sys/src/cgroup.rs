@@ -10,13 +10,17 @@ mod place;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::proc_tree;
 use crate::process::signal_if;
+use crate::spawn;
 
 /// Groups within a group of ours are an instance's own doing; no sane one goes deeper.
 const DEPTH: u32 = 8;
+/// Lists the processes of a group, and takes new ones.
+const PROCS: &str = "cgroup.procs";
 
 /// Which limits to set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +31,44 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+}
+
+/// A group (version 2) that a service manager leaves to us: instances' groups stand in it, and our own processes in a
+/// leaf beside them, because a group with limits below it may hold none itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegated(PathBuf);
+
+impl Delegated {
+    /// The group that this process is in; from now on the process is in its leaf.
+    pub fn enter() -> io::Result<Self> {
+        let base = place::own_base()
+            .ok_or_else(|| io::Error::other("there are no control groups version 2"))?;
+        fs::create_dir_all(place::leaf(&base))?;
+        fs::write(place::leaf(&base).join(PROCS), "0")?;
+        Ok(Self(base))
+    }
+
+    /// The group in that folder, if processes of ours can be in it.
+    pub fn at(folder: PathBuf) -> Option<Self> {
+        place::leaf(&folder).is_dir().then_some(Self(folder))
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// Lets a program of ours start in its leaf.
+    pub fn admit(&self, command: &mut Command) -> io::Result<()> {
+        let procs = OpenOptions::new().write(true).open(place::leaf(&self.0).join(PROCS))?;
+        spawn::join(command, procs.into());
+        Ok(())
+    }
+
+    /// The instance's group of that name in it, there or not.
+    pub fn find(&self, name: &str) -> Cgroup {
+        Cgroup::of(place::below(&self.0, name))
+    }
 }
 
 /// The group of one instance: one folder with version 2, one for each controller with version 1.
@@ -70,9 +112,12 @@ impl Cgroup {
 
     /// The group of that name, there or not.
     pub fn find(name: &str) -> Option<Self> {
-        let place = place::find(name)?;
+        place::find(name).map(Self::of)
+    }
+
+    fn of(place: place::Place) -> Self {
         let place::Place { memory, cpu, pids, v2 } = place;
-        Some(Self { memory, cpu, pids, v2, enforces_memory: false })
+        Self { memory, cpu, pids, v2, enforces_memory: false }
     }
 
     fn dirs(&self) -> Vec<&PathBuf> {
@@ -125,7 +170,7 @@ impl Cgroup {
     pub fn procs(&self) -> io::Result<Vec<File>> {
         self.dirs()
             .into_iter()
-            .map(|dir| OpenOptions::new().write(true).open(dir.join("cgroup.procs")))
+            .map(|dir| OpenOptions::new().write(true).open(dir.join(PROCS)))
             .collect()
     }
 
@@ -228,7 +273,7 @@ fn inner(dir: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 fn collect(dir: &Path, depth: u32, into: &mut Vec<u32>) {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let text = fs::read_to_string(dir.join(PROCS)).unwrap_or_default();
     // A process outside of our namespace is shown as 0.
     into.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
     if depth > 0 {

@@ -7,6 +7,8 @@
 //! way back; a lock that the kernel does not have is named, not hidden. Not here: users and `no_new_privs`, which
 //! come first ([`crate::process`]).
 
+mod program;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
+
+pub use self::program::{Prepared, Program, is_known};
 
 /// The newest rules that are asked for; an older kernel enforces what it knows.
 const NEWEST: ABI = ABI::V9;

@@ -1,7 +1,7 @@
 //! Starting a program under rules: session, groups, user, limits, death with its parent, answered binds.
 //!
 //! The order matters and is settled here: signals → session → cgroup → limits → user → death signal (a change of
-//! user clears it) → no_new_privs → filter → exec. Invariants: nothing is allocated between fork and
+//! user clears it) → no_new_privs → Landlock → filter → exec. Invariants: nothing is allocated between fork and
 //! exec; must be called by the thread that lives as long as the program shall (the death signal follows
 //! the thread).
 
@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::sandbox::Prepared;
 use crate::{fdpass, process, seccomp};
 
 /// A program and the rules it starts under.
@@ -37,6 +38,8 @@ pub struct Start<'a> {
     pub cgroups: &'a [File],
     /// Limit of open files.
     pub nofile: Option<u64>,
+    /// What it may open.
+    pub shut_in: Option<Prepared>,
     /// Stop at `bind` and hand the notifications out.
     pub answer_binds: bool,
 }
@@ -62,7 +65,7 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
         .collect::<io::Result<_>>()?;
     let parent = std::process::id();
     let user = start.user.map(|(uid, gid, groups)| (uid, gid, groups.to_vec()));
-    let (nofile, answer_binds) = (start.nofile, start.answer_binds);
+    let (nofile, shut_in, answer_binds) = (start.nofile, start.shut_in, start.answer_binds);
     let rules = move || {
         process::reset_signals()?;
         process::become_session_leader()?;
@@ -80,6 +83,9 @@ pub fn start(start: Start<'_>) -> io::Result<(Child, Option<OwnedFd>)> {
         }
         process::no_new_privs()?;
         close_others_on_exec()?;
+        if let Some(rules) = &shut_in {
+            rules.enter()?;
+        }
         if answer_binds {
             let fd = seccomp::stop_at_bind()?;
             send_descriptor(&theirs, fd)?;
@@ -125,6 +131,16 @@ fn receive_descriptor(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
 pub fn inherit_nothing(command: &mut Command) {
     // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(close_others_on_exec) };
+}
+
+/// Has a process of ours start in another control group: the descriptor is its `cgroup.procs`, open for writing.
+pub(crate) fn join(command: &mut Command, group: OwnedFd) {
+    let enter = move || {
+        rustix::io::write(&group, b"0")?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Marks every descriptor but the three standard ones to be closed by exec. Safe between fork and exec.

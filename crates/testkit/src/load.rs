@@ -12,6 +12,7 @@
 
 mod connect;
 mod crowd;
+mod held;
 mod report;
 mod requests;
 mod web_sockets;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use crowd::{Crowd, CrowdReport};
+pub use held::{Goal, Habit, Held, HeldCounts};
 pub use report::{Counts, Report, WebSocketCounts};
 
 use report::Tally;
@@ -186,4 +188,12 @@ impl RunningLoad {
         self.tally.close();
         self.tally.report()
     }
+}
+
+/// As many open files as this process may have.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // Refused, connections fail and are counted.
+    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).ok();
 }

@@ -22,6 +22,8 @@ pub(super) enum Case {
     Page,
     /// The same with a nonce put on its scripts.
     Nonce,
+    /// As keep-alive, of the host with that number.
+    Routes(usize),
 }
 
 /// What one proxy did in one round.
@@ -50,6 +52,7 @@ impl Case {
             Self::Large => "large",
             Self::Http2 => "http2",
             Self::Handshake => "handshake",
+            Self::Routes(_) => "routes",
         }
     }
 
@@ -66,6 +69,7 @@ impl Case {
             Self::Large => "large: HTTP/1.1, 64 connections, 64 KiB",
             Self::Http2 => "http2: over TLS, 16 connections, 8 streams each, 190 bytes of JSON",
             Self::Handshake => "handshake: a full TLS handshake (ECDSA P-256) for each request",
+            Self::Routes(_) => "routes: as keep-alive, one host of many",
         }
     }
 
@@ -75,7 +79,7 @@ impl Case {
             Self::KeepAlive => Some(1.2),
             Self::Features => Some(1.05),
             Self::Nonce => Some(1.3),
-            Self::Large | Self::Page => None,
+            Self::Large | Self::Page | Self::Routes(_) => None,
             Self::Http2 => Some(0.95),
             Self::Handshake => Some(0.6),
         }
@@ -107,6 +111,11 @@ impl Case {
                 let host = if self == Self::Page { "plain" } else { "nonce" };
                 command.args(["-H", &format!("Host: {host}.localhost")]);
                 command.arg(format!("{plain}/page.html"));
+            }
+            Self::Routes(number) => {
+                wrk(&mut command, "64");
+                command.args(["-H", &format!("Host: h{number}.localhost")]);
+                command.arg(format!("{plain}/"));
             }
             Self::Large => {
                 wrk(&mut command, "64");

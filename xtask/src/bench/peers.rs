@@ -47,7 +47,7 @@ impl Kind {
 pub(super) struct Stage {
     pub(super) dir: PathBuf,
     pub(super) binary: PathBuf,
-    upstream_port: u16,
+    pub(super) upstream_port: u16,
     _upstream: Tree,
 }
 
@@ -69,7 +69,7 @@ struct Tree(Child);
 /// Our processes, as `status --json` names them; down when dropped.
 pub(super) struct Platform {
     binary: PathBuf,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 impl Stage {
@@ -90,8 +90,8 @@ impl Stage {
             format!("{{\\\"status\\\":\\\"healthy\\\",\\\"pad\\\":\\\"{}\\\"}}", "x".repeat(150));
         let at = dir.display();
         let config = format!(
-            "worker_processes 1; daemon off; error_log {at}/upstream.err; pid {at}/upstream.pid;
-events {{ worker_connections 8192; }}
+            "worker_processes 1; daemon off; error_log {at}/upstream.err; pid {at}/upstream.pid; worker_rlimit_nofile 20000;
+events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
  server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ default_type application/json; return 200 \"{body}\"; }}
@@ -145,8 +145,8 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 {profile}"
         );
         format!(
-            "worker_processes 1; daemon off; error_log {at}/nginx.err; pid {at}/nginx.pid;
-events {{ worker_connections 8192; }}
+            "worker_processes 1; daemon off; error_log {at}/nginx.err; pid {at}/nginx.pid; worker_rlimit_nofile 20000;
+events {{ worker_connections 16384; }}
 http {{ access_log {at}/nginx.access combined buffer=32k; keepalive_requests 100000000; keepalive_timeout 600s;
  upstream u {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 100000000; }}
  ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
@@ -217,6 +217,14 @@ backend b
         Ok(platform)
     }
 
+    /// What a client trusts that speaks TLS with a proxy.
+    pub(super) fn authority(&self, kind: Kind) -> PathBuf {
+        match kind {
+            Kind::Seaworthy => self.dir.join("proxy/state/ca.pem"),
+            Kind::Nginx | Kind::Haproxy => self.dir.join("cert.pem"),
+        }
+    }
+
     /// A platform of our own with an empty state folder.
     pub(super) fn platform(&self, name: &str) -> Result<Platform> {
         let dir = self.dir.join(name);
@@ -236,6 +244,11 @@ impl Drop for Stage {
 }
 
 impl Running {
+    /// A platform of ours that serves plain HTTP on a port.
+    pub(super) fn of_ours(http: u16, platform: Platform) -> Self {
+        Self { http, https: 0, processes: Processes::Ours(platform) }
+    }
+
     fn pids(&self) -> Result<Vec<u64>> {
         match &self.processes {
             Processes::Of(tree) => Ok(tree.pids()),
@@ -371,6 +384,10 @@ fn certificate(dir: &Path) -> Result<()> {
             "2",
             "-subj",
             "/CN=tls.localhost",
+            "-addext",
+            "subjectAltName=DNS:tls.localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
             "-keyout",
             "key.pem",
             "-out",

@@ -4,10 +4,12 @@
 //! set whose tar holds its content). Both walks, of the folders and of the index before, are in one order,
 //! so that ten million files need no more memory than ten. Unchanged means: same size, times, inode. Invariants:
 //! a set refers only to sets that every store has; a file that changed while it was read is told of and read
-//! again next time. Rooms: `index` (the entries), `walk` (the folders), `bring` (restore and trial).
+//! again next time. Rooms: `index` (the entries), `walk` (the folders), `names`
+//! (what is in one), `bring` (restore and trial).
 
 mod bring;
 mod index;
+mod names;
 mod walk;
 
 use std::cmp::Ordering;
@@ -60,7 +62,8 @@ struct Run<'a> {
     needs: BTreeSet<SetId>,
     facts: DatabaseFacts,
     done: u64,
-    changed: Vec<String>,
+    /// How many changed while they were read, and the first of them.
+    changed: (u64, Vec<String>),
     skipped: u64,
 }
 
@@ -80,14 +83,14 @@ impl Engine for Files {
             needs: BTreeSet::new(),
             facts: DatabaseFacts { name: "files".to_owned(), ..DatabaseFacts::default() },
             done: 0,
-            changed: Vec::new(),
+            changed: (0, Vec::new()),
             skipped: 0,
         };
         let mut trees = self.trees.clone();
         trees.sort_by(|one, other| Path::new(&one.0).cmp(Path::new(&other.0)));
         for (name, path) in &trees {
             work.step(format!("reading {name}"));
-            walk::walk(name, path, &mut |entry, at| run.add(entry, at))?;
+            walk::walk(name, path, into.staging, &mut |entry, at| run.add(entry, at))?;
         }
         run.finish().map_err(failed)
     }
@@ -163,7 +166,7 @@ impl Run<'_> {
             Ok(file) => file,
             // Gone since the folder was listed: as if it had never been there, but told of.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.changed.push(entry.path().display().to_string());
+                self.note_change(entry);
                 entry.size = 0;
                 return self.append(entry, &mut io::empty()).map(drop);
             }
@@ -183,9 +186,16 @@ impl Run<'_> {
             entry.sha256 = Some(hash);
         } else {
             // Without a hash it is read again next time, whatever its times say.
-            self.changed.push(entry.path().display().to_string());
+            self.note_change(entry);
         }
         Ok(())
+    }
+
+    fn note_change(&mut self, entry: &Entry) {
+        self.changed.0 += 1;
+        if self.changed.1.len() < NAMED {
+            self.changed.1.push(entry.path().display().to_string());
+        }
     }
 
     fn append(&mut self, entry: &Entry, from: &mut dyn Read) -> Result<String, Fault> {
@@ -213,11 +223,11 @@ impl Run<'_> {
         let tar: Part = self.tar.into_inner()?.finish(TAR, "files", "tar")?;
         let index = self.index.into_inner()?.finish(INDEX, "index", "index")?;
         let mut notes = Vec::new();
-        if !self.changed.is_empty() {
-            let named = self.changed.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let (changed, named) = self.changed;
+        if changed > 0 {
             notes.push(format!(
-                "{} files changed while they were read and are in it as they were seen: {named}",
-                self.changed.len()
+                "{changed} files changed while they were read and are in it as they were seen: {}",
+                named.join(", ")
             ));
         }
         if self.skipped > 0 {

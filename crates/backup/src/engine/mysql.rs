@@ -23,6 +23,7 @@ use crate::judge;
 use crate::model::RestoreTarget;
 use crate::seal::{Sealing, pump, write_fault};
 use crate::set::{Part, Set};
+use crate::tool::Gathered;
 use crate::url;
 use crate::work::Work;
 
@@ -55,15 +56,9 @@ impl Mysql {
             (None, None) => true,
         };
         let chosen: Vec<String> = all.filter(fits).collect();
-        if chosen.is_empty() {
-            let wanted =
-                self.databases.clone().or_else(|| self.connection.database()).unwrap_or_default();
-            return Err(Fault::new(
-                Code::BackupSource,
-                format!("no database of {} fits `{wanted}`", self.connection.shown()),
-            ));
-        }
-        Ok(chosen)
+        let wanted =
+            self.databases.clone().or_else(|| self.connection.database()).unwrap_or_default();
+        super::chosen(chosen, &wanted, &self.connection.shown())
     }
 }
 
@@ -77,12 +72,11 @@ impl Engine for Mysql {
         let mut dump = Dump { server, tool, ..Dump::default() };
         for (at, name) in names.iter().enumerate() {
             work.step(format!("dumping {name}"));
-            let file = if names.len() == 1 {
-                "database.sql.zst.age".to_owned()
-            } else {
-                format!("{at:04}.sql.zst.age")
-            };
-            let (part, facts) = database(work, &client, name, &file, into, &mut dump.doubts)?;
+            let file = super::dump_file(at, names.len(), "sql.zst.age");
+            let (part, facts) =
+                super::again_when(vanished, work, name, &into.staging.join(&file), || {
+                    database(work, &client, name, &file, into, &mut dump.doubts)
+                })?;
             dump.parts.push(part);
             dump.databases.push(facts);
             let loose = survey::without_transactions(&client, name)?;
@@ -142,38 +136,13 @@ impl Engine for Mysql {
     }
 }
 
-/// Dumps one database; again when something was dropped as it began.
-fn database(
-    work: &Work,
-    client: &Client,
-    name: &str,
-    file: &str,
-    into: &Into<'_>,
-    doubts: &mut Vec<String>,
-) -> Result<(Part, DatabaseFacts), Fault> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let vanished = |fault: &Fault| {
-            fault.evidence.iter().any(|line| {
-                line.contains("doesn't exist")
-                    || line.contains("(1146)")
-                    || line.contains("definition has changed")
-            })
-        };
-        match attempt(work, client, name, file, into, doubts) {
-            Err(fault) if tries < 3 && vanished(&fault) => {
-                work.step(format!(
-                    "dumping {name} again: a table was dropped or changed as it was read"
-                ));
-                std::fs::remove_file(into.staging.join(file)).ok();
-            }
-            other => return other,
-        }
-    }
+/// Whether a dump failed by what somebody else did to a table as it was read.
+fn vanished(line: &str) -> bool {
+    ["doesn't exist", "(1146)", "definition has changed"].iter().any(|part| line.contains(part))
 }
 
-fn attempt(
+/// Dumps one database.
+fn database(
     work: &Work,
     client: &Client,
     name: &str,
@@ -200,7 +169,7 @@ fn attempt(
     let (mut counter, mut tail, mut done) =
         (RowCounter::default(), VecDeque::with_capacity(256), 0);
     let total = into.previous.map_or(facts.bytes, Set::plain_bytes);
-    let mut output = running.output()?;
+    let mut output = Gathered::new(running.output()?);
     let pumped = pump(&mut output, &mut sealing, |bytes| {
         counter.feed(bytes);
         tail.extend(bytes.iter().rev().take(200).rev());
@@ -209,14 +178,14 @@ fn attempt(
         done += bytes.len() as u64;
         work.moved(done, Some(total));
     });
-    let said = running.finish(Code::BackupSource)?;
+    // Closed first: a tool whose output nobody takes any more must end, not wait.
+    drop(output);
+    let said = running.finish(Code::BackupSource);
     pumped.map_err(failed)?;
+    let said = said?;
     let tail: Vec<u8> = tail.into_iter().collect();
     if !tail.windows(END.len()).any(|part| part == END) {
-        return Err(Fault::new(Code::BackupFailed, format!("the dump of {name} is not whole"))
-            .because(
-                "it does not end as a whole dump does, though the tool said that all went well",
-            ));
+        return Err(super::not_whole(name, "it does not end as a whole dump does"));
     }
     doubts.extend(judge::doubts(&said));
     let counted = counter.finish();

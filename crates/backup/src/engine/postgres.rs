@@ -1,10 +1,11 @@
 //! PostgreSQL: `pg_dump -Fc` in an exported snapshot, and `pg_restore`.
 //!
-//! For each database a session exports a snapshot, `pg_dump` dumps in it, and the same session counts rows in
-//! it, so that what is recorded is what was dumped. Everything is asked through `psql`: it takes part in
+//! For each database a session exports a snapshot and `pg_dump` dumps in it; rows are counted as they go by
+//! (`archive`), so that what is recorded is what was dumped. Everything is asked through `psql`: it takes part in
 //! whatever authentication and encryption the server asks of `pg_dump`. Rooms: `connect` (how tools reach
 //! a server), `session` (questions), `survey` (facts), `server` (a scratch server), `bring` (restore), `log` (any moment).
 
+mod archive;
 mod bring;
 pub(crate) mod connect;
 pub(crate) mod log;
@@ -12,18 +13,21 @@ mod server;
 mod session;
 mod survey;
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io;
 
 use seaworthy_base::{Code, Fault};
 
+use self::archive::{Archive, Content};
 use self::connect::Connection;
 use self::session::Session;
 use super::{Dump, Engine, Into, Placed, Trial};
 use crate::facts::{DatabaseFacts, differences};
 use crate::judge;
 use crate::model::RestoreTarget;
-use crate::seal::{CHUNK, Sealing, pump, write_fault};
+use crate::seal::{Sealing, pump, write_fault};
 use crate::set::{Part, Set};
+use crate::tool::Gathered;
 use crate::url;
 use crate::work::Work;
 
@@ -48,14 +52,8 @@ impl Postgres {
     fn names(&self, session: &mut Session) -> Result<Vec<String>, Fault> {
         let Some(pattern) = &self.databases else { return Ok(vec![self.connection.database()]) };
         let all = session.texts("SELECT to_json(datname) FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname")?;
-        let chosen: Vec<String> = all.into_iter().filter(|name| url::fits(pattern, name)).collect();
-        if chosen.is_empty() {
-            return Err(Fault::new(
-                Code::BackupSource,
-                format!("no database of {} fits `{pattern}`", self.connection.shown()),
-            ));
-        }
-        Ok(chosen)
+        let fitting = all.into_iter().filter(|name| url::fits(pattern, name)).collect();
+        super::chosen(fitting, pattern, &self.connection.shown())
     }
 }
 
@@ -73,18 +71,24 @@ impl Engine for Postgres {
         let tool = tools.version("pg_dump", major)?;
         let mut dump = Dump { server, tool, ..Dump::default() };
         let server = Server { tools: &tools, major };
-        for (at, name) in names.iter().enumerate() {
-            work.step(format!("dumping {name}"));
-            let file = if names.len() == 1 {
-                "database.dump.zst.age".to_owned()
-            } else {
-                format!("{at:04}.dump.zst.age")
-            };
-            let (part, facts) = database(work, &server, name, &file, into, &mut dump.doubts)?;
-            dump.parts.push(part);
-            dump.databases.push(facts);
-        }
-        match roles(&tools, major, superuser, into) {
+        // Roles are outside of any snapshot: they are asked for meanwhile.
+        let roles = std::thread::scope(|scope| {
+            let roles = scope.spawn(|| roles(&server, superuser, into));
+            for (at, name) in names.iter().enumerate() {
+                work.step(format!("dumping {name}"));
+                let file = super::dump_file(at, names.len(), "dump.zst.age");
+                let (part, facts) =
+                    super::again_when(vanished, work, name, &into.staging.join(&file), || {
+                        database(work, &server, name, &file, into, &mut dump.doubts)
+                    })?;
+                dump.parts.push(part);
+                dump.databases.push(facts);
+            }
+            Ok(roles.join().unwrap_or_else(|_| {
+                Err(Fault::new(Code::Internal, "asking for roles ended without a word"))
+            }))
+        })?;
+        match roles {
             Ok(part) => dump.parts.push(part),
             Err(fault) => {
                 dump.notes.push(format!("roles are not in it: {}", fault.causes.join(": ")))
@@ -121,7 +125,7 @@ impl Engine for Postgres {
             let mut session = server.tools().session(&saved.name)?;
             session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
             let mut found = survey::facts(&mut session, &saved.name)?;
-            survey::count(&mut session, &mut found)?;
+            survey::count(&mut session, &mut found, &BTreeMap::new())?;
             trial.rows += found.rows.values().sum::<u64>();
             trial.differences.extend(differences(saved, &found));
             for question in &work.job.item.rules.sql {
@@ -149,32 +153,13 @@ struct Server<'a> {
     major: u32,
 }
 
-/// Dumps one database; once more when something vanished between the snapshot and the dump's locks.
-fn database(
-    work: &Work,
-    server: &Server<'_>,
-    name: &str,
-    file: &str,
-    into: &Into<'_>,
-    doubts: &mut Vec<String>,
-) -> Result<(Part, DatabaseFacts), Fault> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match attempt(work, server, name, file, into, doubts) {
-            Err(fault)
-                if tries < 3
-                    && fault.evidence.iter().any(|line| line.contains("does not exist")) =>
-            {
-                work.step(format!("dumping {name} again: something was dropped as the dump began"));
-                std::fs::remove_file(into.staging.join(file)).ok();
-            }
-            other => return other,
-        }
-    }
+/// Whether a dump failed because something went between the snapshot and the dump's locks.
+fn vanished(line: &str) -> bool {
+    line.contains("does not exist")
 }
 
-fn attempt(
+/// Dumps one database.
+fn database(
     work: &Work,
     server: &Server<'_>,
     name: &str,
@@ -185,60 +170,49 @@ fn attempt(
     let mut session = server.tools.session(name)?;
     session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let snapshot = session.one("SELECT to_json(pg_export_snapshot())")?;
-    let mut facts = survey::facts(&mut session, name)?;
     let snapshot = format!("--snapshot={}", snapshot.as_str().unwrap_or_default());
     let wait = format!("--lock-wait-timeout={LOCK_WAIT}");
     let words = ["-Fc", "-Z0", &snapshot, &wait, "--no-password", "--quote-all-identifiers"];
     let mut running = server.tools.tool("pg_dump", server.major, name)?.args(words).start(false)?;
-    let path = into.staging.join(file);
+    // While the dump looks around.
+    let mut facts = survey::facts(&mut session, name)?;
     let failed =
-        |error: &std::io::Error| write_fault(format!("could not write the dump of {name}"), error);
-    // The first bytes come when all tables are locked: from then on none can vanish under the counting.
-    let mut first = vec![0; CHUNK];
-    let mut output = running.output()?;
-    let got = output.read(&mut first).map_err(|error| failed(&error))?;
-    first.truncate(got);
-    if !first.starts_with(b"PGDMP") {
-        let shown = Fault::new(Code::BackupFailed, "`pg_dump` wrote no dump")
-            .because("it ended well, but what it wrote is none");
-        return Err(running.finish(Code::BackupSource).err().unwrap_or(shown));
-    }
+        |error: io::Error| write_fault(format!("could not write the dump of {name}"), &error);
+    let mut sealing = Sealing::create(&into.staging.join(file), into.recipients).map_err(failed)?;
     let total = into.previous.map_or(facts.bytes, Set::plain_bytes);
-    let mut sealing = Sealing::create(&path, into.recipients).map_err(|error| failed(&error))?;
-    let (pumped, counted) = std::thread::scope(|scope| {
-        let counting = scope.spawn(|| survey::count(&mut session, &mut facts));
-        let mut done = 0;
-        let mut source = std::io::Cursor::new(first).chain(&mut output);
-        let pumped = pump(&mut source, &mut sealing, |bytes| {
-            done += bytes.len() as u64;
-            work.moved(done, Some(total));
-        });
-        (pumped, counting.join())
+    let (mut archive, mut done) = (Archive::new(), 0);
+    let mut output = Gathered::new(running.output()?);
+    let pumped = pump(&mut output, &mut sealing, |bytes| {
+        archive.feed(bytes);
+        session.stay();
+        done += bytes.len() as u64;
+        work.moved(done, Some(total));
     });
+    // Closed first: a tool whose output nobody takes any more must end, not wait.
+    drop(output);
     let said = running.finish(Code::BackupSource);
-    pumped.map_err(|error| failed(&error))?;
+    pumped.map_err(failed)?;
     doubts.extend(judge::doubts(&said?));
-    counted.unwrap_or_else(|_| {
-        Err(Fault::new(Code::Internal, "counting rows ended without a word"))
-    })?;
-    drop(session);
-    let mut after = server.tools.session(name)?;
-    survey::sequences_after(&mut after, &mut facts)?;
-    let part = sealing.finish(file, name, "pg_dump -Fc").map_err(|error| failed(&error))?;
+    let rows = match archive.finish() {
+        Content::Whole(rows) => rows,
+        Content::Unknown => BTreeMap::new(),
+        Content::Cut => return Err(super::not_whole(name, "it ends in the middle")),
+        Content::Nothing => return Err(super::not_whole(name, "what it begins with is no dump")),
+    };
+    survey::count(&mut session, &mut facts, &rows)?;
+    session.run("COMMIT")?;
+    survey::sequences_after(&mut session, &mut facts)?;
+    let part = sealing.finish(file, name, "pg_dump -Fc").map_err(failed)?;
     Ok((part, facts))
 }
 
 /// Roles, their memberships and rights: what a dump of a database refers to and does not hold.
-fn roles(
-    tools: &connect::Tools,
-    major: u32,
-    superuser: bool,
-    into: &Into<'_>,
-) -> Result<Part, Fault> {
+fn roles(server: &Server<'_>, superuser: bool, into: &Into<'_>) -> Result<Part, Fault> {
     let mut words = vec!["--roles-only", "--no-password", "--quote-all-identifiers"];
     if !superuser {
         words.push("--no-role-passwords");
     }
-    let running = tools.tool("pg_dumpall", major, "")?.args(words).start(false)?;
+    let tool = server.tools.tool("pg_dumpall", server.major, "")?;
+    let running = tool.args(words).start(false)?;
     into.seal_output(running, "roles.sql.zst.age", ROLES, "sql")
 }

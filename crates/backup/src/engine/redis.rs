@@ -21,6 +21,7 @@ use crate::judge;
 use crate::model::{RestoreTarget, RunAs};
 use crate::seal::{pump, write_fault};
 use crate::set::Set;
+use crate::shut_in::ShutIn;
 use crate::tool::Tool;
 use crate::url::DatabaseUrl;
 use crate::work::{Temporary, Work};
@@ -129,9 +130,10 @@ fn fetch(
 
 /// Reads the whole file as the server would, and counts.
 fn check(scratch: &Temporary, run_as: Option<&RunAs>) -> Result<DatabaseFacts, Fault> {
-    let path = scratch.path().join("dump.rdb").display().to_string();
+    let path = scratch.path().join("dump.rdb");
     let said = Tool::new("redis-check-rdb", scratch.path(), run_as)
-        .args([path])
+        .args([path.display().to_string()])
+        .shut_in(ShutIn::with(vec![path]))
         .output(Code::BackupFailed)?;
     let count = |what: &str| {
         let line = said.lines().find_map(|line| {

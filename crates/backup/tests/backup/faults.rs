@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use seaworthy_backup::{Action, Event, RestoreTarget, SetReport, Source, State, Taken, Verified};
-use seaworthy_testkit::peers::{MariaDb, unprivileged};
+use seaworthy_testkit::peers::{MariaDb, Postgres, unprivileged};
 
 use crate::platform::{Platform, Worker, take};
 
@@ -175,23 +175,114 @@ fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green
     assert_eq!(state(), State::Verified, "the drill answered the doubt");
 }
 
+/// Takes a backup while staging lies on a file system of so many megabytes, in a mount namespace of the worker's.
+fn on_a_small_disk(platform: &Platform, item: &str, source: &Source, megabytes: u32) -> Worker {
+    let root = unprivileged().is_some();
+    let mut job = platform.job(item, source, take());
+    if !root {
+        job.run_as = None;
+    }
+    let staging = platform.state().join("staging");
+    let line = format!(
+        "mount -t tmpfs -o size={megabytes}m none '{}' && exec \"$0\" \"$@\"",
+        staging.display()
+    );
+    let words: &[&str] =
+        if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
+    Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat())
+}
+
+/// What a tool tries and what came of it, on standard error: the backup keeps it.
+const TRIES: &str = r#"
+try() { name=$1; shift; if "$@" 2>/dev/null; then echo "$name POSSIBLE" >&2; else echo "$name refused" >&2; fi; }
+try read bash -c ": < $SECRET"
+try write bash -c ": > ${SECRET%/*}/written"
+try elsewhere bash -c ": < /dev/tcp/127.0.0.1/$OTHER"
+try null bash -c ": > /dev/null"
+exec /usr/bin/mariadb-dump "$@""#;
+
+#[test]
+fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_server() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
+    let platform = Platform::new();
+    // Anybody may read it, write beside it and connect there: but for being shut in.
+    let open = platform.place.path().join("open");
+    fs::create_dir_all(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(open.join("secret"), "x").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener.local_addr().unwrap().port();
+    let script = TRIES
+        .replace("$SECRET", &open.join("secret").display().to_string())
+        .replace("${SECRET%/*}", &open.display().to_string())
+        .replace("$OTHER", &other.to_string());
+    let path = format!(
+        "{}:{}",
+        wrapper(&platform, "mariadb-dump", &script).display(),
+        std::env::var("PATH").unwrap()
+    );
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    let worker =
+        Worker::start_with(&platform.job("database.main", &source, take()), &[("PATH", &path)]);
+    let taken: Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
+    let expected = ["read refused", "write refused", "elsewhere refused", "null POSSIBLE"];
+    assert_eq!(taken.set.doubts, expected);
+    assert_eq!(taken.set.databases[0].rows["t"], 1, "its server and its password are given");
+    assert!(!open.join("written").exists());
+}
+
+#[test]
+fn a_disk_that_fills_in_the_middle_of_a_dump_ends_the_dump() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    let platform = Platform::new();
+    let source = Source::Postgres { url: server.url("shop"), databases: None };
+    let good = platform.take("database.main", &source);
+    // More than the pipe holds.
+    server.sql(
+        "shop",
+        "CREATE TABLE t AS SELECT sha512(n::text::bytea) FROM generate_series(1, 100000) n",
+    );
+    // The dump waits for a lock that somebody holds; meanwhile somebody else fills the disk.
+    let script = server.folder().join("lock.sql");
+    fs::write(&script, "BEGIN; LOCK TABLE t; SELECT pg_sleep(600);").unwrap();
+    let holder = server.client("shop", &script);
+    let waits = |granted: &str, count: &str| {
+        let sql =
+            format!("SELECT count(*) FROM pg_locks WHERE {granted} AND relation = 't'::regclass");
+        server.wait_for(granted, "shop", &sql, |is| is == count);
+    };
+    waits("granted AND mode = 'AccessExclusiveLock'", "1");
+    let worker = on_a_small_disk(&platform, "database.main", &source, 300);
+    waits("NOT granted", "1");
+    let staging = platform.state().join("staging");
+    let theirs = format!("/proc/{}/root{}", worker.pid(), staging.display());
+    let mut filler = fs::File::create(Path::new(&theirs).join("filler")).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(0), &mut filler).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    drop(holder);
+    // A backend that sleeps does not notice that its client went.
+    server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
+    let fault = worker.finish().unwrap_err();
+    assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
+    let report = platform.list("database.main", &source);
+    assert_eq!((report.sets.len(), &report.sets[0].set.id), (1, &good.set.id));
+    assert_eq!(
+        server.sql(
+            "postgres",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+        ),
+        "0"
+    );
+}
+
 #[test]
 fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
     let platform = Platform::new();
     let source = files(&platform);
     let good = platform.take(ITEM, &source);
-    // The state folder's staging lies on a small file system of its own, in a mount namespace of the worker's.
-    let staging = platform.state().join("staging");
-    let root = unprivileged().is_some();
-    let mut job = platform.job(ITEM, &source, take());
-    if !root {
-        job.run_as = None;
-    }
-    let line =
-        format!("mount -t tmpfs -o size=1m none '{}' && exec \"$0\" \"$@\"", staging.display());
-    let words: &[&str] =
-        if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
-    let worker = Worker::start_under(&job, &[words, &["sh", "-c", &line]].concat());
+    let worker = on_a_small_disk(&platform, ITEM, &source, 1);
     let fault = worker.finish().unwrap_err();
     assert_eq!(fault.code.as_str(), "SW-CTL-004", "{fault:?}");
     let report = platform.list(ITEM, &source);

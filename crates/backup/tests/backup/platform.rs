@@ -70,6 +70,31 @@ impl Platform {
         }
     }
 
+    /// The same, in the memory that is promised whatever is backed up.
+    #[track_caller]
+    pub(crate) fn run_small<T: DeserializeOwned>(
+        &self,
+        item: &str,
+        source: &Source,
+        action: Action,
+    ) -> T {
+        let mut worker = self.start(item, source, action);
+        let mut most = 0;
+        // The kernel's own high-water mark, as often as something is said.
+        while worker.next().is_some_and(|event| !matches!(event, Event::Done { .. })) {
+            let status = format!("/proc/{}/status", worker.child.id());
+            let status = std::fs::read_to_string(status).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let now = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+            most = most.max(now.unwrap_or(0));
+        }
+        assert!((1..=64 << 10).contains(&most), "it took {most} KiB of memory");
+        match worker.seen.pop() {
+            Some(Event::Done { report }) => serde_json::from_value(report).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// A job to its end, which must be a fault.
     #[track_caller]
     pub(crate) fn fails(&self, item: &str, source: &Source, action: Action) -> Fault {
@@ -151,6 +176,10 @@ impl Worker {
         child.stdin.as_mut().unwrap().write_all(&line).unwrap();
         let events = BufReader::new(child.stdout.take().unwrap());
         Self { child, events, seen: Vec::new() }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The next event.

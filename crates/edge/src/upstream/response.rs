@@ -1,8 +1,8 @@
 //! The head of an instance's response: read strictly, because what two readers could take for the end of
 //! a response in two ways would let one client's bytes become another client's answer.
 //!
-//! Invariants: a head that passes has exactly one framing; its values share the bytes that were read.
-//! Not here: what is done with the headers.
+//! Invariants: a head that passes has exactly one framing; its values share the bytes that were read; a
+//! `Connection` that says nothing but the usual ends here. Not here: what is done with the headers.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -61,9 +61,9 @@ pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>
         *place = Place { name: of(field.name.as_bytes()), value: of(field.value) };
     }
     let head = bytes.split_to(length).freeze();
-    let headers = headers(&head, &places[..count])?;
+    let (headers, said) = headers(&head, &places[..count])?;
     let framing = framing(&headers, method, status, is_1_1)?;
-    let keep = framing != Framing::ToEnd && may_keep(&headers, is_1_1);
+    let keep = framing != Framing::ToEnd && said.may_keep(is_1_1);
     Ok(Some(Head { status, headers, framing, keep }))
 }
 
@@ -76,14 +76,41 @@ struct Place {
     value: (u16, u16),
 }
 
-fn headers(head: &Bytes, places: &[Place]) -> Result<HeaderMap, &'static str> {
+/// What `Connection` says of the connection itself (RFC 9112 § 9.3).
+#[derive(Debug, Default)]
+struct Said {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Said {
+    /// Whether that was all that a line says.
+    fn note(&mut self, line: &[u8]) -> bool {
+        let close = line.eq_ignore_ascii_case(b"close");
+        let keep_alive = line.eq_ignore_ascii_case(b"keep-alive");
+        self.close |= close;
+        self.keep_alive |= keep_alive;
+        close || keep_alive
+    }
+
+    fn may_keep(&self, is_1_1: bool) -> bool {
+        !self.close && (is_1_1 || self.keep_alive)
+    }
+}
+
+fn headers(head: &Bytes, places: &[Place]) -> Result<(HeaderMap, Said), &'static str> {
     // Room for what is put in later: the map need not grow.
     let mut headers = HeaderMap::with_capacity(places.len() + 10);
+    let mut said = Said::default();
     for place in places {
         let part =
             |(at, length): (u16, u16)| usize::from(at)..usize::from(at) + usize::from(length);
         let name = HeaderName::from_bytes(head.get(part(place.name)).unwrap_or_default())
             .map_err(|_| "a header's name is none")?;
+        let bytes = head.get(part(place.value)).unwrap_or_default();
+        if name == CONNECTION && said.note(bytes) {
+            continue;
+        }
         let value = if place.value.1 == 0 {
             HeaderValue::from_static("")
         } else {
@@ -92,7 +119,9 @@ fn headers(head: &Bytes, places: &[Place]) -> Result<HeaderMap, &'static str> {
         };
         headers.append(name, value);
     }
-    Ok(headers)
+    said.close |= lists(&headers, &CONNECTION, "close");
+    said.keep_alive |= lists(&headers, &CONNECTION, "keep-alive");
+    Ok((headers, said))
 }
 
 fn framing(
@@ -138,11 +167,6 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     Ok(found)
 }
 
-fn may_keep(headers: &HeaderMap, is_1_1: bool) -> bool {
-    let says = |word: &str| lists(headers, &CONNECTION, word);
-    !says("close") && (is_1_1 || says("keep-alive"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +207,9 @@ mod tests {
                 assert_eq!(read(&text[..cut]), Ok(None), "{text:?} cut at {cut}");
             }
         }
+        let usual = "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nConnection: x-hop\r\n\r\n";
+        let head = take(&mut usual.into(), &Method::HEAD).unwrap().unwrap();
+        assert_eq!(head.headers.get_all(CONNECTION).iter().collect::<Vec<_>>(), ["x-hop"]);
         let mut bytes =
             BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\r\nX:\r\n\r\nrest");
         let head = take(&mut bytes, &Method::HEAD).unwrap().unwrap();

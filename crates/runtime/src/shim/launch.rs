@@ -62,6 +62,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
         let (out, out_end) = spawn::output_pipe().map_err(plain)?;
         let (err, err_end) = spawn::output_pipe().map_err(plain)?;
         let started = spawn::start(Start {
+            shut_in: None,
             argv: &argv,
             dir: &spec.dir,
             environment: &environment,

@@ -11,12 +11,13 @@ use seaworthy_runtime::model::Restart;
 use seaworthy_runtime::model::Spec;
 use seaworthy_runtime::model::Status;
 use seaworthy_runtime::model::Stop;
+use seaworthy_sys::cgroup::Delegated;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -122,9 +123,10 @@ impl Instance {
 
     pub(crate) fn launch(self) -> Self {
         if std::env::var_os(PROVE).is_some() {
-            enter_leaf();
+            // As control does: groups with limits hold no process themselves.
+            Delegated::enter().unwrap();
         }
-        driver::launch(&self.program, &self.spec).unwrap();
+        driver::launch(&self.program, &self.spec, None).unwrap();
         self
     }
 
@@ -179,17 +181,6 @@ impl Instance {
     }
 }
 
-/// Leaves the group that was delegated to us, as control does: groups with limits hold no process themselves.
-fn enter_leaf() {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-    let path = own.trim().strip_prefix("0::/").unwrap().to_owned();
-    if !path.ends_with("seaworthy-platform") {
-        let leaf = Path::new("/sys/fs/cgroup").join(path).join("seaworthy-platform");
-        std::fs::create_dir_all(&leaf).unwrap();
-        std::fs::write(leaf.join("cgroup.procs"), std::process::id().to_string()).unwrap();
-    }
-}
-
 impl Drop for Instance {
     fn drop(&mut self) {
         if let Ok(mut client) = ShimClient::connect(&self.spec.run_dir, LONG) {
@@ -208,7 +199,7 @@ impl Drop for Instance {
                 seaworthy_sys::process::signal_process(shim, 9);
             }
         }
-        driver::sweep(&self.spec.id, &self.spec.run_dir).ok();
+        driver::sweep(&self.spec.id, &self.spec.run_dir, None).ok();
     }
 }
 

@@ -114,7 +114,7 @@ fn a_shim_that_cannot_begin_says_why_in_its_folder() {
     let one = Instance::new(server(GIVEN, ""));
     let one = one.launch();
     one.ready();
-    driver::launch(&one.program, &one.spec).unwrap();
+    driver::launch(&one.program, &one.spec, None).unwrap();
     let begun = Instant::now();
     let says = || driver::last_words(&one.spec.run_dir);
     // It may be read in mid-sentence.

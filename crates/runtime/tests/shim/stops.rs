@@ -92,7 +92,7 @@ if os.fork()==0:
     let grandchild = pids_in(&one.until_log("grandchild"), "grandchild")[0];
     seaworthy_sys::process::signal_process(status.shim_pid, 9);
     gone(status.pid.unwrap());
-    driver::sweep(&one.spec.id, &one.spec.run_dir).unwrap();
+    driver::sweep(&one.spec.id, &one.spec.run_dir, None).unwrap();
     gone(grandchild);
 }
 

@@ -1,6 +1,6 @@
 //! `down`: nothing is left running.
 
-use seaworthy_testkit::{FakeApp, Site, process};
+use seaworthy_testkit::{FakeApp, Site, eventually, process};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -17,6 +17,24 @@ fn nothing_at_all_is_left_running() {
     let left = sandbox.processes();
     assert!(left.is_empty(), "gone when `down` returns: {left:#?}");
     sandbox.run(["status"]).code(4);
+}
+
+#[test]
+fn what_goes_on_without_control_is_ended_too() {
+    let pages = Site::new("shop").more("[service.pages]\nstatic = \"public\"").route("/*", "pages");
+    for site in [shop(), pages.file("public/index.html", "<p>page</p>")] {
+        let sandbox = sandbox();
+        sandbox.up(&site);
+        let control = sandbox.status().control_pid();
+        sandbox.terminate(control);
+        eventually("control ended, and nobody starts it again", LIMIT, || {
+            sandbox.run(["status"]).exit_code() == Some(4) && !process::lives(control)
+        });
+        assert!(!sandbox.processes().is_empty());
+        sandbox.run(["down", "--all"]).success();
+        let left = sandbox.processes();
+        assert!(left.is_empty(), "gone when `down` returns: {left:#?}");
+    }
 }
 
 #[test]

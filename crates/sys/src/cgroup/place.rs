@@ -31,25 +31,39 @@ pub(super) struct Place {
 /// Where the group of that name stands, there or not.
 pub(super) fn find(name: &str) -> Option<Place> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let below = |mount: PathBuf, path: &str| {
-        let base = mount.join(base_of(path).trim_start_matches('/'));
-        base.is_dir().then(|| base.join(OURS).join(name))
-    };
     let v1 = |controller: &str| {
         let path = own.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             controllers.split(',').any(|one| one == controller).then_some(path)
         })?;
-        below(Path::new(MOUNT).join(controller), path)
+        let base = Path::new(MOUNT).join(controller).join(base_of(path).trim_start_matches('/'));
+        base.is_dir().then(|| base.join(OURS).join(name))
     };
     let (memory, cpu, pids) = (v1("memory"), v1("cpu"), v1("pids"));
     if memory.is_some() || cpu.is_some() || pids.is_some() {
         return Some(Place { memory, cpu, pids, v2: false });
     }
+    own_base().map(|base| below(&base, name))
+}
+
+/// Version 2: the group below which those of ours stand.
+pub(super) fn own_base() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let group = below(PathBuf::from(MOUNT), path)?;
-    let all = || Some(group.clone());
-    Some(Place { memory: all(), cpu: all(), pids: all(), v2: true })
+    let base = Path::new(MOUNT).join(base_of(path).trim_start_matches('/'));
+    // Beside version 1 the second one is mounted elsewhere, and holds no controllers.
+    base.join("cgroup.controllers").is_file().then_some(base)
+}
+
+/// Version 2: the group of that name below another one.
+pub(super) fn below(base: &Path, name: &str) -> Place {
+    let all = || Some(base.join(OURS).join(name));
+    Place { memory: all(), cpu: all(), pids: all(), v2: true }
+}
+
+/// Where our own processes stand below a group.
+pub(super) fn leaf(base: &Path) -> PathBuf {
+    base.join(LEAF)
 }
 
 /// The group below which ours stand, from that of a process: one inside an instance's group or in the
@@ -93,8 +107,8 @@ fn enable(group: &Path) -> io::Result<()> {
 
 /// Moves our processes and what they started into the leaf.
 fn move_ours(own: &Path) -> io::Result<()> {
-    let leaf = own.join(LEAF).join("cgroup.procs");
-    fs::create_dir_all(own.join(LEAF))?;
+    let leaf = leaf(own).join("cgroup.procs");
+    fs::create_dir_all(self::leaf(own))?;
     for _ in 0..ROUNDS {
         let text = fs::read_to_string(own.join("cgroup.procs"))?;
         let pids = text.lines().filter_map(|line| line.parse().ok());

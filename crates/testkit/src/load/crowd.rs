@@ -70,7 +70,7 @@ pub struct Crowd {
 impl Crowd {
     /// So many connections to a target, each with about that pause between two requests.
     pub fn start(target: Target, connections: usize, pause: Duration) -> Self {
-        raise_open_files();
+        super::raise_open_files();
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = watch::channel(false);
         let of_thread = Arc::clone(&tally);
@@ -193,12 +193,4 @@ async fn read_answer(connection: &mut Connection) -> io::Result<bool> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-}
-
-/// As many open files as this process may have.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    // Refused, connections fail and are counted.
-    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).ok();
 }

@@ -66,6 +66,8 @@ impl Postgres {
             "max_connections=30",
             "wal_level=replica",
             "max_wal_senders=8",
+            // A dump of ten thousand tables locks each of them.
+            "max_locks_per_transaction=400",
         ] {
             postgres.args(["-c", setting]);
         }

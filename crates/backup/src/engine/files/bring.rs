@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::index::{Entry, Kind, Reader, decode};
 use super::{INDEX, TAR};
 use crate::engine::{Parts, Placed, Trial, place};
-use crate::facts::Difference;
+use crate::facts::{Difference, TOLD};
 use crate::model::RestoreTarget;
 use crate::seal::{CHUNK, write_fault};
 use crate::set::{Set, hex};
@@ -158,6 +158,13 @@ fn extract_tree(
     Ok(brought)
 }
 
+/// Tells of a difference, unless enough were told of.
+fn tell(differences: &mut Vec<Difference>, one: Difference) {
+    if differences.len() < TOLD {
+        differences.push(one);
+    }
+}
+
 /// Takes from one tar the files whose content it holds. Both are in the order of paths, so one pass is enough.
 #[expect(clippy::too_many_arguments, reason = "one pass over two streams")]
 fn content(
@@ -199,11 +206,14 @@ fn content(
             }
         };
         let Some(member) = &mut member else {
-            differences.push(Difference {
-                subject: path.display().to_string(),
-                saved: "a file".to_owned(),
-                restored: "nothing".to_owned(),
-            });
+            tell(
+                differences,
+                Difference {
+                    subject: path.display().to_string(),
+                    saved: "a file".to_owned(),
+                    restored: "nothing".to_owned(),
+                },
+            );
             break;
         };
         let hash = write(member, &inside(into, &path)?).map_err(failed)?;
@@ -211,11 +221,10 @@ fn content(
         work.moved(done, None);
         count += 1;
         if let Some(saved) = entry.sha256.filter(|saved| *saved != hash) {
-            differences.push(Difference {
-                subject: path.display().to_string(),
-                saved,
-                restored: hash,
-            });
+            tell(
+                differences,
+                Difference { subject: path.display().to_string(), saved, restored: hash },
+            );
         }
     }
     Ok(count)

@@ -1,7 +1,8 @@
 //! Walking a tree in the order of the index.
 //!
-//! Invariant: entries of a folder are sorted by name before any of them is entered, which is the order of
-//! paths by components. Links are not followed; what vanishes under the walk is left out.
+//! Invariants: entries of a folder are sorted by name before any of them is entered, which is the order of
+//! paths by components; memory depends neither on how many there are nor on how many are in one folder (`names`).
+//! Links are not followed; what vanishes under the walk is left out.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,37 +12,52 @@ use std::path::{Path, PathBuf};
 use seaworthy_base::{Code, Fault};
 
 use super::index::{Entry, Kind, encode};
+use super::names::{HELD, Names};
 
-/// Calls `each` for the tree's root and everything below, with where it is.
+/// A folder that the walk is in.
+struct Open {
+    path: PathBuf,
+    at: PathBuf,
+    names: Names,
+}
+
+/// Calls `each` for the tree's root and everything below, with where it is. `scratch` is for folders with more names
+/// than memory should hold.
 pub(super) fn walk(
     name: &str,
     root: &Path,
+    scratch: &Path,
     each: &mut dyn FnMut(Entry, &Path) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     // The root may be a link to where the content is: what is meant is the content.
     let meta = fs::metadata(root).map_err(|error| unreadable(root, &error))?;
-    let mut open: Vec<(PathBuf, PathBuf, Option<Metadata>)> =
-        vec![(PathBuf::from(name), root.to_path_buf(), Some(meta))];
-    while let Some((path, at, meta)) = open.pop() {
-        let meta = match meta.map_or_else(|| fs::symlink_metadata(&at), Ok) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(|error| unreadable(&at, &error))?,
-        };
-        let entry = describe(&path, &at, &meta)?;
-        let folder = entry.kind == Kind::Folder;
-        each(entry, &at)?;
-        if !folder {
+    let mut open: Vec<Open> = Vec::new();
+    let mut here = Some((PathBuf::from(name), root.to_path_buf(), meta));
+    loop {
+        if let Some((path, at, meta)) = here.take() {
+            let entry = describe(&path, &at, &meta)?;
+            let folder = entry.kind == Kind::Folder;
+            each(entry, &at)?;
+            if folder {
+                match Names::of(&at, scratch, HELD) {
+                    Ok(names) => open.push(Open { path, at, names }),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(unreadable(&at, &error)),
+                }
+            }
+        }
+        let Some(last) = open.last_mut() else { return Ok(()) };
+        let Some(name) = last.names.next().map_err(|error| unreadable(&last.at, &error))? else {
+            open.pop();
             continue;
+        };
+        let at = last.at.join(&name);
+        match fs::symlink_metadata(&at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(&at, &error)),
+            Ok(meta) => here = Some((last.path.join(&name), at, meta)),
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&at).map_err(|error| unreadable(&at, &error))? {
-            names.push(entry.map_err(|error| unreadable(&at, &error))?.file_name());
-        }
-        // The last one pushed is the first one taken.
-        names.sort_unstable_by(|one, other| other.cmp(one));
-        open.extend(names.into_iter().map(|name| (path.join(&name), at.join(&name), None)));
     }
-    Ok(())
 }
 
 fn unreadable(at: &Path, error: &io::Error) -> Fault {

@@ -7,12 +7,18 @@ use seaworthy_sys::files::write_atomically;
 
 use crate::model::RunAs;
 use crate::open::feed;
+use crate::shut_in::ShutIn;
 use crate::tool::Tool;
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
 
 /// Parameters of a URL that the clients know.
 const PARAMETERS: [&str; 4] = ["ssl-ca", "ssl-cert", "ssl-key", "socket"];
+
+/// Those that name files.
+const FILES: [&str; 3] = ["ssl-ca", "ssl-cert", "ssl-key"];
+/// The port that a server has unless it is told otherwise.
+const PORT: u16 = 3306;
 
 /// A server.
 #[derive(Debug, Clone)]
@@ -86,6 +92,7 @@ pub(crate) struct Client {
     options: PathBuf,
     dir: PathBuf,
     run_as: Option<RunAs>,
+    shut_in: ShutIn,
     shown: String,
 }
 
@@ -104,7 +111,15 @@ impl Client {
             });
         written
             .map_err(|error| crate::seal::write_fault("could not write an option file", &error))?;
-        Ok(Self { options, dir: scratch.path().to_path_buf(), run_as, shown: connection.shown() })
+        let files = FILES.iter().filter_map(|name| connection.url.params.get(*name));
+        let read = files.map(PathBuf::from).chain([options.clone()]).collect();
+        Ok(Self {
+            options,
+            dir: scratch.path().to_path_buf(),
+            run_as,
+            shut_in: ShutIn::client_of(&connection.url, PORT, read),
+            shown: connection.shown(),
+        })
     }
 
     pub(crate) fn shown(&self) -> &str {
@@ -114,7 +129,8 @@ impl Client {
     fn tool(&self, names: [&str; 2]) -> Result<Tool, Fault> {
         let program = find(names)?;
         let options = format!("--defaults-file={}", self.options.display());
-        Ok(Tool::new(program, &self.dir, self.run_as.as_ref()).args([options]))
+        let tool = Tool::new(program, &self.dir, self.run_as.as_ref());
+        Ok(tool.shut_in(self.shut_in.clone()).args([options]))
     }
 
     /// The dump tool.

@@ -12,6 +12,7 @@ use seaworthy_sys::files::write_atomically;
 
 use super::session::Session;
 use crate::model::RunAs;
+use crate::shut_in::{self, ShutIn};
 use crate::tool::Tool;
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
@@ -32,6 +33,11 @@ const PARAMETERS: [(&str, &str); 13] = [
     ("port", "PGPORT"),
     ("user", "PGUSER"),
 ];
+
+/// Those that name files.
+const FILES: [&str; 4] = ["sslrootcert", "sslcert", "sslkey", "sslcrl"];
+/// The port that a server has unless it is told otherwise.
+const PORT: u16 = 5432;
 
 /// Folders in which distributions keep each major version's programs.
 const PLACES: [(&str, &str); 4] = [
@@ -110,6 +116,7 @@ pub(crate) struct Tools {
     environment: BTreeMap<String, String>,
     dir: PathBuf,
     run_as: Option<RunAs>,
+    shut_in: ShutIn,
     shown: String,
 }
 
@@ -139,10 +146,15 @@ impl Tools {
             let path = scratch.path().join("no-password").display().to_string();
             environment.insert("PGPASSFILE".to_owned(), path);
         }
+        let mut read = shut_in::of_user(run_as.as_ref());
+        let files = FILES.iter().filter_map(|name| connection.url.params.get(*name));
+        read.extend(files.map(PathBuf::from));
+        read.extend(environment.get("PGPASSFILE").map(PathBuf::from));
         Ok(Self {
             environment,
             dir: scratch.path().to_path_buf(),
             run_as,
+            shut_in: ShutIn::client_of(&connection.url, PORT, read),
             shown: connection.shown(),
         })
     }
@@ -160,6 +172,7 @@ impl Tools {
             environment.push(("PGDATABASE".to_owned(), database.to_owned()));
         }
         Ok(Tool::new(program.display().to_string(), &self.dir, self.run_as.as_ref())
+            .shut_in(self.shut_in.clone())
             .envs(environment))
     }
 

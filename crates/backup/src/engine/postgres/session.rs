@@ -44,16 +44,6 @@ impl Session {
     /// Asks; each row is one JSON value.
     pub(crate) fn ask(&mut self, sql: &str) -> Result<Vec<Value>, Fault> {
         let lines = self.lines(&format!("{sql};"))?;
-        self.values(&lines)
-    }
-
-    /// Asks a query whose rows are statements, and runs them; the rows of all of them.
-    pub(crate) fn ask_each(&mut self, sql: &str) -> Result<Vec<Value>, Fault> {
-        let lines = self.lines(&format!("{sql}\n\\gexec"))?;
-        self.values(&lines)
-    }
-
-    fn values(&self, lines: &[String]) -> Result<Vec<Value>, Fault> {
         let value = |line: &String| {
             serde_json::from_str(line).map_err(|error| {
                 let what = format!("{} gave an answer that is no JSON", self.shown);
@@ -91,6 +81,13 @@ impl Session {
         let text = self.one("SELECT to_json(current_setting('server_version'))")?;
         let major = number.as_u64().unwrap_or(0) as u32 / 10_000;
         Ok((text.as_str().unwrap_or_default().to_owned(), major))
+    }
+
+    /// Says that it is left open on purpose: it does not hang, it has nothing to do.
+    pub(crate) fn stay(&self) {
+        if let Some(running) = &self.running {
+            running.note_life();
+        }
     }
 
     fn lines(&mut self, text: &str) -> Result<Vec<String>, Fault> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use seaworthy_base::Fault;
 use serde_json::Value;
 
+use super::archive::Name;
 use super::session::Session;
 use crate::facts::{DatabaseFacts, Difference};
 
@@ -86,21 +87,31 @@ pub(super) fn facts(session: &mut Session, name: &str) -> Result<DatabaseFacts, 
     Ok(facts)
 }
 
-/// Counts the rows of every table, exactly. Locks are let go again after each hundred tables: a transaction
-/// that holds ten thousand may exhaust the server's table of locks.
-pub(super) fn count(session: &mut Session, facts: &mut DatabaseFacts) -> Result<(), Fault> {
-    let from = format!(
-        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN}"
-    );
-    let tables =
-        session.one(&format!("SELECT to_json(count(*)) {from}"))?.as_u64().unwrap_or_default();
-    for start in (0..tables).step_by(100) {
+/// The rows of every table, exactly: as they were `counted` where they were, else the server is asked. Locks are
+/// let go again after each hundred tables: a transaction that holds ten thousand may exhaust the server's table
+/// of locks.
+pub(super) fn count(
+    session: &mut Session,
+    facts: &mut DatabaseFacts,
+    counted: &BTreeMap<Name, u64>,
+) -> Result<(), Fault> {
+    let tables = session.ask(&format!("SELECT json_build_array(n.nspname, c.relname, format('%I.%I', n.nspname, c.relname)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN} ORDER BY c.oid"))?;
+    let mut left = Vec::new();
+    for table in &tables {
+        let shown = text(&table[2]);
+        match counted.get(&(text(&table[0]), text(&table[1]))) {
+            Some(rows) => drop(facts.rows.insert(shown, *rows)),
+            None => left.push(shown),
+        }
+    }
+    for some in left.chunks(100) {
+        let count = |table: &String| format!("SELECT to_json(count(*)) FROM ONLY {table}");
+        let questions: Vec<String> = some.iter().map(count).collect();
         session.run("SAVEPOINT counting")?;
-        let rows = session.ask_each(&format!("SELECT format('SELECT json_build_array(%L, count(*)) FROM ONLY %I.%I', format('%I.%I', n.nspname, c.relname), n.nspname, c.relname) {from} ORDER BY c.oid OFFSET {start} LIMIT 100"))?;
+        let rows = session.ask(&questions.join(";\n"))?;
         session.run("ROLLBACK TO counting; RELEASE counting")?;
-        facts
-            .rows
-            .extend(rows.iter().map(|row| (text(&row[0]), row[1].as_u64().unwrap_or_default())));
+        let rows = rows.iter().map(|rows| rows.as_u64().unwrap_or_default());
+        facts.rows.extend(some.iter().cloned().zip(rows));
     }
     Ok(())
 }

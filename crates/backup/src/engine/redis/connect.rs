@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use seaworthy_base::{Code, Fault};
 
 use crate::model::RunAs;
+use crate::shut_in::ShutIn;
 use crate::tool::Tool;
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
+
+/// The port that a server has unless it is told otherwise.
+const PORT: u16 = 6379;
 
 /// Takes a URL apart; `unix:///path?db=1` is a socket's.
 pub(super) fn parse(text: &str) -> Result<DatabaseUrl, Fault> {
@@ -27,6 +31,7 @@ pub(super) struct Client {
     password: Option<String>,
     dir: PathBuf,
     run_as: Option<RunAs>,
+    shut_in: ShutIn,
     shown: String,
 }
 
@@ -41,7 +46,7 @@ impl Client {
                     "-h".to_owned(),
                     host,
                     "-p".to_owned(),
-                    url.port.unwrap_or(6379).to_string(),
+                    url.port.unwrap_or(PORT).to_string(),
                 ]);
             }
         }
@@ -57,6 +62,7 @@ impl Client {
             password: url.password.clone(),
             dir: scratch.path().to_path_buf(),
             run_as: work.job.run_as.clone(),
+            shut_in: ShutIn::client_of(url, PORT, Vec::new()),
             shown: url.shown(),
         }
     }
@@ -68,7 +74,8 @@ impl Client {
     /// The client, connected to that server.
     pub(super) fn tool(&self) -> Result<Tool, Fault> {
         let password = self.password.iter().map(|text| ("REDISCLI_AUTH".to_owned(), text.clone()));
-        Ok(Tool::new("redis-cli", &self.dir, self.run_as.as_ref()).args(&self.words).envs(password))
+        let tool = Tool::new("redis-cli", &self.dir, self.run_as.as_ref());
+        Ok(tool.shut_in(self.shut_in.clone()).args(&self.words).envs(password))
     }
 
     /// Runs one command; its answer. Answers that are errors are faults (`redis-cli` ends well with them).

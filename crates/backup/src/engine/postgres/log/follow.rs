@@ -71,7 +71,7 @@ fn receive(
     let slot = hold(work, &tools, connection, major)?;
     let words =
         ["-D", &folder.display().to_string(), "--no-loop", "--no-password", "--slot", &slot];
-    let mut tool = tools.tool("pg_receivewal", major, "")?.args(words);
+    let mut tool = tools.tool("pg_receivewal", major, "")?.args(words).may_write(&folder);
     tool.silent = true;
     let mut receiver = tool.start(false)?;
     work.step("following the log");
@@ -118,7 +118,8 @@ pub(super) fn bring(work: &Work, connection: &Connection) -> Result<Timestamp, F
         &slot,
         &endpos,
     ];
-    let mut receiver = Some(tools.tool("pg_receivewal", major, "")?.args(words).start(false)?);
+    let tool = tools.tool("pg_receivewal", major, "")?.args(words).may_write(&folder);
+    let mut receiver = Some(tool.start(false)?);
     // It ends when it has everything, and at once when a follower is at it. Where there is nothing to be had it
     // would wait for more, and so does a follower that has caught up.
     let (mut seen, mut changed) = (state(&folder), Instant::now());

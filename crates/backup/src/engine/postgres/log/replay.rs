@@ -4,7 +4,7 @@
 //! played up to the moment. For a restore the wanted database is then dumped from that server and goes the way of
 //! any other. Invariant: where the log does not reach the moment that is a fault, not a smaller restore.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use seaworthy_base::{Code, Fault, Timestamp};
@@ -83,7 +83,7 @@ pub(crate) fn drill(work: &Work, store: &mut dyn Store) -> Result<(SetId, Trial)
         let mut session = server.tools().session(&name)?;
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         let mut found = survey::facts(&mut session, &name)?;
-        survey::count(&mut session, &mut found)?;
+        survey::count(&mut session, &mut found, &BTreeMap::new())?;
         trial.rows += found.rows.values().sum::<u64>();
     }
     Ok((chain.base.id, trial))

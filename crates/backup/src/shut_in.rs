@@ -1,0 +1,128 @@
+//! What the engines' own clients may open: programs and libraries, what finding a host and trusting it needs, and the
+//! files that they were given.
+//!
+//! A dump tool reads whatever a server sends; one that is taken over shall find nothing else on this machine and reach
+//! no other port. Invariants: a file that is not named here cannot be opened, though the tool's user owns it; on a
+//! kernel without Landlock a backup says so. Not here: servers that are started (they have a data folder of their
+//! own), and as whom tools run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use seaworthy_sys::sandbox::Program;
+
+use crate::model::RunAs;
+use crate::url::DatabaseUrl;
+
+/// Programs and libraries of the distribution.
+const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"];
+/// What the C library, name services and TLS libraries look up. No secrets: those are in files that were given.
+const LOOKED_UP: [&str; 27] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/resolv.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/localtime",
+    "/etc/locale.alias",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust",
+    "/etc/crypto-policies",
+    "/etc/krb5.conf",
+    // Debian's `psql` is a script that looks up which version is meant.
+    "/etc/perl",
+    "/etc/postgresql-common",
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/zero",
+    "/sys/devices/system/cpu/online",
+];
+/// What every program may throw things into.
+const NOWHERE: &str = "/dev/null";
+/// Names are asked for over TCP where an answer is long.
+const NAMES: u16 = 53;
+
+/// What one tool may open besides programs and what it looks up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShutIn {
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    ports: Option<Vec<u16>>,
+}
+
+impl ShutIn {
+    /// A tool that reaches no server and reads these files.
+    pub(crate) fn with(read: Vec<PathBuf>) -> Self {
+        Self { read, write: Vec::new(), ports: Some(Vec::new()) }
+    }
+
+    /// A client of that server; `port` is the one that it has unless the URL says otherwise.
+    pub(crate) fn client_of(url: &DatabaseUrl, port: u16, read: Vec<PathBuf>) -> Self {
+        let ports = match url.host.as_deref() {
+            // Who it may reach stands elsewhere, too: then all.
+            _ if ["host", "port", "krbsrvname", "gssencmode"]
+                .iter()
+                .any(|name| url.params.contains_key(*name)) =>
+            {
+                None
+            }
+            Some(host) if host.contains(',') => None,
+            Some(host) if host.starts_with(['/', '@']) => Some(Vec::new()),
+            _ => Some(vec![url.port.unwrap_or(port), NAMES]),
+        };
+        Self { read, write: Vec::new(), ports }
+    }
+
+    /// It may make and change files in a folder.
+    pub(crate) fn may_write(&mut self, folder: &Path) {
+        self.write.push(folder.to_path_buf());
+    }
+
+    /// The rules for a program.
+    pub(crate) fn rules(&self, program: &str) -> Program {
+        let mut run: Vec<PathBuf> = PROGRAMS.iter().map(PathBuf::from).collect();
+        if let Some(folder) = folder_of(program) {
+            // One that was installed elsewhere has its libraries beside it.
+            if let Some(prefix) = folder.parent() {
+                run.extend(["lib", "lib64", "share"].map(|name| prefix.join(name)));
+            }
+            run.push(folder);
+        }
+        let read = LOOKED_UP.iter().map(PathBuf::from).chain(self.read.iter().cloned());
+        let write = std::iter::once(PathBuf::from(NOWHERE)).chain(self.write.iter().cloned());
+        Program { read: read.collect(), run, write: write.collect(), ports: self.ports.clone() }
+    }
+}
+
+/// Where libpq looks for certificates unless it is told, and for a ticket of Kerberos.
+pub(crate) fn of_user(run_as: Option<&RunAs>) -> Vec<PathBuf> {
+    let uid = run_as.map_or_else(seaworthy_sys::process::current_uid, |user| user.uid);
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let home = users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.get(2)?.parse() == Ok(uid)).then(|| fields.get(5).copied())?
+    });
+    let ticket = PathBuf::from(format!("/tmp/krb5cc_{uid}"));
+    home.map(|home| Path::new(home).join(".postgresql")).into_iter().chain([ticket]).collect()
+}
+
+/// The folder that a program is in, links followed.
+fn folder_of(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = if program.contains('/') {
+        PathBuf::from(program)
+    } else {
+        std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())?
+    };
+    fs::canonicalize(found).ok()?.parent().map(Path::to_path_buf)
+}

@@ -1,0 +1,82 @@
+//! Backups beside what people use: time, size and memory on real data.
+//!
+//! `cargo xtask bench backup` builds the release binary and runs this: a PostgreSQL server filled by pgbench is
+//! dumped by `pg_dump -Fc -Z0` alone, by us, by `pg_dump | gzip`, into restic, and copied by pgBackRest, in turns;
+//! a folder of many files is backed up twice, by us and by restic; a set of gigabytes is verified; one folder of
+//! ever more files shows that memory stays. Figures are medians of the rounds; ratios are within a round, because
+//! machines drift. Not here: pass or fail of a build; the bounds are printed beside the ratios.
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a program for developers that prints what it found"
+)]
+
+mod databases;
+mod folders;
+mod measure;
+
+use std::path::PathBuf;
+
+/// What is measured.
+struct Plan {
+    binary: PathBuf,
+    scale: u32,
+    files: usize,
+    /// Files in one folder, at most.
+    flat: usize,
+    /// Size of the set that is verified, in gigabytes.
+    verify: usize,
+    rounds: usize,
+    /// Only this part.
+    only: Option<String>,
+}
+
+/// A part of the bench.
+type Part = fn(&Plan);
+
+fn main() {
+    let plan = plan();
+    println!("pgbench scale {}, {} files, {} rounds", plan.scale, plan.files, plan.rounds);
+    let parts: [(&str, Part); 4] = [
+        ("database", databases::dumps),
+        ("files", folders::unchanged),
+        ("verify", folders::verified),
+        ("flat", folders::flat),
+    ];
+    for (name, part) in parts {
+        if plan.only.as_deref().is_none_or(|only| only == name) {
+            part(&plan);
+        }
+    }
+}
+
+const USAGE: &str = "--binary PATH, --scale N, --files N, --flat N, --verify GIGABYTES, --rounds N, --only database|files|verify|flat";
+
+fn plan() -> Plan {
+    let mut plan = Plan {
+        binary: "seaworthy".into(),
+        scale: 150,
+        files: 100_000,
+        flat: 1_000_000,
+        verify: 5,
+        rounds: 5,
+        only: None,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        let number = || value.parse().unwrap_or_else(|_| panic!("{word} needs a number"));
+        match word.as_str() {
+            "--binary" => plan.binary = value.into(),
+            "--scale" => plan.scale = number(),
+            "--files" => plan.files = number() as usize,
+            "--flat" => plan.flat = number() as usize,
+            "--verify" => plan.verify = number() as usize,
+            "--rounds" => plan.rounds = number() as usize,
+            "--only" => plan.only = Some(value),
+            _ => panic!("{USAGE}; not {word}"),
+        }
+    }
+    plan
+}

@@ -1,0 +1,231 @@
+//! What many cost: idle connections, routes, and clients that are slow on purpose.
+//!
+//! The connections come from `hold` of the harness. Memory is what the proxy's processes hold resident, after less
+//! before. Latency is of a steady load of 1,000 requests a second, as h2load logs each of them; with an open loop a
+//! pause is not overlooked. Not here: the kernel's memory for sockets, which no proxy can save.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::load::{self, Case};
+use super::peers::{Kind, Running, Stage, free_ports};
+use super::{build, median};
+
+/// Connections.
+const MANY: usize = 10_000;
+/// After the last one stood: what was only needed to open them is given back.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Connections held by a process of the harness, which ends with us.
+struct Held {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Held {
+    fn start(hold: &Path, words: &[String]) -> Result<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "1"]).arg(hold).args(words);
+        command.args(["--count", &MANY.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("no output")?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        if !line.starts_with("held ") {
+            child.wait()?;
+            bail!("hold {}: {line}", words.join(" "));
+        }
+        Ok(Self { child, output })
+    }
+
+    /// Lets go; what it counted.
+    fn end(mut self) -> Result<String> {
+        drop(self.child.stdin.take());
+        let mut counted = String::new();
+        self.output.read_to_string(&mut counted)?;
+        self.child.wait()?;
+        Ok(counted.trim().to_owned())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn words(list: &[(&str, String)]) -> Vec<String> {
+    list.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
+}
+
+fn verdict(ok: bool) -> &'static str {
+    if ok { "met" } else { "NOT met" }
+}
+
+/// Memory of 10,000 idle connections over TLS.
+pub(super) fn idle(stage: &Stage) -> Result<()> {
+    println!("\nidle: {MANY} connections over TLS, each after one request");
+    let hold = build("seaworthy-testkit", "hold")?;
+    for (habit, bound) in [("idle-http1", 16.0), ("idle-http2", 30.0)] {
+        for kind in [Kind::Nginx, Kind::Seaworthy] {
+            let running = stage.start(kind)?;
+            let before = running.rss_kib()?;
+            let held = Held::start(
+                &hold,
+                &words(&[
+                    ("habit", habit.to_owned()),
+                    ("address", format!("127.0.0.1:{}", running.https)),
+                    ("host", "tls.localhost".to_owned()),
+                    ("authority", stage.authority(kind).display().to_string()),
+                ]),
+            )?;
+            std::thread::sleep(SETTLE);
+            let each = running.rss_kib()?.saturating_sub(before) as f64 / MANY as f64;
+            println!(
+                "  {habit}  {:<10} {each:>6.1} KiB each   from {before} KiB   {}{}",
+                kind.name(),
+                held.end()?,
+                match kind {
+                    Kind::Seaworthy => format!("   bound {bound:.0}: {}", verdict(each <= bound)),
+                    _ => String::new(),
+                }
+            );
+        }
+    }
+    Ok(())
+}
+
+/// CPU per request where the host is one of five, and one of five thousand.
+pub(super) fn routes(stage: &Stage, rounds: usize, seconds: u32) -> Result<()> {
+    println!("\nroutes: 10,000 over 5,000 hosts, beside 10 over 5");
+    let few = with_routes(stage, "few", 5)?;
+    let many = with_routes(stage, "many", 5_000)?;
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let of_few = load::measure(&few, Case::Routes(2), seconds)?;
+        let of_many = load::measure(&many, Case::Routes(2_500), seconds)?;
+        println!(
+            "  round {round}  10 routes {:>6.1} us/req   10,000 routes {:>6.1} us/req   rss {} and {} KiB",
+            of_few.cpu_us, of_many.cpu_us, of_few.rss_kib, of_many.rss_kib
+        );
+        ratios.push(of_many.cpu_us / of_few.cpu_us);
+    }
+    let ratio = median(ratios);
+    println!(
+        "  cpu per request, 10,000 / 10 routes {ratio:>5.2}   bound 1.10: {}",
+        verdict(ratio <= 1.1)
+    );
+    Ok(())
+}
+
+/// A platform with two routes for each of so many hosts.
+fn with_routes(stage: &Stage, name: &str, hosts: usize) -> Result<Running> {
+    let [http] = free_ports()?;
+    let platform = stage.platform(name)?;
+    let project = platform.dir.join("site");
+    fs::create_dir_all(&project)?;
+    let named = |number: usize| format!("h{number}.localhost");
+    let domains: Vec<String> = (0..hosts).map(|number| format!("{:?}", named(number))).collect();
+    let mut manifest = format!(
+        "site = \"{name}\"\ndomains = [{}]\n[listen]\nhttp = \"127.0.0.1:{http}\"\n[tls]\nmode = \"off\"\n\
+         [service.app]\nupstreams = [\"http://127.0.0.1:{}\"]\n",
+        domains.join(", "),
+        stage.upstream_port,
+    );
+    for number in 0..hosts {
+        let host = named(number);
+        for path in ["/api/*", "/*"] {
+            manifest.push_str(&format!(
+                "[[route]]\nhosts = [\"{host}\"]\npaths = [\"{path}\"]\nto = \"app\"\n"
+            ));
+        }
+    }
+    fs::write(project.join("seaworthy.toml"), manifest)?;
+    let begun = std::time::Instant::now();
+    platform.up(&project)?;
+    println!("  up with {} routes took {} ms", hosts * 2, begun.elapsed().as_millis());
+    Ok(Running::of_ours(http, platform))
+}
+
+/// A steady load while 10,000 clients are slow on purpose.
+pub(super) fn slow(stage: &Stage) -> Result<()> {
+    println!("\nslow: 1,000 requests/s beside {MANY} clients that are slow on purpose");
+    let hold = build("seaworthy-testkit", "hold")?;
+    for (habit, path) in [("slow-head", "/"), ("slow-body", "/"), ("slow-read", "/big")] {
+        for kind in [Kind::Nginx, Kind::Seaworthy] {
+            let running = stage.start(kind)?;
+            let alone = steady(stage, &running)?;
+            let before = running.rss_kib()?;
+            let held = Held::start(
+                &hold,
+                &words(&[
+                    ("habit", habit.to_owned()),
+                    ("address", format!("127.0.0.1:{}", running.http)),
+                    ("host", "plain.localhost".to_owned()),
+                    ("path", path.to_owned()),
+                ]),
+            )?;
+            let beside = steady(stage, &running)?;
+            let more = running.rss_kib()?.saturating_sub(before) as f64 / 1024.0;
+            let counted = held.end()?;
+            let ratio = beside.p99_us as f64 / alone.p99_us.max(1) as f64;
+            let bound = match kind {
+                Kind::Seaworthy => format!(
+                    "   bounds 2.0 and 256: {}",
+                    verdict(ratio <= 2.0 && more <= 256.0 && beside.failed == 0)
+                ),
+                _ => String::new(),
+            };
+            println!(
+                "  {habit:<9}  {:<10} p99 {:>6} us alone, {:>6} us beside ({ratio:.1})   {} failed   \
+                 +{more:.0} MiB   {counted}{bound}",
+                kind.name(),
+                alone.p99_us,
+                beside.p99_us,
+                beside.failed,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a steady load met.
+struct Steady {
+    p99_us: u64,
+    failed: u64,
+}
+
+/// 1,000 requests a second for ten seconds, over 20 connections.
+fn steady(stage: &Stage, running: &Running) -> Result<Steady> {
+    let log = stage.dir.join("steady.tsv");
+    fs::remove_file(&log).ok();
+    let output = Command::new("taskset")
+        .args(["-c", "1", "h2load", "--h1", "-t1", "-c20", "--rps=50", "-D", "10"])
+        .arg(format!("--connect-to=127.0.0.1:{}", running.http))
+        .arg(format!("--log-file={}", log.display()))
+        .arg("http://plain.localhost/")
+        .output()?;
+    if !output.status.success() {
+        bail!("h2load: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    // Start, status, microseconds.
+    let (mut times, mut failed) = (Vec::new(), 0);
+    for line in fs::read_to_string(&log)?.lines() {
+        let mut fields = line.split('\t').skip(1);
+        let status: i64 = fields.next().unwrap_or_default().parse().context("h2load's log")?;
+        let micros: u64 = fields.next().unwrap_or_default().parse().context("h2load's log")?;
+        times.push(micros);
+        failed += u64::from(status != 200);
+    }
+    if times.len() < 5_000 {
+        bail!("only {} requests were answered", times.len());
+    }
+    times.sort_unstable();
+    Ok(Steady { p99_us: times[times.len() * 99 / 100], failed })
+}
