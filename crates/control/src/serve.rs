@@ -15,6 +15,7 @@ use seaworthy_manifest::site::{Site, Tls};
 use seaworthy_release::Phase;
 
 use crate::certificates;
+use crate::datagrams;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
 use crate::platform::Platform;
@@ -55,6 +56,10 @@ impl Served {
         }
     }
 
+    fn wants_http3(&self) -> bool {
+        self.sides.iter().any(|(site, _)| site.listen.http3 && site.tls != Tls::Off)
+    }
+
     /// The release that serves, and the project's folder.
     fn first(&self) -> Option<(&Site, &Path)> {
         self.sides.first().map(|(site, _)| (site, self.project.as_path()))
@@ -93,8 +98,15 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         // A wildcard cannot be bound while one address of its port is: the narrow one goes first.
         let left = edge.addresses().into_iter().filter(|(held, _)| !in_the_way.contains(held));
         edge.listen(Vec::new(), &left.collect()).await?;
+        let in_the_way = in_the_way.into_iter().collect();
+        let left = edge.datagrams().difference(&in_the_way).copied().collect();
+        edge.listen_datagrams(Vec::new(), &left).await?;
     }
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
+    let secure = addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| *address);
+    let datagrams: BTreeSet<SocketAddr> =
+        if sites.iter().any(Served::wants_http3) { secure.collect() } else { BTreeSet::new() };
+    let bound_datagrams = datagrams::bind_missing(&datagrams, &edge.datagrams()).await?;
     let https_port =
         addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
     let routed =
@@ -106,6 +118,7 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     edge.demand(handshakes);
     edge.configure(routed, certificates, secrets).await?;
     edge.listen(bound, &addresses).await?;
+    edge.listen_datagrams(bound_datagrams, &datagrams).await?;
     remember(platform, &edge.record())
 }
 

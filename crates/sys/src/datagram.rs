@@ -61,12 +61,8 @@ pub fn is_datagram(socket: BorrowedFd<'_>) -> bool {
 /// stay where they are. A first packet (RFC 9000 § 17) has a long header and an id that the client
 /// made up, a handshake packet one with ours, all later ones a short header with ours.
 pub fn steer(socket: impl AsFd, newest: u8) -> io::Result<()> {
-    let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    };
+    let statement =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = |at: u32| statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, at);
     let and = |mask: u32| statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask);
     let found = || statement(libc::BPF_RET | 0x10, 0, 0, 0);
