@@ -2,8 +2,8 @@
 //!
 //! An address has several ([`seaworthy_sys::datagram`]): each edge that is alive reads one, so that an edge that
 //! finishes keeps its connections while the next one takes all new ones. Invariants: two living edges
-//! never have one slot; new connections go to the newest edge once it knows everything; where no slot is free a new
-//! edge serves without HTTP/3, and it is said. Not here: when edges come and go ([`crate::edge`]).
+//! never have one slot; new connections go to the newest edge once it knows everything; where no slot is free the
+//! edge that has finished longest is cut off. Not here: when edges come and go ([`crate::edge`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,6 +41,19 @@ pub(crate) struct Datagrams {
 
 /// A group that nobody serves yet.
 pub(crate) type Bound = (SocketAddr, Vec<UdpSocket>);
+
+/// Whether an edge serves HTTP/3; older builds do not.
+fn speaks(link: &Link) -> bool {
+    link.features.iter().any(|feature| feature == HTTP3)
+}
+
+/// Has an edge let go of addresses, and of all connections there.
+pub(crate) async fn end(link: &Link, addresses: Vec<SocketAddr>) -> Result<(), LinkError> {
+    if addresses.is_empty() || !speaks(link) {
+        return Ok(());
+    }
+    link.ask(Request::UnlistenDatagrams { addresses }, Vec::new()).await.map(drop)
+}
 
 /// Binds the addresses that are not held; the fault says who may be in the way.
 pub(crate) async fn bind_missing(
@@ -105,11 +118,18 @@ impl Datagrams {
         gone
     }
 
-    /// Chooses a slot for a new edge that none of the living has.
-    pub(crate) fn seat(&mut self, number: u32, living: &[u32]) {
+    /// Chooses a slot for a new edge. Where the living, the oldest first, have all of them, the oldest loses its:
+    /// it is returned, and must let go.
+    pub(crate) fn seat(&mut self, number: u32, living: &[u32]) -> Option<u32> {
         self.slots.retain(|other, _| living.contains(other));
-        let free = (0..datagram::SLOTS).find(|slot| !self.slots.values().any(|taken| taken == slot));
-        self.slots.extend(free.map(|slot| (number, slot)));
+        let is_free = |slot: &u8| !self.slots.values().any(|taken| taken == slot);
+        if let Some(slot) = (0..datagram::SLOTS).find(is_free) {
+            self.slots.insert(number, slot);
+            return None;
+        }
+        let (oldest, slot) = self.slots.pop_first()?;
+        self.slots.insert(number, slot);
+        Some(oldest)
     }
 
     /// Gives an edge the groups at these addresses. Older builds serve no HTTP/3 and get none.
@@ -119,11 +139,13 @@ impl Datagrams {
         number: u32,
         addresses: &[SocketAddr],
     ) -> Result<(), LinkError> {
-        if addresses.is_empty() || !link.features.iter().any(|feature| feature == HTTP3) {
+        if !speaks(link) {
             return Ok(());
         }
         let Some(slot) = self.slots.get(&number) else {
-            crate::say("too many edges finish: the newest one serves no HTTP/3 until the next start");
+            crate::say(
+                "too many edges finish: the newest one serves no HTTP/3 until the next start",
+            );
             return Ok(());
         };
         for address in addresses {
@@ -140,9 +162,8 @@ impl Datagrams {
     /// From now on new connections are that slot's.
     fn steer(&self, slot: u8, addresses: &[SocketAddr]) {
         for address in addresses {
-            let Some(first) = self.groups.get(address).and_then(|group| group.first()) else {
-                continue;
-            };
+            let group = self.groups.get(address);
+            let Some(first) = group.and_then(|group| group.first()) else { continue };
             if let Err(error) = datagram::steer(first, slot) {
                 crate::say(&format!("HTTP/3 at {address} may not be reached: {error}"));
             }
@@ -161,7 +182,7 @@ impl Datagrams {
     /// Takes the sockets back that an edge holds; only those that an earlier control wrote down.
     pub(crate) async fn take_back(&mut self, link: &Link, record: &DatagramRecord) {
         self.slots.clone_from(&record.slots);
-        if !link.features.iter().any(|feature| feature == HTTP3) {
+        if !speaks(link) {
             return;
         }
         let Ok((Reply::Datagrams { groups, .. }, fds)) =
@@ -173,10 +194,8 @@ impl Datagrams {
         for group in groups {
             let sockets: Vec<OwnedFd> = fds.by_ref().take(group.slots.into()).collect();
             let ours = sockets.iter().all(|fd| datagram::is_datagram(fd.as_fd()));
-            let cookies: Vec<u64> = sockets
-                .iter()
-                .filter_map(|fd| socket::socket_cookie(fd.as_fd()).ok())
-                .collect();
+            let cookies: Vec<u64> =
+                sockets.iter().filter_map(|fd| socket::socket_cookie(fd.as_fd()).ok()).collect();
             let sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from).collect();
             let same = |one: &UdpSocket| one.local_addr().is_ok_and(|at| at == group.address);
             let known = record.cookies.get(&group.address) == Some(&cookies);
@@ -203,9 +222,12 @@ mod tests {
             all.seat(number, &(1..number).collect::<Vec<_>>());
         }
         let slots: Vec<_> = all.slots.clone().into_iter().collect();
-        assert_eq!(slots, [(1, 0), (2, 1), (3, 2), (4, 3)]);
-        all.seat(6, &[1, 3, 4, 5]);
-        assert_eq!(all.slots.get(&6), Some(&1));
+        assert_eq!(slots, [(2, 1), (3, 2), (4, 3), (5, 0)]);
+        // One has ended, and leaves its place.
+        assert_eq!(all.seat(6, &[2, 4, 5]), None);
+        assert_eq!(all.slots.get(&6), Some(&2));
+        assert_eq!(all.seat(7, &[2, 4, 5, 6]), Some(2));
+        assert_eq!(all.slots.get(&7), Some(&1));
     }
 
     #[tokio::test]

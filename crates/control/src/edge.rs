@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, HTTP3, Keys, Listener, Reply, Request, UNIX_SOCKETS,
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -262,8 +262,12 @@ impl Edge {
         // The one before is still there when it is being replaced.
         let before = self.link.as_ref().filter(|link| !link.is_dead());
         living.extend(before.map(|_| self.number.saturating_sub(1)));
-        self.datagrams.seat(self.number, &living);
         let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
+        if let Some(cut_off) = self.datagrams.seat(self.number, &living)
+            && let Some((_, old)) = self.draining.iter().find(|(number, _)| *number == cut_off)
+        {
+            datagrams::end(old, addresses.clone()).await?;
+        }
         self.datagrams.give(link, self.number, &addresses).await
     }
 
@@ -282,10 +286,7 @@ impl Edge {
         let addresses = self.datagrams.keep(wanted);
         let older = self.draining.iter().map(|(_, link)| link);
         for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
-            if !addresses.is_empty() && link.features.iter().any(|feature| feature == HTTP3) {
-                let unlisten = Request::UnlistenDatagrams { addresses: addresses.clone() };
-                link.ask(unlisten, Vec::new()).await.map_err(failed)?;
-            }
+            datagrams::end(link, addresses.clone()).await.map_err(failed)?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@
 //! goes takes no new ones, and those that it has stay. Not here: what is spoken ([`crate::conn::http3`]), which
 //! certificate is shown ([`crate::tls`]).
 
+mod socket;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +27,7 @@ use quinn::{
 use seaworthy_sys::datagram;
 use tokio::sync::Notify;
 
+use self::socket::Socket;
 use crate::snapshot::Shared;
 use crate::tls::Choosing;
 use crate::worker::{self, Job, Local, Open, Worker};
@@ -38,8 +41,8 @@ const CROWD: usize = 4096;
 const STREAMS: u32 = 128;
 /// A client's own streams: control and two of QPACK (RFC 9114 § 6.2), and some that mean nothing.
 const OWN_STREAMS: u32 = 8;
-/// What a client may have sent and we not taken: of one request, and of a connection.
-const STREAM_WINDOW: u32 = 256 << 10;
+/// What a client may have sent and we not taken, of one request or of all: a connection takes no more memory
+/// than that, and a single upload over a long way is not held up.
 const WINDOW: u32 = 1 << 20;
 /// What of our answers may be on its way on one connection.
 const SEND_WINDOW: u64 = 1 << 20;
@@ -129,13 +132,12 @@ impl Quic {
         let Some(leader) = self.workers.first() else { return Ok(()) };
         let own = sockets.get(usize::from(slot)).ok_or(io::ErrorKind::InvalidInput)?;
         let socket = UdpSocket::from(own.try_clone()?);
-        socket.set_nonblocking(true)?;
         let endpoint = {
             let _within = leader.enter();
-            Endpoint::new(
+            Endpoint::new_with_abstract_socket(
                 endpoint_config(&self.shared, slot),
                 Some(server_config(&self.shared)),
-                socket,
+                Arc::new(Socket::new(socket)?),
                 Arc::new(TokioRuntime),
             )?
         };
@@ -283,7 +285,7 @@ fn server_config(shared: &Shared) -> ServerConfig {
     transport
         .max_concurrent_bidi_streams(STREAMS.into())
         .max_concurrent_uni_streams(OWN_STREAMS.into())
-        .stream_receive_window(STREAM_WINDOW.into())
+        .stream_receive_window(WINDOW.into())
         .receive_window(WINDOW.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)

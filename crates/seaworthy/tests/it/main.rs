@@ -22,6 +22,7 @@ mod drain;
 mod explain;
 mod faults;
 mod guide;
+mod http3;
 mod jobs;
 mod kill;
 mod logs;
