@@ -41,15 +41,15 @@ enum Protocol {
 
 /// A request as [`Client::send`] takes it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask<'a> {
+pub struct Ask<'a> {
     /// Its method.
-    pub(crate) method: &'a str,
+    pub method: &'a str,
     /// Path and query.
-    pub(crate) target: &'a str,
+    pub target: &'a str,
     /// Its headers.
-    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub headers: &'a [(&'a str, &'a str)],
     /// Its body.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl Client {

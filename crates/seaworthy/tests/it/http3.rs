@@ -3,7 +3,7 @@
 
 use std::net::UdpSocket;
 
-use seaworthy_testkit::{Client, FakeApp, Sandbox, Site, eventually, http3};
+use seaworthy_testkit::{Ask, Client, FakeApp, Sandbox, Site, eventually, http3};
 
 use crate::{LIMIT, sandbox};
 
@@ -142,4 +142,34 @@ fn large_requests_arrive_whole_and_longer_ones_than_allowed_do_not() {
     assert_eq!(client.send("POST", "/echo", &[], &more).unwrap().status, 413);
     // Without a length it is counted, while it is being answered already.
     assert!(!client.send("PUT", "/echo", &[], &more).is_ok_and(|answer| answer.status == 200));
+}
+
+#[test]
+fn a_client_is_told_to_go_when_the_edge_is_replaced_and_its_request_is_answered() {
+    let sandbox = sandbox();
+    let shop = Site::new("shop").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
+         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
+    ));
+    sandbox.up(&shop);
+    let ask = |target| Ask { method: "GET", target, headers: &[], body: b"" };
+    let (address, ca) = (sandbox.status().https(), sandbox.ca());
+    let first = sandbox.status().edge_pid().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let talk = std::thread::spawn(move || {
+        let (slow, next) = (ask("/sleep?ms=4000"), ask("/"));
+        http3::around((address, HOST, &ca), (&slow, &next), move || told.recv().unwrap()).unwrap()
+    });
+    eventually("the request is under way", LIMIT, || {
+        sandbox.status().document().to_string().contains("\"in_flight\":1")
+    });
+    sandbox.run(["restart", "--edge"]).success();
+    tell.send(()).unwrap();
+    let (answer, other) = talk.join().unwrap();
+    assert_eq!(answer.status, 200);
+    // Answered by the old edge, or known not to have been looked at.
+    assert!(other.is_err() || other.is_ok_and(|other| other.status == 200));
+    eventually("the old edge ends", LIMIT, || !seaworthy_testkit::process::lives(first));
+    assert_eq!(over_http3(&sandbox).get("/").status, 200);
 }

@@ -1,5 +1,7 @@
 //! Requests over HTTP/3, in the words of the HTTP/1.1 client; and bare QUIC, for what no client would send.
 
+pub mod raw;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -22,6 +24,34 @@ pub fn abandon(address: SocketAddr, host: &str, ca: &Path) -> io::Result<()> {
     run(async { connect(address, host, &tls).await.map(drop) })
 }
 
+/// What goes on by itself, in a thread of its own, until it is dropped.
+#[derive(Debug)]
+pub struct Going {
+    runtime: tokio::runtime::Handle,
+    _over: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Going {
+    fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (over, ended) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || runtime.block_on(ended));
+        Ok(Self { runtime: handle, _over: over })
+    }
+}
+
+/// Begins so many handshakes, of which none need come to an end.
+pub fn begin(address: SocketAddr, host: &str, ca: &Path, count: usize) -> io::Result<Going> {
+    let tls = crate::tls::client_config(ca, &["h3"]);
+    let going = Going::new()?;
+    for _ in 0..count {
+        let (tls, host) = (Arc::clone(&tls), host.to_owned());
+        going.runtime.spawn(async move { connect(address, &host, &tls).await.map(drop) });
+    }
+    Ok(going)
+}
+
 /// A connection over QUIC, and the endpoint that it lives in.
 pub async fn connect(
     address: SocketAddr,
@@ -36,10 +66,45 @@ pub async fn connect(
     Ok((endpoint, connection))
 }
 
+/// Nobody there is left waiting for us: what says so leaves in one of the next turns.
+async fn leave(endpoint: &Endpoint) {
+    endpoint.close(0x100_u32.into(), b"");
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Runs what speaks QUIC to its end.
 pub fn run<T>(talk: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(LIMIT, talk).await? })
+}
+
+/// Sends a request, does something once it is under way, and sends another on the same connection. The
+/// answer to the first, and what became of the other.
+pub fn around(
+    (address, host, ca): (SocketAddr, &str, &Path),
+    (first, other): (&Ask<'_>, &Ask<'_>),
+    between: impl FnOnce() + Send + 'static,
+) -> io::Result<(Response, io::Result<Response>)> {
+    let tls = crate::tls::client_config(ca, &["h3"]);
+    run(async {
+        let (endpoint, connection) = connect(address, host, &tls).await?;
+        let own = h3_quinn::Connection::new(connection);
+        let (mut driver, sender) = h3::client::new(own).await.map_err(io::Error::other)?;
+        let driving = tokio::spawn(async move { driver.wait_idle().await });
+        let uri = |ask: &Ask<'_>| format!("https://{host}:{}{}", address.port(), ask.target);
+        let (first_uri, other_uri) = (uri(first), uri(other));
+        let between = async {
+            tokio::task::spawn_blocking(between).await.map_err(io::Error::other)?;
+            exchange(sender.clone(), &other_uri, other).await
+        };
+        let under_way = exchange(sender.clone(), &first_uri, first);
+        let (first, other) = futures_util::future::join(under_way, between).await;
+        driving.abort();
+        leave(&endpoint).await;
+        Ok((first?, other))
+    })
 }
 
 /// Sends so many copies at once over one connection, and gives their answers.
@@ -60,11 +125,7 @@ pub(super) fn send(
         let answers = futures_util::future::try_join_all(each).await;
         drop(sender);
         driving.abort();
-        // Nobody there is left waiting for us: what says so leaves in one of the next turns.
-        endpoint.close(0x100_u32.into(), b"");
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
+        leave(&endpoint).await;
         answers
     })
 }
