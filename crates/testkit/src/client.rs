@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::tls::client_config;
+use crate::tls::{client_config, client_config_showing};
 
 /// A byte stream, encrypted or not.
 pub trait Stream: Read + Write + Send {}
@@ -72,6 +72,17 @@ impl Client {
     /// HTTPS by HTTP/3, that trusts the authority in `ca` only. Only whole requests can be sent.
     pub fn over_http3(address: SocketAddr, host: &str, ca: &Path) -> Self {
         let tls = Some(client_config(ca, &["h3"]));
+        Self { tls, protocol: Protocol::Http3, ..Self::http(address, host) }
+    }
+
+    /// As [`Self::over_http3`], showing a certificate (chain, key; PEM files).
+    pub fn over_http3_showing(
+        address: SocketAddr,
+        host: &str,
+        ca: &Path,
+        shown: (&Path, &Path),
+    ) -> Self {
+        let tls = Some(client_config_showing(ca, &["h3"], Some(shown)));
         Self { tls, protocol: Protocol::Http3, ..Self::http(address, host) }
     }
 

@@ -157,6 +157,11 @@ fn routing() {
 }
 
 #[test]
+fn http3() {
+    run(include_str!("../../../../docs/guide/http3.md"));
+}
+
+#[test]
 fn balancing() {
     run(include_str!("../../../../docs/guide/balancing.md"));
 }
