@@ -3,9 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Endpoint, ReadError, WriteError};
+use quinn::{Connection, ConnectionError, Endpoint, ReadError, SendStream, WriteError};
 
 use super::{Going, LIMIT, connect};
 use crate::tls::client_config;
@@ -29,6 +30,7 @@ pub struct Raw {
     going: Going,
     endpoint: Endpoint,
     connection: Connection,
+    own: Mutex<Vec<SendStream>>,
 }
 
 /// A number as QUIC writes it (RFC 9000 § 16).
@@ -139,7 +141,7 @@ impl Raw {
         let going = Going::new()?;
         let tls = client_config(ca, &["h3"]);
         let (endpoint, connection) = going.runtime.block_on(connect(address, host, &tls))?;
-        Ok(Self { going, endpoint, connection })
+        Ok(Self { going, endpoint, connection, own: Mutex::default() })
     }
 
     /// Sends on a new stream of the connection's own, which stays open.
@@ -148,7 +150,7 @@ impl Raw {
             let mut stream = self.connection.open_uni().await.map_err(io::Error::other)?;
             stream.write_all(bytes).await.map_err(io::Error::other)?;
             // Neither its end nor a reset.
-            std::mem::forget(stream);
+            self.own.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
             Ok(())
         })
     }
