@@ -159,6 +159,12 @@ impl Datagrams {
         Ok(())
     }
 
+    /// New connections are that edge's again: the one that should have followed it did not come.
+    pub(crate) fn return_to(&self, number: u32) {
+        let addresses: Vec<SocketAddr> = self.groups.keys().copied().collect();
+        self.slots.get(&number).into_iter().for_each(|slot| self.steer(*slot, &addresses));
+    }
+
     /// From now on new connections are that slot's.
     fn steer(&self, slot: u8, addresses: &[SocketAddr]) {
         for address in addresses {

@@ -208,21 +208,22 @@ impl Edge {
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
-        self.link = Some(link);
+        self.link = Some(self.start_whole().await?);
         Ok(true)
     }
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
     pub(crate) async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
         let before = self.number;
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
+        let link = match self.start_whole().await {
+            Ok(link) => link,
+            Err(fault) => {
+                // The one before serves on, under its own number.
+                self.number = before;
+                self.datagrams.return_to(before);
+                return Err(fault);
+            }
+        };
         if let Some(old) = self.link.replace(link) {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
@@ -231,6 +232,16 @@ impl Edge {
             self.draining.push((before, old));
         }
         Ok(())
+    }
+
+    /// Starts an edge that knows everything, or none.
+    async fn start_whole(&mut self) -> Result<Link, Fault> {
+        let link = self.start().await?;
+        let Err(error) = self.introduce(&link).await else { return Ok(link) };
+        if !link.is_dead() {
+            processes::kill(link.pid);
+        }
+        Err(edge_fault("a new edge process did not take its configuration", &error))
     }
 
     async fn start(&mut self) -> Result<Link, Fault> {

@@ -8,6 +8,7 @@
 //! listens ([`crate::quic`]), h3's side of the streams ([`transport`]).
 
 mod body;
+mod frames;
 mod transport;
 
 use std::cell::Cell;
@@ -26,6 +27,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use quinn::crypto::rustls::HandshakeData;
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
 pub(crate) use self::body::Body;
 use self::transport::{Arrival, Door, Sending, Stopped, Transport};
@@ -112,8 +114,8 @@ struct Room {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Farewell {
     None,
-    /// It heard that it should begin no more requests; those on their way are served.
-    Said,
+    /// It was told to begin no more requests; those on their way are served until then.
+    Said(Instant),
     /// No further requests are served.
     Meant,
 }
@@ -123,12 +125,12 @@ async fn converse(room: &Room, mut http3: Http3, door: &Door, connection: &quinn
     let mut farewell = Farewell::None;
     let mut idle = pin!(room.streams.idle());
     if local.draining.get() {
-        farewell = say(&mut http3).await;
+        farewell = say(&mut http3, connection).await;
     }
     loop {
         let heard = async {
             match farewell {
-                Farewell::Said => tokio::time::sleep(HEARING.max(connection.rtt() * 2)).await,
+                Farewell::Said(until) => tokio::time::sleep_until(until).await,
                 Farewell::Meant if !room.streams.are_open() => {}
                 Farewell::None | Farewell::Meant => pending().await,
             }
@@ -144,7 +146,7 @@ async fn converse(room: &Room, mut http3: Http3, door: &Door, connection: &quinn
                 tokio::task::spawn_local(answer(room.clone(), request, arrival, room.streams.open()));
             }
             () = heard => match farewell {
-                Farewell::Said => {
+                Farewell::Said(_) => {
                     door.close();
                     if http3.shutdown(1).await.is_err() { break }
                     farewell = Farewell::Meant;
@@ -157,18 +159,18 @@ async fn converse(room: &Room, mut http3: Http3, door: &Door, connection: &quinn
             },
             () = room.streams.ended(), if farewell == Farewell::Meant => {}
             () = local.drain.notified(), if farewell == Farewell::None => {
-                farewell = say(&mut http3).await;
+                farewell = say(&mut http3, connection).await;
             }
-            () = idle.as_mut(), if farewell == Farewell::None => farewell = say(&mut http3).await,
+            () = idle.as_mut(), if farewell == Farewell::None => farewell = say(&mut http3, connection).await,
         }
     }
     connection.close(transport::code(Code::H3_NO_ERROR.value()), b"");
 }
 
-async fn say(http3: &mut Http3) -> Farewell {
+async fn say(http3: &mut Http3, connection: &quinn::Connection) -> Farewell {
     // A connection that is lost is noticed where requests are accepted.
     http3.shutdown(ON_THE_WAY).await.ok();
-    Farewell::Said
+    Farewell::Said(Instant::now() + HEARING.max(connection.rtt() * 2))
 }
 
 /// Answers one request, unless its client loses interest.

@@ -114,9 +114,7 @@ impl std::fmt::Debug for Poller {
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = Arc::clone(&self.socket);
-        let begin = || -> Waiting {
-            Box::pin(async move { socket.io.writable().await })
-        };
+        let begin = || -> Waiting { Box::pin(async move { socket.io.writable().await }) };
         let mut waiting = self.waiting.take().unwrap_or_else(begin);
         let done = waiting.as_mut().poll(context);
         if done.is_pending() {

@@ -20,6 +20,7 @@ const INTERNAL_ERROR: u64 = 0x102;
 const STREAM_CREATION: u64 = 0x103;
 const CLOSED_CRITICAL: u64 = 0x104;
 const FRAME_UNEXPECTED: u64 = 0x105;
+const FRAME_ERROR: u64 = 0x106;
 const EXCESSIVE_LOAD: u64 = 0x107;
 const SETTINGS_ERROR: u64 = 0x109;
 const MISSING_SETTINGS: u64 = 0x10a;
@@ -200,6 +201,15 @@ fn who_breaks_the_protocol_loses_the_connection() {
         raw.ask(&bytes, true);
         assert_eq!(raw.end(), End::Closed(code), "{name}");
     }
+    // A body of unknown length that is cut off is not whole; each way of reading it ends the same.
+    for (name, begin) in [("POST", head("POST", "/echo", &[])), ("GET", head("GET", "/", &[]))] {
+        for cut_off in [[frame_head(DATA, 10), b"abc".to_vec()].concat(), vec![0], vec![0, 0x40]] {
+            let raw = stage.raw();
+            assert_eq!(raw.ask(&good, true), End::Status(200));
+            raw.ask(&[begin.clone(), cut_off].concat(), true);
+            assert_eq!(raw.end(), End::Closed(FRAME_ERROR), "{name} that is cut off");
+        }
+    }
     let raw = stage.raw();
     raw.own_stream(&[&[0][..], &frame(SETTINGS, &[])].concat()).unwrap();
     assert_eq!(raw.end(), End::Closed(STREAM_CREATION), "two control streams");
@@ -221,6 +231,48 @@ fn who_breaks_the_protocol_loses_the_connection() {
         let raw = Raw::silent(stage.address, HOST, &stage.sandbox.ca()).unwrap();
         raw.own_stream(&bytes).unwrap();
         assert_eq!(raw.end(), End::Closed(code), "{name}");
+    }
+    assert_eq!(stage.bystander.get("/").status, 200);
+    assert_eq!(stage.honest().get("/").status, 200);
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let log = std::fs::read_to_string(self.sandbox.state().join("logs/control.log"));
+            let log = log.unwrap();
+            assert!(!log.contains("panicked"), "{log}");
+        }
+    }
+}
+
+#[test]
+fn rubbish_in_a_head_ends_nothing_but_its_connection() {
+    let stage = Stage::new("");
+    // The same each time (Marsaglia's xorshift).
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut raw = stage.raw();
+    for round in 0..150 {
+        let length = random() % 60;
+        let mut block: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+        // Behind the prefix that says that no table is needed, more of it is looked at.
+        if round % 3 != 0 {
+            block.splice(..0, [0, 0]);
+        }
+        if round % 3 == 2 {
+            // A literal with a packed value: the length says what it will.
+            block.splice(2..2, [0x50 | (random() as u8 & 0xf), 0x80 | (random() as u8 & 0x3f)]);
+        }
+        match raw.ask(&frame(HEADERS, &block), true) {
+            End::Closed(_) | End::Lost => raw = stage.raw(),
+            End::Reset(_) | End::Status(_) => {}
+        }
     }
     assert_eq!(stage.bystander.get("/").status, 200);
     assert_eq!(stage.honest().get("/").status, 200);

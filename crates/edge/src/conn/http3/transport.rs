@@ -4,7 +4,7 @@
 //! is metered; and a stream that is let go before its end is reset, not ended as if that were all. Invariants:
 //! of what nobody took at most [`MOST`] bytes lie here for a request, of the connection's own streams at most
 //! [`MOST_OF_CONTROL`] ever; a stream is finished when the client has all of it; after the last stream that we
-//! promised to answer none is begun.
+//! promised to answer none is begun; a request that ends in the middle of a frame does not pass for whole.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -17,6 +17,8 @@ use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+
+use super::frames::Frames;
 
 /// What a request may have sent that is no part of its body and not looked at yet: more than a head is allowed.
 const MOST: u64 = 128 << 10;
@@ -146,6 +148,7 @@ impl quic::Connection<Bytes> for Transport {
             meter: self.control.clone(),
             most: MOST_OF_CONTROL,
             over: false,
+            framed: None,
         }))
     }
 
@@ -182,7 +185,13 @@ impl quic::Connection<Bytes> for Transport {
             *self.door.arrival.borrow_mut() = Some(Arrival { meter: meter.clone(), stopped });
             return Poll::Ready(Ok(Stream {
                 send: Sending::new(send),
-                receive: Receiving { stream: receive, meter, most: MOST, over: false },
+                receive: Receiving {
+                    stream: receive,
+                    meter,
+                    most: MOST,
+                    over: false,
+                    framed: Some((Frames::default(), self.connection.clone())),
+                },
             }));
         }
     }
@@ -324,6 +333,21 @@ pub(super) struct Receiving {
     meter: Meter,
     most: u64,
     over: bool,
+    /// Of a request: what it is made of, and its connection, which a frame that is cut off ends.
+    framed: Option<(Frames, quinn::Connection)>,
+}
+
+impl Receiving {
+    /// A request that ends in the middle of a frame takes its connection along (RFC 9114 § 7.1).
+    fn check_end(&self) -> Result<(), StreamErrorIncoming> {
+        match &self.framed {
+            Some((frames, connection)) if !frames.is_between() => {
+                connection.close(code(Code::H3_FRAME_ERROR.value()), b"a frame was cut off");
+                Err(terminated(Code::H3_FRAME_ERROR.value()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl quic::RecvStream for Receiving {
@@ -339,6 +363,9 @@ impl quic::RecvStream for Receiving {
             Ok(Some(chunk)) => chunk.bytes,
             ended => {
                 self.over = true;
+                if ended.is_ok() {
+                    self.check_end()?;
+                }
                 return Poll::Ready(match ended {
                     Err(ReadError::Reset(code)) => Err(terminated(code)),
                     Err(ReadError::ConnectionLost(error)) => Err(lost(error)),
@@ -347,6 +374,9 @@ impl quic::RecvStream for Receiving {
                 });
             }
         };
+        if let Some((frames, _)) = &mut self.framed {
+            frames.see(&chunk);
+        }
         let lying = self.meter.0.get() + chunk.len() as u64;
         self.meter.0.set(lying);
         if lying > self.most {
