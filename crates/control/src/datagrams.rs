@@ -44,7 +44,7 @@ pub(crate) type Bound = (SocketAddr, Vec<UdpSocket>);
 
 /// Whether an edge serves HTTP/3; older builds do not.
 fn speaks(link: &Link) -> bool {
-    link.features.iter().any(|feature| feature == HTTP3)
+    link.has(HTTP3)
 }
 
 /// Has an edge let go of addresses, and of all connections there.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS, WHOLE,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -292,12 +292,14 @@ impl Edge {
         self.datagrams.hold(bound);
         let failed = |error| edge_fault("the edge did not take its UDP addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.datagrams.give(&link, self.number, &added).await.map_err(failed)?;
+            let given = self.datagrams.give(&link, self.number, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
         }
         let addresses = self.datagrams.keep(wanted);
         let older = self.draining.iter().map(|(_, link)| link);
         for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
-            datagrams::end(link, addresses.clone()).await.map_err(failed)?;
+            let told = datagrams::end(link, addresses.clone()).await;
+            unless_dead(link, told).map_err(failed)?;
         }
         Ok(())
     }
@@ -333,11 +335,12 @@ impl Edge {
             .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.give_sockets(&link, &added).await.map_err(failed)?;
+            let given = self.give_sockets(&link, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
-                    .await
-                    .map_err(failed)?;
+                let unlisten = Request::Unlisten { addresses: gone.clone() };
+                let told = link.ask(unlisten, Vec::new()).await.map(drop);
+                unless_dead(&link, told).map_err(failed)?;
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
@@ -345,24 +348,60 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
+    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
-        sites: Vec<seaworthy_edge::model::Site>,
         certificates: Vec<seaworthy_edge::model::Certificate>,
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
-        let config = Config { version: self.next_version(), sites };
         let signing = Some(self.options.signing);
         let version = self.next_version();
         let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
+        self.send_keys(keys, "the edge did not take the new configuration").await
+    }
+
+    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new configuration", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-            link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
+            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
+            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
         }
-        (self.config, self.keys) = (config, keys);
+        self.keys = keys;
         Ok(())
+    }
+
+    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
+    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
+    /// An edge that refuses keeps what it had, and so do we.
+    pub(crate) async fn route(
+        &mut self,
+        sites: Vec<seaworthy_edge::model::Site>,
+        mut services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<(), Fault> {
+        for (key, known) in &self.endpoints.services {
+            if !services.contains_key(key) {
+                services.insert(key.clone(), known.clone());
+            }
+        }
+        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
+        let config = Config { version: self.next_version(), sites };
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let told = if opens_up {
+                // The next one gets the instances: this one says whether it takes the routes.
+                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
+            } else {
+                send_both(&link, &config, &endpoints).await
+            };
+            unless_dead(&link, told).map_err(failed)?;
+        }
+        let moved = self.endpoints.services != endpoints.services;
+        (self.config, self.endpoints) = (config, endpoints);
+        if opens_up {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await;
+        }
+        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
     }
 
     /// Sets what is demanded of handshakes; it is sent with the next certificates.
@@ -378,12 +417,7 @@ impl Edge {
     ) -> Result<(), Fault> {
         let version = self.next_version();
         let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new certificates", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-        }
-        self.keys = keys;
-        Ok(())
+        self.send_keys(keys, "the edge did not take the new certificates").await
     }
 
     /// Tells every living edge where the instances are, if that changed. Returns whether it did.
@@ -394,26 +428,36 @@ impl Edge {
         if self.endpoints.services == services {
             return Ok(false);
         }
-        self.endpoints = Endpoints { version: self.next_version(), services };
-        if self.must_open_up() {
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        self.endpoints = endpoints;
+        if opens_up {
             self.options.unix_sockets = true;
             return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
                 LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
             });
         }
-        let older = self.draining.iter().map(|(_, link)| link);
-        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
+        self.point_older().await?;
         Ok(true)
     }
 
+    /// Tells edges that finish where the instances are: their connections go on.
+    async fn point_older(&self) -> Result<(), LinkError> {
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
+            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
     /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
-    fn must_open_up(&self) -> bool {
-        let may = |link: &Link| link.features.iter().any(|feature| feature == UNIX_SOCKETS);
+    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
         let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = self.endpoints.services.values().flatten();
-        living.is_some_and(|link| !may(link)) && endpoints.any(|endpoint| endpoint.socket.is_some())
+        let mut endpoints = endpoints.services.values().flatten();
+        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
+            && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
@@ -477,6 +521,21 @@ impl Edge {
         self.version += 1;
         self.version
     }
+}
+
+/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
+fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
+    if link.is_dead() { Ok(()) } else { told }
+}
+
+/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
+async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
+    let (config, endpoints) = (config.clone(), endpoints.clone());
+    if link.has(WHOLE) {
+        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
+    }
+    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
+    link.ask(Request::Config(config), Vec::new()).await.map(drop)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

@@ -100,7 +100,8 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let features = unix.into_iter().chain([model::HTTP3.to_owned()]).collect();
+    let own = [model::WHOLE.to_owned(), model::HTTP3.to_owned()];
+    let features = unix.into_iter().chain(own).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &listeners)
 }

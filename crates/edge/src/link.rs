@@ -1,4 +1,4 @@
-//! The control link: what control says, done by every thread before it is acknowledged.
+//! The control link: what control says, in force for every thread before it is acknowledged.
 //!
 //! Blocking, on the main thread, one connection at a time for each thread of it: a new control must not
 //! wait for a dead one's connection to be noticed. Invariants: a snapshot that cannot be compiled changes
@@ -18,10 +18,10 @@ use seaworthy_sys::{fdpass, process};
 use crate::accept::Acceptor;
 use crate::model::{Group, Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
 use crate::quic::{Quic, Sockets};
-use crate::snapshot::{Shared, Snapshot};
+use crate::snapshot::Shared;
 use crate::worker::{Job, Worker};
 
-/// How long all threads may take to swap.
+/// How long all threads may take to know of a swap.
 const SWAP: Duration = Duration::from_secs(10);
 
 /// Everything that the link acts on.
@@ -126,12 +126,25 @@ impl Link {
                 unguarded: self.unguarded.clone(),
             },
             Request::Config(config) => match self.shared.with_config(&config) {
-                Ok(snapshot) => self.swap(&snapshot, |versions| versions.0 = config.version),
+                Ok(()) => self.all_know(|versions| versions.0 = config.version),
                 Err(error) => failed(error.to_string()),
             },
             Request::Endpoints(endpoints) => {
-                let snapshot = self.shared.with_endpoints(&endpoints);
-                self.swap(&snapshot, |versions| versions.1 = endpoints.version)
+                self.shared.with_endpoints(&endpoints);
+                self.all_know(|versions| versions.1 = endpoints.version)
+            }
+            Request::Whole { config, endpoints } => {
+                match self.shared.with_both(&config, &endpoints) {
+                    Ok(()) => {
+                        // Who asks whether an instance is idle sends `Endpoints` before that.
+                        self.tell_workers();
+                        self.note(|versions| {
+                            (versions.0, versions.1) = (config.version, endpoints.version);
+                        });
+                        Reply::Done
+                    }
+                    Err(error) => failed(error.to_string()),
+                }
             }
             Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
                 Ok(()) => {
@@ -207,19 +220,28 @@ impl Link {
         (reply, Vec::new())
     }
 
-    /// Hands the snapshot to every thread and waits until all have it.
-    fn swap(&self, snapshot: &Arc<Snapshot>, note: impl FnOnce(&mut (u64, u64, u64))) -> Reply {
-        let (sender, done) = mpsc::channel();
-        for worker in &self.workers {
-            worker.send(Job::Swap(Arc::clone(snapshot), sender.clone()));
-        }
+    /// Waits until every thread has been told of a swap: what none of them had begun to send before it is sent
+    /// by what holds now, and what they had begun is counted.
+    fn all_know(&self, note: impl FnOnce(&mut (u64, u64, u64))) -> Reply {
+        let done = self.tell_workers();
         for _ in &self.workers {
             if done.recv_timeout(SWAP).is_err() {
                 return failed("a thread did not take the change within 10 s".to_owned());
             }
         }
-        note(&mut self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner));
+        self.note(note);
         Reply::Done
+    }
+
+    /// Tells every thread of a swap; each says when it knows.
+    fn tell_workers(&self) -> mpsc::Receiver<()> {
+        let (sender, done) = mpsc::channel();
+        self.workers.iter().for_each(|worker| worker.send(Job::Swapped(sender.clone())));
+        done
+    }
+
+    fn note(&self, note: impl FnOnce(&mut (u64, u64, u64))) {
+        note(&mut self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Stops accepting; ends the process when nothing is left or at the deadline.

@@ -2,7 +2,7 @@
 //!
 //! Why three: routes change rarely and are large, endpoints change with every start and stop and go
 //! to every living edge, draining ones too, and keys must never be written anywhere. Each carries a
-//! version; acknowledged means that every thread has swapped. Invariant: a snapshot says only what
+//! version; acknowledged means that it holds for every thread. Invariant: a snapshot says only what
 //! stays right if control never returns.
 
 mod keys;
@@ -23,6 +23,8 @@ pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// Feature of an edge that takes routes and instances in one message.
+pub const WHOLE: &str = "whole";
 /// A feature: this edge serves HTTP/3 on UDP sockets that it is given.
 pub const HTTP3: &str = "http3";
 /// The longest message in bytes.
@@ -320,6 +322,14 @@ pub enum Request {
     Config(Config),
     /// The instances.
     Endpoints(Endpoints),
+    /// Routes and instances at once, for an edge with the feature [`WHOLE`]: nobody is served by the one
+    /// without the other. Answered as soon as it holds for whatever any thread begins from then on.
+    Whole {
+        /// The routes.
+        config: Config,
+        /// The instances.
+        endpoints: Endpoints,
+    },
     /// The certificates.
     Keys(Keys),
     /// Listen on these as well (descriptors travel with the message).
@@ -394,7 +404,7 @@ pub enum Reply {
         #[serde(default)]
         unguarded: Vec<String>,
     },
-    /// Done, by every thread.
+    /// Done; it holds for every thread.
     Done,
     /// The sockets (descriptors travel with the message).
     Listeners {

@@ -39,7 +39,8 @@ pub(crate) enum Job {
         listening: Arc<quic::Listening>,
         workers: Arc<[Worker]>,
     },
-    Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
+    /// The snapshot was swapped: say when nothing that began before goes on without having waited.
+    Swapped(std::sync::mpsc::Sender<()>),
     Drain,
 }
 
@@ -127,7 +128,9 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) snapshot: RefCell<Arc<Snapshot>>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    /// The swap that it is of.
+    swaps: Cell<u64>,
     /// Notified when the snapshot was swapped.
     pub(crate) swapped: Notify,
     pub(crate) drain: Notify,
@@ -146,6 +149,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
         Self {
+            swaps: Cell::new(shared.swaps()),
             snapshot: RefCell::new(shared.current()),
             swapped: Notify::new(),
             drain: Notify::new(),
@@ -167,7 +171,12 @@ impl Local {
         self.ids.next()
     }
 
+    /// What is served now.
     pub(crate) fn current(&self) -> Arc<Snapshot> {
+        let swaps = self.shared.swaps();
+        if swaps != self.swaps.replace(swaps) {
+            *self.snapshot.borrow_mut() = self.shared.current();
+        }
         Arc::clone(&self.snapshot.borrow())
     }
 }
@@ -200,15 +209,14 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::ListenQuic { listening, workers } => {
                 tokio::task::spawn_local(quic::run(Rc::clone(&local), listening, workers));
             }
-            Job::Swap(snapshot, done) => {
-                *local.snapshot.borrow_mut() = snapshot;
+            Job::Swapped(done) => {
                 local.pool.close_idle();
                 local.http2.clean();
                 if local.thread == 0 {
                     check::start(&local);
                 }
                 local.swapped.notify_waiters();
-                // The link waits for every thread; it is gone only with the process.
+                // Nobody waits where it need not be known.
                 done.send(()).ok();
             }
             Job::Drain => {

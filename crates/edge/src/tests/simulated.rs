@@ -60,8 +60,7 @@ impl Simulated {
     /// The instances of `web` from now on.
     fn place(&self, list: Vec<Endpoint>) {
         let services = BTreeMap::from([("shop/web".to_owned(), list)]);
-        let snapshot = self.local.shared.with_endpoints(&Endpoints { version: 1, services });
-        *self.local.snapshot.borrow_mut() = snapshot;
+        self.local.shared.with_endpoints(&Endpoints { version: 1, services });
         crate::upstream::check::start(&self.local);
         self.local.swapped.notify_waiters();
     }

@@ -240,3 +240,46 @@ fn a_managed_database_comes_back_as_it_was_at_a_moment() {
         .says(["passed"]);
     sandbox.run(["status"]).success().never_says("SW-BAK");
 }
+
+#[test]
+fn a_release_goes_back_with_its_managed_database_row_for_row() {
+    let more = "[deploy]\nwatch = false\n[database.main]\nengine = \"postgres\"\nmanaged = true\nbackup = { at = \"02:00\" }\n";
+    let line = |sql: &str| format!("psql -qX -v ON_ERROR_STOP=1 \"$DATABASE_URL\" -c \"{sql}\"");
+    let sandbox = sandbox();
+    let deploy = |version: &str, migrate: &str| {
+        let project = sandbox.write(&shop(version, migrate, more));
+        sandbox.run(["deploy".as_ref(), project.as_os_str()])
+    };
+    let serves = || {
+        let site = Site::new("shop");
+        sandbox.https(&site).get("/env?name=VERSION").json()["value"].clone()
+    };
+    sandbox.up(&shop(
+        "1",
+        &line("CREATE TABLE notes AS SELECT generate_series(1, 500) AS id"),
+        more,
+    ));
+    let url = secret(&sandbox, "DATABASE_URL");
+    let content =
+        || psql(&url, "SELECT count(*), md5(string_agg(n::text, ',' ORDER BY n)) FROM notes n");
+    let (before, server) = (content(), sandbox.wait_ready("shop/database-main", 1, LIMIT));
+    assert!(before.is_some());
+    // Half of a migration, and then no more.
+    let half = format!("{}; false", line("DELETE FROM notes WHERE id < 100"));
+    deploy("2", &half).code(1).says(["SW-REL-002", "restore point of database.main"]);
+    assert_ne!(content(), before);
+    let back = ["rollback", "shop", "--with-database"];
+    sandbox.run(back).code(1).says(["SW-BAK-012", "what was written in the"]);
+    sandbox.run([&back[..], &["--yes"]].concat()).success().says(["backing up what is there now"]);
+    assert_eq!((content(), serves()), (before.clone(), "1".into()));
+    // A whole one, and what people wrote since.
+    deploy("3", &line("ALTER TABLE notes ADD mail text")).success();
+    psql(&url, "INSERT INTO notes VALUES (501, 'late')").unwrap();
+    sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-009", "--with-database"]);
+    sandbox.run([&back[..], &["--yes"]].concat()).success();
+    assert_eq!((content(), serves()), (before, "1".into()));
+    // Its server went on all the while, and the application may write as before.
+    assert_eq!(sandbox.wait_ready("shop/database-main", 1, LIMIT), server);
+    psql(&url, "INSERT INTO notes VALUES (502)").unwrap();
+    sandbox.run(["status"]).success().never_says("SW-BAK");
+}
