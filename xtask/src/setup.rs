@@ -59,6 +59,10 @@ pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("opens
 /// What `http2-tests` needs: a tunnel, since the suite speaks no TLS.
 pub(crate) const FOR_HTTP2_TESTS: &[Needed] = &[("haproxy", "haproxy")];
 
+/// What `http3-tests` needs; the client itself comes from PyPI. No program: looked for beside `/usr/bin`.
+pub(crate) const FOR_HTTP3_TESTS: &[Needed] =
+    &[("python3", "python3-minimal"), ("../share/doc/python3-venv/copyright", "python3-venv")];
+
 /// What `slow-tests` needs.
 pub(crate) const FOR_SLOW_TESTS: &[Needed] = &[("slowhttptest", "slowhttptest")];
 
@@ -73,6 +77,9 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
     ("python3", "python3-minimal"),
     ("taskset", "util-linux"),
 ];
+
+/// What its case `http3` needs.
+pub(crate) const FOR_BENCH_HTTP3: &[Needed] = &[("caddy", "caddy")];
 
 /// What `bench backup` needs besides.
 pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[

@@ -6,7 +6,7 @@
 
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use seaworthy_edge::model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::datagrams::{self, DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::outgoing::Sockets;
@@ -44,6 +45,9 @@ pub(crate) struct EdgeRecord {
     /// Numbers of older edges that still finish.
     #[serde(default)]
     pub draining: Vec<u32>,
+    /// Its UDP sockets, and theirs.
+    #[serde(default)]
+    pub datagrams: DatagramRecord,
 }
 
 /// A listening socket that we hold.
@@ -66,6 +70,7 @@ pub(crate) struct Edge {
     outlets: BTreeMap<SocketAddr, TcpListener>,
     /// What is done with their calls, and the system's authorities (PEM).
     ways: (Vec<seaworthy_edge::model::WayOut>, Option<String>),
+    datagrams: Datagrams,
     version: u64,
     config: Config,
     endpoints: Endpoints,
@@ -87,6 +92,7 @@ impl Edge {
             listeners: BTreeMap::new(),
             outlets: BTreeMap::new(),
             ways: (Vec::new(), None),
+            datagrams: Datagrams::default(),
             version: 1,
             config: Config::default(),
             endpoints: Endpoints::default(),
@@ -127,6 +133,7 @@ impl Edge {
         {
             self.counts = fds.into_iter().next();
         }
+        self.datagrams.take_back(&link, &record.datagrams).await;
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
@@ -171,6 +178,7 @@ impl Edge {
         EdgeRecord {
             number: self.number,
             draining: self.draining.iter().map(|(number, _)| *number).collect(),
+            datagrams: self.datagrams.record(),
             cookies: public
                 .chain(&self.outlets)
                 .map(|(address, socket)| (*address, cookie(socket)))
@@ -186,6 +194,11 @@ impl Edge {
     /// The addresses held, and whether TLS is spoken there.
     pub(crate) fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
         self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
+    }
+
+    /// The addresses at which HTTP/3 is served.
+    pub(crate) fn datagrams(&self) -> BTreeSet<SocketAddr> {
+        self.datagrams.addresses()
     }
 
     /// Process of the edge, and of the older ones that drain.
@@ -213,21 +226,22 @@ impl Edge {
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
-        self.link = Some(link);
+        self.link = Some(self.start_whole().await?);
         Ok(true)
     }
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
     pub(crate) async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
         let before = self.number;
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
+        let link = match self.start_whole().await {
+            Ok(link) => link,
+            Err(fault) => {
+                // The one before serves on, under its own number.
+                self.number = before;
+                self.datagrams.return_to(before);
+                return Err(fault);
+            }
+        };
         if let Some(old) = self.link.replace(link) {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
@@ -236,6 +250,16 @@ impl Edge {
             self.draining.push((before, old));
         }
         Ok(())
+    }
+
+    /// Starts an edge that knows everything, or none.
+    async fn start_whole(&mut self) -> Result<Link, Fault> {
+        let link = self.start().await?;
+        let Err(error) = self.introduce(&link).await else { return Ok(link) };
+        if !link.is_dead() {
+            processes::kill(link.pid);
+        }
+        Err(edge_fault("a new edge process did not take its configuration", &error))
     }
 
     async fn start(&mut self) -> Result<Link, Fault> {
@@ -264,7 +288,19 @@ impl Edge {
         link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         let all: Vec<SocketAddr> =
             self.listeners.keys().chain(self.outlets.keys()).copied().collect();
-        self.give_sockets(link, &all).await
+        self.give_sockets(link, &all).await?;
+        self.draining.retain(|(_, link)| !link.is_dead());
+        let mut living: Vec<u32> = self.draining.iter().map(|(number, _)| *number).collect();
+        // The one before is still there when it is being replaced.
+        let before = self.link.as_ref().filter(|link| !link.is_dead());
+        living.extend(before.map(|_| self.number.saturating_sub(1)));
+        let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
+        if let Some(cut_off) = self.datagrams.seat(self.number, &living)
+            && let Some((_, old)) = self.draining.iter().find(|(number, _)| *number == cut_off)
+        {
+            datagrams::end(old, addresses.clone()).await?;
+        }
+        self.datagrams.give(link, self.number, &addresses).await
     }
 
     /// Hands the table of all counts over; an edge that does not take it counts alone.
@@ -285,6 +321,28 @@ impl Edge {
             }
         }
         crate::say("the new edge counts alone: rates and failed attempts begin anew in it");
+    }
+
+    /// Makes the addresses of HTTP/3 what is wanted, as [`Self::listen`] does those of TCP.
+    pub(crate) async fn listen_datagrams(
+        &mut self,
+        bound: Vec<datagrams::Bound>,
+        wanted: &BTreeSet<SocketAddr>,
+    ) -> Result<(), Fault> {
+        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
+        self.datagrams.hold(bound);
+        let failed = |error| edge_fault("the edge did not take its UDP addresses", &error);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let given = self.datagrams.give(&link, self.number, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
+        }
+        let addresses = self.datagrams.keep(wanted);
+        let older = self.draining.iter().map(|(_, link)| link);
+        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
+            let told = datagrams::end(link, addresses.clone()).await;
+            unless_dead(link, told).map_err(failed)?;
+        }
+        Ok(())
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
@@ -542,6 +600,7 @@ impl Edge {
         }
         self.listeners.clear();
         self.outlets.clear();
+        self.datagrams = Datagrams::default();
         self.settle_kept();
     }
 

@@ -24,6 +24,7 @@ mod commands;
 mod counts;
 mod crash;
 mod databases;
+mod datagrams;
 mod decide;
 mod edge;
 mod edge_config;

@@ -16,6 +16,7 @@ use seaworthy_manifest::site::{Site, Tls};
 use seaworthy_release::Phase;
 
 use crate::certificates;
+use crate::datagrams;
 use crate::edge::Edge;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
@@ -62,6 +63,10 @@ impl Served {
     /// The manifests of all its releases, the one that serves first, and the project's folder.
     fn manifests(&self) -> (Vec<&Site>, &Path) {
         (self.sides.iter().map(|(site, _)| site).collect(), &self.project)
+    }
+
+    fn wants_http3(&self) -> bool {
+        self.sides.iter().any(|(site, _)| site.listen.http3 && site.tls != Tls::Off)
     }
 
     /// The release that serves, and the project's folder.
@@ -143,8 +148,15 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         // A wildcard cannot be bound while one address of its port is: the narrow one goes first.
         let left = edge.addresses().into_iter().filter(|(held, _)| !in_the_way.contains(held));
         edge.listen(Vec::new(), &left.collect()).await?;
+        let in_the_way = in_the_way.into_iter().collect();
+        let left = edge.datagrams().difference(&in_the_way).copied().collect();
+        edge.listen_datagrams(Vec::new(), &left).await?;
     }
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
+    let secure = addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| *address);
+    let datagrams: BTreeSet<SocketAddr> =
+        if sites.iter().any(Served::wants_http3) { secure.collect() } else { BTreeSet::new() };
+    let bound_datagrams = datagrams::bind_missing(&datagrams, &edge.datagrams()).await?;
     let routed = routed(platform, &sites, https_port(&addresses));
     let (ways, sockets) =
         outgoing::ways(platform, sites.iter().map(Served::manifests), &edge.outlets())?;
@@ -161,6 +173,7 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     edge.route(routed, services).await?;
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
+    edge.listen_datagrams(bound_datagrams, &datagrams).await?;
     remember(platform, &edge.record())
 }
 

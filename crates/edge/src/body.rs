@@ -16,6 +16,7 @@ use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use crate::conn::http3;
 use crate::events::EventStream;
 use crate::h1;
 use crate::instance::Instance;
@@ -57,6 +58,7 @@ pub(crate) enum ClientBody {
     Empty,
     Http1(h1::Body),
     Http2(Incoming),
+    Http3(Box<http3::Body>),
     /// It was read whole already.
     Read(Bytes),
 }
@@ -78,6 +80,7 @@ impl HttpBody for ClientBody {
                 let frame = ready!(Pin::new(body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
+            Self::Http3(body) => body.poll_frame(context),
         }
     }
 
@@ -87,6 +90,7 @@ impl HttpBody for ClientBody {
             Self::Read(bytes) => bytes.is_empty(),
             Self::Http1(body) => body.left() == Some(0),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -96,6 +100,7 @@ impl HttpBody for ClientBody {
             Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Http2(body) => body.size_hint(),
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }

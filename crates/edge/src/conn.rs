@@ -4,6 +4,7 @@
 //! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: HTTP/1.1
 //! itself ([`h1`]).
 
+pub(crate) mod http3;
 mod streams;
 
 use std::convert::Infallible;
@@ -27,7 +28,7 @@ use crate::h1::{self, SEND_TIME};
 use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
-use crate::serve::{self, Client};
+use crate::serve::{self, Client, Protocol};
 use crate::tls::{self, TlsStream};
 use crate::watch::within;
 use crate::worker::Local;
@@ -85,9 +86,9 @@ pub(crate) async fn serve(
     }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
-    client.certificate = tls::certificate_header(session);
-    client.http2 = session.alpn_protocol() == Some(b"h2");
-    if client.http2 {
+    client.certificate = tls::certificate_header(session.peer_certificates());
+    if session.alpn_protocol() == Some(b"h2") {
+        client.protocol = Protocol::Http2;
         serve_http2(local, stream, Arc::new(client)).await;
     } else {
         h1::serve(local, stream, Arc::new(client)).await;

@@ -16,8 +16,9 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
 use crate::policy::stored::Forgotten;
+use crate::quic::{Quic, Sockets};
 use crate::snapshot::Shared;
 use crate::tls::KeyError;
 use crate::worker::{Job, Worker};
@@ -33,6 +34,12 @@ struct Link {
     features: Vec<String>,
     /// One change at a time, whoever asks.
     changing: Mutex<()>,
+}
+
+/// What listens, for clients.
+pub(crate) struct Listeners {
+    pub(crate) tcp: Acceptor,
+    pub(crate) quic: Quic,
 }
 
 /// Where control is heard.
@@ -51,7 +58,7 @@ pub(crate) fn serve(
     socket: &Socket,
     shared: &Arc<Shared>,
     workers: &[Worker],
-    acceptor: &Acceptor,
+    listeners: &Listeners,
 ) -> io::Result<()> {
     let link = Link {
         shared: Arc::clone(shared),
@@ -75,7 +82,7 @@ pub(crate) fn serve(
                 .stack_size(512 << 10)
                 .spawn_scoped(scope, move || {
                     // How a connection ends is control's business.
-                    converse(link, &stream, acceptor, drained).ok();
+                    converse(link, &stream, listeners, drained).ok();
                 })?;
         }
     })
@@ -84,12 +91,12 @@ pub(crate) fn serve(
 fn converse(
     link: &Link,
     stream: &UnixStream,
-    acceptor: &Acceptor,
+    listeners: &Listeners,
     drained: &Mutex<Option<Instant>>,
 ) -> io::Result<()> {
     while let Some((payload, fds)) = fdpass::receive_message(stream, MAX_MESSAGE)? {
         let (reply, back) = match serde_json::from_slice::<Request>(&payload) {
-            Ok(request) => link.act(request, fds, acceptor, drained),
+            Ok(request) => link.act(request, fds, listeners, drained),
             Err(error) => (failed(format!("not understood: {error}")), Vec::new()),
         };
         let borrowed: Vec<_> = back.iter().map(AsFd::as_fd).collect();
@@ -107,7 +114,7 @@ impl Link {
         &self,
         request: Request,
         fds: Vec<OwnedFd>,
-        acceptor: &Acceptor,
+        listeners: &Listeners,
         drained: &Mutex<Option<Instant>>,
     ) -> (Reply, Vec<OwnedFd>) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,19 +159,19 @@ impl Link {
                 }
                 Err(why) => failed(why),
             },
-            Request::Listen { listeners } if listeners.len() == fds.len() => {
+            Request::Listen { listeners: new } if new.len() == fds.len() => {
                 let added =
-                    listeners.iter().zip(fds).try_for_each(|(one, fd)| acceptor.add(fd, one));
+                    new.iter().zip(fds).try_for_each(|(one, fd)| listeners.tcp.add(fd, one));
                 added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
             }
             Request::Listen { .. } => {
                 failed("as many descriptors as listeners are needed".to_owned())
             }
             Request::Unlisten { addresses } => {
-                addresses.into_iter().for_each(|address| acceptor.remove(Some(address)));
+                addresses.into_iter().for_each(|address| listeners.tcp.remove(Some(address)));
                 Reply::Done
             }
-            Request::Listeners => match acceptor.all() {
+            Request::Listeners => match listeners.tcp.all() {
                 Ok(all) => {
                     let (listeners, fds) = all.into_iter().unzip();
                     return (Reply::Listeners { listeners }, fds);
@@ -186,6 +193,25 @@ impl Link {
                     Err(error) => (failed(error.to_string()), Vec::new()),
                 };
             }
+            Request::ListenDatagrams { groups, slot } => {
+                listen_datagrams(&groups, fds, slot, &listeners.quic)
+            }
+            Request::UnlistenDatagrams { addresses } => {
+                addresses.into_iter().for_each(|address| listeners.quic.remove(address));
+                Reply::Done
+            }
+            Request::Datagrams => match listeners.quic.all() {
+                Ok((all, slot)) => {
+                    let group = |(address, sockets): &Sockets| Group {
+                        address: *address,
+                        slots: sockets.len() as u8,
+                    };
+                    let groups = all.iter().map(group).collect();
+                    let fds = all.into_iter().flat_map(|(_, sockets)| sockets).collect();
+                    return (Reply::Datagrams { groups, slot }, fds);
+                }
+                Err(error) => failed(error.to_string()),
+            },
             Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
             Request::ClearLockouts { site, what } => {
                 let (site, what) = (site.as_deref(), what.as_deref());
@@ -201,7 +227,7 @@ impl Link {
             }
             Request::Status => Reply::Status(Box::new(self.shared.status())),
             Request::Drain { deadline_ms } => {
-                self.drain(Duration::from_millis(deadline_ms), acceptor, drained);
+                self.drain(Duration::from_millis(deadline_ms), listeners, drained);
                 Reply::Done
             }
         };
@@ -239,8 +265,9 @@ impl Link {
     }
 
     /// Stops accepting; ends the process when nothing is left or at the deadline.
-    fn drain(&self, deadline: Duration, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) {
-        acceptor.remove(None);
+    fn drain(&self, deadline: Duration, listeners: &Listeners, drained: &Mutex<Option<Instant>>) {
+        listeners.tcp.remove(None);
+        listeners.quic.drain();
         self.shared.draining.store(true, Ordering::Relaxed);
         self.workers.iter().for_each(|worker| worker.send(Job::Drain));
         self.shared.ending.set(deadline);
@@ -266,6 +293,19 @@ impl Link {
             end(&self.shared);
         }
     }
+}
+
+/// Speaks HTTP/3 on groups of UDP sockets, which lie one behind the other.
+fn listen_datagrams(groups: &[Group], fds: Vec<OwnedFd>, slot: u8, quic: &Quic) -> Reply {
+    if groups.iter().map(|group| usize::from(group.slots)).sum::<usize>() != fds.len() {
+        return failed("as many descriptors as slots are needed".to_owned());
+    }
+    let mut fds = fds.into_iter();
+    let added = groups.iter().try_for_each(|group| {
+        let sockets = fds.by_ref().take(group.slots.into()).collect();
+        quic.add(group.address, sockets, slot)
+    });
+    added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
 }
 
 /// Nothing is left to serve: the process ends, threads and all.

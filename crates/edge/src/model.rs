@@ -32,6 +32,8 @@ pub const UNIX_SOCKETS: &str = "unix-sockets";
 pub const COUNTS: &str = "counts";
 /// Feature of an edge that takes routes and instances in one message.
 pub const WHOLE: &str = "whole";
+/// A feature: this edge serves HTTP/3 on UDP sockets that it is given.
+pub const HTTP3: &str = "http3";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -76,6 +78,9 @@ pub struct Site {
     pub redirect_hosts: Vec<String>,
     /// Plain HTTP is redirected to HTTPS on this public port (false: it is served as it is).
     pub https_port: Option<u16>,
+    /// HTTP/3 is spoken too, and clients are told of it, on this public port.
+    #[serde(default)]
+    pub http3_port: Option<u16>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
     /// Networks (CIDR) that begin each connection with a PROXY header; a connection belongs to no site
@@ -324,6 +329,15 @@ pub struct Listener {
     pub outgoing: bool,
 }
 
+/// The UDP sockets of one address ([`seaworthy_sys::datagram`]), which travel beside a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Where they are bound.
+    pub address: SocketAddr,
+    /// How many there are.
+    pub slots: u8,
+}
+
 /// What control says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verb")]
@@ -361,6 +375,21 @@ pub enum Request {
     },
     /// Hand the listening sockets back (the answer carries the descriptors).
     Listeners,
+    /// Speak HTTP/3 on these as well (descriptors travel with the message, those of a group in the order of
+    /// its slots). Only to edges with [`HTTP3`].
+    ListenDatagrams {
+        /// In the order of the descriptors.
+        groups: Vec<Group>,
+        /// The slot of this edge.
+        slot: u8,
+    },
+    /// Take no new HTTP/3 connections on these addresses.
+    UnlistenDatagrams {
+        /// Which.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Hand the UDP sockets back (the answer carries the descriptors).
+    Datagrams,
     /// How things are.
     Status,
     /// Count in this table (a descriptor travels with the message); first of all, or not at all.
@@ -416,6 +445,13 @@ pub enum Reply {
     Listeners {
         /// In the order of the descriptors.
         listeners: Vec<Listener>,
+    },
+    /// The UDP sockets (descriptors travel with the message).
+    Datagrams {
+        /// In the order of the descriptors.
+        groups: Vec<Group>,
+        /// The slot of this edge.
+        slot: u8,
     },
     /// To `Status`.
     Status(Box<EdgeStatus>),

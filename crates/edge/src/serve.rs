@@ -18,9 +18,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Body as _;
 use seaworthy_base::RequestId;
 
 pub(crate) use record::{Record, micros};
@@ -48,13 +49,24 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 /// Whether one was shown.
 const X_CLIENT_VERIFIED: HeaderName = HeaderName::from_static("x-client-verified");
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.0 or 1.1: messages follow each other.
+    Http1,
+    /// Streams beside each other, over TCP.
+    Http2,
+    /// Streams beside each other, over QUIC.
+    Http3,
+}
+
 /// Who is at the other end of the connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: IpAddr,
     pub(crate) port: u16,
     pub(crate) tls: bool,
-    pub(crate) http2: bool,
+    pub(crate) protocol: Protocol,
     /// The name that was asked for in the TLS handshake, in its one spelling.
     pub(crate) server_name: Option<String>,
     /// The certificate that it showed, as a header (RFC 9440 § 2.2).
@@ -73,7 +85,7 @@ impl Client {
             peer,
             port,
             tls,
-            http2: false,
+            protocol: Protocol::Http1,
             server_name: None,
             certificate: None,
             peer_text: forwarded::address_value(peer),
@@ -112,7 +124,7 @@ pub(crate) async fn handle(
     let mut id =
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
-    id.set_sensitive(client.http2);
+    id.set_sensitive(client.protocol == Protocol::Http2);
     let passed = match local.shared.challenges.answer(parts.uri.path()) {
         Some(proof) => Ok(Some(proof)),
         None => pass_gate(&local, &client, &parts).await,
@@ -162,11 +174,14 @@ pub(crate) async fn handle(
     if !way.upgrade {
         policy::finish(response.headers_mut(), &record, status);
     }
+    if let Some(other) = announced(&local, &client, &record) {
+        response.headers_mut().insert(ALT_SVC, other.clone());
+    }
     let upgrade = way.upgrade;
     for cookie in [record.visit.take(), record.place.take()].into_iter().flatten() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
-    if !client.http2 && !upgrade && (close || local.draining.get()) {
+    if client.protocol == Protocol::Http1 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.add();
@@ -175,6 +190,16 @@ pub(crate) async fn handle(
         attempt.settle(status, response.headers(), b"");
     }
     shape::shape(response, &mut record).map(|body| body.logged(record))
+}
+
+/// That the site is served over HTTP/3 too (RFC 7838 § 3), for who came another way and not through a proxy,
+/// which would take it for itself or pass it on to those who cannot reach us.
+fn announced<'a>(local: &Local, client: &Client, record: &'a Record) -> Option<&'a HeaderValue> {
+    let site = record.site.as_ref()?;
+    let other = site.alt_svc.as_ref()?;
+    let here = client.tls && client.protocol != Protocol::Http3;
+    let on = here && local.shared.speaks_http3.load(Ordering::Relaxed);
+    (on && !site.trusts(client.peer)).then_some(other)
 }
 
 fn refused_response(
@@ -192,7 +217,7 @@ fn refused_response(
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::METHOD_NOT_ALLOWED
     );
-    if ends && !client.http2 {
+    if ends && client.protocol == Protocol::Http1 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -207,6 +232,31 @@ pub(crate) fn refused(
     cause: &str,
 ) -> String {
     let answer = respond::refusal(status, id);
+    note_refused(shared, id, client, status, (cause, answer.len()));
+    answer
+}
+
+/// As [`refused`], where the connection goes on.
+pub(crate) fn turned_down(
+    local: &Local,
+    client: &Client,
+    status: StatusCode,
+    cause: &str,
+) -> Response<ResponseBody> {
+    let id = local.next_id();
+    let response = respond::error(status, id, None);
+    let length = response.body().size_hint().lower() as usize;
+    note_refused(&local.shared, id, client, status, (cause, length));
+    response
+}
+
+fn note_refused(
+    shared: &Shared,
+    id: RequestId,
+    client: &Client,
+    status: StatusCode,
+    (cause, length): (&str, usize),
+) {
     shared.log.write(
         id.thread().into(),
         &Entry {
@@ -219,11 +269,11 @@ pub(crate) fn refused(
             query: None,
             status: status.as_u16(),
             bytes_in: 0,
-            bytes_out: answer.len() as u64,
+            bytes_out: length as u64,
             micros: 0,
             upstream: None,
             upstream_micros: None,
-            http2: false,
+            protocol: client.protocol,
             tls: client.tls,
             retries: 0,
             trace: b"",
@@ -232,7 +282,6 @@ pub(crate) fn refused(
             referer: b"",
         },
     );
-    answer
 }
 
 /// The one host of a request: the authority (HTTP/2, absolute form) and `Host` must not differ.
@@ -347,6 +396,9 @@ fn find(
             StatusCode::MISDIRECTED_REQUEST,
             "the TLS connection was opened for a name of another site",
         );
+    }
+    if client.protocol == Protocol::Http3 && site.alt_svc.is_none() {
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "the site is not served over HTTP/3");
     }
     record.route = Some(Arc::clone(&found));
     if let (false, Some(port)) = (record.secure, site.https_port) {

@@ -51,7 +51,9 @@ pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) challenges: Tokens,
-    pub(crate) tls: Settings,
+    pub(crate) tls: Arc<Settings>,
+    /// Whether HTTP/3 is served, so that clients may be told.
+    pub(crate) speaks_http3: AtomicBool,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
@@ -122,7 +124,8 @@ impl Shared {
         let counts = Arc::new(Table::default());
         Self {
             number: options.number,
-            tls: Settings::new(Arc::clone(&resolver)),
+            tls: Arc::new(Settings::new(Arc::clone(&resolver))),
+            speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),

@@ -18,6 +18,7 @@ use crate::accept::{self, Listening};
 use crate::conn;
 use crate::date::Date;
 use crate::policy::stored::{self, Forgotten};
+use crate::quic::{self, Greeted};
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
 use crate::store;
@@ -31,6 +32,13 @@ pub(crate) enum Job {
     /// Accept from this socket, for all workers.
     Listen {
         listening: Arc<Listening>,
+        workers: Arc<[Worker]>,
+    },
+    /// A connection of QUIC's that nobody serves yet.
+    Quic(Box<Greeted>, Open),
+    /// Take those of this endpoint, for all workers.
+    ListenQuic {
+        listening: Arc<quic::Listening>,
         workers: Arc<[Worker]>,
     },
     /// The snapshot was swapped: say when nothing that began before goes on without having waited.
@@ -207,6 +215,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Listen { listening, workers } => {
                 tokio::task::spawn_local(accept::run(Rc::clone(&local), listening, workers));
             }
+            Job::Quic(greeted, open) => greet(&local, *greeted, open),
+            Job::ListenQuic { listening, workers } => {
+                tokio::task::spawn_local(quic::run(Rc::clone(&local), listening, workers));
+            }
             Job::Swapped(done) => {
                 local.pool.close_idle();
                 local.http2.clean();
@@ -236,6 +248,15 @@ pub(crate) fn take(local: &Rc<Local>, accepted: Accepted) {
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         conn::serve(&local, stream, peer, (at, tls, outgoing)).await;
+        drop(open);
+    });
+}
+
+/// Begins to serve a connection of QUIC's on this thread.
+pub(crate) fn greet(local: &Rc<Local>, greeted: Greeted, open: Open) {
+    let local = Rc::clone(local);
+    tokio::task::spawn_local(async move {
+        conn::http3::serve(&local, greeted).await;
         drop(open);
     });
 }

@@ -119,7 +119,11 @@ pub const LISTEN: &[Key] = &[
         Kind::Integer,
         "how many connections an address (of IPv6 the /64) may hold at a time; 1000, loopback and trusted proxies uncounted",
     ),
-    planned("http3"),
+    key(
+        "http3",
+        Kind::Switch,
+        "serves HTTP/3 on the addresses of `https` too (UDP), and says so in `Alt-Svc`; experimental",
+    ),
     key(
         "proxy_protocol",
         Kind::Texts,

@@ -1,4 +1,4 @@
-//! The patience that clients of HTTP/2 meet: the same as those of HTTP/1.1.
+//! The patience that clients of HTTP/2 meet: the same as those of HTTP/1.1. Of HTTP/3 streams are counted here.
 //!
 //! hyper runs each stream as a future of its own; here it is wrapped in one that knows whose turn it is.
 //! Invariants: a stream whose client takes nothing of what is there for [`SEND_TIME`] is reset, the others
@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use crate::h1::{IDLE_TIME, SEND_TIME};
 use crate::watch::{Alarm, Watch};
 
 /// Given to hyper at once: as much as a frame holds (RFC 9113 § 4.2).
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 
 /// Whose turn it is with a response: who reads it may be slow, or who makes it.
 #[derive(Debug, Default)]
@@ -107,13 +108,16 @@ struct Inner {
     quiet_since: Cell<Instant>,
     /// Of the request that hyper is about to run.
     next: RefCell<Option<Rc<Pace>>>,
+    /// Told when one ends.
+    ended: Notify,
 }
 
 impl Streams {
     pub(super) fn new(watch: &Rc<Watch>) -> Self {
         let (open, quiet_since) = (Cell::new(0), Cell::new(Instant::now()));
         let next = RefCell::new(None);
-        Self(Rc::new(Inner { watch: Rc::clone(watch), open, quiet_since, next }))
+        let ended = Notify::new();
+        Self(Rc::new(Inner { watch: Rc::clone(watch), open, quiet_since, next, ended }))
     }
 
     /// Called with each request, just before hyper hands its future over.
@@ -121,6 +125,16 @@ impl Streams {
         let pace = Rc::default();
         self.0.next.replace(Some(Rc::clone(&pace)));
         pace
+    }
+
+    /// Counts one until what is returned is dropped.
+    pub(super) fn open(&self) -> Open {
+        Open::new(&self.0)
+    }
+
+    /// Ends when one ends.
+    pub(super) async fn ended(&self) {
+        self.0.ended.notified().await;
     }
 
     /// Whether any is under way.
@@ -174,7 +188,7 @@ async fn run(future: impl Future<Output = ()>, pace: Rc<Pace>, open: Open) {
 
 /// Counts a stream until it is dropped.
 #[derive(Debug)]
-struct Open(Rc<Inner>);
+pub(super) struct Open(Rc<Inner>);
 
 impl Open {
     fn new(inner: &Rc<Inner>) -> Self {
@@ -187,6 +201,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let left = self.0.open.get() - 1;
         self.0.open.set(left);
+        self.0.ended.notify_waiters();
         if left == 0 {
             self.0.quiet_since.set(Instant::now());
         }

@@ -102,7 +102,7 @@ impl Simulated {
         let local = Rc::clone(&self.local);
         tokio::task::spawn_local(async move {
             let mut client = Client::new([192, 0, 2, 1].into(), 443, true);
-            client.http2 = true;
+            client.protocol = crate::serve::Protocol::Http2;
             crate::conn::serve_http2(&local, theirs, Arc::new(client)).await;
         });
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Here)

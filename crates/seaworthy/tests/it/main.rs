@@ -24,6 +24,8 @@ mod drain;
 mod explain;
 mod faults;
 mod guide;
+mod http3;
+mod http3_attacks;
 mod jobs;
 mod kill;
 mod logs;

@@ -34,7 +34,7 @@ fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
     let site = |demand: &str| {
         let manifest = format!(
             "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
-             https = \"127.0.0.1:{port}\"\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+             https = \"127.0.0.1:{port}\"\nhttp3 = true\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
         );
         Site::new("shop").manifest(&manifest).file("clients.pem", &read("root.pem"))
     };
@@ -42,6 +42,20 @@ fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
     let ([cert, key], [foreign, foreign_key]) = (of(made.path()), of(other.path()));
     let shown = ["--cert", &cert, "--key", &key];
     let stranger = ["--cert", &foreign, "--key", &foreign_key];
+    let by_http3 = |shown: Option<&Path>| {
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        let client = match shown {
+            None => Client::over_http3(address, "shop.localhost", &ca),
+            Some(of) => {
+                let shown = (of.join("api.pem"), of.join("api.key"));
+                let shown = (shown.0.as_path(), shown.1.as_path());
+                Client::over_http3_showing(address, "shop.localhost", &ca, shown)
+            }
+        };
+        let lie = [("x-client-verified", "1"), ("client-cert", ":AAAA:")];
+        let answer = client.send("GET", "/headers", &lie, b"").ok()?;
+        Some(format!("{} {}", answer.status, answer.text().to_ascii_lowercase()))
+    };
     let lie = ["-H", "X-Client-Verified: 1", "-H", "Client-Cert: :AAAA:"];
     // Asked, not demanded: the application is told, and only the truth.
     sandbox.up(&site("clients = { ca = \"clients.pem\", require = false }"));
@@ -50,10 +64,17 @@ fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
     let told = curl(&sandbox, port, &lie).unwrap().to_ascii_lowercase();
     assert!(!told.contains(":aaaa:") && told.ends_with("200"), "{told}");
     assert_eq!(curl(&sandbox, port, &stranger), None, "a stranger's certificate");
+    let told = by_http3(Some(made.path())).unwrap();
+    assert!(told.starts_with("200") && told.contains("client-cert") && !told.contains(":aaaa:"));
+    let told = by_http3(None).unwrap();
+    assert!(told.starts_with("200") && !told.contains(":aaaa:"), "{told}");
+    assert_eq!(by_http3(Some(other.path())), None, "a stranger's certificate over HTTP/3");
     // Demanded.
     sandbox.up(&site("min = \"1.3\"\nclients = { ca = \"clients.pem\" }"));
     assert!(curl(&sandbox, port, &shown).unwrap().ends_with("200"));
     assert_eq!(curl(&sandbox, port, &[]), None, "nobody without a certificate");
+    assert!(by_http3(Some(made.path())).unwrap().starts_with("200"));
+    assert_eq!(by_http3(None), None, "nobody without a certificate over HTTP/3");
     let old = [&shown[..], &["--tls-max", "1.2"]].concat();
     assert_eq!(curl(&sandbox, port, &old), None, "nobody with TLS 1.2");
     // Whoever names another server is not asked for one, and does not get in by the `Host` header either.
