@@ -5,6 +5,7 @@
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
 mod process;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -23,7 +24,6 @@ use tokio::sync::Notify;
 use crate::datagrams::{self, DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
-use crate::outgoing::Sockets;
 use crate::processes;
 use process::spawn;
 
@@ -303,26 +303,6 @@ impl Edge {
         self.datagrams.give(link, self.number, &addresses).await
     }
 
-    /// Hands the table of all counts over; an edge that does not take it counts alone.
-    async fn share_counts(&mut self, link: &Link) {
-        if !link.has(COUNTS) {
-            return;
-        }
-        // One that was laid out by another version is refused: then there is a new one.
-        for fresh in [false, true] {
-            if fresh || self.counts.is_none() {
-                self.counts = seaworthy_edge::create_counts().ok();
-            }
-            let Some(Ok(copy)) = self.counts.as_ref().map(OwnedFd::try_clone) else { break };
-            match link.ask(Request::Counts, vec![copy]).await {
-                Ok(_) => return,
-                Err(LinkError::Refused(_)) if !fresh => {}
-                Err(_) => break,
-            }
-        }
-        crate::say("the new edge counts alone: rates and failed attempts begin anew in it");
-    }
-
     /// Makes the addresses of HTTP/3 what is wanted, as [`Self::listen`] does those of TCP.
     pub(crate) async fn listen_datagrams(
         &mut self,
@@ -392,35 +372,6 @@ impl Edge {
         Ok(())
     }
 
-    /// Where applications come in that call others.
-    pub(crate) fn outlets(&self) -> Vec<SocketAddr> {
-        self.outlets.keys().copied().collect()
-    }
-
-    /// Makes the addresses for calls what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
-    pub(crate) async fn listen_for_calls(
-        &mut self,
-        bound: Sockets,
-        wanted: &[SocketAddr],
-    ) -> Result<(), Fault> {
-        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
-        self.outlets.extend(bound);
-        let gone: Vec<SocketAddr> =
-            self.outlets.keys().filter(|address| !wanted.contains(address)).copied().collect();
-        let failed = |error| edge_fault("the edge did not take its addresses for calls", &error);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let given = self.give_sockets(&link, &added).await;
-            unless_dead(&link, given).map_err(failed)?;
-            if !gone.is_empty() {
-                let unlisten = Request::Unlisten { addresses: gone.clone() };
-                let told = link.ask(unlisten, Vec::new()).await.map(drop);
-                unless_dead(&link, told).map_err(failed)?;
-            }
-        }
-        self.outlets.retain(|address, _| !gone.contains(address));
-        Ok(())
-    }
-
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
@@ -440,18 +391,6 @@ impl Edge {
         }
         self.keys = keys;
         Ok(())
-    }
-
-    /// Sets the ways on which applications call others, with the system's authorities where one needs them; they are sent
-    /// with the next routes.
-    pub(crate) fn call_by(&mut self, ways: Vec<seaworthy_edge::model::WayOut>) {
-        let roots = crate::outgoing::system_roots(&ways);
-        self.ways = (ways, roots);
-    }
-
-    /// Sets where edges of several servers count together; it is sent with the next certificates.
-    pub(crate) fn count_in(&mut self, stores: BTreeMap<String, seaworthy_edge::model::StoreAt>) {
-        self.keys.stores = stores;
     }
 
     /// Sends routes and instances, for an edge of this version in one message. Instances of services that are

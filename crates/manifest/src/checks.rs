@@ -269,15 +269,14 @@ fn check_servers(reader: &mut Reader<'_>, draft: &Draft) {
 /// What counts in a Redis counts in one that is described.
 fn check_stores(reader: &mut Reader<'_>, draft: &Draft) {
     for (span, name) in std::mem::take(&mut reader.stores) {
-        if draft.backups.items.contains_key(&name) {
+        if draft.redis.contains(&name) {
             continue;
         }
         let quoted = reader.quote(&span, &name);
-        let all = draft.backups.items.keys().map(String::as_str);
-        let known: Vec<&str> = all.filter(|item| item.starts_with("redis.")).collect();
-        let help = match known[..] {
-            [] => format!("[{name}]  url = \"secret:REDIS_URL\""),
-            _ => format!("there are: {}", some_of(known.into_iter())),
+        let help = if draft.redis.is_empty() {
+            format!("[{name}]  url = \"secret:REDIS_URL\"")
+        } else {
+            format!("there are: {}", some_of(draft.redis.iter().map(String::as_str)))
         };
         reader.problem(span, format!("there is no {quoted} to count in"), Some(help));
     }

@@ -8,7 +8,7 @@ mod deploy;
 mod job;
 mod sections;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -52,6 +52,8 @@ pub(crate) struct Draft {
     /// With the place of each name.
     pub(crate) jobs: Vec<(Range<usize>, Job)>,
     pub(crate) backups: Backups,
+    /// `redis.X` of all that the file names, those that could not be read too.
+    pub(crate) redis: BTreeSet<String>,
     pub(crate) identity: Vec<Identity>,
     pub(crate) outgoing: Vec<WayOut>,
     /// `[limit.X]`, and whether all of it was read.
@@ -165,6 +167,12 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         }
     }
     draft.backups = read_backups(reader, &found);
+    let redis = found.get("redis").and_then(|(_, value)| value.get_ref().as_table());
+    draft.redis = redis
+        .into_iter()
+        .flat_map(DeTable::keys)
+        .map(|name| format!("redis.{}", name.get_ref()))
+        .collect();
     if let Some((_, value)) = found.get("identity") {
         draft.identity = policy::read_identity(reader, value);
     }
