@@ -178,21 +178,8 @@ impl Link {
                 }
                 Err(error) => failed(error.to_string()),
             },
-            Request::Counts => {
-                let given = fds.into_iter().next().map(|fd| self.shared.counts.take(fd));
-                match given {
-                    Some(Ok(())) => Reply::Done,
-                    Some(Err(error)) => failed(error.to_string()),
-                    None => failed("the table's descriptor is missing".to_owned()),
-                }
-            }
-            Request::GiveCounts => {
-                let given = self.shared.counts.descriptor().map(|fd| fd.try_clone_to_owned());
-                return match given.transpose() {
-                    Ok(fd) => (Reply::Done, fd.into_iter().collect()),
-                    Err(error) => (failed(error.to_string()), Vec::new()),
-                };
-            }
+            Request::Counts => self.take_counts(fds),
+            Request::GiveCounts => return self.give_counts(),
             Request::ListenDatagrams { groups, slot } => {
                 listen_datagrams(&groups, fds, slot, &listeners.quic)
             }
@@ -214,13 +201,7 @@ impl Link {
             },
             Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
             Request::ClearLockouts { site, what } => {
-                let (site, what) = (site.as_deref(), what.as_deref());
-                let count = self.shared.lockouts.clear(site, what) as u64;
-                self.shared.forget_counts(site, what);
-                if let Some(worker) = self.workers.first() {
-                    worker.send(Job::Forget(Forgotten::new(site, what)));
-                }
-                Reply::Cleared { count }
+                self.forget_counts(site.as_deref(), what.as_deref())
             }
             Request::Purge { site, path } => {
                 Reply::Cleared { count: self.shared.cache.purge(&site, path.as_deref()) as u64 }
@@ -232,6 +213,32 @@ impl Link {
             }
         };
         (reply, Vec::new())
+    }
+
+    fn take_counts(&self, fds: Vec<OwnedFd>) -> Reply {
+        match fds.into_iter().next().map(|fd| self.shared.counts.take(fd)) {
+            Some(Ok(())) => Reply::Done,
+            Some(Err(error)) => failed(error.to_string()),
+            None => failed("the table's descriptor is missing".to_owned()),
+        }
+    }
+
+    fn give_counts(&self) -> (Reply, Vec<OwnedFd>) {
+        let given = self.shared.counts.descriptor().map(|fd| fd.try_clone_to_owned());
+        match given.transpose() {
+            Ok(fd) => (Reply::Done, fd.into_iter().collect()),
+            Err(error) => (failed(error.to_string()), Vec::new()),
+        }
+    }
+
+    /// Opens again, and forgets what was counted, here and in stores.
+    fn forget_counts(&self, site: Option<&str>, what: Option<&str>) -> Reply {
+        let count = self.shared.lockouts.clear(site, what) as u64;
+        self.shared.forget_counts(site, what);
+        if let Some(worker) = self.workers.first() {
+            worker.send(Job::Forget(Forgotten::new(site, what)));
+        }
+        Reply::Cleared { count }
     }
 
     fn take_keys(&self, keys: &Keys) -> Result<(), String> {
