@@ -115,7 +115,9 @@ impl Kept {
             if self.there.contains_key(&name) {
                 continue;
             }
-            match manager.keep(&name, socket.as_fd()) {
+            // A control process that became this one, in an upgrade, may have left it there.
+            let kept = manager.forget(&name).and_then(|()| manager.keep(&name, socket.as_fd()));
+            match kept {
                 Ok(()) => drop(self.there.insert(name, cookie)),
                 Err(error) => failed(&name, error),
             }
