@@ -1,7 +1,7 @@
 //! The tests of a real host: systemd, control groups version 2, root.
 //!
 //! Elsewhere the same tests run with what control groups there are and say `unproven here` where there
-//! are none; here that is a failure. `host-test` proves limits, starts and ends on this very host; `host-test --vm` does so
+//! are none; here that is a failure. `host-test` proves limits and ends on this very host; `host-test --vm` does so
 //! in a virtual machine (`vm`, `image`), and there installs Seaworthy as well, restarts it, kills it and reboots
 //! (`guest`, `service`): nothing that anybody would want done to their own machine. Invariant: a host that lacks
 //! something fails with a list of all of it.
@@ -46,7 +46,7 @@ fn limits(tests: &Path) -> Result<()> {
     run(Command::new("systemd-run")
         .args(["--scope", "--collect", "--quiet", "-p", "Delegate=yes"])
         .arg(tests)
-        .args(["limits::", "stops::", "starts::", "ends::", "ports::", "--test-threads=1"])
+        .args(["limits::", "stops::", "ends::", "--test-threads=1"])
         .env("SEAWORTHY_PROVE_LIMITS", "1"))
 }
 

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
-cargo xtask host-test       limits, starts and ends on a real host with systemd and control groups version 2
+cargo xtask host-test       limits and ends on a real host with systemd and control groups version 2
 cargo xtask host-test --vm  the same in a virtual machine, and there systemd's part as well: install, restart, reboot
 cargo xtask fuzz [SECONDS]  what reads bytes of strangers, for so long each (30)
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths

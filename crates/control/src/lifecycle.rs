@@ -102,6 +102,8 @@ pub(crate) fn ending() -> Fault {
         .next("try again")
 }
 
+/// Whether a service manager starts us again at once: every service of systemd's has that variable, and so has
+/// whatever it starts, a keeper of ours included.
 fn under_systemd() -> bool {
     std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SEAWORTHY_KEEPER").is_none()
 }
