@@ -42,8 +42,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["setup"] => setup::setup(setup::FOR_TESTS),
-        ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
+        ["setup"] => setup::setup_for_tests(),
+        ["test"] => setup::setup_for_tests().and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
         ["host-test", "--vm"] => host_test::in_a_machine(),
         // By the machine that the line above starts.

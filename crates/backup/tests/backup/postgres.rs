@@ -1,7 +1,9 @@
 //! PostgreSQL.
 
+use std::os::unix::fs::PermissionsExt;
+
 use seaworthy_backup::{Action, Drilled, RestoreTarget, Restored, Source, State, Taken};
-use seaworthy_testkit::peers::Postgres;
+use seaworthy_testkit::peers::{POSTGRES_18, Postgres};
 
 use crate::platform::Platform;
 
@@ -274,4 +276,36 @@ fn a_table_that_is_dropped_as_it_is_dumped_costs_another_try_and_no_other_table(
     assert_eq!(rows, [(&"public.here".to_owned(), &1)]);
     assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
     platform.assert_tidy();
+}
+
+#[test]
+fn rows_are_counted_in_dumps_of_the_newest_version_and_one_that_is_cut_is_no_backup() {
+    let server = Postgres::start_18();
+    fill_plainly(&server);
+    let mut platform = Platform::new();
+    platform.programs = Some(POSTGRES_18.into());
+    let taken = platform.take(ITEM, &source(&server));
+    let rows = &taken.set.databases[0].rows;
+    assert_eq!((rows["public.a"], rows["public.\"b\nc\""], rows["public.empty"]), (3000, 1, 0));
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+    // Only who knows the archive's form sees that the rest is missing.
+    let programs = platform.place.path().join("programs");
+    std::fs::create_dir_all(programs.join("bin")).unwrap();
+    let script = format!("#!/bin/sh\n{POSTGRES_18}/pg_dump \"$@\" | head -c 50000\n");
+    std::fs::write(programs.join("bin/pg_dump"), script).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(programs.join("bin/pg_dump"), mode).unwrap();
+    let both = format!("{}:{POSTGRES_18}", programs.join("bin").display());
+    platform.programs = Some(both.into());
+    let fault = platform.fails(ITEM, &source(&server), crate::platform::take());
+    assert!(fault.to_string().contains("it ends in the middle"), "{fault:?}");
+}
+
+fn fill_plainly(server: &Postgres) {
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        r#"CREATE TABLE a AS SELECT n, md5(n::text) FROM generate_series(1, 3000) n; CREATE TABLE empty (x int); CREATE TABLE "b
+c" AS SELECT 1 AS x; SELECT lo_from_bytea(0, 'large object')"#,
+    );
 }
