@@ -27,16 +27,16 @@ const HOSTS_OF_A_SITE: usize = 100;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Connections held by a process of the harness, which ends with us.
-struct Held {
+pub(super) struct Held {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
 impl Held {
-    fn start(hold: &Path, words: &[String]) -> Result<Self> {
+    pub(super) fn start(hold: &Path, count: usize, words: &[String]) -> Result<Self> {
         let mut command = Command::new("taskset");
         command.args(["-c", "1"]).arg(hold).args(words);
-        command.args(["--count", &MANY.to_string()]);
+        command.args(["--count", &count.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(child.stdout.take().context("no output")?);
         let mut line = String::new();
@@ -49,7 +49,7 @@ impl Held {
     }
 
     /// Lets go; what it counted.
-    fn end(mut self) -> Result<String> {
+    pub(super) fn end(mut self) -> Result<String> {
         drop(self.child.stdin.take());
         let mut counted = String::new();
         self.output.read_to_string(&mut counted)?;
@@ -66,12 +66,13 @@ impl Drop for Held {
 }
 
 /// The program that holds them: it does little, so that a quick build of it will do.
-fn hold() -> Result<PathBuf> {
+pub(super) fn hold() -> Result<PathBuf> {
     run(Command::new(cargo()).args(["build", "-p", "seaworthy-testkit", "--bin", "hold"]))?;
     Ok(target()?.join("debug/hold"))
 }
 
-fn words(list: &[(&str, String)]) -> Vec<String> {
+/// As a command line.
+pub(super) fn words(list: &[(&str, String)]) -> Vec<String> {
     list.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
 }
 
@@ -89,6 +90,7 @@ pub(super) fn idle(stage: &Stage) -> Result<()> {
             let before = running.rss_kib()?;
             let held = Held::start(
                 &hold,
+                MANY,
                 &words(&[
                     ("habit", habit.to_owned()),
                     ("address", format!("127.0.0.1:{}", running.https)),
@@ -180,6 +182,7 @@ pub(super) fn slow(stage: &Stage) -> Result<()> {
             let before = running.rss_kib()?;
             let held = Held::start(
                 &hold,
+                MANY,
                 &words(&[
                     ("habit", habit.to_owned()),
                     ("address", format!("127.0.0.1:{}", running.http)),
