@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::events::EventStream;
 use crate::h1;
+use crate::h2;
 use crate::instance::Instance;
 use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
@@ -55,7 +56,7 @@ impl Progress {
 pub(crate) enum ClientBody {
     Empty,
     Http1(h1::Body),
-    Http2(Incoming),
+    Http2(h2::Body),
     /// It was read whole already.
     Read(Bytes),
 }
@@ -73,10 +74,7 @@ impl HttpBody for ClientBody {
                 let piece = ready!(body.poll_data(context));
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
             }
-            Self::Http2(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(context));
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Self::Http2(body) => body.poll_frame(context),
         }
     }
 

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Body as _;
 use seaworthy_base::RequestId;
 
 pub(crate) use record::Record;
@@ -195,6 +196,31 @@ pub(crate) fn refused(
     cause: &str,
 ) -> String {
     let answer = respond::refusal(status, id);
+    note_refused(shared, id, client, status, (cause, answer.len()));
+    answer
+}
+
+/// As [`refused`], where the connection goes on.
+pub(crate) fn turned_down(
+    local: &Local,
+    client: &Client,
+    status: StatusCode,
+    cause: &str,
+) -> Response<ResponseBody> {
+    let id = local.next_id();
+    let response = respond::error(status, id, None);
+    let length = response.body().size_hint().lower() as usize;
+    note_refused(&local.shared, id, client, status, (cause, length));
+    response
+}
+
+fn note_refused(
+    shared: &Shared,
+    id: RequestId,
+    client: &Client,
+    status: StatusCode,
+    (cause, length): (&str, usize),
+) {
     shared.log.write(
         id.thread().into(),
         &Entry {
@@ -207,11 +233,11 @@ pub(crate) fn refused(
             query: None,
             status: status.as_u16(),
             bytes_in: 0,
-            bytes_out: answer.len() as u64,
+            bytes_out: length as u64,
             micros: 0,
             upstream: None,
             upstream_micros: None,
-            http2: false,
+            http2: client.http2,
             tls: client.tls,
             retries: 0,
             trace: b"",
@@ -220,7 +246,6 @@ pub(crate) fn refused(
             referer: b"",
         },
     );
-    answer
 }
 
 /// The one host of a request: the authority (HTTP/2, absolute form) and `Host` must not differ.

@@ -24,7 +24,7 @@ pub(crate) const IDLE_TIME: Duration = Duration::from_secs(75);
 /// For a client to take anything of what it is sent.
 pub(crate) const SEND_TIME: Duration = Duration::from_secs(60);
 /// From the first byte of a head to its last.
-pub(super) const HEAD_TIME: Duration = Duration::from_secs(15);
+pub(crate) const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Read from the socket at once; of a long body more.
 const PIECE: usize = 8 << 10;
 const LARGE: usize = 48 << 10;
