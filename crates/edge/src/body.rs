@@ -337,7 +337,7 @@ impl FromInstance {
 
 impl Drop for FromInstance {
     fn drop(&mut self) {
-        // Whether it was read whole or not; hyper asks for no further frame when it sent all it promised.
+        // Whether it was read whole or not; no further frame is asked for when all that was promised is sent.
         self.finish();
     }
 }

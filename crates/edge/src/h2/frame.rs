@@ -41,17 +41,36 @@ pub(super) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
     /// `counted` is what flow control counts: padding, too.
-    Data { stream: u32, data: &'a [u8], counted: u32, end: bool },
-    Headers { stream: u32, block: &'a [u8], end: bool, whole: bool },
-    Continuation { stream: u32, block: &'a [u8], whole: bool },
+    Data {
+        stream: u32,
+        data: &'a [u8],
+        counted: u32,
+        end: bool,
+    },
+    Headers {
+        stream: u32,
+        block: &'a [u8],
+        end: bool,
+        whole: bool,
+    },
+    Continuation {
+        stream: u32,
+        block: &'a [u8],
+        whole: bool,
+    },
     Priority,
-    Reset { stream: u32 },
+    Reset {
+        stream: u32,
+    },
     Settings(&'a [u8]),
     SettingsAck,
     Ping([u8; 8]),
     Pong([u8; 8]),
     Goaway,
-    Window { stream: u32, increment: u32 },
+    Window {
+        stream: u32,
+        increment: u32,
+    },
     /// Of a type that nobody has to know.
     Unknown,
 }
@@ -116,9 +135,7 @@ fn meaning((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Result<Frame
             }
             Ok(Frame::Headers { stream, block, end: has(END_STREAM), whole: has(END_HEADERS) })
         }
-        CONTINUATION => {
-            Ok(Frame::Continuation { stream, block: payload, whole: has(END_HEADERS) })
-        }
+        CONTINUATION => Ok(Frame::Continuation { stream, block: payload, whole: has(END_HEADERS) }),
         PRIORITY if payload.len() != 5 => Err(Fault::Stream(stream, Code::FrameSize)),
         PRIORITY => Ok(Frame::Priority),
         RESET if payload.len() != 4 => Err(SIZE),

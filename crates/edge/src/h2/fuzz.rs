@@ -12,7 +12,10 @@ pub(crate) fn frames(input: &[u8], cut: usize) {
     while let Some(read) = frame::read(&input[at..]) {
         let end = at + read.size;
         if at < cut && cut < end {
-            assert_eq!(frame::read(&input[at..cut.max(at)]).map(|read| read.size).filter(|size| *size > 9), None);
+            assert_eq!(
+                frame::read(&input[at..cut.max(at)]).map(|read| read.size).filter(|size| *size > 9),
+                None
+            );
         }
         at = end;
         if let Ok(Frame::Headers { block, .. } | Frame::Continuation { block, .. }) = read.frame {

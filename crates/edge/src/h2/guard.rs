@@ -131,7 +131,7 @@ mod tests {
             guard.sent(1, false);
         }
         // A window of a byte at a time buys nothing, neither do bytes one by one.
-        let mut flood = (0..=IDLE_FRAMES).map(|_| {
+        let mut flood = (0..3 * IDLE_FRAMES).map(|_| {
             guard.sent(1, true);
             guard.received(1).unwrap();
             guard.idle()

@@ -67,7 +67,9 @@ impl Fields {
         }
         let added = match (&entry.name, &entry.value) {
             (Name::Wrong, _) => Err("a header name is no token in lower case"),
-            (_, Value::Wrong) => Err("a value begins or ends with blanks, or holds a control character"),
+            (_, Value::Wrong) => {
+                Err("a value begins or ends with blanks, or holds a control character")
+            }
             (Name::Pseudo(pseudo), Value::Raw(value)) => self.pseudo(*pseudo, value),
             _ => self.header(entry),
         };
@@ -95,12 +97,16 @@ impl Fields {
 
     fn header(&mut self, entry: Cow<'_, Entry>) -> Result<(), &'static str> {
         let (name, kind, value) = match entry {
-            Cow::Borrowed(Entry { name: Name::Header(name, kind), value: Value::Header(value), .. }) => {
-                (name.clone(), *kind, value.clone())
-            }
-            Cow::Owned(Entry { name: Name::Header(name, kind), value: Value::Header(value), .. }) => {
-                (name, kind, value)
-            }
+            Cow::Borrowed(Entry {
+                name: Name::Header(name, kind),
+                value: Value::Header(value),
+                ..
+            }) => (name.clone(), *kind, value.clone()),
+            Cow::Owned(Entry {
+                name: Name::Header(name, kind),
+                value: Value::Header(value),
+                ..
+            }) => (name, kind, value),
             _ => return Err("a field is none"),
         };
         match kind {

@@ -160,4 +160,3 @@ impl Drop for Body {
         inbox.ready.mark(inbox.place);
     }
 }
-

@@ -84,7 +84,9 @@ impl<S> Connection<S> {
     /// What is wrong is the client's doing.
     fn end_stream(&mut self, id: u32, code: Code) -> Result<(), Fault> {
         match self.streams.find(id) {
-            Found::Fresh => return Err(Fault::Connection(code, "a fault of a stream that is none")),
+            Found::Fresh => {
+                return Err(Fault::Connection(code, "a fault of a stream that is none"));
+            }
             Found::At(place) => self.reset(place, code),
             Found::Over(_) | Found::Unknown => frame::put_reset(&mut self.out, id, code),
         }
@@ -187,13 +189,7 @@ impl<S> Connection<S> {
         }
     }
 
-    fn trailers(
-        &mut self,
-        place: usize,
-        id: u32,
-        fields: Fields,
-        end: bool,
-    ) -> Result<(), Fault> {
+    fn trailers(&mut self, place: usize, id: u32, fields: Fields, end: bool) -> Result<(), Fault> {
         let is_open = self.streams.get(place).is_some_and(|(stream, _)| stream.remote_open);
         if !is_open {
             return Err(Fault::Stream(id, Code::StreamClosed));
@@ -248,6 +244,7 @@ impl<S> Connection<S> {
         self.local.shared.requests.add();
         let Refusal { status, cause } = refusal;
         let response = serve::turned_down(&self.local, &self.client, status, cause);
+        stream.refused = true;
         stream.fault = (status == StatusCode::BAD_REQUEST).then_some(Code::Protocol);
         self.streams.put(place, stream);
         self.answer(place, response);
@@ -269,7 +266,8 @@ impl<S> Connection<S> {
     fn settings(&mut self, payload: &[u8]) -> Result<(), Fault> {
         self.guard.idle()?;
         self.settled = true;
-        let wrong = |code| Err(Fault::Connection(code, "a setting has a value that it cannot have"));
+        let wrong =
+            |code| Err(Fault::Connection(code, "a setting has a value that it cannot have"));
         for (identifier, value) in frame::settings(payload) {
             match (identifier, value) {
                 (1, most) => self.encoder.resize(most as usize),

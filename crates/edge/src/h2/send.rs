@@ -130,8 +130,7 @@ impl<S> Connection<S> {
     /// Begins an answer.
     pub(super) fn answer(&mut self, place: usize, response: Response<ResponseBody>) {
         let Some((stream, _)) = self.streams.get(place) else { return };
-        let page =
-            Page { out: &mut self.out, encoder: &mut self.encoder, date: &self.local.date };
+        let page = Page { out: &mut self.out, encoder: &mut self.encoder, date: &self.local.date };
         match page.head(stream.id, stream.is_head, response) {
             Some(sending) => {
                 stream.work = Work::Sending(sending);
@@ -220,9 +219,11 @@ impl<S> Connection<S> {
 
     /// An answer was sent whole.
     fn end(&mut self, place: usize) {
-        self.guard.answered();
         self.wants &= !(1 << place);
         let Some((stream, _)) = self.streams.get(place) else { return };
+        if !stream.refused {
+            self.guard.answered();
+        }
         if let Some(code) = stream.fault {
             return self.reset(place, code);
         }

@@ -65,6 +65,8 @@ pub(super) struct Stream {
     pub(super) credit: u32,
     /// Received, and not given back to the connection's window.
     pub(super) held: u32,
+    /// What came was no request.
+    pub(super) refused: bool,
     /// With what it is reset behind its answer.
     pub(super) fault: Option<Code>,
     /// Runs while the client is waited for.
@@ -84,6 +86,7 @@ impl Stream {
             receive_window: STREAM_WINDOW.into(),
             credit: 0,
             held: 0,
+            refused: false,
             fault: None,
             alarm: None,
         }

@@ -116,7 +116,12 @@ impl Encoder {
     }
 
     /// Any other field.
-    pub(in crate::h2) fn field(&mut self, out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    pub(in crate::h2) fn field(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: &HeaderName,
+        value: &HeaderValue,
+    ) {
         let at = place(name.as_str());
         let named = match self.find(at, name, value) {
             Ok(index) => {

@@ -174,7 +174,8 @@ impl Dynamic {
     pub(super) fn get(&self, index: usize) -> Result<&Entry, Broken> {
         const NONE: Broken = Broken("no field has that index");
         let index = index.checked_sub(1).ok_or(NONE)?;
-        let fixed = STATIC.get_or_init(|| FIXED.iter().map(|(name, value)| fixed(name, value)).collect());
+        let fixed =
+            STATIC.get_or_init(|| FIXED.iter().map(|(name, value)| fixed(name, value)).collect());
         fixed.get(index).or_else(|| self.entries.get(index - FIXED.len())).ok_or(NONE)
     }
 

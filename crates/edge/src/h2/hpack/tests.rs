@@ -8,8 +8,11 @@ use super::*;
 type Pairs = Vec<(String, String)>;
 
 fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> =
-        text.bytes().filter_map(|digit| char::from(digit).to_digit(16)).map(|one| one as u8).collect();
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter_map(|digit| char::from(digit).to_digit(16))
+        .map(|one| one as u8)
+        .collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
@@ -37,21 +40,14 @@ fn pairs(all: &[(&str, &str)]) -> Pairs {
     all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-const FIRST: [(&str, &str); 4] = [
-    (":method", "GET"),
-    (":scheme", "http"),
-    (":path", "/"),
-    (":authority", "www.example.com"),
-];
+const FIRST: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")];
 
 /// C.3 and C.4: three requests on one connection, plain and coded, and how large the table is by then.
 #[test]
 fn the_requests_of_appendix_c_are_read() {
     let blocks = [
-        (
-            ["828684410f7777772e6578616d706c652e636f6d", "828684418cf1e3c2e5f23a6ba0ab90f4ff"],
-            57,
-        ),
+        (["828684410f7777772e6578616d706c652e636f6d", "828684418cf1e3c2e5f23a6ba0ab90f4ff"], 57),
         (["828684be58086e6f2d6361636865", "828684be5886a8eb10649cbf"], 110),
         (
             [
@@ -92,7 +88,12 @@ fn the_responses_of_appendix_c_are_read_and_what_does_not_fit_is_forgotten() {
     let date = "Mon, 21 Oct 2013 20:13:21 GMT";
     let place = "https://www.example.com";
     let all = |status: &'static str| {
-        pairs(&[(":other", status), ("cache-control", "private"), ("date", date), ("location", place)])
+        pairs(&[
+            (":other", status),
+            ("cache-control", "private"),
+            ("date", date),
+            ("location", place),
+        ])
     };
     assert_eq!(decode(&mut decoder, &block), Ok(all("302")));
     assert_eq!(decoder.size(), 222);

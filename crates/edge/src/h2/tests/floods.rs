@@ -52,6 +52,26 @@ fn frames_that_carry_nothing() {
 }
 
 #[test]
+fn what_is_no_request_again_and_again_however_slowly_it_is_read() {
+    simulate(async {
+        let edge = fixed(3);
+        let mut client = raw(&edge.local);
+        client.begin(b"").await;
+        let ended = async {
+            for nth in 0..1_000 {
+                client.send(&frame(HEADERS, WHOLE, 2 * nth + 1, b"\x82")).await;
+                let (kind, code) = client.fault().await;
+                if kind == GOAWAY {
+                    return code;
+                }
+            }
+            panic!("it goes on")
+        };
+        assert_eq!(ended.await, Code::Calm as u32);
+    });
+}
+
+#[test]
 fn heads_without_end() {
     let first = frame(HEADERS, END_STREAM, 1, GET);
     flood("CONTINUATION", &first, |_| frame(CONTINUATION, 0, 1, &[0x82; 1000]));
@@ -75,5 +95,7 @@ fn requests_that_are_taken_back() {
     let mut bomb = [GET, &[0x40, 1, b'x', 0x7f, 0xa1, 0x1e]].concat();
     bomb.extend(vec![b'y'; 4_000]);
     bomb.extend(vec![0xbe; 100]);
-    flood("HPACK", b"", |nth| if nth > 1_000 { Vec::new() } else { frame(HEADERS, WHOLE, id(nth), &bomb) });
+    flood("HPACK", b"", |nth| {
+        if nth > 1_000 { Vec::new() } else { frame(HEADERS, WHOLE, id(nth), &bomb) }
+    });
 }
