@@ -57,6 +57,7 @@ fn what_is_no_request_again_and_again_however_slowly_it_is_read() {
         let edge = fixed(3);
         let mut client = raw(&edge.local);
         client.begin(b"").await;
+        client.send(&frame(WINDOW, 0, 0, &number(1 << 24))).await;
         let ended = async {
             for nth in 0..1_000 {
                 client.send(&frame(HEADERS, WHOLE, 2 * nth + 1, b"\x82")).await;
