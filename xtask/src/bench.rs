@@ -1,4 +1,4 @@
-//! `cargo xtask bench edge`: CPU per request, memory and start, beside nginx and HAProxy.
+//! `cargo xtask bench edge`: CPU per request, memory and start, beside nginx and HAProxy; over HTTP/3, beside Caddy.
 //!
 //! Every proxy runs pinned to one core, the load and the upstream on another; all write an access log
 //! and set the same forwarded headers. CPU is what the kernel accounts to the pids, divided by the
@@ -7,6 +7,7 @@
 //! the bench. Not here: pass or fail of a build; the bounds are printed beside the ratios.
 
 mod footprint;
+mod http3;
 mod load;
 mod peers;
 mod scale;
@@ -26,8 +27,8 @@ cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
 
   --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
   --seconds N    of load for each figure (5)
-  --case NAME    only this one: keep-alive, features, large, http2, handshake, nonce, footprint,
-                 idle, routes, slow
+  --case NAME    only this one: keep-alive, features, large, http2, http3, handshake, nonce,
+                 footprint, idle, routes, slow
   --binary PATH  measure this binary instead of building one in release mode";
 
 struct Options {
@@ -52,7 +53,7 @@ fn options(words: &[&str]) -> Result<Option<Options>> {
         }
     }
     let known = |name: &str| {
-        ["footprint", "nonce", "idle", "routes", "slow"].contains(&name)
+        ["http3", "footprint", "nonce", "idle", "routes", "slow"].contains(&name)
             || Case::ALL.iter().any(|one| one.name() == name)
     };
     if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
@@ -76,6 +77,9 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     let stage = Stage::new(binary)?;
     for case in Case::ALL.into_iter().filter(|case| wanted(case.name())) {
         compare(&stage, case, options.rounds.max(1), options.seconds.max(1))?;
+    }
+    if wanted("http3") {
+        http3::compare(&stage, options.rounds.max(1), options.seconds.max(1))?;
     }
     if wanted("nonce") {
         nonce(&stage, options.rounds.max(1), options.seconds.max(1))?;

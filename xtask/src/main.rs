@@ -9,6 +9,7 @@ mod cache_tests;
 mod generate;
 mod host_test;
 mod http2_tests;
+mod http3_tests;
 mod setup;
 mod slow_tests;
 mod tidy;
@@ -35,6 +36,7 @@ cargo xtask upgrade-test [COMMIT]  from the previous version's program and back 
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
 cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding
 cargo xtask http2-tests     HTTP/2 judged by httpwg-cli: every case of RFC 9113 (needs crates.io)
+cargo xtask http3-tests     HTTP/3 asked by an independent client, aioquic (needs PyPI)
 cargo xtask slow-tests      slow clients judged by slowhttptest: available in all four of its modes
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -42,8 +44,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["setup"] => setup::setup(setup::FOR_TESTS),
-        ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
+        ["setup"] => setup::setup_for_tests(),
+        ["test"] => setup::setup_for_tests().and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
         ["host-test", "--vm"] => host_test::in_a_machine(),
         // By the machine that the line above starts.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ["upgrade-test", revision] => upgrade_test::upgrade_test(Some(revision)),
         ["tls-tests"] => tls_tests::tls_tests(),
         ["http2-tests"] => http2_tests::http2_tests(),
+        ["http3-tests"] => http3_tests::http3_tests(),
         ["slow-tests"] => slow_tests::slow_tests(),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {

@@ -81,6 +81,9 @@ pub struct EdgeView {
     pub http: Vec<SocketAddr>,
     /// Addresses of HTTPS.
     pub https: Vec<SocketAddr>,
+    /// Addresses of HTTP/3 (UDP).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http3: Vec<SocketAddr>,
     /// Open client connections.
     pub connections: u64,
     /// Requests answered.

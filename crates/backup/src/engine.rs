@@ -5,6 +5,7 @@
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
 pub(crate) mod files;
+pub(crate) mod kept;
 pub(crate) mod mysql;
 mod place;
 pub(crate) mod postgres;

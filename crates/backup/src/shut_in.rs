@@ -83,6 +83,11 @@ impl ShutIn {
         Self { read, write: Vec::new(), ports }
     }
 
+    /// It may read a file.
+    pub(crate) fn may_read(&mut self, file: &Path) {
+        self.read.push(file.to_path_buf());
+    }
+
     /// It may make and change files in a folder.
     pub(crate) fn may_write(&mut self, folder: &Path) {
         self.write.push(folder.to_path_buf());

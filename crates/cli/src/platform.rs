@@ -285,9 +285,14 @@ fn show(status: &PlatformStatus) -> String {
             )
         },
     );
+    let _infallible = writeln!(out, "edge     {edge}");
+    if !status.edge.http3.is_empty() {
+        let all: Vec<String> = status.edge.http3.iter().map(ToString::to_string).collect();
+        let _infallible = writeln!(out, "http3    UDP {} (experimental)", all.join(", "));
+    }
     let _infallible = writeln!(
         out,
-        "edge     {edge}\ncontrol  pid {}, up {}",
+        "control  pid {}, up {}",
         status.control.pid,
         format_duration(Duration::from_secs(status.control.uptime_ms / 1000))
     );

@@ -7,14 +7,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use seaworthy_base::{Code, Fault};
+use seaworthy_base::{Code, Fault, format_duration};
 use seaworthy_manifest::site::Command;
 use seaworthy_runtime::model::User;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 
-/// A build that takes longer than this hangs.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Lines kept as evidence of a failure.
 const EVIDENCE: usize = 15;
 /// Lines on their way from a command to who looks on; when they are not taken, the command waits.
@@ -39,6 +37,8 @@ pub(crate) struct Surroundings<'a> {
     pub environment: &'a [(String, String)],
     /// As whom.
     pub user: Option<&'a User>,
+    /// How long it may take.
+    pub limit: Duration,
     /// Standard input: nothing, or an empty file that is locked as long as anything of it lives.
     pub input: Option<std::fs::File>,
 }
@@ -124,7 +124,7 @@ pub(crate) async fn run(
         }
         child.wait().await
     };
-    let ended = tokio::time::timeout(LIMIT, work).await;
+    let ended = tokio::time::timeout(around.limit, work).await;
     let cause = match ended {
         Ok(Ok(status)) if status.success() => {
             group.leave();
@@ -132,7 +132,7 @@ pub(crate) async fn run(
         }
         Ok(Ok(status)) => format!("it ended with {status}"),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it did not end within {} minutes", LIMIT.as_secs() / 60),
+        Err(_) => format!("it did not end within {}", format_duration(around.limit)),
     };
     let full = tail.iter().any(|line| line.contains("No space left on device"));
     let mut fault = failed(cause);
@@ -219,6 +219,7 @@ mod tests {
             dir: Path::new("/"),
             environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             user: None,
+            limit: Duration::from_secs(60),
             input: None,
         };
         let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);

@@ -1,20 +1,83 @@
-//! Places at which tests let control die as by `kill -9`.
+//! Places at which tests let control die as by `kill -9`, let its disk be full, or let it wait.
 //!
 //! Every step of a deployment has three: before its work, after its work and before the journal knows, and
-//! after. Invariant: builds for use have none. Not here: what must hold afterwards (`tests/it/crash.rs`).
+//! after. What is to happen stands in the file that `SEAWORTHY_CRASH_FILE` names: the place's name alone (die there,
+//! once: the file goes first), `edge` and a place (the edge dies there, once), `full` and a place (from there on the disk
+//! is full, as long as the file is there), or `wait` and a place (as long as the file says so). Invariant: builds for use have none of it. Not here: what must
+//! hold afterwards (`tests/it/crash.rs`, `tests/it/disk.rs`).
 
-/// Dies here when the file that `SEAWORTHY_CRASH_FILE` names holds this place's name. The file goes first,
-/// so that it happens once.
 #[cfg(debug_assertions)]
-pub(crate) fn point(place: &str) {
-    let Some(file) = std::env::var_os("SEAWORTHY_CRASH_FILE") else { return };
-    if std::fs::read_to_string(&file).is_ok_and(|wanted| wanted.trim() == place)
-        && std::fs::remove_file(&file).is_ok()
-    {
-        crate::processes::kill(std::process::id());
+mod places {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+
+    /// The place that was reached and from which on the disk is full.
+    static FULL: Mutex<String> = Mutex::new(String::new());
+
+    /// The file, and what it says.
+    fn asked() -> Option<(PathBuf, String)> {
+        let file = PathBuf::from(std::env::var_os("SEAWORTHY_CRASH_FILE")?);
+        let text = fs::read_to_string(&file).ok()?;
+        Some((file, text.trim().to_owned()))
+    }
+
+    /// Does what is asked for at this place.
+    pub(crate) fn point(place: &str) {
+        let Some((file, text)) = asked() else { return };
+        if text == place && fs::remove_file(&file).is_ok() {
+            crate::processes::kill(std::process::id());
+        }
+        if text.strip_prefix("edge ") == Some(place) && fs::remove_file(&file).is_ok() {
+            edges().into_iter().for_each(crate::processes::kill);
+        }
+        let Some(from) = text.strip_prefix("full ") else { return };
+        let mut full = FULL.lock().unwrap_or_else(PoisonError::into_inner);
+        if from == place {
+            place.clone_into(&mut full);
+        }
+        if *full == from {
+            fill(&file.with_extension("fill"));
+        }
+    }
+
+    /// Our children that are edges.
+    fn edges() -> Vec<u32> {
+        let all = seaworthy_sys::proc_tree::descendants(std::process::id()).into_iter();
+        let is_edge = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"edge")
+        };
+        all.filter(is_edge).collect()
+    }
+
+    /// Takes all the room that is left, down to the last byte.
+    fn fill(path: &Path) {
+        let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) else { return };
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    /// Waits at this place as long as that is asked for.
+    pub(crate) async fn wait(place: &str) {
+        let waits = || asked().is_some_and(|(_, text)| text.strip_prefix("wait ") == Some(place));
+        while waits() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
+
+#[cfg(debug_assertions)]
+pub(crate) use places::{point, wait};
 
 /// Nothing.
 #[cfg(not(debug_assertions))]
 pub(crate) fn point(_place: &str) {}
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+#[expect(clippy::unused_async, reason = "it waits in builds for tests")]
+pub(crate) async fn wait(_place: &str) {}

@@ -6,7 +6,7 @@
 
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
+    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS, WHOLE,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::datagrams::{self, DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::processes;
@@ -42,6 +43,9 @@ pub(crate) struct EdgeRecord {
     /// Numbers of older edges that still finish.
     #[serde(default)]
     pub draining: Vec<u32>,
+    /// Its UDP sockets, and theirs.
+    #[serde(default)]
+    pub datagrams: DatagramRecord,
 }
 
 /// A listening socket that we hold.
@@ -60,6 +64,7 @@ pub(crate) struct Edge {
     draining: Vec<(u32, Link)>,
     number: u32,
     listeners: BTreeMap<SocketAddr, Held>,
+    datagrams: Datagrams,
     version: u64,
     config: Config,
     endpoints: Endpoints,
@@ -77,6 +82,7 @@ impl Edge {
             draining: Vec::new(),
             number: 0,
             listeners: BTreeMap::new(),
+            datagrams: Datagrams::default(),
             version: 1,
             config: Config::default(),
             endpoints: Endpoints::default(),
@@ -111,6 +117,7 @@ impl Edge {
                 self.take_back(fd, listener.tls, record);
             }
         }
+        self.datagrams.take_back(&link, &record.datagrams).await;
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
@@ -152,6 +159,7 @@ impl Edge {
         EdgeRecord {
             number: self.number,
             draining: self.draining.iter().map(|(number, _)| *number).collect(),
+            datagrams: self.datagrams.record(),
             cookies: self
                 .listeners
                 .iter()
@@ -168,6 +176,11 @@ impl Edge {
     /// The addresses held, and whether TLS is spoken there.
     pub(crate) fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
         self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
+    }
+
+    /// The addresses at which HTTP/3 is served.
+    pub(crate) fn datagrams(&self) -> BTreeSet<SocketAddr> {
+        self.datagrams.addresses()
     }
 
     /// Process of the edge, and of the older ones that drain.
@@ -195,21 +208,22 @@ impl Edge {
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
-        self.link = Some(link);
+        self.link = Some(self.start_whole().await?);
         Ok(true)
     }
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
     pub(crate) async fn replace(&mut self, deadline: Duration) -> Result<(), Fault> {
         let before = self.number;
-        let link = self.start().await?;
-        self.introduce(&link).await.map_err(|error| {
-            edge_fault("a new edge process did not take its configuration", &error)
-        })?;
+        let link = match self.start_whole().await {
+            Ok(link) => link,
+            Err(fault) => {
+                // The one before serves on, under its own number.
+                self.number = before;
+                self.datagrams.return_to(before);
+                return Err(fault);
+            }
+        };
         if let Some(old) = self.link.replace(link) {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
             old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
@@ -218,6 +232,16 @@ impl Edge {
             self.draining.push((before, old));
         }
         Ok(())
+    }
+
+    /// Starts an edge that knows everything, or none.
+    async fn start_whole(&mut self) -> Result<Link, Fault> {
+        let link = self.start().await?;
+        let Err(error) = self.introduce(&link).await else { return Ok(link) };
+        if !link.is_dead() {
+            processes::kill(link.pid);
+        }
+        Err(edge_fault("a new edge process did not take its configuration", &error))
     }
 
     async fn start(&mut self) -> Result<Link, Fault> {
@@ -239,11 +263,45 @@ impl Edge {
         }
     }
 
-    async fn introduce(&self, link: &Link) -> Result<(), LinkError> {
+    async fn introduce(&mut self, link: &Link) -> Result<(), LinkError> {
         link.ask(Request::Keys(self.keys.clone()), Vec::new()).await?;
         link.ask(Request::Config(self.config.clone()), Vec::new()).await?;
         link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await
+        self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await?;
+        self.draining.retain(|(_, link)| !link.is_dead());
+        let mut living: Vec<u32> = self.draining.iter().map(|(number, _)| *number).collect();
+        // The one before is still there when it is being replaced.
+        let before = self.link.as_ref().filter(|link| !link.is_dead());
+        living.extend(before.map(|_| self.number.saturating_sub(1)));
+        let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
+        if let Some(cut_off) = self.datagrams.seat(self.number, &living)
+            && let Some((_, old)) = self.draining.iter().find(|(number, _)| *number == cut_off)
+        {
+            datagrams::end(old, addresses.clone()).await?;
+        }
+        self.datagrams.give(link, self.number, &addresses).await
+    }
+
+    /// Makes the addresses of HTTP/3 what is wanted, as [`Self::listen`] does those of TCP.
+    pub(crate) async fn listen_datagrams(
+        &mut self,
+        bound: Vec<datagrams::Bound>,
+        wanted: &BTreeSet<SocketAddr>,
+    ) -> Result<(), Fault> {
+        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
+        self.datagrams.hold(bound);
+        let failed = |error| edge_fault("the edge did not take its UDP addresses", &error);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let given = self.datagrams.give(&link, self.number, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
+        }
+        let addresses = self.datagrams.keep(wanted);
+        let older = self.draining.iter().map(|(_, link)| link);
+        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
+            let told = datagrams::end(link, addresses.clone()).await;
+            unless_dead(link, told).map_err(failed)?;
+        }
+        Ok(())
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
@@ -277,11 +335,12 @@ impl Edge {
             .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            self.give_sockets(&link, &added).await.map_err(failed)?;
+            let given = self.give_sockets(&link, &added).await;
+            unless_dead(&link, given).map_err(failed)?;
             if !gone.is_empty() {
-                link.ask(Request::Unlisten { addresses: gone.clone() }, Vec::new())
-                    .await
-                    .map_err(failed)?;
+                let unlisten = Request::Unlisten { addresses: gone.clone() };
+                let told = link.ask(unlisten, Vec::new()).await.map(drop);
+                unless_dead(&link, told).map_err(failed)?;
             }
         }
         self.listeners.retain(|address, _| !gone.contains(address));
@@ -289,24 +348,60 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends routes, certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
+    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,
-        sites: Vec<seaworthy_edge::model::Site>,
         certificates: Vec<seaworthy_edge::model::Certificate>,
         secrets: BTreeMap<String, String>,
     ) -> Result<(), Fault> {
-        let config = Config { version: self.next_version(), sites };
         let signing = Some(self.options.signing);
         let version = self.next_version();
         let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
+        self.send_keys(keys, "the edge did not take the new configuration").await
+    }
+
+    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
         if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new configuration", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-            link.ask(Request::Config(config.clone()), Vec::new()).await.map_err(failed)?;
+            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
+            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
         }
-        (self.config, self.keys) = (config, keys);
+        self.keys = keys;
         Ok(())
+    }
+
+    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
+    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
+    /// An edge that refuses keeps what it had, and so do we.
+    pub(crate) async fn route(
+        &mut self,
+        sites: Vec<seaworthy_edge::model::Site>,
+        mut services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<(), Fault> {
+        for (key, known) in &self.endpoints.services {
+            if !services.contains_key(key) {
+                services.insert(key.clone(), known.clone());
+            }
+        }
+        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
+        let config = Config { version: self.next_version(), sites };
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let told = if opens_up {
+                // The next one gets the instances: this one says whether it takes the routes.
+                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
+            } else {
+                send_both(&link, &config, &endpoints).await
+            };
+            unless_dead(&link, told).map_err(failed)?;
+        }
+        let moved = self.endpoints.services != endpoints.services;
+        (self.config, self.endpoints) = (config, endpoints);
+        if opens_up {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await;
+        }
+        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
     }
 
     /// Sets what is demanded of handshakes; it is sent with the next certificates.
@@ -322,12 +417,7 @@ impl Edge {
     ) -> Result<(), Fault> {
         let version = self.next_version();
         let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not take the new certificates", &error);
-            link.ask(Request::Keys(keys.clone()), Vec::new()).await.map_err(failed)?;
-        }
-        self.keys = keys;
-        Ok(())
+        self.send_keys(keys, "the edge did not take the new certificates").await
     }
 
     /// Tells every living edge where the instances are, if that changed. Returns whether it did.
@@ -338,26 +428,36 @@ impl Edge {
         if self.endpoints.services == services {
             return Ok(false);
         }
-        self.endpoints = Endpoints { version: self.next_version(), services };
-        if self.must_open_up() {
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        self.endpoints = endpoints;
+        if opens_up {
             self.options.unix_sockets = true;
             return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
                 LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
             });
         }
-        let older = self.draining.iter().map(|(_, link)| link);
-        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
             link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
         }
+        self.point_older().await?;
         Ok(true)
     }
 
+    /// Tells edges that finish where the instances are: their connections go on.
+    async fn point_older(&self) -> Result<(), LinkError> {
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
+            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
     /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
-    fn must_open_up(&self) -> bool {
-        let may = |link: &Link| link.features.iter().any(|feature| feature == UNIX_SOCKETS);
+    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
         let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = self.endpoints.services.values().flatten();
-        living.is_some_and(|link| !may(link)) && endpoints.any(|endpoint| endpoint.socket.is_some())
+        let mut endpoints = endpoints.services.values().flatten();
+        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
+            && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
@@ -413,6 +513,7 @@ impl Edge {
             }
         }
         self.listeners.clear();
+        self.datagrams = Datagrams::default();
         self.settle_kept();
     }
 
@@ -420,6 +521,21 @@ impl Edge {
         self.version += 1;
         self.version
     }
+}
+
+/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
+fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
+    if link.is_dead() { Ok(()) } else { told }
+}
+
+/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
+async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
+    let (config, endpoints) = (config.clone(), endpoints.clone());
+    if link.has(WHOLE) {
+        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
+    }
+    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
+    link.ask(Request::Config(config), Vec::new()).await.map(drop)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

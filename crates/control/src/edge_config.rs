@@ -30,6 +30,7 @@ pub(crate) fn site(
         hosts: hosts(site),
         redirect_hosts: site.redirect_domains.clone(),
         https_port: if site.tls == site::Tls::Off { None } else { https_port },
+        http3_port: https_port.filter(|_| site.listen.http3 && site.tls != site::Tls::Off),
         trusted_proxies: site.listen.trusted_proxies.clone(),
         routes: routes(site, release, layout, |_| false),
         identity: site.identity.clone(),

@@ -43,7 +43,7 @@ pub(crate) struct Link {
     /// Guards that it does not have.
     pub unguarded: Vec<String>,
     /// What it can do beyond the protocol's number.
-    pub features: Vec<String>,
+    features: Vec<String>,
 }
 
 impl Link {
@@ -70,10 +70,11 @@ impl Link {
             for (request, fds, answer) in receiver {
                 let result = exchange(&stream, &request, &fds);
                 let broken = matches!(result, Err(LinkError::Gone(_)));
+                // Who learns of it asks next whether it is dead.
+                flag.fetch_or(broken, Ordering::SeqCst);
                 // Who asked may have given up; that changes nothing here.
                 answer.send(result).ok();
                 if broken {
-                    flag.store(true, Ordering::SeqCst);
                     ended.notify_one();
                     return;
                 }
@@ -97,6 +98,11 @@ impl Link {
             Ok(answer) => answer,
             Err(_) => Err(gone()),
         }
+    }
+
+    /// Whether it can do what goes by that name.
+    pub(crate) fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|one| one == feature)
     }
 
     /// Whether the edge ended.

@@ -244,6 +244,8 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
                     dir: &dir,
                     environment: &environment,
                     user: user.as_ref(),
+                    // The job's own limit is kept by who waits for all of it.
+                    limit: Duration::MAX,
                     input: lock.try_clone().ok(),
                 };
                 result = commands::run(&argv, &around, Code::JobFailed, &sender).await;

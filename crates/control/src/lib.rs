@@ -6,6 +6,7 @@
 //! nothing; it parses nothing that comes from the internet and opens no connection outward; two controls
 //! never own one state folder.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ mod commands;
 mod counts;
 mod crash;
 mod databases;
+mod datagrams;
 mod decide;
 mod edge;
 mod edge_config;
@@ -59,10 +61,10 @@ pub use edge_link::build_id;
 /// From the moment in which a control closes its socket to that in which the kernel frees its lock.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// Says something in control's own log (standard error, which the keeper or systemd keeps).
-#[expect(clippy::print_stderr, reason = "the daemon's log is its standard error")]
+/// Says something in control's own log (standard error, which the keeper or systemd keeps). Where that cannot be
+/// written either, on a disk that is full, the work goes on.
 pub(crate) fn say(text: &str) {
-    eprintln!("{} {text}", Timestamp::now());
+    writeln!(std::io::stderr(), "{} {text}", Timestamp::now()).ok();
 }
 
 /// Makes the folders that control needs, with the modes they need.

@@ -219,7 +219,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         any |= running;
         let (values, faults) =
             match release::resolve_secrets(platform, &record.project, &applied.site) {
-                Ok((values, _)) => (values, Vec::new()),
+                Ok(resolved) => (resolved.values, Vec::new()),
                 Err(fault) => (specs_values(), vec![fault]),
             };
         let user = platform
@@ -229,7 +229,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         let more: More = serde_json::from_str(&record.more).unwrap_or_default();
         let rollout = more.rollout.map(|rollout| {
             let found = release::resolve_secrets(platform, &record.project, &rollout.next.site);
-            Rollout { values: found.map(|(values, _)| values).unwrap_or_default(), ..rollout }
+            Rollout { values: found.map(|resolved| resolved.values).unwrap_or_default(), ..rollout }
         });
         let state = SiteState {
             rollout,

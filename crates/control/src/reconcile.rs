@@ -10,6 +10,7 @@ use std::time::Duration;
 use seaworthy_base::InstanceId;
 use seaworthy_state::InstanceState;
 
+use crate::crash;
 use crate::decide::{Action, decide};
 use crate::instances;
 use crate::platform::Platform;
@@ -35,6 +36,7 @@ pub(crate) async fn run(platform: Arc<Platform>) {
 
 /// One look.
 pub(crate) async fn pass(platform: &Arc<Platform>) {
+    crash::wait("reconcile").await;
     keep_edge(platform).await;
     // Decisions follow from one another (forget, then launch): until there is nothing left to do.
     for _ in 0..8 {

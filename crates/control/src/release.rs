@@ -243,6 +243,7 @@ async fn carry_out(
         fault: None,
         points: Vec::new(),
         data: prepared.data.clone(),
+        secrets: prepared.secrets.clone(),
         applied: String::new(),
     };
     let run = Run::open(platform, turn, record, report)?;
@@ -266,7 +267,8 @@ async fn outcome(
     let name = &prepared.site.name;
     let built = build::find(platform, prepared).is_some();
     let serving = platform.world().sites.get(name).map(|site| site.applied.release);
-    let plan = plan::plan(&platform.world(), prepared, built);
+    let start_ms = back::last_start(platform, name);
+    let plan = plan::plan(&platform.world(), prepared, built, start_ms);
     Outcome {
         v: VERSION,
         site: name.to_string(),

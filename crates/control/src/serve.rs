@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use seaworthy_api::Layout;
 use seaworthy_base::{Fault, ReleaseId, ServiceName};
@@ -15,10 +16,12 @@ use seaworthy_manifest::site::{Site, Tls};
 use seaworthy_release::Phase;
 
 use crate::certificates;
+use crate::datagrams;
+use crate::edge::Edge;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
 use crate::platform::Platform;
-use crate::world::SiteState;
+use crate::world::{SiteState, World};
 
 /// A running site, as the edge is to see it.
 struct Served {
@@ -55,6 +58,10 @@ impl Served {
         }
     }
 
+    fn wants_http3(&self) -> bool {
+        self.sides.iter().any(|(site, _)| site.listen.http3 && site.tls != Tls::Off)
+    }
+
     /// The release that serves, and the project's folder.
     fn first(&self) -> Option<(&Site, &Path)> {
         self.sides.first().map(|(site, _)| (site, self.project.as_path()))
@@ -78,6 +85,47 @@ impl Served {
 /// are there, so that the switch cannot fail for want of one.
 pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
     let mut edge = platform.edge.lock().await;
+    bring(platform, &mut edge).await
+}
+
+/// Changes what is wanted and publishes it, and nobody tells the edge anything in between: a route that goes
+/// away has its instances as long as it is there. What cannot be published is undone with what `apply` gave.
+pub(crate) async fn change<T: Send>(
+    platform: &Arc<Platform>,
+    apply: impl FnOnce(&mut World) -> T + Send,
+    undo: impl FnOnce(&mut World, T) + Send,
+) -> Result<T, Fault> {
+    let mut edge = platform.edge.lock().await;
+    let before = apply(&mut platform.world());
+    match bring(platform, &mut edge).await {
+        Ok(()) => Ok(before),
+        Err(fault) => {
+            undo(&mut platform.world(), before);
+            Err(fault)
+        }
+    }
+}
+
+/// Another release serves: routes and instances change at once, and nothing else does. What it takes is from the
+/// moment that the edge is told to the moment that every thread of it begins with the new release.
+pub(crate) async fn switch(
+    platform: &Arc<Platform>,
+    apply: impl FnOnce(&mut World) + Send,
+) -> Result<Duration, Fault> {
+    let mut edge = platform.edge.lock().await;
+    edge.ensure().await?;
+    let https_port = https_port(&edge.addresses());
+    apply(&mut platform.world());
+    let routed = routed(platform, &served(platform), https_port);
+    let services = platform.world().endpoints(platform.cores).services;
+    let begun = Instant::now();
+    edge.route(routed, services).await?;
+    // Should it have died over it.
+    edge.ensure().await?;
+    Ok(begun.elapsed())
+}
+
+async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
     let secrets = route_secrets(platform);
@@ -93,20 +141,35 @@ pub(crate) async fn publish(platform: &Arc<Platform>) -> Result<(), Fault> {
         // A wildcard cannot be bound while one address of its port is: the narrow one goes first.
         let left = edge.addresses().into_iter().filter(|(held, _)| !in_the_way.contains(held));
         edge.listen(Vec::new(), &left.collect()).await?;
+        let in_the_way = in_the_way.into_iter().collect();
+        let left = edge.datagrams().difference(&in_the_way).copied().collect();
+        edge.listen_datagrams(Vec::new(), &left).await?;
     }
     let (bound, addresses) = bind_missing(&wanted, &edge.addresses(), &sites)?;
-    let https_port =
-        addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| address.port()).next();
-    let routed =
-        sites.iter().filter_map(|site| site.to_edge(&platform.layout, https_port)).collect();
+    let secure = addresses.iter().filter(|(_, tls)| **tls).map(|(address, _)| *address);
+    let datagrams: BTreeSet<SocketAddr> =
+        if sites.iter().any(Served::wants_http3) { secure.collect() } else { BTreeSet::new() };
+    let bound_datagrams = datagrams::bind_missing(&datagrams, &edge.datagrams()).await?;
+    let routed = routed(platform, &sites, https_port(&addresses));
     if !sites.is_empty() {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
     edge.demand(handshakes);
-    edge.configure(routed, certificates, secrets).await?;
+    edge.configure(certificates, secrets).await?;
+    let services = platform.world().endpoints(platform.cores).services;
+    edge.route(routed, services).await?;
     edge.listen(bound, &addresses).await?;
+    edge.listen_datagrams(bound_datagrams, &datagrams).await?;
     remember(platform, &edge.record())
+}
+
+fn https_port(addresses: &BTreeMap<SocketAddr, bool>) -> Option<u16> {
+    addresses.iter().find(|(_, tls)| **tls).map(|(address, _)| address.port())
+}
+
+fn routed(platform: &Platform, sites: &[Served], https_port: Option<u16>) -> Vec<model::Site> {
+    sites.iter().filter_map(|site| site.to_edge(&platform.layout, https_port)).collect()
 }
 
 /// Values of the secrets that routes of either release name, by `site/NAME`; for the edge's memory only.

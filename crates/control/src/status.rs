@@ -33,10 +33,11 @@ fn told(edge: &EdgeStatus) -> BTreeMap<String, BTreeMap<String, EventView>> {
 
 /// How the platform is now; asks the edge.
 pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus {
-    let (edge_status, (pid, draining), addresses, unguarded) = {
+    let (edge_status, (pid, draining), addresses, http3, unguarded) = {
         let edge = platform.edge.lock().await;
         let status = edge.status().await.unwrap_or_default();
-        (status, edge.pids(), edge.addresses(), edge.unguarded())
+        let http3 = edge.datagrams().into_iter().collect();
+        (status, edge.pids(), edge.addresses(), http3, edge.unguarded())
     };
     let on = |tls: bool| {
         addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
@@ -75,6 +76,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             pid,
             http,
             https,
+            http3,
             connections: edge_status.connections,
             requests: edge_status.requests,
             failed: edge_status.failed,

@@ -85,10 +85,11 @@ pub(crate) struct More {
 }
 
 impl SiteState {
-    /// What is kept of it beside its manifest, as text.
-    pub(crate) fn more(&self) -> String {
+    /// What is kept of it beside its manifest, as text; its rollout in the phase that is given, if one is.
+    pub(crate) fn more(&self, phase: Option<RolloutPhase>) -> String {
+        let at = |rollout: Rollout| Rollout { phase: phase.unwrap_or(rollout.phase), ..rollout };
         let more = More {
-            rollout: self.rollout.clone(),
+            rollout: self.rollout.clone().map(at),
             gate: self.gate.clone(),
             scale: self.scale.clone(),
             auto: self.auto.iter().map(|(name, scale)| (name.clone(), scale.count())).collect(),

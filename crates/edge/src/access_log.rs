@@ -13,6 +13,8 @@ use seaworthy_base::{RequestId, Timestamp};
 use seaworthy_sys::logfile::{self, LogRules, RotatingLog};
 use seaworthy_sys::process;
 
+use crate::serve::Protocol;
+
 /// Written when so many bytes are gathered.
 const GATHER: usize = 32 << 10;
 /// Most lines are shorter.
@@ -35,7 +37,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) micros: u64,
     pub(crate) upstream: Option<&'a str>,
     pub(crate) upstream_micros: Option<u64>,
-    pub(crate) http2: bool,
+    pub(crate) protocol: Protocol,
     pub(crate) tls: bool,
     pub(crate) retries: u32,
     /// `traceparent` that the client brought; empty for none.
@@ -153,11 +155,12 @@ impl Gathered {
         if let Some(micros) = entry.upstream_micros {
             millis_of(out, ",\"upstream_ms\":", micros);
         }
-        out.extend_from_slice(if entry.http2 {
-            b",\"proto\":\"HTTP/2\""
-        } else {
-            b",\"proto\":\"HTTP/1.1\""
-        });
+        let protocol: &[u8] = match entry.protocol {
+            Protocol::Http1 => b",\"proto\":\"HTTP/1.1\"",
+            Protocol::Http2 => b",\"proto\":\"HTTP/2\"",
+            Protocol::Http3 => b",\"proto\":\"HTTP/3\"",
+        };
+        out.extend_from_slice(protocol);
         out.extend_from_slice(if entry.tls { b",\"tls\":true" } else { b",\"tls\":false" });
         number(out, ",\"retries\":", entry.retries.into());
         let referer;
@@ -303,7 +306,7 @@ mod tests {
                 id: RequestId::new(1_763_000_000_007, 1, 0, 1, 2),
                 site: "shop", client: "::1".parse().unwrap(), method: "GET", host: &text,
                 path: &text, query: Some(&text), status: 200, bytes_in: 1, bytes_out: micros, micros,
-                upstream: Some(&text), upstream_micros: Some(micros), http2: true, tls: false,
+                upstream: Some(&text), upstream_micros: Some(micros), protocol: Protocol::Http2, tls: false,
                 retries: 0, trace: b"", cause: Some(&text), agent: &agent, referer: &agent,
             });
             let line: serde_json::Value = serde_json::from_slice(&gathered.bytes).unwrap();

@@ -16,6 +16,7 @@ use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::conn::http3;
 use crate::events::EventStream;
 use crate::h1;
 use crate::h2;
@@ -57,6 +58,7 @@ pub(crate) enum ClientBody {
     Empty,
     Http1(h1::Body),
     Http2(h2::Body),
+    Http3(Box<http3::Body>),
     /// It was read whole already.
     Read(Bytes),
 }
@@ -75,6 +77,7 @@ impl HttpBody for ClientBody {
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
             }
             Self::Http2(body) => body.poll_frame(context),
+            Self::Http3(body) => body.poll_frame(context),
         }
     }
 
@@ -84,6 +87,7 @@ impl HttpBody for ClientBody {
             Self::Read(bytes) => bytes.is_empty(),
             Self::Http1(body) => body.left() == Some(0),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -93,6 +97,7 @@ impl HttpBody for ClientBody {
             Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(body) => body.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Http2(body) => body.size_hint(),
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }

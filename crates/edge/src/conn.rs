@@ -4,6 +4,8 @@
 //! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: the protocols
 //! themselves ([`h1`], [`h2`]).
 
+pub(crate) mod http3;
+
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::h2;
 use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
-use crate::serve::Client;
+use crate::serve::{Client, Protocol};
 use crate::tls::{self, TlsStream};
 use crate::watch::within;
 use crate::worker::Local;
@@ -71,10 +73,10 @@ pub(crate) async fn serve(
     }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
-    client.certificate = tls::certificate_header(session);
-    client.http2 = session.alpn_protocol() == Some(b"h2");
-    if client.http2 {
-        h2::serve(local, stream, Arc::new(client)).await;
+    client.certificate = tls::certificate_header(session.peer_certificates());
+    if session.alpn_protocol() == Some(b"h2") {
+        client.protocol = Protocol::Http2;
+        Box::pin(h2::serve(local, stream, Arc::new(client))).await;
     } else {
         h1::serve(local, stream, Arc::new(client)).await;
     }

@@ -1,6 +1,6 @@
 //! The edge: accepts, speaks TLS and HTTP, routes, forwards, answers.
 //!
-//! A request goes one way: `accept` → `conn` (TLS, HTTP) → `serve` (route, action) → `upstream` or
+//! A request goes one way: `accept` → `conn` (TLS, HTTP; `quic` for HTTP/3) → `serve` (route, action) → `upstream` or
 //! `static_files` → `serve` again only to put headers on; `body` logs at its end. Threads share nothing but counters and
 //! immutable snapshots; a connection never leaves its thread. Invariants: what it serves comes over the
 //! control link and is swapped whole; it goes on serving when control is gone; nothing internal is shown
@@ -35,6 +35,7 @@ mod link;
 pub mod model;
 mod policy;
 mod proxy_header;
+mod quic;
 mod respond;
 mod rooms;
 pub mod route;
@@ -93,11 +94,15 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     let workers = (0..options.threads.max(1))
         .map(|thread| worker::spawn(thread, Arc::clone(&shared)))
         .collect::<io::Result<Vec<_>>>()?;
-    let acceptor = accept::Acceptor::new(&workers);
+    let listeners = link::Listeners {
+        tcp: accept::Acceptor::new(&workers),
+        quic: quic::Quic::new(&workers, &shared),
+    };
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let features = unix.into_iter().collect();
+    let own = [model::WHOLE.to_owned(), model::HTTP3.to_owned()];
+    let features = unix.into_iter().chain(own).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
-    link::serve(&link, &shared, &workers, &acceptor)
+    link::serve(&link, &shared, &workers, &listeners)
 }

@@ -1,4 +1,4 @@
-//! The control link: what control says, done by every thread before it is acknowledged.
+//! The control link: what control says, in force for every thread before it is acknowledged.
 //!
 //! Blocking, on the main thread, one connection at a time for each thread of it: a new control must not
 //! wait for a dead one's connection to be noticed. Invariants: a snapshot that cannot be compiled changes
@@ -16,11 +16,12 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
-use crate::snapshot::{Shared, Snapshot};
+use crate::model::{Group, Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::quic::{Quic, Sockets};
+use crate::snapshot::Shared;
 use crate::worker::{Job, Worker};
 
-/// How long all threads may take to swap.
+/// How long all threads may take to know of a swap.
 const SWAP: Duration = Duration::from_secs(10);
 
 /// Everything that the link acts on.
@@ -31,6 +32,12 @@ struct Link {
     features: Vec<String>,
     /// One change at a time, whoever asks.
     changing: Mutex<()>,
+}
+
+/// What listens, for clients.
+pub(crate) struct Listeners {
+    pub(crate) tcp: Acceptor,
+    pub(crate) quic: Quic,
 }
 
 /// Where control is heard.
@@ -49,7 +56,7 @@ pub(crate) fn serve(
     socket: &Socket,
     shared: &Arc<Shared>,
     workers: &[Worker],
-    acceptor: &Acceptor,
+    listeners: &Listeners,
 ) -> io::Result<()> {
     let link = Link {
         shared: Arc::clone(shared),
@@ -73,7 +80,7 @@ pub(crate) fn serve(
                 .stack_size(512 << 10)
                 .spawn_scoped(scope, move || {
                     // How a connection ends is control's business.
-                    converse(link, &stream, acceptor, drained).ok();
+                    converse(link, &stream, listeners, drained).ok();
                 })?;
         }
     })
@@ -82,12 +89,12 @@ pub(crate) fn serve(
 fn converse(
     link: &Link,
     stream: &UnixStream,
-    acceptor: &Acceptor,
+    listeners: &Listeners,
     drained: &Mutex<Option<Instant>>,
 ) -> io::Result<()> {
     while let Some((payload, fds)) = fdpass::receive_message(stream, MAX_MESSAGE)? {
         let (reply, back) = match serde_json::from_slice::<Request>(&payload) {
-            Ok(request) => link.act(request, fds, acceptor, drained),
+            Ok(request) => link.act(request, fds, listeners, drained),
             Err(error) => (failed(format!("not understood: {error}")), Vec::new()),
         };
         let borrowed: Vec<_> = back.iter().map(AsFd::as_fd).collect();
@@ -105,7 +112,7 @@ impl Link {
         &self,
         request: Request,
         fds: Vec<OwnedFd>,
-        acceptor: &Acceptor,
+        listeners: &Listeners,
         drained: &Mutex<Option<Instant>>,
     ) -> (Reply, Vec<OwnedFd>) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,12 +126,25 @@ impl Link {
                 unguarded: self.unguarded.clone(),
             },
             Request::Config(config) => match self.shared.with_config(&config) {
-                Ok(snapshot) => self.swap(&snapshot, |versions| versions.0 = config.version),
+                Ok(()) => self.all_know(|versions| versions.0 = config.version),
                 Err(error) => failed(error.to_string()),
             },
             Request::Endpoints(endpoints) => {
-                let snapshot = self.shared.with_endpoints(&endpoints);
-                self.swap(&snapshot, |versions| versions.1 = endpoints.version)
+                self.shared.with_endpoints(&endpoints);
+                self.all_know(|versions| versions.1 = endpoints.version)
+            }
+            Request::Whole { config, endpoints } => {
+                match self.shared.with_both(&config, &endpoints) {
+                    Ok(()) => {
+                        // Who asks whether an instance is idle sends `Endpoints` before that.
+                        self.tell_workers();
+                        self.note(|versions| {
+                            (versions.0, versions.1) = (config.version, endpoints.version);
+                        });
+                        Reply::Done
+                    }
+                    Err(error) => failed(error.to_string()),
+                }
             }
             Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
                 Ok(()) => {
@@ -137,21 +157,21 @@ impl Link {
                 }
                 Err(error) => failed(error.to_string()),
             },
-            Request::Listen { listeners } if listeners.len() == fds.len() => {
-                let added = listeners
+            Request::Listen { listeners: new } if new.len() == fds.len() => {
+                let added = new
                     .iter()
                     .zip(fds)
-                    .try_for_each(|(one, fd)| acceptor.add(fd, one.address, one.tls));
+                    .try_for_each(|(one, fd)| listeners.tcp.add(fd, one.address, one.tls));
                 added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
             }
             Request::Listen { .. } => {
                 failed("as many descriptors as listeners are needed".to_owned())
             }
             Request::Unlisten { addresses } => {
-                addresses.into_iter().for_each(|address| acceptor.remove(Some(address)));
+                addresses.into_iter().for_each(|address| listeners.tcp.remove(Some(address)));
                 Reply::Done
             }
-            Request::Listeners => match acceptor.all() {
+            Request::Listeners => match listeners.tcp.all() {
                 Ok(all) => {
                     let listeners = all
                         .iter()
@@ -161,6 +181,25 @@ impl Link {
                         Reply::Listeners { listeners },
                         all.into_iter().map(|(.., fd)| fd).collect(),
                     );
+                }
+                Err(error) => failed(error.to_string()),
+            },
+            Request::ListenDatagrams { groups, slot } => {
+                listen_datagrams(&groups, fds, slot, &listeners.quic)
+            }
+            Request::UnlistenDatagrams { addresses } => {
+                addresses.into_iter().for_each(|address| listeners.quic.remove(address));
+                Reply::Done
+            }
+            Request::Datagrams => match listeners.quic.all() {
+                Ok((all, slot)) => {
+                    let group = |(address, sockets): &Sockets| Group {
+                        address: *address,
+                        slots: sockets.len() as u8,
+                    };
+                    let groups = all.iter().map(group).collect();
+                    let fds = all.into_iter().flat_map(|(_, sockets)| sockets).collect();
+                    return (Reply::Datagrams { groups, slot }, fds);
                 }
                 Err(error) => failed(error.to_string()),
             },
@@ -174,31 +213,41 @@ impl Link {
             }
             Request::Status => Reply::Status(Box::new(self.shared.status())),
             Request::Drain { deadline_ms } => {
-                self.drain(Duration::from_millis(deadline_ms), acceptor, drained);
+                self.drain(Duration::from_millis(deadline_ms), listeners, drained);
                 Reply::Done
             }
         };
         (reply, Vec::new())
     }
 
-    /// Hands the snapshot to every thread and waits until all have it.
-    fn swap(&self, snapshot: &Arc<Snapshot>, note: impl FnOnce(&mut (u64, u64, u64))) -> Reply {
-        let (sender, done) = mpsc::channel();
-        for worker in &self.workers {
-            worker.send(Job::Swap(Arc::clone(snapshot), sender.clone()));
-        }
+    /// Waits until every thread has been told of a swap: what none of them had begun to send before it is sent
+    /// by what holds now, and what they had begun is counted.
+    fn all_know(&self, note: impl FnOnce(&mut (u64, u64, u64))) -> Reply {
+        let done = self.tell_workers();
         for _ in &self.workers {
             if done.recv_timeout(SWAP).is_err() {
                 return failed("a thread did not take the change within 10 s".to_owned());
             }
         }
-        note(&mut self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner));
+        self.note(note);
         Reply::Done
     }
 
+    /// Tells every thread of a swap; each says when it knows.
+    fn tell_workers(&self) -> mpsc::Receiver<()> {
+        let (sender, done) = mpsc::channel();
+        self.workers.iter().for_each(|worker| worker.send(Job::Swapped(sender.clone())));
+        done
+    }
+
+    fn note(&self, note: impl FnOnce(&mut (u64, u64, u64))) {
+        note(&mut self.shared.versions.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Stops accepting; ends the process when nothing is left or at the deadline.
-    fn drain(&self, deadline: Duration, acceptor: &Acceptor, drained: &Mutex<Option<Instant>>) {
-        acceptor.remove(None);
+    fn drain(&self, deadline: Duration, listeners: &Listeners, drained: &Mutex<Option<Instant>>) {
+        listeners.tcp.remove(None);
+        listeners.quic.drain();
         self.shared.draining.store(true, Ordering::Relaxed);
         self.workers.iter().for_each(|worker| worker.send(Job::Drain));
         self.shared.ending.set(deadline);
@@ -224,6 +273,19 @@ impl Link {
             end(&self.shared);
         }
     }
+}
+
+/// Speaks HTTP/3 on groups of UDP sockets, which lie one behind the other.
+fn listen_datagrams(groups: &[Group], fds: Vec<OwnedFd>, slot: u8, quic: &Quic) -> Reply {
+    if groups.iter().map(|group| usize::from(group.slots)).sum::<usize>() != fds.len() {
+        return failed("as many descriptors as slots are needed".to_owned());
+    }
+    let mut fds = fds.into_iter();
+    let added = groups.iter().try_for_each(|group| {
+        let sockets = fds.by_ref().take(group.slots.into()).collect();
+        quic.add(group.address, sockets, slot)
+    });
+    added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
 }
 
 /// Nothing is left to serve: the process ends, threads and all.

@@ -2,7 +2,7 @@
 //!
 //! Why three: routes change rarely and are large, endpoints change with every start and stop and go
 //! to every living edge, draining ones too, and keys must never be written anywhere. Each carries a
-//! version; acknowledged means that every thread has swapped. Invariant: a snapshot says only what
+//! version; acknowledged means that it holds for every thread. Invariant: a snapshot says only what
 //! stays right if control never returns.
 
 mod keys;
@@ -23,6 +23,10 @@ pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// Feature of an edge that takes routes and instances in one message.
+pub const WHOLE: &str = "whole";
+/// A feature: this edge serves HTTP/3 on UDP sockets that it is given.
+pub const HTTP3: &str = "http3";
 /// The longest message in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -46,6 +50,9 @@ pub struct Site {
     pub redirect_hosts: Vec<String>,
     /// Plain HTTP is redirected to HTTPS on this public port (false: it is served as it is).
     pub https_port: Option<u16>,
+    /// HTTP/3 is spoken too, and clients are told of it, on this public port.
+    #[serde(default)]
+    pub http3_port: Option<u16>,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
     /// Networks (CIDR) that begin each connection with a PROXY header; a connection belongs to no site
@@ -291,6 +298,15 @@ pub struct Listener {
     pub tls: bool,
 }
 
+/// The UDP sockets of one address ([`seaworthy_sys::datagram`]), which travel beside a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Where they are bound.
+    pub address: SocketAddr,
+    /// How many there are.
+    pub slots: u8,
+}
+
 /// What control says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verb")]
@@ -306,6 +322,14 @@ pub enum Request {
     Config(Config),
     /// The instances.
     Endpoints(Endpoints),
+    /// Routes and instances at once, for an edge with the feature [`WHOLE`]: nobody is served by the one
+    /// without the other. Answered as soon as it holds for whatever any thread begins from then on.
+    Whole {
+        /// The routes.
+        config: Config,
+        /// The instances.
+        endpoints: Endpoints,
+    },
     /// The certificates.
     Keys(Keys),
     /// Listen on these as well (descriptors travel with the message).
@@ -320,6 +344,21 @@ pub enum Request {
     },
     /// Hand the listening sockets back (the answer carries the descriptors).
     Listeners,
+    /// Speak HTTP/3 on these as well (descriptors travel with the message, those of a group in the order of
+    /// its slots). Only to edges with [`HTTP3`].
+    ListenDatagrams {
+        /// In the order of the descriptors.
+        groups: Vec<Group>,
+        /// The slot of this edge.
+        slot: u8,
+    },
+    /// Take no new HTTP/3 connections on these addresses.
+    UnlistenDatagrams {
+        /// Which.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Hand the UDP sockets back (the answer carries the descriptors).
+    Datagrams,
     /// How things are.
     Status,
     /// Which lockouts hold.
@@ -365,12 +404,19 @@ pub enum Reply {
         #[serde(default)]
         unguarded: Vec<String>,
     },
-    /// Done, by every thread.
+    /// Done; it holds for every thread.
     Done,
     /// The sockets (descriptors travel with the message).
     Listeners {
         /// In the order of the descriptors.
         listeners: Vec<Listener>,
+    },
+    /// The UDP sockets (descriptors travel with the message).
+    Datagrams {
+        /// In the order of the descriptors.
+        groups: Vec<Group>,
+        /// The slot of this edge.
+        slot: u8,
     },
     /// To `Status`.
     Status(Box<EdgeStatus>),

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Body as _;
@@ -48,13 +48,24 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 /// Whether one was shown.
 const X_CLIENT_VERIFIED: HeaderName = HeaderName::from_static("x-client-verified");
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.0 or 1.1: messages follow each other.
+    Http1,
+    /// Streams beside each other, over TCP.
+    Http2,
+    /// Streams beside each other, over QUIC.
+    Http3,
+}
+
 /// Who is at the other end of the connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: IpAddr,
     pub(crate) port: u16,
     pub(crate) tls: bool,
-    pub(crate) http2: bool,
+    pub(crate) protocol: Protocol,
     /// The name that was asked for in the TLS handshake, in its one spelling.
     pub(crate) server_name: Option<String>,
     /// The certificate that it showed, as a header (RFC 9440 § 2.2).
@@ -71,7 +82,7 @@ impl Client {
             peer,
             port,
             tls,
-            http2: false,
+            protocol: Protocol::Http1,
             server_name: None,
             certificate: None,
             peer_text: forwarded::address_value(peer),
@@ -106,7 +117,7 @@ pub(crate) async fn handle(
     let mut id =
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
-    id.set_sensitive(client.http2);
+    id.set_sensitive(client.protocol == Protocol::Http2);
     let passed = match local.shared.challenges.answer(parts.uri.path()) {
         Some(proof) => Ok(Some(proof)),
         None => pass_gate(&local, &client, &parts).await,
@@ -151,11 +162,14 @@ pub(crate) async fn handle(
     if !way.upgrade {
         policy::finish(response.headers_mut(), &record, status);
     }
+    if let Some(other) = announced(&local, &client, &record) {
+        response.headers_mut().insert(ALT_SVC, other.clone());
+    }
     let upgrade = way.upgrade;
     for cookie in [record.visit.take(), record.place.take()].into_iter().flatten() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
-    if !client.http2 && !upgrade && (close || local.draining.get()) {
+    if client.protocol == Protocol::Http1 && !upgrade && (close || local.draining.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     local.shared.requests.add();
@@ -164,6 +178,16 @@ pub(crate) async fn handle(
         attempt.settle(status, response.headers(), b"");
     }
     shape::shape(response, &mut record).map(|body| body.logged(record))
+}
+
+/// That the site is served over HTTP/3 too (RFC 7838 § 3), for who came another way and not through a proxy,
+/// which would take it for itself or pass it on to those who cannot reach us.
+fn announced<'a>(local: &Local, client: &Client, record: &'a Record) -> Option<&'a HeaderValue> {
+    let site = record.site.as_ref()?;
+    let other = site.alt_svc.as_ref()?;
+    let here = client.tls && client.protocol != Protocol::Http3;
+    let on = here && local.shared.speaks_http3.load(Ordering::Relaxed);
+    (on && !site.trusts(client.peer)).then_some(other)
 }
 
 fn refused_response(
@@ -181,7 +205,7 @@ fn refused_response(
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::METHOD_NOT_ALLOWED
     );
-    if ends && !client.http2 {
+    if ends && client.protocol == Protocol::Http1 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -237,7 +261,7 @@ fn note_refused(
             micros: 0,
             upstream: None,
             upstream_micros: None,
-            http2: client.http2,
+            protocol: client.protocol,
             tls: client.tls,
             retries: 0,
             trace: b"",
@@ -360,6 +384,9 @@ fn decide(
             StatusCode::MISDIRECTED_REQUEST,
             "the TLS connection was opened for a name of another site",
         );
+    }
+    if client.protocol == Protocol::Http3 && site.alt_svc.is_none() {
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "the site is not served over HTTP/3");
     }
     record.route = Some(Arc::clone(&found));
     if let (false, Some(port)) = (record.secure, site.https_port) {

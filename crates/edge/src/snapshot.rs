@@ -1,11 +1,11 @@
 //! What all threads share: counters, the instances' load, and the snapshot they serve from.
 //!
-//! A snapshot is immutable and swapped whole; instances keep their counters across snapshots, because
-//! what is in flight does not end with a change of the configuration.
+//! A snapshot is immutable and swapped whole, for all threads at the same moment; instances keep their counters
+//! across snapshots, because what is in flight does not end with a change of the configuration.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -29,11 +29,14 @@ use crate::seats::Seats;
 use crate::tls::{Resolver, Settings};
 use crate::upstream::{Breakers, Spill, sticky};
 
+/// By the key of their endpoints.
+pub(crate) type Services = FxHashMap<String, Arc<Service>>;
+
 /// What is served.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) table: Arc<Table>,
-    pub(crate) services: Arc<FxHashMap<String, Arc<Service>>>,
+    pub(crate) services: Arc<Services>,
 }
 
 /// What lives as long as the process.
@@ -42,7 +45,9 @@ pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) challenges: Tokens,
-    pub(crate) tls: Settings,
+    pub(crate) tls: Arc<Settings>,
+    /// Whether HTTP/3 is served, so that clients may be told.
+    pub(crate) speaks_http3: AtomicBool,
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
@@ -65,12 +70,19 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) versions: Mutex<(u64, u64, u64)>,
     current: Mutex<Arc<Snapshot>>,
+    /// How often it was swapped.
+    swaps: Swaps,
     loads: Mutex<HashMap<(String, Address), Arc<Load>>>,
     /// Of routes that have one.
     pub(crate) breakers: Breakers,
     signing: Mutex<sticky::Key>,
     epoch: Instant,
 }
+
+/// Threads look here before each request: a line of its own, which is written at swaps only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Swaps(AtomicU64);
 
 /// One of what a counter counts, also when its task panics.
 #[derive(Debug)]
@@ -97,7 +109,8 @@ impl Shared {
         let resolver = Arc::new(Resolver::default());
         Self {
             number: options.number,
-            tls: Settings::new(Arc::clone(&resolver)),
+            tls: Arc::new(Settings::new(Arc::clone(&resolver))),
+            speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
@@ -118,6 +131,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             versions: Mutex::new((0, 0, 0)),
             current: Mutex::new(Arc::new(Snapshot::default())),
+            swaps: Swaps::default(),
             loads: Mutex::new(HashMap::new()),
             breakers: Breakers::default(),
             signing: Mutex::new(sticky::Key(rand::random())),
@@ -136,22 +150,44 @@ impl Shared {
     }
 
     pub(crate) fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.snapshot())
     }
 
-    fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
-        snapshot
+    fn snapshot(&self) -> MutexGuard<'_, Arc<Snapshot>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot with these routes; nothing changes when they cannot be compiled.
-    pub(crate) fn with_config(&self, config: &Config) -> Result<Arc<Snapshot>, RouteError> {
+    /// How often the snapshot was swapped.
+    pub(crate) fn swaps(&self) -> u64 {
+        self.swaps.0.load(Ordering::Acquire)
+    }
+
+    /// From here on every thread begins with this one.
+    fn replace(&self, table: Arc<Table>, services: Arc<Services>) {
+        *self.snapshot() = Arc::new(Snapshot { table, services });
+        self.swaps.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// Serves these routes; nothing changes when they cannot be compiled.
+    pub(crate) fn with_config(&self, config: &Config) -> Result<(), RouteError> {
         let table = Arc::new(Table::build(config)?);
-        let snapshot =
-            self.replace(Snapshot { table, services: Arc::clone(&self.current().services) });
+        let services = Arc::clone(&self.current().services);
+        self.replace(table, services);
         self.breakers.clean();
-        Ok(snapshot)
+        Ok(())
+    }
+
+    /// Serves these routes from these instances; nothing changes when the routes cannot be compiled.
+    pub(crate) fn with_both(
+        &self,
+        config: &Config,
+        endpoints: &Endpoints,
+    ) -> Result<(), RouteError> {
+        let table = Arc::new(Table::build(config)?);
+        let services = self.services(endpoints);
+        self.replace(table, services);
+        self.breakers.clean();
+        Ok(())
     }
 
     /// What cookies are signed with, and values hashed that all edges are to agree on.
@@ -169,8 +205,15 @@ impl Shared {
         at.saturating_duration_since(self.epoch).as_millis() as u64
     }
 
-    /// A snapshot with these instances.
-    pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) -> Arc<Snapshot> {
+    /// Serves from these instances.
+    pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) {
+        let services = self.services(endpoints);
+        let table = Arc::clone(&self.current().table);
+        self.replace(table, services);
+    }
+
+    /// The services with these instances, which are told that they are in use, or no longer.
+    fn services(&self, endpoints: &Endpoints) -> Arc<Services> {
         let before = self.current();
         let now = self.millis(Instant::now());
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,8 +254,7 @@ impl Shared {
         }
         loads.retain(|place, load| living.contains(place) || !load.is_idle());
         drop(loads);
-        let (table, services) = (Arc::clone(&before.table), Arc::new(services));
-        self.replace(Snapshot { table, services })
+        Arc::new(services)
     }
 
     pub(crate) fn status(&self) -> EdgeStatus {

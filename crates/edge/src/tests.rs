@@ -53,7 +53,10 @@ impl Edge {
         let workers: Vec<_> = (0..2)
             .map(|thread| crate::worker::spawn(thread, Arc::clone(&shared)).unwrap())
             .collect();
-        let acceptor = crate::accept::Acceptor::new(&workers);
+        let listeners = crate::link::Listeners {
+            tcp: crate::accept::Acceptor::new(&workers),
+            quic: crate::quic::Quic::new(&workers, &shared),
+        };
         let listener = UnixListener::bind(dir.path().join("link")).unwrap();
         let link = UnixStream::connect(dir.path().join("link")).unwrap();
         let (of_link, of_edge) = (Arc::clone(&shared), workers.clone());
@@ -67,7 +70,7 @@ impl Edge {
                 },
                 &of_link,
                 &workers,
-                &acceptor,
+                &listeners,
             )
         });
         let public = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use quinn_proto::crypto::rustls::QuicServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -19,10 +20,12 @@ use thiserror::Error;
 use crate::model::{Challenge, Keys};
 
 mod demanding;
+mod quic;
 mod stream;
 
 use demanding::Demanding;
 pub(crate) use demanding::certificate_header;
+pub(crate) use quic::Choosing;
 pub(crate) use stream::TlsStream;
 
 /// Why certificates were not taken; the old ones stay.
@@ -131,12 +134,37 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
+/// What a handshake may agree on, over TCP or over QUIC.
+pub(crate) struct Terms {
+    tcp: Arc<ServerConfig>,
+    /// The same for QUIC, once anybody asked.
+    quic: OnceLock<Option<Arc<QuicServerConfig>>>,
+}
+
+impl Terms {
+    fn new(tcp: ServerConfig) -> Arc<Self> {
+        Arc::new(Self { tcp: Arc::new(tcp), quic: OnceLock::new() })
+    }
+
+    /// The same certificates, demands and tickets; of the versions 1.3, of the protocols HTTP/3, and nothing
+    /// that was sent before the handshake's end (RFC 9001 § 4.6.1): it could be sent again by somebody else.
+    fn quic(&self) -> Option<Arc<QuicServerConfig>> {
+        let made = self.quic.get_or_init(|| {
+            let mut config = ServerConfig::clone(&self.tcp);
+            config.alpn_protocols = vec![b"h3".to_vec()];
+            config.max_early_data_size = 0;
+            QuicServerConfig::try_from(config).ok().map(Arc::new)
+        });
+        made.clone()
+    }
+}
+
 /// What connections are agreed on with, for all threads.
 pub(crate) struct Settings {
     /// The cheapest suite that both sides know.
-    usual: Arc<ServerConfig>,
+    usual: Arc<Terms>,
     /// The suite that the client likes best.
-    by_client: Arc<ServerConfig>,
+    by_client: Arc<Terms>,
     /// Those of names that demand more.
     demanding: RwLock<Demanding>,
 }
@@ -159,7 +187,7 @@ impl Settings {
                 // One is enough to come back with; each is sealed and sent before anybody asked for it.
                 config.send_tls13_tickets = 1;
             }
-            Arc::new(config)
+            Terms::new(config)
         };
         Self { usual: make(true), by_client: make(false), demanding: RwLock::default() }
     }
@@ -177,10 +205,10 @@ impl Settings {
     /// Those for a client. One that puts ChaCha20 first has no AES in its hardware and gets its way; of the
     /// AES suites all others get the one of 128 bits: keys and certificates are of that strength too, and
     /// SHA-256 is in hardware where SHA-384 is not (docs/decisions/013).
-    fn of(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+    fn of(&self, hello: &ClientHello<'_>) -> Arc<Terms> {
         let demanding = self.demanding.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = demanding.of(hello) {
-            return config;
+        if let Some(terms) = demanding.of(hello) {
+            return terms;
         }
         drop(demanding);
         let mut suites = hello.cipher_suites().iter().filter(|suite| suite.as_str().is_some());

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 use crate::accept::{self, Listening};
 use crate::conn;
 use crate::date::Date;
+use crate::quic::{self, Greeted};
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
 use crate::upstream::{Http2Links, Pool, check};
@@ -31,7 +32,15 @@ pub(crate) enum Job {
         listening: Arc<Listening>,
         workers: Arc<[Worker]>,
     },
-    Swap(Arc<Snapshot>, std::sync::mpsc::Sender<()>),
+    /// A connection of QUIC's that nobody serves yet.
+    Quic(Box<Greeted>, Open),
+    /// Take those of this endpoint, for all workers.
+    ListenQuic {
+        listening: Arc<quic::Listening>,
+        workers: Arc<[Worker]>,
+    },
+    /// The snapshot was swapped: say when nothing that began before goes on without having waited.
+    Swapped(std::sync::mpsc::Sender<()>),
     Drain,
 }
 
@@ -119,7 +128,9 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) snapshot: RefCell<Arc<Snapshot>>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    /// The swap that it is of.
+    swaps: Cell<u64>,
     /// Notified when the snapshot was swapped.
     pub(crate) swapped: Notify,
     pub(crate) drain: Notify,
@@ -138,6 +149,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
         Self {
+            swaps: Cell::new(shared.swaps()),
             snapshot: RefCell::new(shared.current()),
             swapped: Notify::new(),
             drain: Notify::new(),
@@ -159,7 +171,12 @@ impl Local {
         self.ids.next()
     }
 
+    /// What is served now.
     pub(crate) fn current(&self) -> Arc<Snapshot> {
+        let swaps = self.shared.swaps();
+        if swaps != self.swaps.replace(swaps) {
+            *self.snapshot.borrow_mut() = self.shared.current();
+        }
         Arc::clone(&self.snapshot.borrow())
     }
 }
@@ -188,15 +205,18 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Listen { listening, workers } => {
                 tokio::task::spawn_local(accept::run(Rc::clone(&local), listening, workers));
             }
-            Job::Swap(snapshot, done) => {
-                *local.snapshot.borrow_mut() = snapshot;
+            Job::Quic(greeted, open) => greet(&local, *greeted, open),
+            Job::ListenQuic { listening, workers } => {
+                tokio::task::spawn_local(quic::run(Rc::clone(&local), listening, workers));
+            }
+            Job::Swapped(done) => {
                 local.pool.close_idle();
                 local.http2.clean();
                 if local.thread == 0 {
                     check::start(&local);
                 }
                 local.swapped.notify_waiters();
-                // The link waits for every thread; it is gone only with the process.
+                // Nobody waits where it need not be known.
                 done.send(()).ok();
             }
             Job::Drain => {
@@ -213,6 +233,15 @@ pub(crate) fn take(local: &Rc<Local>, accepted: Accepted) {
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         conn::serve(&local, stream, peer, port, tls).await;
+        drop(open);
+    });
+}
+
+/// Begins to serve a connection of QUIC's on this thread.
+pub(crate) fn greet(local: &Rc<Local>, greeted: Greeted, open: Open) {
+    let local = Rc::clone(local);
+    tokio::task::spawn_local(async move {
+        conn::http3::serve(&local, greeted).await;
         drop(open);
     });
 }

@@ -77,6 +77,10 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
     if let (Some(Tls::Off), Some(span)) = (&draft.tls, &draft.https_span) {
         reader.problem(span.clone(), "`listen.https` is given, but `tls.mode` is `off`", None);
     }
+    if let (Some(Tls::Off), Some(span)) = (&draft.tls, &draft.http3_span) {
+        let what = "HTTP/3 is encrypted always, but `tls.mode` is `off`";
+        reader.problem(span.clone(), what, Some("leave out `http3`".to_owned()));
+    }
 }
 
 /// A wildcard can be proven by a TXT record only (RFC 8555 § 8).

@@ -42,6 +42,8 @@ pub(crate) struct Draft {
     pub(crate) secrets: SecretSources,
     /// Where `listen.https` stands, if it does.
     pub(crate) https_span: Option<Range<usize>>,
+    /// Where `listen.http3` stands, if it is on.
+    pub(crate) http3_span: Option<Range<usize>>,
     /// All that the file names, those that could not be read too.
     pub(crate) services: BTreeMap<ServiceName, Declared>,
     pub(crate) routes: Vec<RawRoute>,
@@ -196,6 +198,8 @@ fn read_edge(reader: &mut Reader<'_>, found: &Found<'_>, draft: &mut Draft) {
     if let Some(table) = found.get("listen").and_then(|(_, value)| reader.table(value)) {
         draft.https_span = table.get("https").map(toml::Spanned::span);
         draft.listen = read_listen(reader, table);
+        draft.http3_span =
+            table.get("http3").filter(|_| draft.listen.http3).map(toml::Spanned::span);
     }
 }
 

@@ -44,6 +44,7 @@ const SHOWN: &[&str] = &[
     "tls.acme.dns.rfc2136.algorithm",
     "listen.http",
     "listen.https",
+    "listen.http3",
     "listen.trusted_proxies",
     "secrets.file",
     "secrets.dir",

@@ -73,6 +73,9 @@ pub struct Listen {
     pub http: Vec<ListenAddress>,
     /// HTTPS.
     pub https: Vec<ListenAddress>,
+    /// HTTP/3 on the addresses of HTTPS.
+    #[serde(default)]
+    pub http3: bool,
     /// Networks (CIDR) whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<String>,
     /// `connections_per_address`, as far as it was given.

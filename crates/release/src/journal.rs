@@ -4,6 +4,8 @@
 //! knows what may have been done. Invariants: a deployment without an ending has an owner with a lease; one
 //! whose owner is gone is resolved by [`resolve`], never left. Names of secrets may stand here, values never.
 
+use std::collections::BTreeMap;
+
 use seaworthy_base::{Fault, ReleaseId, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +102,17 @@ pub struct StepRecord {
     /// What is to be known of it.
     #[serde(default)]
     pub note: String,
+    /// How many milliseconds it took by a clock that nobody sets; none where its owner died in it.
+    #[serde(default)]
+    pub took_ms: Option<u64>,
+}
+
+impl StepRecord {
+    /// How long it took, in milliseconds; none while it goes on.
+    pub fn took(&self) -> Option<u64> {
+        let ended = self.ended?;
+        Some(self.took_ms.unwrap_or_else(|| ended.0.saturating_sub(self.began.0)))
+    }
 }
 
 /// Who works on it.
@@ -211,6 +224,9 @@ pub struct Deployment {
     /// What it does to the databases, where it is a rollback that does.
     #[serde(default)]
     pub data: Option<DataBack>,
+    /// The secrets that its programs are given, by name: where each is from, and its version where there is one.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// What is to be made true, in control's own form, as soon as it is known: enough to do it again later.
     #[serde(default)]
     pub applied: String,
@@ -229,7 +245,13 @@ impl Deployment {
 
     /// Writes the beginning of a step.
     pub fn begin(&mut self, step: Step, now: Timestamp) {
-        self.steps.push(StepRecord { step, began: now, ended: None, note: String::new() });
+        self.steps.push(StepRecord {
+            step,
+            began: now,
+            ended: None,
+            note: String::new(),
+            took_ms: None,
+        });
     }
 
     /// Writes the end of the step that goes on.
@@ -242,10 +264,16 @@ impl Deployment {
         }
     }
 
+    /// Writes what the step that goes on took so far, in milliseconds.
+    pub fn measure(&mut self, took_ms: u64) {
+        if let Some(last) = self.steps.last_mut().filter(|last| last.ended.is_none()) {
+            last.took_ms = Some(took_ms);
+        }
+    }
+
     /// How long a step took, in milliseconds.
     pub fn took_ms(&self, step: Step) -> Option<u64> {
-        let found = self.steps.iter().find(|one| one.step == step)?;
-        Some(found.ended?.0.saturating_sub(found.began.0))
+        self.steps.iter().find(|one| one.step == step)?.took()
     }
 }
 
@@ -303,6 +331,7 @@ pub(crate) mod tests {
             fault: None,
             points: Vec::new(),
             data: None,
+            secrets: BTreeMap::new(),
             applied: String::new(),
         }
     }
@@ -337,5 +366,11 @@ pub(crate) mod tests {
         one.end(Timestamp(2), "promoted");
         assert_eq!(resolve(&one, Some(Phase::Start { all: true })), Resolution::GoBack);
         assert_eq!((one.open_step(), one.took_ms(Step::Pause)), (None, Some(1)));
+        // Whatever a clock that was set says.
+        one.begin(Step::Watch, Timestamp(9));
+        one.measure(40);
+        one.end(Timestamp(3), "");
+        one.measure(70);
+        assert_eq!(one.took_ms(Step::Watch), Some(40));
     }
 }

@@ -39,6 +39,9 @@ pub struct Sources {
     pub command: Option<Vec<String>>,
 }
 
+/// What the vault is called among the places.
+pub const THE_VAULT: &str = "the vault";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Resolved {
@@ -69,9 +72,7 @@ pub fn resolve(
     let mut rest = Vec::new();
     for name in names {
         match in_vault(name, vault) {
-            Ok(Some(value)) => {
-                take(&mut resolved, &mut missing, name, value, "the vault".to_owned())
-            }
+            Ok(Some(value)) => take(&mut resolved, &mut missing, name, value, THE_VAULT.to_owned()),
             Ok(None) => rest.push(name),
             Err(fault) => faults.push(fault),
         }
@@ -199,7 +200,7 @@ fn without_line_end(text: &Secret<String>) -> Secret<String> {
 fn looked_in(project: &Path, sources: &Sources, vault: bool) -> String {
     let mut places: Vec<String> = Vec::new();
     if vault {
-        places.push("the vault".to_owned());
+        places.push(THE_VAULT.to_owned());
     }
     for place in [&sources.file, &sources.dir, &sources.age].into_iter().flatten() {
         let absent = if project.join(place).exists() { "" } else { " (does not exist)" };

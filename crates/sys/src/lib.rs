@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "this crate is where it stands, so that nowhere else needs it")]
 
 pub mod cgroup;
+pub mod datagram;
 pub mod fdpass;
 pub mod files;
 pub mod logfile;

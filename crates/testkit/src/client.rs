@@ -1,10 +1,11 @@
 //! A blocking HTTP/1.1 client for single requests, over TLS or not.
 //!
 //! By hand, because tests must see the wire: bodies piece by piece as they arrive, headers twice, the
-//! bare connection after an upgrade. One connection for each request. [`Client::over_http2`] asks the same
-//! over HTTP/2. Not here: redirects, cookies.
+//! bare connection after an upgrade. One connection for each request. [`Client::over_http2`] and
+//! [`Client::over_http3`] ask the same over HTTP/2 and HTTP/3. Not here: redirects, cookies.
 
 mod http2;
+pub mod http3;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::tls::client_config;
+use crate::tls::{client_config, client_config_showing};
 
 /// A byte stream, encrypted or not.
 pub trait Stream: Read + Write + Send {}
@@ -27,14 +28,34 @@ pub struct Client {
     address: SocketAddr,
     host: String,
     tls: Option<Arc<ClientConfig>>,
-    /// Whole requests go over HTTP/2.
-    http2: bool,
+    protocol: Protocol,
+}
+
+/// What whole requests go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+    Http3,
+}
+
+/// A request as [`Client::send`] takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// Its headers.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Its body.
+    pub body: &'a [u8],
 }
 
 impl Client {
     /// Plain HTTP.
     pub fn http(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), tls: None, http2: false }
+        Self { address, host: host.to_owned(), tls: None, protocol: Protocol::Http1 }
     }
 
     /// HTTPS that trusts the authority in `ca` only.
@@ -45,10 +66,27 @@ impl Client {
     /// HTTPS by HTTP/2, that trusts the authority in `ca` only. Only whole requests can be sent.
     pub fn over_http2(address: SocketAddr, host: &str, ca: &Path) -> Self {
         let tls = Some(client_config(ca, &["h2"]));
-        Self { tls, http2: true, ..Self::http(address, host) }
+        Self { tls, protocol: Protocol::Http2, ..Self::http(address, host) }
     }
 
-    /// So many copies of a request at once over one HTTP/2 connection; the answers in order.
+    /// HTTPS by HTTP/3, that trusts the authority in `ca` only. Only whole requests can be sent.
+    pub fn over_http3(address: SocketAddr, host: &str, ca: &Path) -> Self {
+        let tls = Some(client_config(ca, &["h3"]));
+        Self { tls, protocol: Protocol::Http3, ..Self::http(address, host) }
+    }
+
+    /// As [`Self::over_http3`], showing a certificate (chain, key; PEM files).
+    pub fn over_http3_showing(
+        address: SocketAddr,
+        host: &str,
+        ca: &Path,
+        shown: (&Path, &Path),
+    ) -> Self {
+        let tls = Some(client_config_showing(ca, &["h3"], Some(shown)));
+        Self { tls, protocol: Protocol::Http3, ..Self::http(address, host) }
+    }
+
+    /// So many copies of a request at once over one connection of HTTP/2 or HTTP/3; the answers in order.
     pub fn at_once(
         &self,
         copies: usize,
@@ -57,9 +95,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Vec<Response>> {
-        let tls = self.tls.as_ref().filter(|_| self.http2).ok_or(io::ErrorKind::Unsupported)?;
-        let ask = http2::Ask { method, target, headers, body };
-        http2::send(self.address, &self.host, tls, &ask, copies)
+        let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let ask = Ask { method, target, headers, body };
+        match self.protocol {
+            Protocol::Http1 => Err(io::ErrorKind::Unsupported.into()),
+            Protocol::Http2 => http2::send(self.address, &self.host, tls, &ask, copies),
+            Protocol::Http3 => http3::send(self.address, &self.host, tls, &ask, copies),
+        }
     }
 
     /// A connection; a read or write on it that takes 20 s is an error.
@@ -94,7 +136,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Response> {
-        if self.http2 {
+        if self.protocol != Protocol::Http1 {
             let mut answers = self.at_once(1, method, target, headers, body)?;
             return answers.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
         }
@@ -143,6 +185,13 @@ pub struct Response {
 }
 
 impl Response {
+    fn of(status: http::StatusCode, headers: &http::HeaderMap, body: Vec<u8>) -> Self {
+        let text =
+            |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        Self { status: status.as_u16(), headers, body }
+    }
+
     /// The first header of that (lower-case) name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

@@ -34,9 +34,9 @@ mod status;
 pub mod tls;
 mod wait;
 
-pub use client::{Client, Response};
+pub use client::{Ask, Client, Response, http3};
 pub use output::{Output, Running, assert_text};
-pub use sandbox::Sandbox;
+pub use sandbox::{Sandbox, is_root};
 pub use site::{FakeApp, Site};
 pub use status::Status;
 pub use wait::{eventually, eventually_some};

@@ -9,6 +9,7 @@
 //! of the test do not reach the binary.
 
 mod build;
+mod place;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -28,6 +29,15 @@ use crate::{Client, Output, Running, Site, Status, eventually, eventually_some, 
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 
+/// Whether what needs root can be tried; says so where it cannot.
+pub fn is_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        crate::fakeapp::complain(&format!("NOT PROVEN: {what}; run as root"));
+    }
+    root
+}
+
 /// A platform of its own; everything it started ends with it.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -37,6 +47,8 @@ pub struct Sandbox {
     /// What is added to the names of its sites.
     tag: String,
     sites: RefCell<BTreeSet<String>>,
+    /// The mount namespace in which everything runs, where it has one of its own.
+    place: Option<place::Place>,
 }
 
 impl Sandbox {
@@ -61,7 +73,37 @@ impl Sandbox {
             runs: Cell::new(0),
             tag: tag(),
             sites: RefCell::default(),
+            place: None,
         }
+    }
+
+    /// The same, with the state folder on a disk of its own (tmpfs) of so many MiB. Needs root.
+    #[track_caller]
+    pub fn on_a_disk_of(self, mebibytes: u32) -> Self {
+        let state = self.state();
+        fs::create_dir(&state).expect("a state folder");
+        let disk = format!("mount -t tmpfs -o size={mebibytes}m,mode=711 disk {}", state.display());
+        self.where_it_is_so(&disk)
+    }
+
+    /// The same, with another file in the place of one of the system's. Needs root.
+    #[track_caller]
+    pub fn with_file(self, path: &str, text: &str) -> Self {
+        let file = self.folder.join("instead");
+        fs::write(&file, text).expect("a file in the sandbox");
+        self.where_it_is_so(&format!("mount --bind {} {path}", file.display()))
+    }
+
+    #[track_caller]
+    fn where_it_is_so(mut self, mounts: &str) -> Self {
+        assert!(self.place.is_none() && self.runs.get() == 0, "one change, before anything runs");
+        self.place = Some(place::Place::start(&self.folder, mounts));
+        self
+    }
+
+    /// A path of the sandbox as this test sees it.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        self.place.as_ref().map_or_else(|| path.to_path_buf(), |place| place.seen(path))
     }
 
     /// A variable for every command, such as `SEAWORTHY_CRASH_AT`.
@@ -87,7 +129,7 @@ impl Sandbox {
 
     /// The certificate to trust.
     pub fn ca(&self) -> PathBuf {
-        self.state().join("ca.pem")
+        self.seen(&self.state().join("ca.pem"))
     }
 
     /// Writes (or rewrites) a site's project folder and returns it.
@@ -133,7 +175,11 @@ impl Sandbox {
     pub fn spawn<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         let number = self.runs.get();
         self.runs.set(number + 1);
-        let mut command = Command::new(self.folder.join("bin/seaworthy"));
+        let program = self.folder.join("bin/seaworthy");
+        let mut command = match &self.place {
+            Some(place) => place.command(&program),
+            None => Command::new(program),
+        };
         command.args(arguments.into_iter().map(|word| self.argument(word.as_ref())));
         command.current_dir(self.folder.join("p")).env_clear();
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Nginx,
     Haproxy,
     Seaworthy,
+    /// For HTTP/3 only.
+    Caddy,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Seaworthy => "seaworthy",
+            Self::Caddy => "caddy",
         }
     }
 }
@@ -106,6 +109,15 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 
     /// Starts a proxy on core 0 and waits until it answers.
     pub(super) fn start(&self, kind: Kind) -> Result<Running> {
+        self.start_with(kind, false)
+    }
+
+    /// The same, where HTTP/3 is served too.
+    pub(super) fn start_http3(&self, kind: Kind) -> Result<Running> {
+        self.start_with(kind, true)
+    }
+
+    fn start_with(&self, kind: Kind, http3: bool) -> Result<Running> {
         let [http, https] = free_ports()?;
         let at = self.dir.display();
         let processes = match kind {
@@ -125,7 +137,14 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
                     &self.dir,
                 )?)
             }
-            Kind::Seaworthy => Processes::Ours(self.seaworthy(http, https)?),
+            Kind::Caddy => {
+                fs::write(self.dir.join("Caddyfile"), self.caddy(http, https))?;
+                let config = format!("{at}/Caddyfile");
+                let home = format!("XDG_DATA_HOME={at}/caddy");
+                let words = ["env", &home, "GOMAXPROCS=1", "caddy", "run", "--config", &config];
+                Processes::Of(Tree::start("0", &words, &self.dir)?)
+            }
+            Kind::Seaworthy => Processes::Ours(self.seaworthy(http, https, http3)?),
         };
         await_http(http, "plain.localhost")?;
         Ok(Running { http, https, processes })
@@ -193,7 +212,42 @@ backend b
         )
     }
 
-    fn seaworthy(&self, http: u16, https: u16) -> Result<Platform> {
+    fn caddy(&self, http: u16, https: u16) -> String {
+        let (at, port) = (self.dir.display(), self.upstream_port);
+        let profile = PROFILE.map(|(name, value)| format!("  {name} \"{value}\""));
+        let profile = profile.join("\n");
+        format!(
+            "{{
+ admin off
+ persist_config off
+ auto_https off
+ servers {{
+  protocols h1 h2 h3
+ }}
+}}
+(common) {{
+ bind 127.0.0.1
+ log {{
+  output file {at}/caddy.access
+ }}
+ header {{
+{profile}
+  X-Request-Id {{http.request.uuid}}
+ }}
+ reverse_proxy 127.0.0.1:{port}
+}}
+http://:{http} {{
+ import common
+}}
+https://tls.localhost:{https} {{
+ tls {at}/cert.pem {at}/key.pem
+ import common
+}}
+"
+        )
+    }
+
+    fn seaworthy(&self, http: u16, https: u16, http3: bool) -> Result<Platform> {
         let platform = self.platform("proxy")?;
         let listen = format!("[listen]\nhttp = \"127.0.0.1:{http}\"\n");
         let service = format!(
@@ -206,7 +260,7 @@ backend b
              [[route]]\npaths = [\"/*\"]\nhosts = [\"nonce.localhost\"]\ncsp = \"default-src 'self'; script-src 'nonce'\"\n"
         );
         let tls = format!(
-            "site = \"bench-tls\"\ndomains = [\"tls.localhost\"]\n{listen}https = \"127.0.0.1:{https}\"\n{service}"
+            "site = \"bench-tls\"\ndomains = [\"tls.localhost\"]\n{listen}https = \"127.0.0.1:{https}\"\nhttp3 = {http3}\n{service}"
         );
         for (name, manifest) in [("plain", plain), ("tls", tls)] {
             let project = platform.dir.join(name);
@@ -221,7 +275,7 @@ backend b
     pub(super) fn authority(&self, kind: Kind) -> PathBuf {
         match kind {
             Kind::Seaworthy => self.dir.join("proxy/state/ca.pem"),
-            Kind::Nginx | Kind::Haproxy => self.dir.join("cert.pem"),
+            Kind::Nginx | Kind::Haproxy | Kind::Caddy => self.dir.join("cert.pem"),
         }
     }
 

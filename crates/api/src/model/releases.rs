@@ -1,5 +1,6 @@
 //! Words about releases: applying, deploying, going back, and what became of it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use seaworthy_base::Fault;
@@ -144,6 +145,9 @@ pub struct DeploymentView {
     /// What is to be known of a step, by its name.
     #[serde(default)]
     pub notes: Vec<(String, String)>,
+    /// The secrets that its programs were given, by name: where each is from, and its version where there is one.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// Why it did not go well.
     pub fault: Option<Fault>,
 }

@@ -4,6 +4,7 @@
 //! showed is taken down when it ends, however it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use seaworthy_acme::due::WINDOW_AGAIN;
 use seaworthy_acme::{Action, Answer, Event, Refusal, Shown, Window};
@@ -19,6 +20,9 @@ use crate::crash;
 use crate::platform::Platform;
 use crate::serve;
 use crate::worker::Worker;
+
+/// Longer than any zone takes to be written.
+const HOOK: Duration = Duration::from_secs(10 * 60);
 
 /// The worker's role.
 const ROLE: &str = "acme-worker";
@@ -265,6 +269,7 @@ async fn hook(
         dir: &platform.layout.release(&subject.site.name, subject.release),
         environment: &environment,
         user: subject.user.as_ref(),
+        limit: HOOK,
         input: None,
     };
     let (lines, mut said) = commands::lines();

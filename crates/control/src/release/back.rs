@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use seaworthy_api::model::{Progress, RollbackRequest};
 use seaworthy_base::{Code, Fault, ReleaseId, SiteName};
-use seaworthy_release::{DataBack, Deployment, Ending, Ledger, Way};
+use seaworthy_release::{DataBack, Deployment, Ending, Ledger, Step, Strategy, Way};
 use seaworthy_state::ReleaseRecord;
 
 use crate::instances::store_fault;
@@ -16,6 +16,9 @@ use crate::platform::Platform;
 use crate::release::data_back;
 use crate::release::prepare::Prepared;
 use crate::world::Applied;
+
+/// The journal's note of the step in which everything starts for the first time.
+pub(super) const FIRST_START: &str = "first start";
 
 /// How far back is looked.
 const LOOKED_AT: u32 = 500;
@@ -25,6 +28,23 @@ pub(super) fn deployments(platform: &Platform, name: &SiteName) -> Result<Vec<De
     let texts =
         platform.store().deployments(name, LOOKED_AT).map_err(|error| store_fault(&error))?;
     Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
+}
+
+/// How many milliseconds the programs took to start when they last did; none where that is not known.
+pub(super) fn last_start(platform: &Platform, name: &SiteName) -> Option<u64> {
+    let all = deployments(platform, name).ok()?;
+    all.iter().filter(|one| one.ending == Some(Ending::Live)).find_map(start_ms)
+}
+
+/// How long the programs of a deployment took to start; none where it started none.
+fn start_ms(one: &Deployment) -> Option<u64> {
+    let switch = one.steps.iter().find(|step| step.step == Step::Switch)?;
+    match one.strategy {
+        _ if switch.note == FIRST_START => switch.took(),
+        Strategy::Recreate if one.reached(Step::Start) => switch.took(),
+        Strategy::Rolling => Some(one.took_ms(Step::Start)? + switch.took()?),
+        _ => one.took_ms(Step::Start),
+    }
 }
 
 /// What to go back to.

@@ -209,7 +209,7 @@ async fn each_down(run: &Run, prepared: &Prepared, data: &DataBack) -> Result<()
             Fault::new(Code::MigrateFailed, what)
         })?;
         let services: Vec<_> = site.services.values().cloned().collect();
-        let (values, _) = prepare::resolve_secrets(&run.platform, &prepared.project, &site)?;
+        let values = prepare::resolve_secrets(&run.platform, &prepared.project, &site)?.values;
         let theirs = Prepared { site, values, ..prepared.clone() };
         build::all(run, &theirs, *release, &services.iter().collect::<Vec<_>>(), Kind::Down)
             .await?;
@@ -243,7 +243,7 @@ async fn start(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fau
     run.begin(Step::Switch, "starting the release that they fit")?;
     if settle::phase(&run.platform, name).is_some() {
         settle::set_coming(&run.platform, name, true);
-        settle::complete(&run.platform, name)?;
+        settle::complete(&run.platform, name);
         serve::publish(&run.platform).await?;
     } else {
         settle::install(&run.platform, prepared, next).await?;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::commands::{self, Surroundings};
 use crate::instances::store_fault;
+use crate::platform::Platform;
 use crate::release::files::{self, disk_fault};
 use crate::release::output;
 use crate::release::prepare::Prepared;
@@ -32,7 +33,7 @@ pub(super) struct Built {
 }
 
 /// A release of the same content that is whole.
-pub(super) fn find(run: &crate::platform::Platform, prepared: &Prepared) -> Option<ReleaseId> {
+pub(super) fn find(run: &Platform, prepared: &Prepared) -> Option<ReleaseId> {
     let known = run.store().releases(&prepared.site.name).ok()?;
     let usable = |release: &&ReleaseRecord| {
         release.content_hash == prepared.whole
@@ -74,8 +75,19 @@ pub(super) async fn make(run: &Run, prepared: &Prepared) -> Result<Built, Fault>
             put(run, &record)?;
             Ok(Built { release, record: Some(record) })
         }
-        Err(fault) => Err(fail(run, record, fault)),
+        Err(fault) => {
+            discard(platform, &record).await;
+            Err(fail(run, record, fault))
+        }
     }
+}
+
+/// Removes the files of a release that never was whole: one that filled the disk must not keep it full.
+pub(super) async fn discard(platform: &Platform, record: &ReleaseRecord) {
+    let places = [record.dir.clone(), platform.layout.public(&record.site, record.id)];
+    let removed = tokio::task::spawn_blocking(move || files::discard(&places));
+    // It runs to its end whether we wait or not.
+    removed.await.ok();
 }
 
 fn put(run: &Run, record: &ReleaseRecord) -> Result<(), Fault> {
@@ -192,7 +204,9 @@ pub(super) async fn told_schema(
         let environment = specs::environment(service, place, &prepared.values);
         let dir = specs::folder(service, place);
         let user = prepared.user.as_ref();
-        let around = Surroundings { dir: &dir, environment: &environment, user, input: None };
+        let limit = prepared.site.deploy.build_timeout;
+        let around =
+            Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
         let argv = commands::argv(status, &[("RELEASE", &release.to_string())]);
         let (sender, mut lines) = commands::lines();
         let told = async {
@@ -288,8 +302,9 @@ pub(super) async fn all(
                 run.report.step(format!("{verb} {}: {}", service.name, specs::shown(command)));
                 let argv = commands::argv(command, &[("DATA", &data), ("RELEASE", &release)]);
                 let user = prepared.user.as_ref();
+                let limit = prepared.site.deploy.build_timeout;
                 let around =
-                    Surroundings { dir: &dir, environment: &environment, user, input: None };
+                    Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
                 commands::run(&argv, &around, code, &sender).await?;
             }
         }

@@ -246,6 +246,18 @@ pub(crate) fn hand_over(release: &Path, user: Option<&User>, built: bool) -> io:
     }
 }
 
+/// Removes folders of a release; what cannot be removed is said.
+pub(crate) fn discard(folders: &[PathBuf]) {
+    for folder in folders {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                crate::say(&format!("could not remove `{}`: {error}", folder.display()));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// An I/O error on our own folders, told apart from a full disk.
 pub(crate) fn disk_fault(what: String, error: &io::Error) -> Fault {
     let code = if error.kind() == io::ErrorKind::StorageFull {

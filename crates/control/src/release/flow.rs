@@ -5,6 +5,7 @@
 //! and a failure leaves it so; after it, a failure goes back to it, without building anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault, ReleaseId};
 use seaworthy_release::{Ending, Phase, Step, Strategy};
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use crate::databases;
 use crate::platform::Platform;
 use crate::reconcile;
+use crate::release::back;
 use crate::release::bring_back;
 use crate::release::build::{self, Built};
 use crate::release::gate::{self, Waiting};
@@ -58,7 +60,7 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     run.unless_stopped(databases::start(&run.platform, &prepared.site, &run.report)).await?;
     if let Some(data) = &prepared.data {
         bring_back::go(run, prepared, data, &next).await?;
-        keep(run, prepared, &next)?;
+        keep(run, prepared, &next);
         return Ok(next);
     }
     // Where old and new exclude each other, so do the old code and the new schema.
@@ -72,16 +74,19 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     } else {
         rollout(run, prepared, &built, &next).await?;
     }
-    keep(run, prepared, &next)?;
+    keep(run, prepared, &next);
     Ok(next)
 }
 
-/// The release serves for good; what nobody needs any more goes.
-pub(super) fn keep(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), Fault> {
-    run.begin(Step::Keep, "removing releases that nobody needs")?;
-    build::mark_live(run, prepared, next)?;
+/// The release serves for good; what nobody needs any more goes. What cannot be written of it now is told, and
+/// changes nothing of what serves.
+pub(super) fn keep(run: &Run, prepared: &Prepared, next: &Applied) {
+    let kept = run.begin(Step::Keep, "removing releases that nobody needs");
+    let kept = kept.and_then(|()| build::mark_live(run, prepared, next));
     super::prune::prune(&run.platform, &prepared.site.name, prepared.site.deploy.keep);
-    run.end("")
+    if let Err(unwritten) = kept.and_then(|()| run.end("")) {
+        run.report.warn(unwritten);
+    }
 }
 
 pub(super) fn is_running(run: &Run, prepared: &Prepared) -> bool {
@@ -102,7 +107,7 @@ async fn first_start(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(
     run.begin(Step::Switch, "starting")?;
     settle::install(&run.platform, prepared, next).await?;
     settle::wait_until_serving(&run.platform, &prepared.site.name, &run.report).await?;
-    run.end("first start")?;
+    run.end(back::FIRST_START)?;
     run.begin(Step::Gate, "trying it through the real listener")?;
     if let Err(fault) = gate::smoke(run, prepared, None).await {
         run.report.warn(fault);
@@ -115,11 +120,12 @@ async fn in_place(run: &Run, prepared: &Prepared, next: &Applied) -> Result<(), 
     run.begin(Step::Switch, "changing routes and numbers; no program is replaced")?;
     let before = settle::replace(&run.platform, prepared, next).await?;
     let serving = settle::wait_until_serving(&run.platform, &prepared.site.name, &run.report);
-    if let Err(fault) = run.unless_stopped(serving).await {
+    let done = run.unless_stopped(serving).await.and_then(|()| run.end(""));
+    if let Err(fault) = done {
         settle::put_back(&run.platform, &prepared.site.name, before).await?;
         return Err(fault);
     }
-    run.end("")
+    Ok(())
 }
 
 async fn rollout(
@@ -156,7 +162,10 @@ async fn rollout(
         watch::watch(run, prepared, &before).await
     };
     match run.unless_stopped(forward).await {
-        Ok(()) => finish(run, prepared).await,
+        Ok(()) => {
+            finish(run, prepared).await;
+            Ok(())
+        }
         Err(fault) => Err(go_back(run, prepared, fault).await),
     }
 }
@@ -229,7 +238,10 @@ pub(super) async fn go_on(run: &Run, prepared: &Prepared, paused: bool) -> Resul
         watch::watch(run, prepared, &before).await
     };
     match run.unless_stopped(forward).await {
-        Ok(()) => finish(run, prepared).await,
+        Ok(()) => {
+            finish(run, prepared).await;
+            Ok(())
+        }
         Err(fault) => Err(go_back(run, prepared, fault).await),
     }
 }
@@ -262,27 +274,28 @@ async fn canary(run: &Run, prepared: &Prepared, before: &watch::Baseline) -> Res
     Ok(())
 }
 
-/// From now on the new release serves: first on the disk, then in the edge. Says how long the edge took
-/// until every thread of it sent everybody to the new instances.
-async fn switch(
-    platform: &Arc<Platform>,
-    prepared: &Prepared,
-) -> Result<std::time::Duration, Fault> {
-    settle::set_phase(platform, &prepared.site.name, Phase::Switched)?;
+/// From now on the new release serves. The disk is written before and after, never in between: what it takes is
+/// the edge's time.
+async fn switch(platform: &Arc<Platform>, prepared: &Prepared) -> Result<Duration, Fault> {
+    let name = &prepared.site.name;
+    settle::intend(platform, name, Phase::Switched)?;
     crate::crash::point("switched");
-    let begun = std::time::Instant::now();
-    reconcile::tell_edge(platform).await;
-    let took = begun.elapsed();
+    let took = settle::switch(platform, name, Phase::Switched).await?;
+    // Who changed something else of the site meanwhile wrote it as it was.
+    settle::record(platform, name)?;
     serve::publish(platform).await?;
     Ok(took)
 }
 
-/// The new release is all there is; the old one drains by itself.
-async fn finish(run: &Run, prepared: &Prepared) -> Result<(), Fault> {
-    run.begin(Step::Drain, "the old release finishes what it has")?;
-    settle::complete(&run.platform, &prepared.site.name)?;
-    serve::publish(&run.platform).await?;
-    run.end("")
+/// The new release is all there is; the old one drains by itself. Nothing that fails from here on is a reason to
+/// take it back.
+async fn finish(run: &Run, prepared: &Prepared) {
+    let begun = run.begin(Step::Drain, "the old release finishes what it has");
+    settle::complete(&run.platform, &prepared.site.name);
+    let published = serve::publish(&run.platform).await;
+    if let Err(fault) = begun.and(published).and_then(|()| run.end("")) {
+        run.report.warn(fault);
+    }
 }
 
 /// The old release serves again, and the new one ends. Returns the fault that is to be told.
@@ -294,18 +307,20 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
     // Where everything ended, nothing of the new one is there to end: the old one simply starts again.
     let whole = settle::is_whole(&run.platform, name);
     settle::set_coming(&run.platform, name, whole);
-    let written = journaled.and_then(|()| {
-        if whole {
-            settle::forget_rollout(&run.platform, name)
-        } else {
-            settle::set_phase(&run.platform, name, Phase::Back)
-        }
-    });
-    if let Err(unwritten) = written {
+    let written = if whole {
+        settle::forget_rollout(&run.platform, name);
+        Ok(())
+    } else {
+        settle::intend(&run.platform, name, Phase::Back)
+    };
+    if let Err(unwritten) = journaled.and(written) {
         // The disk says otherwise, but what serves is put right first; the next start reads the journal.
         crate::say(&unwritten.to_string());
     }
-    reconcile::tell_edge(&run.platform).await;
+    // Without a rollout there is nothing to move: the edge is told all the same.
+    if let Err(unpublished) = settle::switch(&run.platform, name, Phase::Back).await {
+        crate::say(&unpublished.to_string());
+    }
     if let Err(unpublished) = serve::publish(&run.platform).await {
         crate::say(&unpublished.to_string());
     }
@@ -317,8 +332,8 @@ pub(super) async fn go_back(run: &Run, prepared: &Prepared, fault: Fault) -> Fau
         crate::say(&format!("the old release of {name} is not ready again after {limit:?}"));
     }
     settle::set_coming(&run.platform, name, false);
-    let done = settle::forget_rollout(&run.platform, name).and_then(|()| run.end(""));
-    if let Err(unwritten) = done {
+    settle::forget_rollout(&run.platform, name);
+    if let Err(unwritten) = run.end("") {
         crate::say(&unwritten.to_string());
     }
     if switched && fault.code != Code::Aborted && fault.code != Code::TakenBack {

@@ -46,17 +46,19 @@ pub(super) async fn wait(
     let mut shown: Vec<Fault> = Vec::new();
     loop {
         let state = look(&platform.world(), name, waiting, platform.cores);
-        match state {
-            State::There => return Ok(()),
+        let (there, faults) = match state {
+            State::There(faults) => (true, faults),
+            State::NotYet(faults) => (false, faults),
             State::Failed(fault) => return Err(*fault),
-            State::NotYet(faults) => {
-                for fault in faults {
-                    if !shown.contains(&fault) {
-                        report.say(Progress::Warning { fault: fault.clone() });
-                        shown.push(fault);
-                    }
-                }
+        };
+        for fault in faults {
+            if !shown.contains(&fault) {
+                report.say(Progress::Warning { fault: fault.clone() });
+                shown.push(fault);
             }
+        }
+        if there {
+            return Ok(());
         }
         tokio::time::timeout(Duration::from_millis(500), changes.changed()).await.ok();
     }
@@ -76,7 +78,7 @@ pub(super) async fn within(
         let fault = Fault::new(Code::DeployTimeout, what);
         let faults = match look(&platform.world(), name, waiting, platform.cores) {
             State::NotYet(faults) => faults,
-            State::There | State::Failed(_) => Vec::new(),
+            State::There(_) | State::Failed(_) => Vec::new(),
         };
         let named = faults.iter().fold(fault, |all, one| {
             let all = all.because(format!("{} ({})", one.what, one.code));
@@ -90,16 +92,18 @@ pub(super) async fn within(
 }
 
 enum State {
-    There,
+    /// What is wrong with those that serve all the same.
+    There(Vec<Fault>),
     NotYet(Vec<Fault>),
     Failed(Box<Fault>),
 }
 
 fn look(world: &World, name: &SiteName, waiting: Waiting, cores: u16) -> State {
-    let Some(site) = world.sites.get(name) else { return State::There };
+    let there = || State::There(Vec::new());
+    let Some(site) = world.sites.get(name) else { return there() };
     match (waiting, &site.rollout) {
         (Waiting::Applied, _) => ready(world, name, site, &site.applied, |_, count| count, cores),
-        (_, None) => State::There,
+        (_, None) => there(),
         (Waiting::FirstReady, Some(rollout)) => {
             let need = |service: &ServiceName, count: u16| {
                 if site.changes(service) { count.min(1) } else { 0 }
@@ -114,7 +118,7 @@ fn look(world: &World, name: &SiteName, waiting: Waiting, cores: u16) -> State {
             let left = changing(world, name, site).any(|(id, one)| {
                 site.applied.hashes.get(&id.service).is_some_and(|hash| *hash == one.hash)
             });
-            if left { State::NotYet(Vec::new()) } else { State::There }
+            if left { State::NotYet(Vec::new()) } else { there() }
         }
         (Waiting::OldServes, Some(rollout)) => {
             let left = changing(world, name, site).any(|(id, one)| {
@@ -151,7 +155,7 @@ fn ready(
     need: impl Fn(&ServiceName, u16) -> u16,
     cores: u16,
 ) -> State {
-    let (mut all, mut faults) = (true, site.faults.clone());
+    let (mut all, mut faults, mut of_ready) = (true, site.faults.clone(), Vec::new());
     for (service, process) in processes(&applied.site) {
         let need = need(service, site.count(service, process, cores));
         if need == 0 {
@@ -170,7 +174,7 @@ fn ready(
             if world.failed_start(id, one) {
                 return State::Failed(Box::new(start_fault(id, fault)));
             }
-            faults.extend(fault.filter(|_| !one.is_ready()));
+            if one.is_ready() { &mut of_ready } else { &mut faults }.extend(fault);
         }
         if site.rejected.get(service) == Some(&wanted) {
             let left =
@@ -184,7 +188,7 @@ fn ready(
         }
         all &= count >= need;
     }
-    if all { State::There } else { State::NotYet(faults) }
+    if all { State::There(of_ready) } else { State::NotYet(faults) }
 }
 
 fn start_fault(id: &InstanceId, fault: Option<Fault>) -> Fault {

@@ -56,8 +56,8 @@ pub(super) fn fit(strategy: Strategy, memory: Memory) -> (Strategy, u16, Option<
     (Strategy::Rolling, 1, Some(why))
 }
 
-/// The plan in words.
-pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
+/// The plan in words. `start_ms`: how long the programs took to start when they last did.
+pub(super) fn plan(world: &World, prepared: &Prepared, built: bool, start_ms: Option<u64>) -> Plan {
     let site = world.sites.get(&prepared.site.name).filter(|site| site.running);
     let how = match site {
         None => "first start".to_owned(),
@@ -99,9 +99,19 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool) -> Plan {
         migrations,
         smoke,
         watch_ms: prepared.watch.as_millis() as u64,
-        back: back.to_owned(),
+        back: format!("{back}{}", started_in(prepared, start_ms)),
         holds: prepared.strategy == Strategy::Recreate && site.is_some(),
         data: None,
+    }
+}
+
+/// What a rollback will take, by what the last start took.
+fn started_in(prepared: &Prepared, start_ms: Option<u64>) -> String {
+    match start_ms {
+        Some(start_ms) if prepared.data.is_none() => {
+            format!(" (the last start took {:.1} s)", start_ms as f64 / 1000.0)
+        }
+        _ => String::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
 use seaworthy_manifest::site::{Site, Tls, Work};
 use seaworthy_release::{DataBack, Strategy};
 use seaworthy_runtime::model::User;
+use seaworthy_secrets::sources::Resolved;
 
 use crate::databases;
 use crate::platform::Platform;
@@ -38,6 +39,8 @@ pub(super) struct Prepared {
     pub(super) content: BTreeMap<ServiceName, String>,
     /// Values of the secrets.
     pub(super) values: Values,
+    /// Where each is from, and its version.
+    pub(super) secrets: BTreeMap<String, String>,
     /// The site's system user, when we are root.
     pub(super) user: Option<User>,
     /// Hash of each program's specification.
@@ -109,6 +112,7 @@ pub(super) fn bare(project: &Path, applied: Applied) -> Prepared {
         whole: String::new(),
         content: applied.content,
         values: Values::new(),
+        secrets: BTreeMap::new(),
         user: None,
         hashes: applied.hashes,
         strategy: Strategy::Rolling,
@@ -128,10 +132,11 @@ fn known(
     content: BTreeMap<ServiceName, String>,
     report: &Reporter,
 ) -> Result<Prepared, Fault> {
-    let (values, warnings) = resolve_secrets(platform, project, &site)?;
+    let Resolved { values, origin, warnings } = resolve_secrets(platform, project, &site)?;
     for fault in warnings {
         report.say(Progress::Warning { fault });
     }
+    let secrets = site_secrets::versions(platform, &site.name, origin);
     let user = if platform.root {
         Some(users::ensure(&users::site_user_name(&site.name), &platform.layout.data(&site.name))?)
     } else {
@@ -150,7 +155,7 @@ fn known(
     let hashes = processes(&site).filter_map(hash).collect();
     let nowhere = ReleaseId { number: 0, digest: 0 };
     let bare = bare(project, Applied { site, release: nowhere, hashes, content });
-    Ok(Prepared { release: None, values, user, ..bare })
+    Ok(Prepared { release: None, values, secrets, user, ..bare })
 }
 
 impl Prepared {
@@ -222,7 +227,7 @@ pub(crate) fn resolve_secrets(
     platform: &Arc<Platform>,
     project: &Path,
     site: &Site,
-) -> Result<(Values, Vec<Fault>), Fault> {
+) -> Result<Resolved, Fault> {
     let mut names: Vec<String> = site.services.values().flat_map(specs::secret_names).collect();
     names.extend(site.jobs.iter().filter_map(|job| match &job.work {
         Work::Request { bearer, .. } => bearer.clone(),
@@ -238,8 +243,10 @@ pub(crate) fn resolve_secrets(
     names.retain(|name| !made.contains_key(name));
     match site_secrets::look_up(platform, project, site, &names) {
         Ok(mut resolved) => {
+            let own = made.keys().map(|name| (name.clone(), "the managed database".to_owned()));
+            resolved.origin.extend(own);
             resolved.values.extend(made);
-            Ok((resolved.values, resolved.warnings))
+            Ok(resolved)
         }
         Err(faults) => {
             let mut faults = faults.into_iter();

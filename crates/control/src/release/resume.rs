@@ -15,7 +15,9 @@ use seaworthy_state::{ReleaseRecord, ReleaseState};
 use crate::databases;
 use crate::platform::Platform;
 use crate::release::run::Run;
-use crate::release::{Reporter, back, bring_back, flow, prepare, remember, settle, source, turn};
+use crate::release::{
+    Reporter, back, bring_back, build, flow, prepare, remember, settle, source, turn,
+};
 use crate::world::Applied;
 
 /// Takes over whatever was left, in tasks of their own.
@@ -85,7 +87,7 @@ async fn settle_it(
     let Some((project, applied, rollout)) = next else { return };
     let Some(next) = rollout else {
         // No rollout: what is wanted is on the disk already, or nothing was changed.
-        let result = without_rollout(run, applied, cause);
+        let result = without_rollout(run, applied, cause).await;
         return done(platform, name, run, result);
     };
     let prepared = prepare::again(platform, &project, next.clone(), &run.report);
@@ -105,14 +107,14 @@ async fn settle_it(
                     Some(data) => bring_back::go_on(run, &prepared, data, &next, cause).await,
                     None => Err(cause),
                 };
-                went.and_then(|()| flow::keep(run, &prepared, &next)).map(|()| next)
+                went.map(|()| flow::keep(run, &prepared, &next)).map(|()| next)
             }
             Resolution::GoBack => Err(flow::go_back(run, &prepared, cause).await),
             Resolution::GoOn | Resolution::WaitOn => {
                 prepared.watch = prepared.site.deploy.watch.period;
                 let paused = resolution == Resolution::WaitOn;
                 let went = flow::go_on(run, &prepared, paused).await;
-                went.and_then(|()| flow::keep(run, &prepared, &next)).map(|()| next)
+                went.map(|()| flow::keep(run, &prepared, &next)).map(|()| next)
             }
         },
     };
@@ -120,7 +122,7 @@ async fn settle_it(
 }
 
 /// A first start or a change in place that was on the disk is what is wanted; anything before is undone.
-fn without_rollout(run: &Run, applied: Applied, cause: Fault) -> Result<Applied, Fault> {
+async fn without_rollout(run: &Run, applied: Applied, cause: Fault) -> Result<Applied, Fault> {
     let (release, reached) = {
         let record = run.record();
         (record.release, record.reached(Step::Switch) || record.reached(Step::Drain))
@@ -133,6 +135,9 @@ fn without_rollout(run: &Run, applied: Applied, cause: Fault) -> Result<Applied,
         Some(one.id) == release && matches!(one.state, ReleaseState::Building | ReleaseState::Built)
     });
     if let Some(half) = half {
+        if half.state == ReleaseState::Building {
+            build::discard(&run.platform, &half).await;
+        }
         let record = ReleaseRecord { state: ReleaseState::Failed, note: cause.to_string(), ..half };
         if let Err(error) = run.platform.store().put_release(&record) {
             crate::say(&format!("could not note that a release is half made: {error}"));

@@ -1,10 +1,11 @@
 //! One deployment while it goes on: its journal, its heartbeat, and what is said to it.
 //!
-//! Invariants: a step is on the disk before it begins and after it ended; the lease is renewed as long as
+//! Invariants: a step is on the disk before it begins and after it ended, up to the moment from which there is no
+//! way back any more; the lease is renewed as long as
 //! the work lives, and no longer; a word that stops it is heard while anything is waited for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault, ReleaseId, Timestamp};
 use seaworthy_release::{Deployment, Ending, Owner, Point, Step};
@@ -22,6 +23,9 @@ const BEAT: Duration = Duration::from_secs(5);
 /// …and is good for this long.
 const LEASE: Duration = Duration::from_secs(30);
 
+/// Between two tries of what has to be written.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A deployment that goes on.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -31,6 +35,8 @@ pub(crate) struct Run {
     pub report: Reporter,
     turn: Turn,
     record: Arc<Mutex<Deployment>>,
+    /// When the step that goes on began.
+    step: Mutex<Instant>,
     beat: JoinHandle<()>,
 }
 
@@ -83,7 +89,8 @@ impl Run {
     fn with(platform: &Arc<Platform>, turn: Turn, record: Deployment, report: &Reporter) -> Self {
         let record = Arc::new(Mutex::new(record));
         let beat = tokio::spawn(beat(Arc::clone(platform), Arc::clone(&record)));
-        Self { platform: Arc::clone(platform), report: report.clone(), turn, record, beat }
+        let step = Mutex::new(Instant::now());
+        Self { platform: Arc::clone(platform), report: report.clone(), turn, record, step, beat }
     }
 
     /// The journal as it stands.
@@ -98,6 +105,7 @@ impl Run {
     /// Begins a step: first in the journal, then for who looks on.
     pub(crate) fn begin(&self, step: Step, text: impl Into<String>) -> Result<(), Fault> {
         self.record().begin(step, Timestamp::now());
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.write()?;
         self.platform.changed();
         crate::crash::point(&format!("{}:before", step.word()));
@@ -110,11 +118,18 @@ impl Run {
         let step = self.record().open_step();
         if let Some(step) = step {
             crate::crash::point(&format!("{}:done", step.word()));
-            self.record().end(Timestamp::now(), note);
+            self.end_step(note);
             self.write()?;
             crate::crash::point(&format!("{}:after", step.word()));
         }
         Ok(())
+    }
+
+    fn end_step(&self, note: &str) {
+        let began = *self.step.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.record();
+        record.measure(began.elapsed().as_millis() as u64);
+        record.end(Timestamp::now(), note);
     }
 
     /// Notes the release.
@@ -143,20 +158,22 @@ impl Run {
         self.write()
     }
 
-    /// Closes the journal. A store that fails now is said: the next control finds it open and closes it.
+    /// Closes the journal. A store that fails now is said and asked again until it takes it; should control end
+    /// before, the next one finds the journal open and closes it.
     pub(crate) fn close(&self, ending: Ending, fault: Option<&Fault>, applied: &str) {
+        self.end_step("");
         {
             let mut record = self.record();
-            record.end(Timestamp::now(), "");
             record.ending = Some(ending);
             record.fault = fault.cloned();
             if !applied.is_empty() {
                 applied.clone_into(&mut record.applied);
             }
         }
-        if let Err(fault) = self.write() {
-            crate::say(&format!("could not close the journal of a deployment: {fault}"));
-        }
+        let record = self.record().clone();
+        until_written(&self.platform, "the end of a deployment", move |platform| {
+            put(platform, &record).map_err(|error| store_fault(&error))
+        });
         crate::crash::point("closed");
     }
 
@@ -208,6 +225,22 @@ fn lease() -> Timestamp {
 fn put(platform: &Platform, record: &Deployment) -> Result<(), StateError> {
     let text = serde_json::to_string(record).unwrap_or_default();
     platform.store().put_deployment(record.number, &text)
+}
+
+/// Writes what is true already: now, or as soon as there is room again.
+pub(super) fn until_written(
+    platform: &Arc<Platform>,
+    what: &'static str,
+    write: impl Fn(&Arc<Platform>) -> Result<(), Fault> + Send + 'static,
+) {
+    let Err(fault) = write(platform) else { return };
+    crate::say(&format!("could not write {what}, and will try again: {fault}"));
+    let platform = Arc::clone(platform);
+    tokio::spawn(async move {
+        while write(&platform).is_err() && !platform.world().closing {
+            tokio::time::sleep(AGAIN).await;
+        }
+    });
 }
 
 async fn beat(platform: Arc<Platform>, record: Arc<Mutex<Deployment>>) {

@@ -1,11 +1,11 @@
-//! Changes of what a site is to be: first in the world, then on the disk, the edge told in between where
-//! it could refuse.
+//! Changes of what a site is to be, in the world, in the edge and on the disk.
 //!
-//! Invariant: what cannot be published is not recorded; a rollout that is recorded has its phase, so that
-//! the next control goes on from there.
+//! Where the edge could refuse, it is asked first: what cannot be published is not recorded. Where it cannot, the
+//! disk is first. Invariant: a rollout that is recorded has its phase, so that the next control goes on from there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString};
 use seaworthy_base::{Fault, SiteName, Timestamp};
@@ -17,9 +17,10 @@ use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::gate::{self, Waiting};
 use crate::release::prepare::Prepared;
+use crate::release::run::until_written;
 use crate::serve;
 use crate::specs::Values;
-use crate::world::{Applied, Rollout, SiteState};
+use crate::world::{Applied, Rollout, SiteState, World};
 
 /// A key that nobody guesses.
 pub(super) fn key() -> String {
@@ -33,9 +34,30 @@ pub(super) async fn install(
     next: &Applied,
 ) -> Result<(), Fault> {
     let name = &prepared.site.name;
-    let previous = platform.world().sites.remove(name);
-    let state = SiteState {
-        id: previous.as_ref().map_or(0, |site| site.id),
+    let apply = |world: &mut World| {
+        let state = fresh(prepared, next, world.sites.get(name));
+        world.sites.insert(name.clone(), state)
+    };
+    let undo = |world: &mut World, previous: Option<SiteState>| {
+        // Nothing has changed yet but what we remember.
+        match previous {
+            Some(previous) => drop(world.sites.insert(name.clone(), previous)),
+            None => drop(world.sites.remove(name)),
+        }
+    };
+    let previous = serve::change(platform, apply, undo).await?;
+    if let Err(fault) = record(platform, name) {
+        serve::change(platform, |world| undo(world, previous), |_, ()| ()).await?;
+        return Err(fault);
+    }
+    platform.changed();
+    Ok(())
+}
+
+/// A site that begins to run; what was set by hand stays.
+fn fresh(prepared: &Prepared, next: &Applied, previous: Option<&SiteState>) -> SiteState {
+    SiteState {
+        id: previous.map_or(0, |site| site.id),
         project: prepared.project.clone(),
         applied: next.clone(),
         running: true,
@@ -44,24 +66,11 @@ pub(super) async fn install(
         values: prepared.values.clone(),
         user: prepared.user.clone(),
         rollout: None,
-        gate: previous.as_ref().and_then(|site| site.gate.clone()),
-        scale: previous.as_ref().map(|site| site.scale.clone()).unwrap_or_default(),
-        auto: previous.as_ref().map(|site| site.auto.clone()).unwrap_or_default(),
+        gate: previous.and_then(|site| site.gate.clone()),
+        scale: previous.map(|site| site.scale.clone()).unwrap_or_default(),
+        auto: previous.map(|site| site.auto.clone()).unwrap_or_default(),
         coming: false,
-    };
-    platform.world().sites.insert(name.clone(), state);
-    if let Err(fault) = serve::publish(platform).await {
-        // Nothing has changed yet but what we remember.
-        let mut world = platform.world();
-        match previous {
-            Some(previous) => drop(world.sites.insert(name.clone(), previous)),
-            None => drop(world.sites.remove(name)),
-        }
-        return Err(fault);
     }
-    record(platform, name)?;
-    platform.changed();
-    Ok(())
 }
 
 /// What a running site was before [`replace`].
@@ -74,12 +83,13 @@ pub(super) async fn replace(
     next: &Applied,
 ) -> Result<Before, Fault> {
     let name = &prepared.site.name;
-    let before = exchange(platform, name, (next.clone(), prepared.values.clone()));
-    if let Err(fault) = serve::publish(platform).await {
-        exchange(platform, name, before);
+    let new = (next.clone(), prepared.values.clone());
+    let undo = |world: &mut World, before| drop(exchange(world, name, before));
+    let before = serve::change(platform, |world| exchange(world, name, new), undo).await?;
+    if let Err(fault) = record(platform, name) {
+        serve::change(platform, |world| undo(world, before), |_, ()| ()).await?;
         return Err(fault);
     }
-    record(platform, name)?;
     platform.changed();
     Ok(before)
 }
@@ -90,15 +100,13 @@ pub(super) async fn put_back(
     name: &SiteName,
     before: Before,
 ) -> Result<(), Fault> {
-    exchange(platform, name, before);
-    serve::publish(platform).await?;
+    serve::change(platform, |world| exchange(world, name, before), |_, _| ()).await?;
     record(platform, name)?;
     platform.changed();
     Ok(())
 }
 
-fn exchange(platform: &Arc<Platform>, name: &SiteName, new: Before) -> Before {
-    let mut world = platform.world();
+fn exchange(world: &mut World, name: &SiteName, new: Before) -> Before {
     let Some(site) = world.sites.get_mut(name) else { return new };
     site.rejected.clear();
     let values = std::mem::replace(&mut site.values, new.1);
@@ -112,13 +120,14 @@ pub(super) async fn begin(
     rollout: Rollout,
 ) -> Result<(), Fault> {
     let name = &prepared.site.name;
-    set_rollout(platform, name, Some(rollout));
-    let written = match serve::publish(platform).await {
+    let apply = |world: &mut World| set_rollout(world, name, Some(rollout));
+    let published = serve::change(platform, apply, |world, ()| set_rollout(world, name, None));
+    let written = match published.await {
         Ok(()) => record(platform, name),
         Err(fault) => Err(fault),
     };
     if let Err(fault) = written {
-        set_rollout(platform, name, None);
+        set_rollout(&mut platform.world(), name, None);
         serve::publish(platform).await?;
         return Err(fault);
     }
@@ -126,8 +135,8 @@ pub(super) async fn begin(
     Ok(())
 }
 
-fn set_rollout(platform: &Arc<Platform>, name: &SiteName, rollout: Option<Rollout>) {
-    if let Some(site) = platform.world().sites.get_mut(name) {
+fn set_rollout(world: &mut World, name: &SiteName, rollout: Option<Rollout>) {
+    if let Some(site) = world.sites.get_mut(name) {
         site.rollout = rollout;
         site.rejected.clear();
     }
@@ -158,18 +167,40 @@ pub(super) fn set_phase(
     name: &SiteName,
     phase: Phase,
 ) -> Result<(), Fault> {
-    if let Some(site) = platform.world().sites.get_mut(name)
-        && let Some(rollout) = &mut site.rollout
-    {
-        rollout.phase = phase;
-    }
+    put_phase(&mut platform.world(), name, phase);
     record(platform, name)?;
     platform.changed();
     Ok(())
 }
 
+fn put_phase(world: &mut World, name: &SiteName, phase: Phase) {
+    if let Some(site) = world.sites.get_mut(name)
+        && let Some(rollout) = &mut site.rollout
+    {
+        rollout.phase = phase;
+    }
+}
+
+/// Writes where a rollout is about to be. Until it is there nobody is served by it, and nobody waits for the disk
+/// while the edge changes over.
+pub(super) fn intend(platform: &Arc<Platform>, name: &SiteName, phase: Phase) -> Result<(), Fault> {
+    write(platform, name, Some(phase))
+}
+
+/// Moves a rollout on where [`intend`] said that it would, for everybody at the same moment. Says how long the edge
+/// took.
+pub(super) async fn switch(
+    platform: &Arc<Platform>,
+    name: &SiteName,
+    phase: Phase,
+) -> Result<Duration, Fault> {
+    let took = serve::switch(platform, |world| put_phase(world, name, phase)).await?;
+    platform.changed();
+    Ok(took)
+}
+
 /// The rollout is over: the new release is what is applied.
-pub(super) fn complete(platform: &Arc<Platform>, name: &SiteName) -> Result<(), Fault> {
+pub(super) fn complete(platform: &Arc<Platform>, name: &SiteName) {
     if let Some(site) = platform.world().sites.get_mut(name)
         && let Some(rollout) = site.rollout.take()
     {
@@ -177,9 +208,14 @@ pub(super) fn complete(platform: &Arc<Platform>, name: &SiteName) -> Result<(), 
         site.values = rollout.values;
         site.rejected.clear();
     }
-    record(platform, name)?;
+    keep_recorded(platform, name);
     platform.changed();
-    Ok(())
+}
+
+/// Writes what a site is by now; a disk that is full is asked again.
+fn keep_recorded(platform: &Arc<Platform>, name: &SiteName) {
+    let name = name.clone();
+    until_written(platform, "what a site is", move |platform| record(platform, &name));
 }
 
 /// Whether requests wait because everything ended and is starting again.
@@ -191,15 +227,18 @@ pub(super) fn set_coming(platform: &Arc<Platform>, name: &SiteName, coming: bool
 }
 
 /// The rollout is over: what was applied stays so.
-pub(super) fn forget_rollout(platform: &Arc<Platform>, name: &SiteName) -> Result<(), Fault> {
-    set_rollout(platform, name, None);
-    record(platform, name)?;
+pub(super) fn forget_rollout(platform: &Arc<Platform>, name: &SiteName) {
+    set_rollout(&mut platform.world(), name, None);
+    keep_recorded(platform, name);
     platform.changed();
-    Ok(())
 }
 
 /// Writes the site as it is wanted now.
 pub(crate) fn record(platform: &Arc<Platform>, name: &SiteName) -> Result<(), Fault> {
+    write(platform, name, None)
+}
+
+fn write(platform: &Arc<Platform>, name: &SiteName, phase: Option<Phase>) -> Result<(), Fault> {
     let record = {
         let world = platform.world();
         let Some(site) = world.sites.get(name) else { return Ok(()) };
@@ -213,7 +252,7 @@ pub(crate) fn record(platform: &Arc<Platform>, name: &SiteName) -> Result<(), Fa
             desired: if site.running { Desired::Running } else { Desired::Stopped },
             started_by_up: true,
             applied: Timestamp::now(),
-            more: site.more(),
+            more: site.more(phase),
         }
     };
     let id = platform.store().put_site(&record).map_err(|error| store_fault(&error))?;

@@ -64,9 +64,6 @@ fn deployment(one: &Deployment) -> DeploymentView {
         (Some(ending), _) => ending.word().to_owned(),
         (None, step) => step.map_or("begun", Step::word).to_owned(),
     };
-    let took = |step: &seaworthy_release::StepRecord| {
-        step.ended.map(|ended| ended.0.saturating_sub(step.began.0))
-    };
     DeploymentView {
         number: one.number,
         verb: one.verb.clone(),
@@ -76,13 +73,14 @@ fn deployment(one: &Deployment) -> DeploymentView {
         who: one.owner.who.clone(),
         began: one.began.to_string(),
         state,
-        steps: one.steps.iter().map(|step| (step.step.word().to_owned(), took(step))).collect(),
+        steps: one.steps.iter().map(|step| (step.step.word().to_owned(), step.took())).collect(),
         notes: one
             .steps
             .iter()
             .filter(|step| !step.note.is_empty())
             .map(|step| (step.step.word().to_owned(), step.note.clone()))
             .collect(),
+        secrets: one.secrets.clone(),
         fault: one.fault.clone(),
     }
 }

@@ -50,10 +50,10 @@ impl Page<'_> {
         let Page { out, encoder, date } = self;
         frame::put_headers(out, stream, end, |out| {
             encoder.begin(out);
-            encoder.status(out, head.status.as_u16());
+            Encoder::status(out, head.status.as_u16());
             if let Length::Own(length) = length {
                 let mut digits = itoa::Buffer::new();
-                encoder.length(out, digits.format(length).as_bytes());
+                Encoder::length(out, digits.format(length).as_bytes());
             }
             let said = matches!(length, Length::Said);
             fields(out, encoder, &head.headers, said);
@@ -78,7 +78,7 @@ fn fields(out: &mut Vec<u8>, encoder: &mut Encoder, all: &HeaderMap, with_length
     for (name, value) in all {
         if *name == CONTENT_LENGTH {
             if with_length {
-                encoder.length(out, value.as_bytes());
+                Encoder::length(out, value.as_bytes());
             }
         } else if !is_of_connection(name) {
             field(out, encoder, name, value);

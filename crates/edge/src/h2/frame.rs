@@ -141,11 +141,11 @@ fn meaning((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Result<Frame
         RESET if payload.len() != 4 => Err(SIZE),
         RESET => Ok(Frame::Reset { stream }),
         SETTINGS if has(ACK) && payload.is_empty() => Ok(Frame::SettingsAck),
-        SETTINGS if has(ACK) || payload.len() % 6 != 0 => Err(SIZE),
+        SETTINGS if has(ACK) || !payload.len().is_multiple_of(6) => Err(SIZE),
         SETTINGS => Ok(Frame::Settings(payload)),
         PUSH => Err(ends(Code::Protocol, "clients do not push")),
         PING => {
-            let opaque = *payload.as_array().ok_or(SIZE)?;
+            let opaque = payload.try_into().map_err(|_| SIZE)?;
             Ok(if has(ACK) { Frame::Pong(opaque) } else { Frame::Ping(opaque) })
         }
         GOAWAY if payload.len() < 8 => Err(SIZE),
@@ -156,7 +156,7 @@ fn meaning((kind, flags): (u8, u8), stream: u32, payload: &[u8]) -> Result<Frame
 }
 
 fn window(stream: u32, payload: &[u8]) -> Result<Frame<'_>, Fault> {
-    let increment = u32::from_be_bytes(*payload.as_array().ok_or(SIZE)?) & 0x7fff_ffff;
+    let increment = u32::from_be_bytes(payload.try_into().map_err(|_| SIZE)?) & 0x7fff_ffff;
     match (increment, stream) {
         (0, 0) => Err(ends(Code::Protocol, "a window grows by nothing")),
         (0, _) => Err(Fault::Stream(stream, Code::Protocol)),

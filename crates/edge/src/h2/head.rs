@@ -110,11 +110,10 @@ impl Fields {
             _ => return Err("a field is none"),
         };
         match kind {
-            Kind::Plain => {}
             Kind::Cookie => return self.cookie(&value),
             Kind::Connection => return Err("a header of HTTP/1.1 connections"),
             Kind::Te if value != "trailers" => return Err("TE other than trailers"),
-            Kind::Te => {}
+            Kind::Plain | Kind::Te => {}
             Kind::Host => {
                 if self.host.replace(value.clone()).is_some() {
                     return Err("more than one Host header");
@@ -232,7 +231,7 @@ impl Fields {
                 return Err(malformed("the target and the Host header differ"));
             }
         }
-        if !last.as_ref().is_some_and(|last| last.as_str().as_bytes() == given) {
+        if last.as_ref().is_none_or(|last| last.as_str().as_bytes() != given) {
             let parsed = Authority::from_maybe_shared(given);
             *last = Some(parsed.map_err(|_| malformed("the authority is none"))?);
         }

@@ -123,25 +123,34 @@ pub(super) struct Connection<S> {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<S>(local: &Rc<Local>, socket: S, client: Arc<Client>)
+pub(crate) fn serve<S>(
+    local: &Rc<Local>,
+    socket: S,
+    client: Arc<Client>,
+) -> impl Future<Output = ()> + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // Made here: what an `async fn` is given it holds twice.
     let mut connection = Connection::new(local, socket, client);
-    let mut drain = pin!(local.drain.notified());
-    let mut listens = false;
-    poll_fn(|context| {
-        // Asked once: from then on it wakes this task.
-        if !std::mem::replace(&mut listens, true) {
-            let _told = drain.as_mut().poll(context);
-        }
-        if local.draining.get() {
-            connection.say_goodbye();
-        }
-        connection.poll(context)
-    })
-    .await;
-    h1::linger(local, connection.into_socket()).await;
+    async move {
+        let local = Rc::clone(&connection.local);
+        let mut drain = pin!(local.drain.notified());
+        let mut listens = false;
+        poll_fn(|context| {
+            // Asked once: from then on it wakes this task.
+            if !std::mem::replace(&mut listens, true) {
+                let _told = drain.as_mut().poll(context);
+            }
+            if local.draining.get() {
+                connection.say_goodbye();
+            }
+            connection.poll(context)
+        })
+        .await;
+        connection.give_up();
+        h1::linger(&local, &mut connection.socket).await;
+    }
 }
 
 impl<S> Connection<S> {
@@ -189,11 +198,10 @@ impl<S> Connection<S> {
     }
 
     /// What is under way is dropped.
-    fn into_socket(mut self) -> S {
+    fn give_up(&mut self) {
         self.drop_streams();
         self.local.rooms.keep_head(std::mem::take(&mut self.out));
         self.local.rooms.keep_buffer(std::mem::take(&mut self.bytes));
-        self.socket
     }
 
     fn drop_streams(&mut self) {

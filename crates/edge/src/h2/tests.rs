@@ -94,7 +94,7 @@ fn raw(local: &Rc<Local>) -> Raw {
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         let mut client = Client::new([192, 0, 2, 1].into(), 443, true);
-        client.http2 = true;
+        client.protocol = crate::serve::Protocol::Http2;
         serve(&local, theirs, Arc::new(client)).await;
     });
     Raw { pipe: ours, decoder: Decoder::new() }

@@ -88,6 +88,12 @@ pub enum RouteError {
     },
 }
 
+/// Clients that were told remember it for an hour: where UDP does not get through any more they would try in
+/// vain for as long.
+fn alt_svc(port: u16) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("h3=\":{port}\"; ma=3600")).ok()
+}
+
 /// One site.
 #[derive(Debug)]
 pub struct CompiledSite {
@@ -97,6 +103,8 @@ pub struct CompiledSite {
     pub canonical: String,
     /// Plain HTTP is redirected to HTTPS on this public port.
     pub https_port: Option<u16>,
+    /// How clients are told that HTTP/3 is spoken (RFC 7838 § 3), where it is.
+    pub(crate) alt_svc: Option<HeaderValue>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
     /// Who gets a release that is being tried.
@@ -120,6 +128,7 @@ impl CompiledSite {
             name: site.name.as_str().into(),
             canonical: host::name_of(site, canonical)?,
             https_port: site.https_port,
+            alt_svc: site.http3_port.and_then(alt_svc),
             candidate: site.candidate.as_ref().map(Candidate::new),
             gate: Gate::build(site)?,
             trusted_proxies: parsed

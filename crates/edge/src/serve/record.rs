@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use seaworthy_base::RequestId;
 use tokio::time::Instant;
 
-use super::Client;
+use super::{Client, Protocol};
 use crate::access_log::Entry;
 use crate::policy::lockout::Attempt;
 use crate::route::{CompiledRoute, CompiledSite};
@@ -29,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) method: Method,
     pub(crate) host: String,
     pub(super) uri: Uri,
-    pub(super) http2: bool,
+    pub(super) protocol: Protocol,
     pub(super) tls: bool,
     pub(super) agent: Option<HeaderValue>,
     pub(super) referer: Option<HeaderValue>,
@@ -85,7 +85,7 @@ impl Record {
             method: parts.method.clone(),
             host: String::new(),
             uri: parts.uri.clone(),
-            http2: client.http2,
+            protocol: client.protocol,
             tls: client.tls,
             agent: parts.headers.get(USER_AGENT).cloned(),
             referer: parts.headers.get(REFERER).cloned(),
@@ -178,7 +178,7 @@ impl Record {
                 micros: micros(self.begun),
                 upstream: self.upstream.as_deref(),
                 upstream_micros: self.upstream_micros,
-                http2: self.http2,
+                protocol: self.protocol,
                 tls: self.tls,
                 retries: self.retries,
                 trace: self.trace.as_ref().map_or(b"", HeaderValue::as_bytes),

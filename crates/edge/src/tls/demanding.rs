@@ -13,25 +13,25 @@ use http::HeaderValue;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::{KeyError, Resolver, builder, protocols};
+use super::{KeyError, Resolver, Terms, builder, protocols};
 use crate::model::Handshake;
 
 /// Configurations by server name.
 #[derive(Default)]
 pub(super) struct Demanding {
-    made: Vec<(Handshake, Arc<ServerConfig>)>,
-    by_host: HashMap<String, Arc<ServerConfig>>,
+    made: Vec<(Handshake, Arc<Terms>)>,
+    by_host: HashMap<String, Arc<Terms>>,
     /// By what follows the `*.`.
-    wildcards: HashMap<String, Arc<ServerConfig>>,
+    wildcards: HashMap<String, Arc<Terms>>,
 }
 
 impl Demanding {
     /// The configuration for a client that names such a server.
-    pub(super) fn of(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+    pub(super) fn of(&self, hello: &ClientHello<'_>) -> Option<Arc<Terms>> {
         if self.made.is_empty() {
             return None;
         }
@@ -51,7 +51,7 @@ impl Demanding {
             let known = self.made.iter().find(|(known, _)| known == handshake);
             let config = match known {
                 Some((_, config)) => Arc::clone(config),
-                None => Arc::new(make(resolver, handshake).map_err(|why| KeyError {
+                None => Terms::new(make(resolver, handshake).map_err(|why| KeyError {
                     hosts: handshake.hosts.join(", "),
                     why: format!("its clients' authorities: {why}"),
                 })?),
@@ -97,8 +97,8 @@ fn make(resolver: &Arc<Resolver>, handshake: &Handshake) -> Result<ServerConfig,
 }
 
 /// The certificate that a client showed, as a header (RFC 9440 § 2.2).
-pub(crate) fn certificate_header(session: &ServerConnection) -> Option<HeaderValue> {
-    let leaf = session.peer_certificates()?.first()?;
+pub(crate) fn certificate_header(shown: Option<&[CertificateDer<'_>]>) -> Option<HeaderValue> {
+    let leaf = shown?.first()?;
     let text = format!(":{}:", BASE64_STANDARD.encode(leaf));
     HeaderValue::from_str(&text).ok()
 }

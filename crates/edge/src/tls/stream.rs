@@ -10,6 +10,7 @@
 use std::future::poll_fn;
 use std::io::{self, BufRead as _, IoSlice, Write as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConnection;
@@ -105,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 Err((error, alert)) => return Err(tell(&mut socket, error, alert).await),
             }
         };
-        let config = settings.of(&begun.client_hello());
+        let config = Arc::clone(&settings.of(&begun.client_hello()).tcp);
         let session = match begun.into_connection(config) {
             Ok(session) => session,
             Err((error, alert)) => return Err(tell(&mut socket, error, alert).await),

@@ -17,7 +17,7 @@ const SMOKE: usize = 50;
 
 pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deploy {
     let mut deploy = Deploy::default();
-    let found = reader.known(table, keys::DEPLOY, "`[deploy]`");
+    let found = reader.known(table, keys::deploy::DEPLOY, "`[deploy]`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     if let Some(strategy) = get("strategy").and_then(|value| read_strategy(reader, value)) {
         deploy.strategy = strategy;
@@ -30,6 +30,9 @@ pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deplo
     }
     if let Some(timeout) = get("timeout").and_then(|value| reader.duration(value)) {
         deploy.timeout = timeout;
+    }
+    if let Some(limit) = get("build_timeout").and_then(|value| reader.duration(value)) {
+        deploy.build_timeout = limit;
     }
     if let Some(sockets) = get("sockets").and_then(|value| reader.duration(value)) {
         deploy.sockets = sockets;
@@ -74,7 +77,7 @@ fn read_smoke(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<Smoke> {
 
 fn one_smoke(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Smoke> {
     let table = reader.table(value)?;
-    let found = reader.known(table, keys::SMOKE, "a smoke check");
+    let found = reader.known(table, keys::deploy::SMOKE, "a smoke check");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     let Some(place) = get("get") else {
         let help = "{ get = \"/\" }".to_owned();
@@ -130,7 +133,7 @@ fn read_watch(reader: &mut Reader<'_>, value: Value<'_>) -> Watch {
         return watch;
     }
     let Some(table) = reader.table(value) else { return watch };
-    let found = reader.known(table, keys::WATCH, "`watch`");
+    let found = reader.known(table, keys::deploy::WATCH, "`watch`");
     let get = |key: &str| found.get(key).map(|(_, value)| *value);
     if let Some(period) = get("for").and_then(|value| reader.duration(value)) {
         watch.period = period;
@@ -145,7 +148,7 @@ fn read_watch(reader: &mut Reader<'_>, value: Value<'_>) -> Watch {
 
 fn read_canary(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Canary {
     let mut canary = Canary::default();
-    let found = reader.known(table, keys::CANARY, "`canary`");
+    let found = reader.known(table, keys::deploy::CANARY, "`canary`");
     if let Some((_, value)) = found.get("steps") {
         let items = value.get_ref().as_array();
         let items: Vec<Value<'_>> =

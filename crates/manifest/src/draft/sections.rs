@@ -64,9 +64,11 @@ pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Liste
     let per_address = found
         .get("connections_per_address")
         .and_then(|(_, value)| reader.number(value, 1..=1_000_000));
+    let http3 = found.get("http3").and_then(|(_, value)| reader.switch(value)).unwrap_or(false);
     Listen {
         http,
         https,
+        http3,
         trusted_proxies: networks(trusted),
         proxy_protocol: networks(speaking),
         connections_per_address: per_address.map(|number| number as u32),

@@ -18,6 +18,9 @@ pub struct Deploy {
     pub smoke: Vec<Smoke>,
     /// `timeout`: how long the new instances may take to pass the gate.
     pub timeout: Duration,
+    /// `build_timeout`: how long each command may take that checks, builds or migrates.
+    #[serde(default = "build_timeout")]
+    pub build_timeout: Duration,
     /// `watch`: for how long the new release is compared with the old one, and by what.
     pub watch: Watch,
     /// `sockets`: for how long WebSockets and event streams may go on with instances that were replaced.
@@ -36,6 +39,11 @@ fn sockets() -> Duration {
     Duration::from_secs(30)
 }
 
+/// Longer than any build that somebody waits for.
+fn build_timeout() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+
 impl Default for Deploy {
     fn default() -> Self {
         Self {
@@ -43,6 +51,7 @@ impl Default for Deploy {
             checks: Vec::new(),
             smoke: Vec::new(),
             timeout: Duration::from_secs(300),
+            build_timeout: build_timeout(),
             watch: Watch::default(),
             sockets: sockets(),
             keep: 5,

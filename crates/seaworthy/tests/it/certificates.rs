@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use seaworthy_testkit::peers::{
-    Authority, KEY, KEY_NAME, Named, Place, ROUTE53_KEYS, Route53, Wish, free_port,
-    make_certificate,
+    Authority, KEY, KEY_NAME, Named, ROUTE53_KEYS, Route53, Wish, free_port,
 };
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
@@ -43,7 +42,7 @@ fn client(ports: &Ports, host: &str, root: &Path) -> Client {
 }
 
 /// The certificate of the list's first line.
-fn first(sandbox: &Sandbox) -> serde_json::Value {
+pub(crate) fn first(sandbox: &Sandbox) -> serde_json::Value {
     let output = sandbox.run(["cert", "list", "--json"]);
     output.success();
     output.json()["certificates"][0].clone()
@@ -266,12 +265,15 @@ fn a_program_may_write_the_records_and_is_quoted_when_it_fails() {
         names.address,
         names.address.port()
     );
-    let site = public_site(&ports, "[\"shop.sea.test\"]", &acme, &pebble.api_root());
-    sandbox.up(&site.clone().file("hook.sh", HOOK));
+    let site = |domains| public_site(&ports, domains, &acme, &pebble.api_root());
+    sandbox.up(&site("[\"shop.sea.test\"]").file("hook.sh", HOOK));
     wait_for_certificate(&sandbox, &pebble);
     assert_eq!(client(&ports, "shop.sea.test", &pebble.root()).get("/").status, 200);
     assert_eq!(names.ask("TXT", "_acme-challenge.shop.sea.test"), "");
-    sandbox.up(&site.file("hook.sh", "echo no zone today >&2; exit 3\n"));
+    // An authority may take a name that was proven a moment ago as proven (Pebble does once in a hundred times,
+    // also when told never to): only one that is new has to be written.
+    let broken = site("[\"shop.sea.test\", \"new.sea.test\"]");
+    sandbox.up(&broken.file("hook.sh", "echo no zone today >&2; exit 3\n"));
     sandbox.run(["cert", "renew"]).code(1).says(["SW-TLS-005", "no zone today", "exit status: 3"]);
 }
 
@@ -307,68 +309,11 @@ fn caddy_is_an_authority_too() {
     }
 }
 
-/// Asks the site with curl, which can show a certificate; status and body, or nothing when the handshake failed.
-fn curl(sandbox: &Sandbox, port: u16, more: &[&str]) -> Option<String> {
-    let resolve = format!("shop.localhost:{port}:127.0.0.1");
-    let mut command = std::process::Command::new("curl");
-    command.args(["-sS", "-w", "\n%{http_code}", "--resolve", &resolve, "--cacert"]);
-    command.arg(sandbox.ca()).args(more).arg(format!("https://shop.localhost:{port}/headers"));
-    let output = command.output().unwrap();
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[test]
-fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
-    let (sandbox, made) = (sandbox(), Place::new());
-    make_certificate(made.path());
-    let (other, read) =
-        (Place::new(), |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap());
-    make_certificate(other.path());
-    let port = free_port();
-    let site = |demand: &str| {
-        let manifest = format!(
-            "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
-             https = \"127.0.0.1:{port}\"\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
-        );
-        Site::new("shop").manifest(&manifest).file("clients.pem", &read("root.pem"))
-    };
-    let of = |dir: &Path| ["api.pem", "api.key"].map(|name| dir.join(name).display().to_string());
-    let ([cert, key], [foreign, foreign_key]) = (of(made.path()), of(other.path()));
-    let shown = ["--cert", &cert, "--key", &key];
-    let stranger = ["--cert", &foreign, "--key", &foreign_key];
-    let lie = ["-H", "X-Client-Verified: 1", "-H", "Client-Cert: :AAAA:"];
-    // Asked, not demanded: the application is told, and only the truth.
-    sandbox.up(&site("clients = { ca = \"clients.pem\", require = false }"));
-    let told = curl(&sandbox, port, &shown).unwrap().to_ascii_lowercase();
-    assert!(told.contains("client-cert") && told.contains("x-client-verified"), "{told}");
-    let told = curl(&sandbox, port, &lie).unwrap().to_ascii_lowercase();
-    assert!(!told.contains(":aaaa:") && told.ends_with("200"), "{told}");
-    assert_eq!(curl(&sandbox, port, &stranger), None, "a stranger's certificate");
-    // Demanded.
-    sandbox.up(&site("min = \"1.3\"\nclients = { ca = \"clients.pem\" }"));
-    assert!(curl(&sandbox, port, &shown).unwrap().ends_with("200"));
-    assert_eq!(curl(&sandbox, port, &[]), None, "nobody without a certificate");
-    let old = [&shown[..], &["--tls-max", "1.2"]].concat();
-    assert_eq!(curl(&sandbox, port, &old), None, "nobody with TLS 1.2");
-    // Whoever names another server is not asked for one, and does not get in by the `Host` header either.
-    let around = ["--connect-to", &format!("other.localhost:{port}:127.0.0.1:{port}"), "-k", "-H"];
-    let mut command = std::process::Command::new("curl");
-    command.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]).args(around);
-    command.arg(format!("Host: shop.localhost:{port}"));
-    let output = command.arg(format!("https://other.localhost:{port}/")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "421");
-}
-
 /// The `toml` blocks of the guide's page.
-fn examples() -> Vec<&'static str> {
+pub(crate) fn examples() -> Vec<&'static str> {
     let page = include_str!("../../../../docs/guide/tls.md");
     let blocks = page.split("\n```toml\n").skip(1);
     blocks.map(|rest| rest.split("\n```").next().unwrap()).collect()
-}
-
-/// The serial number of what is served, by the list.
-fn serial(sandbox: &Sandbox) -> String {
-    first(sandbox)["serial"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -430,74 +375,4 @@ fn the_guides_examples_of_authorities_bring_certificates() {
         });
         assert_eq!(client(&ports, &host, &pebble.root()).get("/").status, 200);
     }
-}
-
-#[test]
-fn files_that_change_are_served_at_once_and_those_that_cannot_be_are_said() {
-    let sandbox = sandbox();
-    let (one, other) = (Place::new(), Place::new());
-    make_certificate(one.path());
-    make_certificate(other.path());
-    let text =
-        |place: &Place, name: &str| std::fs::read_to_string(place.path().join(name)).unwrap();
-    let example = examples().into_iter().find(|text| text.contains("fullchain.pem")).unwrap();
-    let manifest = format!(
-        "site = \"shop\"\ndomains = [\"localhost\"]\n{{listen}}{example}\n[service.web]\n\
-         run = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
-    );
-    let site = Site::new("shop").manifest(&manifest);
-    let with = |place: &Place| {
-        site.clone()
-            .file("tls/fullchain.pem", &text(place, "api.pem"))
-            .file("tls/key.pem", &text(place, "api.key"))
-    };
-    // A pair that does not belong together is refused before anything is changed.
-    let mixed = with(&one).file("tls/key.pem", &text(&other, "api.key"));
-    sandbox.try_up(&mixed).code(1).says(["SW-TLS-007", "the key belongs to another certificate"]);
-    sandbox.up(&with(&one));
-    let https = || sandbox.status().https();
-    let trusts =
-        |place: &Place| Client::https(https(), "localhost", &place.path().join("root.pem"));
-    assert_eq!(trusts(&one).get("/").status, 200);
-    let before = serial(&sandbox);
-    // New files are served without a restart; half of a new pair is not.
-    sandbox.write(&with(&one).file("tls/fullchain.pem", &text(&other, "api.pem")));
-    sandbox.wait_for_fault("SW-TLS-007", LIMIT);
-    assert_eq!(trusts(&one).get("/").status, 200);
-    sandbox.write(&with(&other));
-    eventually("the new pair is served", LIMIT, || {
-        trusts(&other).send("GET", "/", &[], b"").is_ok_and(|answer| answer.status == 200)
-    });
-    assert_ne!(serial(&sandbox), before);
-    eventually("nothing is wrong any more", LIMIT, || {
-        sandbox.status().fault("SW-TLS-007").is_none()
-    });
-    // The last example is one that the test of client certificates runs, in its own words.
-    let last = examples().into_iter().find(|text| text.contains("clients")).unwrap();
-    let manifest = manifest.replace(example, last);
-    sandbox.up(&Site::new("shop").manifest(&manifest).file("clients.pem", &text(&one, "root.pem")));
-}
-
-#[test]
-fn a_server_name_that_is_an_address_counts_as_none_and_one_that_is_no_name_ends_the_handshake() {
-    let sandbox = sandbox();
-    sandbox.up(&crate::shop());
-    let address = sandbox.status().https().to_string();
-    let said = |name: &str| {
-        let mut openssl = std::process::Command::new("openssl");
-        openssl.args(["s_client", "-connect", &address, "-servername", name, "-CAfile"]);
-        openssl.arg(sandbox.ca()).stdin(std::process::Stdio::null());
-        let output = openssl.output().unwrap();
-        format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    };
-    for name in ["shop.localhost", "127.0.0.1"] {
-        assert!(said(name).contains("Verify return code: 0 (ok)"), "{name}: {}", said(name));
-    }
-    // What rustls 0.23 does; when this changes, so does the guide.
-    let told = said("shop.localhost:443").to_ascii_lowercase();
-    assert!(told.contains("illegal parameter"), "{told}");
 }

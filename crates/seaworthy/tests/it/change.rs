@@ -122,3 +122,44 @@ fn a_broken_manifest_of_one_site_is_nothing_to_another() {
     }
     assert_eq!(sandbox.https(&blog).get("/say?text=still").text(), "still");
 }
+
+#[test]
+fn a_service_that_is_added_is_known_to_the_edge_before_anybody_is_sent_to_it() {
+    let sandbox = sandbox();
+    let asked = sandbox.folder().join("asked");
+    let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", &asked.display().to_string());
+    let page = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = format!("http://{}", page.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in page.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _some = std::io::Read::read(&mut stream, &mut request);
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere";
+            std::io::Write::write_all(&mut stream, answer).ok();
+        }
+    });
+    let web = || FakeApp::new().key("dir = \"inside\"");
+    let plain = || Site::new("shop").app("web", web()).file("inside/a.txt", "a");
+    let with = |name: &str| {
+        plain().more(&format!(
+            "[service.{name}]\nupstreams = [\"{upstream}\"]\n[[route]]\npaths = [\"/{name}\"]\nto = \"{name}\"\n\
+             [deploy]\nwatch = false\nsmoke = [{{ get = \"/{name}\", body = \"here\" }}]\n"
+        ))
+    };
+    let deploy = |site: &Site| {
+        let project = sandbox.write(site);
+        sandbox.run(["deploy".as_ref(), project.as_os_str()]).success();
+    };
+    sandbox.up(&plain());
+    let client = sandbox.https(&plain());
+    // Whoever tells the edge of changes that nobody asked for is as slow as can be.
+    std::fs::write(&asked, "wait reconcile").unwrap();
+    deploy(&with("first").file("new.txt", "another release"));
+    assert_eq!(client.get("/first").text(), "here");
+    // No other release: only the routes change.
+    deploy(&with("second").file("new.txt", "another release"));
+    assert_eq!(client.get("/second").text(), "here");
+    assert_ne!(client.get("/first").text(), "here");
+    std::fs::remove_file(&asked).unwrap();
+    sandbox.wait_ready("shop/web", 1, LIMIT);
+}

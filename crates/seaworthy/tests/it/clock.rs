@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use seaworthy_testkit::{Sandbox, eventually, eventually_some};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -89,4 +89,80 @@ fn that_is_set_back_or_on_costs_nothing() {
         .unzip();
     assert_eq!(names, ["r4", "r3", "r2", "r1"]);
     assert!(times[0] < times[1] && times[1] > times[2] && times[2] < times[3], "{times:?}");
+}
+
+#[test]
+fn that_jumps_while_a_release_is_watched_neither_ends_the_watch_nor_stretches_it() {
+    let (sandbox, clock) = with_clock();
+    let level = |level: &str, app: FakeApp| {
+        let app = app.key(&format!("env = {{ LEVEL = \"{level}\" }}"));
+        Site::new("shop").app("web", app).more("[deploy]\nwatch = { for = \"1500ms\" }")
+    };
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let watched = |site: &Site| {
+        let project = sandbox.write(site);
+        let deploy = sandbox.spawn(["deploy".as_ref(), project.as_os_str()]);
+        eventually("it is watched", LIMIT, || {
+            sandbox.run(["releases", "shop", "--json"]).json()["deployments"][0]["state"] == "watch"
+        });
+        deploy
+    };
+    sandbox.up(&level("one", FakeApp::new()));
+    for (offset, word) in [("-1d", "earlier"), ("+2d", "later"), ("+0", "now")] {
+        let deploy = watched(&level(word, FakeApp::new()));
+        clock.set(offset);
+        deploy.finish(LIMIT).success();
+        assert_eq!(served(), word);
+        let last = sandbox.run(["releases", "shop", "--json"]).json()["deployments"][0].clone();
+        let steps = last["steps"].as_array().unwrap();
+        let watch = steps.iter().find(|step| step[0] == "watch").unwrap()[1].as_u64().unwrap();
+        assert!((1500..60_000).contains(&watch), "{offset}: watched for {watch} ms; {last:#}");
+    }
+    // One that is worse is found out all the same.
+    let bad = Site::new("shop")
+        .app("web", FakeApp::new().broken_after(3))
+        .more("[deploy]\nwatch = { for = \"60s\" }");
+    let deploy = watched(&bad);
+    clock.set("+3d");
+    let client = sandbox.https(&shop());
+    eventually("it is taken back", LIMIT, || {
+        client.get("/");
+        sandbox.run(["releases", "shop", "--json"]).json()["deployments"][0]["state"]
+            == "taken back"
+    });
+    deploy.finish(LIMIT).code(1).says(["SW-REL-005"]);
+    assert_eq!(served(), "now");
+}
+
+#[test]
+fn that_went_on_while_nothing_ran_makes_up_for_a_missed_job_once() {
+    let (sandbox, clock) = with_clock();
+    let jobs = "[job.nightly]\nat = \"04:00\"\nservice = \"web\"\nrun = { shell = \"echo ran >> $DATA/ran\" }";
+    let site = Site::new("shop").app("web", FakeApp::new()).more(jobs);
+    sandbox.up(&site);
+    let ran = || {
+        let path = sandbox.state().join("data").join(sandbox.own_name("shop")).join("ran");
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let down = || {
+        let control = sandbox.status().control_pid();
+        sandbox.terminate(control);
+        eventually("control ended", LIMIT, || !seaworthy_testkit::process::lives(control));
+    };
+    // It is known from the first look at it on.
+    sandbox.run(["job", "list"]).success().says(["nightly", "at 04:00"]);
+    assert_eq!(ran(), "");
+    // Three nights without anybody to run it.
+    down();
+    clock.set("+3d");
+    sandbox.up(&site);
+    eventually("it ran", LIMIT, || ran() == "ran\n");
+    eventually("its result is kept", LIMIT, || {
+        sandbox.run(["job", "list", "shop", "--json"]).json()["jobs"][0]["state"] == "ok"
+    });
+    // Nor does the next control make up for it again.
+    down();
+    sandbox.up(&site);
+    sandbox.run(["job", "run", "nightly"]).success();
+    assert_eq!(ran(), "ran\nran\n");
 }

@@ -73,6 +73,9 @@ impl Scene {
         let served = self.served();
         let expected = if last["state"] == "live" { after } else { before };
         assert_eq!(served, expected, "killed at {place}; the journal says {last:#}");
+        if place != "closed" {
+            self.sandbox.run(["audit"]).success().says(["take-over", "shop deployment"]);
+        }
         // Whatever it came to, the same deployment can be asked for again.
         self.deploy(site).success();
         assert_eq!(self.served(), after, "after {place}");
@@ -201,5 +204,48 @@ fn of_the_command_line_the_edge_and_a_new_shim_does_not_stop_a_deployment() {
     assert_eq!(scene.last()["state"], "live");
     assert_eq!(scene.served(), "second");
     // What the edge was answering when it was killed is lost with it; nobody was refused.
+    assert_eq!(running.stop().refused(), 0);
+}
+
+#[test]
+fn of_the_edge_at_each_step_stops_no_deployment_and_refuses_nobody() {
+    let scene = Scene::new();
+    let target = scene.sandbox.target(&shop());
+    let running = Load::new(target).mixed(30.0).start(Duration::from_secs(240));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    let places = [
+        "fetch:before",
+        "build:before",
+        "migrate:before",
+        "start:before",
+        "start:done",
+        "gate:before",
+        "gate:done",
+        "switch:before",
+        "switched",
+        "switch:done",
+        "watch:before",
+        "watch:done",
+        "drain:before",
+        "drain:done",
+        "keep:before",
+        "closed",
+    ];
+    for (number, place) in places.iter().enumerate() {
+        let strategy = ["rolling", "blue-green", "canary"][number % 3];
+        let after = format!("{strategy}-{number}");
+        let edge = scene.sandbox.status().edge_pid();
+        fs::write(&scene.trigger, format!("edge {place}")).unwrap();
+        let said = scene.deploy(&level(&after, strategy));
+        assert!(!scene.trigger.exists(), "{place} was never reached: {said}");
+        eventually("another edge serves", LIMIT, || {
+            let status = scene.sandbox.try_status();
+            status.and_then(|status| status.edge_pid()).is_some_and(|pid| Some(pid) != edge)
+        });
+        said.success();
+        assert_eq!(scene.last()["state"], "live", "edge killed at {place}");
+        assert_eq!(scene.served(), after, "edge killed at {place}");
+    }
+    // What an edge was answering is lost with it; nobody is refused.
     assert_eq!(running.stop().refused(), 0);
 }

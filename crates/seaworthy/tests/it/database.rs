@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use seaworthy_testkit::peers::{Place, unprivileged};
 use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
 
 use crate::backup::assert_never_holds;
@@ -239,4 +240,68 @@ fn a_managed_database_comes_back_as_it_was_at_a_moment() {
         .success()
         .says(["passed"]);
     sandbox.run(["status"]).success().never_says("SW-BAK");
+}
+
+#[test]
+fn a_release_goes_back_with_its_managed_database_row_for_row() {
+    let more = "[deploy]\nwatch = false\n[database.main]\nengine = \"postgres\"\nmanaged = true\nbackup = { at = \"02:00\" }\n";
+    let line = |sql: &str| format!("psql -qX -v ON_ERROR_STOP=1 \"$DATABASE_URL\" -c \"{sql}\"");
+    let sandbox = sandbox();
+    let deploy = |version: &str, migrate: &str| {
+        let project = sandbox.write(&shop(version, migrate, more));
+        sandbox.run(["deploy".as_ref(), project.as_os_str()])
+    };
+    let serves = || {
+        let site = Site::new("shop");
+        sandbox.https(&site).get("/env?name=VERSION").json()["value"].clone()
+    };
+    sandbox.up(&shop(
+        "1",
+        &line("CREATE TABLE notes AS SELECT generate_series(1, 500) AS id"),
+        more,
+    ));
+    let url = secret(&sandbox, "DATABASE_URL");
+    let content =
+        || psql(&url, "SELECT count(*), md5(string_agg(n::text, ',' ORDER BY n)) FROM notes n");
+    let (before, server) = (content(), sandbox.wait_ready("shop/database-main", 1, LIMIT));
+    assert!(before.is_some());
+    // Half of a migration, and then no more.
+    let half = format!("{}; false", line("DELETE FROM notes WHERE id < 100"));
+    deploy("2", &half).code(1).says(["SW-REL-002", "restore point of database.main"]);
+    assert_ne!(content(), before);
+    let back = ["rollback", "shop", "--with-database"];
+    sandbox.run(back).code(1).says(["SW-BAK-012", "what was written in the"]);
+    sandbox.run([&back[..], &["--yes"]].concat()).success().says(["backing up what is there now"]);
+    assert_eq!((content(), serves()), (before.clone(), "1".into()));
+    // A whole one, and what people wrote since.
+    deploy("3", &line("ALTER TABLE notes ADD mail text")).success();
+    psql(&url, "INSERT INTO notes VALUES (501, 'late')").unwrap();
+    sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-009", "--with-database"]);
+    sandbox.run([&back[..], &["--yes"]].concat()).success();
+    assert_eq!((content(), serves()), (before, "1".into()));
+    // Its server went on all the while, and the application may write as before.
+    assert_eq!(sandbox.wait_ready("shop/database-main", 1, LIMIT), server);
+    psql(&url, "INSERT INTO notes VALUES (502)").unwrap();
+    sandbox.run(["status"]).success().never_says("SW-BAK");
+}
+
+/// Everything above as a user who may change to no other: where root runs the tests, they are run once more as nobody.
+#[test]
+fn a_plain_user_gets_managed_databases_as_well() {
+    let Some((uid, gid)) = unprivileged() else { return };
+    let place = Place::new();
+    let mut again = Command::new("setpriv");
+    again.args([&format!("--reuid={uid}"), &format!("--regid={gid}")]);
+    again.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    again.arg(std::env::current_exe().unwrap()).args(["--exact", "--test-threads=1"]);
+    again.args([
+        "database::postgres_is_run_for_a_site_survives_crashes_and_releases_and_comes_back_from_a_backup",
+        "database::mariadb_and_redis_are_run_for_a_site_and_come_back_from_a_backup",
+    ]);
+    // Nobody builds.
+    let sandbox = sandbox();
+    again.env("SEAWORTHY_FAKEAPP", sandbox.fakeapp());
+    let output = again.env("HOME", place.path()).env("TMPDIR", place.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("2 passed"), "{said}");
 }

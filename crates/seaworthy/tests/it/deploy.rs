@@ -149,8 +149,14 @@ fn a_paused_one_can_be_looked_at_and_others_wait_until_it_is_promoted_or_aborted
     assert_eq!(served(&sandbox), "old");
     let again = pause(&sandbox);
     preview(&sandbox);
+    // Who does not mind waits, is told for whom, and goes on from what the other one came to.
+    let mut patient =
+        sandbox.spawn(["deploy".as_ref(), project.as_os_str(), "--no-watch".as_ref()]);
+    patient.wait_for_text("is deploying `shop`", LIMIT);
     sandbox.run(["promote", "shop"]).success();
     again.finish(LIMIT).success();
+    assert_eq!(served(&sandbox), "new");
+    patient.finish(LIMIT).success();
     assert_eq!(served(&sandbox), "new");
     sandbox.run(["promote", "shop"]).code(1).says(["no deployment of `shop` goes on"]);
 }
@@ -287,4 +293,35 @@ fn where_the_tool_tells_its_schema_a_migration_that_changed_nothing_needs_no_wor
     assert_eq!(served(&sandbox), "one");
     deploy(&sandbox, &migrating("three", "second"), &["--no-watch"]).success();
     sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-009", "its schema is `s-"]);
+}
+
+#[test]
+fn releases_are_read_only_for_the_site_and_so_many_are_kept_as_the_manifest_says() {
+    let sandbox = sandbox();
+    let site =
+        |name: &str, more: &str| level(name, &format!("keep = 2\n{more}")).file("level", name);
+    sandbox.up(&site("zero", ""));
+    for name in ["one", "two", "three", "four"] {
+        deploy(&sandbox, &site(name, ""), &["--no-watch"]).success();
+        sandbox.wait_ready("shop/web", 2, LIMIT);
+    }
+    deploy(&sandbox, &site("bad", "checks = \"false\""), &[]).code(1).says(["SW-REL-011"]);
+    let kept = || {
+        let dir = sandbox.state().join("sites").join(sandbox.own_name("shop")).join("releases");
+        let all = std::fs::read_dir(dir).unwrap().flatten();
+        let mut names: Vec<String> =
+            all.map(|one| one.file_name().to_string_lossy()[..2].to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(kept(), ["r3", "r4", "r5"]);
+    let dirs = releases(&sandbox)["releases"].as_array().unwrap().len();
+    assert_eq!(dirs, 6, "those that were removed are still known");
+    sandbox.run(["rollback", "shop", "--to", "r1"]).code(1).says(["SW-REL-008", "deploy.keep"]);
+    sandbox.run(["rollback", "shop"]).success();
+    assert_eq!(served(&sandbox), "three");
+    if seaworthy_testkit::is_root("that a site cannot write its own release") {
+        let said = sandbox.run(["run", "shop/web", "touch new || touch level || echo refused"]);
+        assert_eq!(said.success().raw_stdout().trim(), "refused");
+    }
 }

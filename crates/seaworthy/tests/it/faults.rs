@@ -78,6 +78,22 @@ fn each_names_its_cause_and_the_old_release_serves() {
         "build = \"dd if=/dev/zero of=/dev/full bs=64k\"",
         &["SW-REL-001", "the disk is full", "No space left on device", "df -h"],
     );
+    // Commands that somebody kills: the deployment fails, and the next one is none the wiser.
+    fails("build = { shell = \"kill -9 $$\" }", &["SW-REL-001", "signal: 9"]);
+    fails("migrate = { shell = \"kill -9 $$\" }", &["SW-REL-002", "signal: 9"]);
+    // One that hangs, with what it started.
+    let hangs = "build = { shell = \"sleep 600 & wait\" }";
+    let site = Site::new("shop").app("web", FakeApp::new().key(hangs)).file("keys", hangs);
+    let site = site.more(&format!("{QUICK}\nbuild_timeout = \"1s\""));
+    deploy(&sandbox, &site).code(1).says(["SW-REL-001", "it did not end within 1s", "release.log"]);
+    assert_eq!(served(&sandbox), "old");
+    let sleeps = |one: &seaworthy_testkit::process::Process| one.command.contains("sleep 600");
+    assert_eq!(sandbox.processes().into_iter().find(sleeps), None);
+    let site = Site::new("shop").app("web", FakeApp::new()).file("keys", "checks");
+    let site =
+        site.more(&format!("{QUICK}\nchecks = {{ shell = \"echo 3 tests failed; exit 1\" }}"));
+    deploy(&sandbox, &site).code(1).says(["SW-REL-011", "3 tests failed"]);
+    assert_eq!(served(&sandbox), "old");
     fails("build = \"no-such-tool\"", &["SW-REL-001", "`no-such-tool` could not be started"]);
     // It listens, but not where it was told to.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -112,10 +128,10 @@ fn one_that_starts_only_on_the_third_try_is_given_three() {
     assert_eq!(sandbox.status().instances("shop/web").last().unwrap()["restarts"], 2);
     // One that can be reached past the edge serves, and is told of.
     let open = Site::new("shop").app("web", FakeApp::new().bind(Ipv4Addr::UNSPECIFIED.into()));
-    deploy(&sandbox, &open.more(QUICK)).success();
-    // Its sockets are looked at when it listens, which may be a moment after it serves.
-    eventually("status tells of it", LIMIT, || {
-        let told = sandbox.run(["status"]).stdout();
-        told.contains("SW-RUN-008") && told.contains("past the edge")
-    });
+    let open = open.more(QUICK);
+    deploy(&sandbox, &open).success().says(["SW-RUN-008", "past the edge"]);
+    // Also where it was ready long before anybody looked.
+    let routed = open.more("\n[[route]]\npaths = [\"/x\"]\nrespond = { status = 204 }");
+    deploy(&sandbox, &routed).success().says(["SW-RUN-008", "past the edge"]);
+    sandbox.run(["status"]).says(["SW-RUN-008", "past the edge"]);
 }

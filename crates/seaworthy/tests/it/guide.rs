@@ -1,5 +1,5 @@
 //! The guide's pages, run: each manifest is brought up, each request sent, each answer compared, over
-//! HTTP/1.1 and HTTP/2.
+//! HTTP/1.1, HTTP/2 and HTTP/3.
 //!
 //! A page's `toml` block is a manifest but for what all have (site, domains, the services `web` and `api`);
 //! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
@@ -52,11 +52,12 @@ fn site(block: &str) -> Site {
         )
     };
     // A block with a `[listen]` of its own gets the test's ports in it.
-    let listen = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n";
+    let http3 = if block.contains("http3 =") { "" } else { "http3 = true\n" };
+    let listen = &format!("[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n{http3}");
     let (head, block) = if block.contains("[listen]\n") {
         ("", block.replace("[listen]\n", listen))
     } else {
-        (listen, block.to_owned())
+        (listen.as_str(), block.to_owned())
     };
     let manifest = format!(
         "site = \"shop\"\ndomains = [\"{HOST}\"]\n{head}[tls]\nmode = \"internal\"\n{}{}{block}",
@@ -135,15 +136,15 @@ fn run(page: &str) {
     assert!(examples.len() > 2);
     for (manifest, requests) in examples {
         sandbox.up(&site(&manifest));
-        for http2 in [false, true] {
+        for protocol in 1..=3 {
             // Nothing is counted, locked out or kept from before.
             sandbox.run(["restart", "--edge"]).success();
             sandbox.run(["limits", "clear", "--all"]).success();
             let (address, ca) = (sandbox.status().https(), sandbox.ca());
-            let client = if http2 {
-                Client::over_http2(address, HOST, &ca)
-            } else {
-                Client::https(address, HOST, &ca)
+            let client = match protocol {
+                1 => Client::https(address, HOST, &ca),
+                2 => Client::over_http2(address, HOST, &ca),
+                _ => Client::over_http3(address, HOST, &ca),
             };
             requests.trim().split("\n\n").for_each(|example| exchange(&client, example));
         }
@@ -153,6 +154,11 @@ fn run(page: &str) {
 #[test]
 fn routing() {
     run(include_str!("../../../../docs/guide/routing.md"));
+}
+
+#[test]
+fn http3() {
+    run(include_str!("../../../../docs/guide/http3.md"));
 }
 
 #[test]

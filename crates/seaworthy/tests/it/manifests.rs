@@ -1,5 +1,5 @@
-//! The routes of five real sites, as their manifests write them, each key on the wire over HTTP/1.1 and
-//! HTTP/2. What `check` calls planned is left out until it is built.
+//! The routes of five real sites, as their manifests write them, each key on the wire over HTTP/1.1,
+//! HTTP/2 and HTTP/3. What `check` calls planned is left out until it is built.
 
 use std::process::Command;
 
@@ -83,7 +83,7 @@ fn service(name: &str, more: &str) -> String {
 /// A site on `domains` whose routes are those of a manifest.
 fn up(sandbox: &Sandbox, domains: &[&str], services: &str, routes: &str) -> Site {
     let head = format!(
-        "site = \"shop\"\ndomains = {domains:?}\n{{listen}}[tls]\nmode = \"internal\"\n{services}"
+        "site = \"shop\"\ndomains = {domains:?}\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n{services}"
     );
     let mut text = format!("{head}{routes}");
     let base = || {
@@ -129,13 +129,14 @@ fn without(text: &str, planned: &str) -> String {
 }
 
 /// Asks over each protocol, with nothing counted before.
-fn over_both(sandbox: &Sandbox, host: &str, check: impl Fn(&str, &Client)) {
-    for name in ["HTTP/1.1", "HTTP/2"] {
+fn over_each(sandbox: &Sandbox, host: &str, check: impl Fn(&str, &Client)) {
+    for name in ["HTTP/1.1", "HTTP/2", "HTTP/3"] {
         sandbox.run(["restart", "--edge"]).success();
         sandbox.run(["limits", "clear", "--all"]).success();
         let (address, ca) = (sandbox.status().https(), sandbox.ca());
         let client = match name {
             "HTTP/2" => Client::over_http2(address, host, &ca),
+            "HTTP/3" => Client::over_http3(address, host, &ca),
             _ => Client::https(address, host, &ca),
         };
         check(name, &client);
@@ -188,7 +189,7 @@ fn fingerflow() {
     let services = service("backend", "")
         + "[service.frontend]\nstatic = \"dist\"\nspa = true\ncache_control = { \"/assets/*\" = \"public, max-age=31536000, immutable\", \"*.html\" = \"no-store\" }\n";
     up(&sandbox, &["fingerflow.example"], &services, include_str!("manifests/fingerflow.toml"));
-    over_both(&sandbox, "fingerflow.example", |name, client| {
+    over_each(&sandbox, "fingerflow.example", |name, client| {
         let page = get(client, "/lessons/7");
         assert_eq!(
             (page.text().as_str(), page.header("cache-control")),
@@ -217,7 +218,7 @@ fn finia() {
         .replace("https://finia.example.com", "https://finia.example");
     up(&sandbox, &["finia.example"], &service("api", ""), &routes);
     let port = sandbox.status().https().port();
-    over_both(&sandbox, "finia.example", |name, client| {
+    over_each(&sandbox, "finia.example", |name, client| {
         let page = get(client, "/page");
         assert_eq!(page.all("x-frame-options"), ["SAMEORIGIN"], "{name}");
         assert_eq!(page.all("set-cookie"), ["auth_token=1; Path=/; HttpOnly; Secure"]);
@@ -265,7 +266,7 @@ fn finito_mail() {
         &service("web", ""),
         include_str!("manifests/finito-mail.toml"),
     );
-    over_both(&sandbox, "finito.example", |name, client| {
+    over_each(&sandbox, "finito.example", |name, client| {
         let page = get(client, "/page");
         let csp = page.header("content-security-policy").unwrap();
         let nonce = csp.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
@@ -350,7 +351,7 @@ fn platform() {
     let services = service("api", &format!("{ports}\ninstances = 2"));
     let routes = include_str!("manifests/platform.toml");
     up(&sandbox, &["api.platform.example"], &services, routes);
-    over_both(&sandbox, "api.platform.example", |name, client| {
+    over_each(&sandbox, "api.platform.example", |name, client| {
         let first = get(client, "/ws");
         let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
         let mine = || client.send("GET", "/ws", &[("cookie", &cookie)], b"").unwrap();
@@ -383,7 +384,7 @@ fn platform() {
 fn vaultr() {
     let sandbox = sandbox();
     up(&sandbox, &["vaultr.example"], &service("web", ""), include_str!("manifests/vaultr.toml"));
-    over_both(&sandbox, "vaultr.example", |name, client| {
+    over_each(&sandbox, "vaultr.example", |name, client| {
         let own = get(client, "/strict");
         assert_eq!(own.all("content-security-policy"), ["default-src 'self'"], "{name}");
         assert_eq!(own.all("strict-transport-security"), ["max-age=5"]);

@@ -1,4 +1,4 @@
-//! What routes demand and add, on the wire, over HTTP/1.1 and HTTP/2 alike: one site, one application.
+//! What routes demand and add, on the wire, over HTTP/1.1, HTTP/2 and HTTP/3 alike: one site, one application.
 
 use std::io::Read as _;
 
@@ -59,7 +59,7 @@ const HOST: &str = "shop.example";
 /// A site at `shop.example` with these routes beside `/*`.
 fn site(routes: &str) -> Site {
     let manifest = format!(
-        "site = \"shop\"\ndomains = [\"{HOST}\", \"www.{HOST}\"]\n{{listen}}[tls]\nmode = \"internal\"\n\
+        "site = \"shop\"\ndomains = [\"{HOST}\", \"www.{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
          [service.web]\nrun = \"python3 server.py\"\nstop = {{ grace = \"2s\" }}\n\
          health = {{ ready = {{ path = \"/\", every = \"200ms\", timeout = \"2s\", failures = 2, start = \"5s\" }} }}\n\
          [service.files]\nstatic = \"public\"\nspa = true\n{routes}"
@@ -71,9 +71,13 @@ fn site(routes: &str) -> Site {
 }
 
 /// The protocols, each with a client.
-fn clients(sandbox: &Sandbox) -> [(&'static str, Client); 2] {
+fn clients(sandbox: &Sandbox) -> [(&'static str, Client); 3] {
     let (address, ca) = (sandbox.status().https(), sandbox.ca());
-    [("h1", Client::https(address, HOST, &ca)), ("h2", Client::over_http2(address, HOST, &ca))]
+    [
+        ("h1", Client::https(address, HOST, &ca)),
+        ("h2", Client::over_http2(address, HOST, &ca)),
+        ("h3", Client::over_http3(address, HOST, &ca)),
+    ]
 }
 
 fn ask(client: &Client, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
@@ -369,13 +373,16 @@ fn limits_and_lockouts_count_over_all_connections_and_protocols() {
         login("/login/broken"),
     );
     sandbox.up(&site(&routes));
-    let [(_, h1), (_, h2)] = clients(&sandbox);
+    let [(_, h1), (_, h2), (_, h3)] = clients(&sandbox);
     // Five at once and no more, whatever they come over.
     let mut statuses: Vec<u16> =
-        h2.at_once(4, "GET", "/burst", &[], b"").unwrap().iter().map(|one| one.status).collect();
+        h2.at_once(2, "GET", "/burst", &[], b"").unwrap().iter().map(|one| one.status).collect();
+    let over_http3 = h3.at_once(2, "GET", "/burst", &[], b"").unwrap();
+    statuses.extend(over_http3.iter().map(|one| one.status));
     statuses.extend((0..4).map(|_| ask(&h1, "GET", "/burst", &[]).status));
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429, 429]);
-    let refused = ask(&h2, "GET", "/burst", &[]);
+    assert_eq!(ask(&h2, "GET", "/burst", &[]).status, 429);
+    let refused = ask(&h3, "GET", "/burst", &[]);
     assert_eq!(refused.header("ratelimit-policy"), Some("\"/burst 1/h burst 4 by ip\";q=1;w=3600"));
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((3000..=3600).contains(&wait), "{wait}");
@@ -399,12 +406,13 @@ fn limits_and_lockouts_count_over_all_connections_and_protocols() {
     assert_eq!(log_in(&h1, "/login", "ann@x", "no"), 401);
     assert_eq!(log_in(&h2, "/login", " ANN@x ", "no"), 401);
     assert_eq!(log_in(&h1, "/login", "ann@x", "good"), 200);
-    assert_eq!(log_in(&h2, "/login", "bob@x", "no"), 401);
+    assert_eq!(log_in(&h3, "/login", "bob@x", "no"), 401);
     // The address has failed three times.
     assert_eq!(log_in(&h1, "/login", "carol@x", "good"), 429);
     // Twenty guesses at once are three.
     let body = b"{\"email\":\"dave@x\"}";
-    let answers = h2.at_once(20, "POST", "/login/at-once", &[], body).unwrap();
+    let mut answers = h2.at_once(10, "POST", "/login/at-once", &[], body).unwrap();
+    answers.extend(h3.at_once(10, "POST", "/login/at-once", &[], body).unwrap());
     let passed = answers.iter().filter(|answer| answer.status == 401).count();
     assert_eq!(passed, 3, "{:?}", answers.iter().map(|one| one.status).collect::<Vec<_>>());
     // It holds when the edge is killed.

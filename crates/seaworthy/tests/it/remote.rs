@@ -167,6 +167,72 @@ fn a_connection_that_is_cut_deploys_all_or_nothing_and_says_so() {
     eventually("it serves", LIMIT, || served() == "there");
 }
 
+/// The lines of the guide that follow one which begins so, as far as they are indented like the first of them.
+fn lines_after<'a>(guide: &'a str, head: &str) -> Vec<&'a str> {
+    let mut after = guide.lines().skip_while(|line| !line.trim_start().starts_with(head)).skip(1);
+    let first = after.next().unwrap();
+    let indent = &first[..first.len() - first.trim_start().len()];
+    let more = after.take_while(|line| line.starts_with(indent) && !line.starts_with("```"));
+    std::iter::once(first).chain(more).map(str::trim_start).collect()
+}
+
+#[test]
+fn the_guides_pipelines_deploy_with_the_guides_key_and_say_what_came_of_it() {
+    let guide = include_str!("../../../../docs/guide/ci.md");
+    let line = guide.lines().find(|line| line.contains("command=")).unwrap().trim();
+    let forced = line.strip_prefix("restrict").unwrap().split(" ssh-ed25519").next().unwrap();
+    let github = lines_after(guide, "run: |").join("\n");
+    let gitlab = lines_after(guide, "script:");
+    let gitlab = gitlab.iter().map(|line| line.strip_prefix("- ").unwrap());
+    let gitlab = gitlab.collect::<Vec<_>>().join("\n");
+    let sandbox = sandbox();
+    sandbox.up(&level("here"));
+    let sshd = Sshd::start(&sandbox, forced);
+    // What the pipeline brings itself must be what is used: here is only where `server` is.
+    let config = fs::read_to_string(&sshd.config).unwrap();
+    let only =
+        |line: &&str| ["Host ", "HostName", "Port"].iter().any(|word| line.starts_with(word));
+    let place = sandbox.folder().join("pipeline");
+    fs::create_dir(&place).unwrap();
+    let ssh_config = config.lines().filter(only).collect::<Vec<_>>().join("\n");
+    fs::write(place.join("config"), format!("{ssh_config}\nBatchMode yes\n")).unwrap();
+    let ssh =
+        format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", place.join("config").display());
+    fs::write(place.join("ssh"), ssh).unwrap();
+    fs::set_permissions(place.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let port = ssh_config.lines().find_map(|line| line.strip_prefix("Port ")).unwrap();
+    let scan = Command::new("ssh-keyscan").args(["-p", port, "127.0.0.1"]).output().unwrap();
+    let known = String::from_utf8(scan.stdout).unwrap();
+    let key = fs::read_to_string(sandbox.folder().join("ssh/key")).unwrap();
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let run = |script: &str, site: &Site| {
+        let project = sandbox.write(site);
+        let commit = "git init -q -b main . && git add -A && git -c user.name=a -c user.email=a@b commit -qm one && ";
+        let script = format!(
+            "set -e\nrm -f key known\n{commit}true\n{}",
+            script.replace("deploy@server", "server")
+        );
+        let path = format!("{}:/usr/bin:/bin", place.display());
+        let mut output = Command::new("sh");
+        output.args(["-c", &script]).current_dir(&project).env_clear();
+        output.env("PATH", path).env("HOME", sandbox.folder().join("home")).stdin(Stdio::null());
+        output.env("KEY", key.trim_end()).env("DEPLOY_KEY", key.trim_end());
+        output.env("KNOWN", known.trim_end()).env("DEPLOY_KNOWN_HOSTS", known.trim_end());
+        let output = output.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (script, word) in [(&github, "by GitHub"), (&gitlab, "by GitLab")] {
+        assert!(script.contains("git archive HEAD | ssh"), "{script}");
+        let (code, said) = run(script, &level(word));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("trying it through the real listener"), "{said}");
+        assert_eq!(served(), word);
+    }
+    let bad = level("bad").more("\nchecks = \"false\"").file("bad", "bad");
+    let (code, said) = run(&github, &bad);
+    assert_eq!((code, said.contains("SW-REL-011"), served()), (Some(1), true, "by GitLab".into()));
+}
+
 /// The only child of a process.
 fn only_child(pid: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();

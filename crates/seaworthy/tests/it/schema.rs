@@ -248,3 +248,74 @@ fn where_the_release_can_take_its_migration_back_a_rollback_lets_it() {
     sandbox.run(["rollback", "shop"]).code(1).says(["SW-REL-002", "`migrate.status` says so"]);
     assert_eq!((scene.content(), scene.served()), (three, "three".to_owned()));
 }
+
+#[test]
+fn of_control_at_each_step_of_taking_a_migration_back_leaves_code_and_data_that_fit() {
+    let sandbox = sandbox();
+    let trigger = sandbox.folder().join("crash");
+    let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", &trigger.display().to_string());
+    let site = |level: &str, up: &str, down: &str| {
+        let keys = format!(
+            "env = {{ LEVEL = \"{level}\" }}\nmigrate = {{ up = {{ shell = \"sqlite3 $DATA/notes.db '{up}'\" }}, down = {{ shell = \"sqlite3 $DATA/notes.db '{down}'\" }} }}"
+        );
+        let more = "[deploy]\nwatch = false\n[database.notes]\nengine = \"sqlite\"\npath = \"$DATA/notes.db\"\nbackup = { at = \"02:00\" }\n";
+        Site::new("shop").app("web", FakeApp::new().key(&keys)).more(more).file("level", level)
+    };
+    sandbox.up(&site("one", "CREATE TABLE notes (text)", "DROP TABLE notes"));
+    let notes = sandbox.state().join("data").join(sandbox.own_name("shop")).join("notes.db");
+    let served = || sandbox.https(&shop()).get("/env?name=LEVEL").json()["value"].clone();
+    let columns = || sqlite(&notes, "SELECT group_concat(name) FROM pragma_table_info('notes')");
+    let places = [
+        "start:before",
+        "start:done",
+        "start:after",
+        "restore-point:before",
+        "restore-point:done",
+        "restore-point:after",
+        "restore:before",
+        "restore:done",
+        "restore:after",
+        "switch:before",
+        "switch:done",
+        "gate:before",
+        "keep:before",
+        "keep:done",
+        "closed",
+    ];
+    for (number, place) in places.iter().enumerate() {
+        let (level, column) = (format!("later-{number}"), format!("more{number}"));
+        let up = format!("ALTER TABLE notes ADD {column}");
+        let down = format!("ALTER TABLE notes DROP {column}");
+        let project = sandbox.write(&site(&level, &up, &down));
+        sandbox.run(["deploy".as_ref(), project.as_os_str()]).success();
+        sqlite(&notes, &format!("INSERT INTO notes (text) VALUES ('{number}')"));
+        fs::write(&trigger, place).unwrap();
+        let control = sandbox.status().control_pid();
+        sandbox.run(["rollback", "shop", "--to", "r1"]);
+        assert!(!trigger.exists(), "{place} was never reached");
+        eventually("the next control answers", LIMIT, || {
+            sandbox.try_status().is_some_and(|status| status.control_pid() != control)
+        });
+        let last = eventually_some("it has an ending", LIMIT, || {
+            let found = sandbox.run(["releases", "shop", "--json"]);
+            let found: serde_json::Value = serde_json::from_str(found.raw_stdout()).ok()?;
+            let over = ["live", "failed", "taken back", "aborted"];
+            let last = found["deployments"][0].clone();
+            over.iter().any(|word| last["state"] == *word).then_some(last)
+        });
+        sandbox.wait_ready("shop/web", 1, LIMIT);
+        let (code, data) = if last["state"] == "live" {
+            ("one", "text\n".to_owned())
+        } else {
+            (&*level, format!("text,{column}\n"))
+        };
+        assert_eq!(served(), code, "killed at {place}: {last:#}");
+        assert_eq!(columns(), data, "killed at {place}: {last:#}");
+        if last["state"] != "live" {
+            sandbox.run(["rollback", "shop", "--to", "r1"]).success();
+        }
+        assert_eq!((served(), columns()), ("one".into(), "text\n".to_owned()), "after {place}");
+    }
+    let rows = sqlite(&notes, "SELECT count(*) FROM notes");
+    assert_eq!(rows, format!("{}\n", places.len()), "what was written stays");
+}

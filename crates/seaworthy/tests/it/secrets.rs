@@ -69,3 +69,30 @@ fn a_file_that_others_can_read_is_reported() {
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     sandbox.up(&needy()).says(["SW-SEC-003"]).never_says(VALUE);
 }
+
+#[test]
+fn the_journal_of_a_release_names_its_secrets_with_their_versions_and_never_a_value() {
+    let sandbox = sandbox();
+    let site = |text: &str| {
+        let app = FakeApp::new().key("secrets = [\"API_KEY\", \"OTHER\"]");
+        Site::new("shop").app("web", app).more("[deploy]\nwatch = false").file("text", text)
+    };
+    let project = sandbox.write(&site("one"));
+    fs::write(project.join(".env"), format!("OTHER={VALUE}\n")).unwrap();
+    fs::set_permissions(project.join(".env"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    let versions = || {
+        let said = sandbox.run(["releases", "shop", "--json"]);
+        said.success().never_says(VALUE);
+        said.json()["deployments"][0]["secrets"].clone()
+    };
+    for version in ["version 1", "version 2"] {
+        let verb = if version == "version 1" { "generate" } else { "rotate" };
+        sandbox.run(["secrets", verb, "API_KEY", "--site", "shop"]).success();
+        sandbox.up(&site(version));
+        let value = sandbox.run(["secrets", "get", "API_KEY", "--site", "shop"]);
+        sandbox.run(["releases", "shop", "--json"]).never_says(value.raw_stdout().trim());
+        assert_eq!(versions()["API_KEY"], format!("the vault, {version}"));
+        assert!(versions()["OTHER"].as_str().unwrap().contains(".env"), "{}", versions());
+    }
+}

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 
 use seaworthy_testkit::peers::{Authority, Named, Wish};
-use seaworthy_testkit::{FakeApp, Site, eventually};
+use seaworthy_testkit::{Client, FakeApp, Site, eventually};
 
 use crate::certificates::{public_site, wait_for_certificate, ways_in};
 use crate::{LIMIT, sandbox};
@@ -113,4 +113,25 @@ fn an_edge_may_open_unix_sockets_once_an_instance_listens_on_one() {
         client.send("GET", "/other/", &[], b"").is_ok_and(|answer| answer.text() == "here")
     });
     assert_ne!(sandbox.status().edge_pid(), first);
+}
+
+#[test]
+fn udp_sockets_come_from_control_and_the_edge_can_open_none() {
+    let sandbox = sandbox().env("SEAWORTHY_SANDBOX_TRY", "/none:/none");
+    let site = Site::new("shop").manifest(
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n{listen}http3 = true\n\
+         [service.web]\nrun = \"{fakeapp}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n",
+    );
+    sandbox.up(&site);
+    let over_http3 = || {
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        Client::over_http3(address, "shop.localhost", &ca).get("/health").status
+    };
+    assert_eq!(over_http3(), 200);
+    sandbox.run(["restart", "--edge"]).success();
+    assert_eq!(over_http3(), 200);
+    let log = std::fs::read_to_string(sandbox.state().join("logs/control.log")).unwrap();
+    assert!(log.matches("sandbox edge: udp refused").count() >= 2, "{log}");
+    assert!(!log.contains("edge: udp POSSIBLE"), "{log}");
 }

@@ -12,15 +12,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Response;
-
-/// A request as [`super::Client::send`] takes it.
-pub(super) struct Ask<'a> {
-    pub(super) method: &'a str,
-    pub(super) target: &'a str,
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a [u8],
-}
+use super::{Ask, Response};
 
 /// Sends so many copies at once over one connection, and gives their answers.
 pub(super) fn send(
@@ -67,11 +59,7 @@ async fn exchange(
     for one in waiting {
         let (parts, body) = one.await.map_err(io::Error::other)?.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
-        let text =
-            |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers =
-            parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-        answers.push(Response { status: parts.status.as_u16(), headers, body });
+        answers.push(Response::of(parts.status, &parts.headers, body));
     }
     driver.abort();
     Ok(answers)

@@ -91,7 +91,7 @@ impl Encoder {
     }
 
     /// The status of a response.
-    pub(in crate::h2) fn status(&self, out: &mut Vec<u8>, status: u16) {
+    pub(in crate::h2) fn status(out: &mut Vec<u8>, status: u16) {
         let index = match status {
             200 => 8,
             204 => 9,
@@ -110,7 +110,7 @@ impl Encoder {
     }
 
     /// How long a body is.
-    pub(in crate::h2) fn length(&self, out: &mut Vec<u8>, value: &[u8]) {
+    pub(in crate::h2) fn length(out: &mut Vec<u8>, value: &[u8]) {
         integer(out, 0, 4, LENGTH);
         text(out, value);
     }

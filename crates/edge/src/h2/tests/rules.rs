@@ -31,7 +31,7 @@ fn frames_that_are_wrong_have_the_code_of_their_fault() {
         ("DATA of no stream", CONNECTION, protocol, frame(DATA, 0, 0, b"x")),
         ("DATA before HEADERS", CONNECTION, protocol, frame(DATA, 0, 1, b"x")),
         ("padding that is too long", CONNECTION, protocol, frame(HEADERS, 0xd, 1, b"\x09\x82")),
-        ("a long frame", CONNECTION, size, frame(DATA, 0, 1, &[0; 16385])),
+        ("a long frame", CONNECTION, size, frame(DATA, 0, 1, &vec![0; 16385])),
         ("a short PRIORITY", STREAM, size, [&open[..], &frame(PRIORITY, 0, 1, b"1234")].concat()),
         ("a short RST_STREAM", CONNECTION, size, [&open[..], &frame(RESET, 0, 1, b"123")].concat()),
         ("RST_STREAM of none", CONNECTION, protocol, frame(RESET, 0, 1, &number(8))),

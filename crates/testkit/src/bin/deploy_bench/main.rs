@@ -28,7 +28,7 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Beyond the application's own start, in milliseconds.
 const OVERHEAD: u64 = 500;
-/// The switch itself, in milliseconds.
+/// The longest switch itself, in milliseconds.
 const SWITCH: f64 = 10.0;
 /// From a breach to the old release, in milliseconds.
 const BACK: u64 = 1000;
@@ -301,7 +301,7 @@ fn summary(rows: &[Row]) -> bool {
         );
         let most = if row.broken_on_purpose { BACK } else { OVERHEAD };
         let bound = !cfg!(debug_assertions)
-            && (middle(&overhead) > most || switch_middle.is_some_and(|ms| ms > SWITCH));
+            && (middle(&overhead) > most || switch.last().is_some_and(|ms| *ms > SWITCH));
         broken |= row.promised && (row.dropped() > 0 || row.report.ok() == 0 || bound);
     }
     broken

@@ -1,0 +1,157 @@
+//! `[tls]` beside authorities: certificates from files, clients that have to show one, names in the handshake.
+
+use std::path::Path;
+
+use seaworthy_testkit::peers::{Place, free_port, make_certificate};
+use seaworthy_testkit::{Client, Sandbox, Site, eventually};
+
+use crate::certificates::{examples, first};
+use crate::{LIMIT, sandbox};
+
+/// The serial number of what is served, by the list.
+fn serial(sandbox: &Sandbox) -> String {
+    first(sandbox)["serial"].as_str().unwrap().to_owned()
+}
+
+/// Asks the site with curl, which can show a certificate; status and body, or nothing when the handshake failed.
+fn curl(sandbox: &Sandbox, port: u16, more: &[&str]) -> Option<String> {
+    let resolve = format!("shop.localhost:{port}:127.0.0.1");
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-w", "\n%{http_code}", "--resolve", &resolve, "--cacert"]);
+    command.arg(sandbox.ca()).args(more).arg(format!("https://shop.localhost:{port}/headers"));
+    let output = command.output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_site_may_ask_its_clients_for_certificates_and_speak_the_newest_tls_only() {
+    let (sandbox, made) = (sandbox(), Place::new());
+    make_certificate(made.path());
+    let (other, read) =
+        (Place::new(), |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap());
+    make_certificate(other.path());
+    let port = free_port();
+    let site = |demand: &str| {
+        let manifest = format!(
+            "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
+             https = \"127.0.0.1:{port}\"\nhttp3 = true\n[tls]\n{demand}\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+        );
+        Site::new("shop").manifest(&manifest).file("clients.pem", &read("root.pem"))
+    };
+    let of = |dir: &Path| ["api.pem", "api.key"].map(|name| dir.join(name).display().to_string());
+    let ([cert, key], [foreign, foreign_key]) = (of(made.path()), of(other.path()));
+    let shown = ["--cert", &cert, "--key", &key];
+    let stranger = ["--cert", &foreign, "--key", &foreign_key];
+    let by_http3 = |shown: Option<&Path>| {
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        let client = match shown {
+            None => Client::over_http3(address, "shop.localhost", &ca),
+            Some(of) => {
+                let shown = (of.join("api.pem"), of.join("api.key"));
+                let shown = (shown.0.as_path(), shown.1.as_path());
+                Client::over_http3_showing(address, "shop.localhost", &ca, shown)
+            }
+        };
+        let lie = [("x-client-verified", "1"), ("client-cert", ":AAAA:")];
+        let answer = client.send("GET", "/headers", &lie, b"").ok()?;
+        Some(format!("{} {}", answer.status, answer.text().to_ascii_lowercase()))
+    };
+    let lie = ["-H", "X-Client-Verified: 1", "-H", "Client-Cert: :AAAA:"];
+    // Asked, not demanded: the application is told, and only the truth.
+    sandbox.up(&site("clients = { ca = \"clients.pem\", require = false }"));
+    let told = curl(&sandbox, port, &shown).unwrap().to_ascii_lowercase();
+    assert!(told.contains("client-cert") && told.contains("x-client-verified"), "{told}");
+    let told = curl(&sandbox, port, &lie).unwrap().to_ascii_lowercase();
+    assert!(!told.contains(":aaaa:") && told.ends_with("200"), "{told}");
+    assert_eq!(curl(&sandbox, port, &stranger), None, "a stranger's certificate");
+    let told = by_http3(Some(made.path())).unwrap();
+    assert!(told.starts_with("200") && told.contains("client-cert") && !told.contains(":aaaa:"));
+    let told = by_http3(None).unwrap();
+    assert!(told.starts_with("200") && !told.contains(":aaaa:"), "{told}");
+    assert_eq!(by_http3(Some(other.path())), None, "a stranger's certificate over HTTP/3");
+    // Demanded.
+    sandbox.up(&site("min = \"1.3\"\nclients = { ca = \"clients.pem\" }"));
+    assert!(curl(&sandbox, port, &shown).unwrap().ends_with("200"));
+    assert_eq!(curl(&sandbox, port, &[]), None, "nobody without a certificate");
+    assert!(by_http3(Some(made.path())).unwrap().starts_with("200"));
+    assert_eq!(by_http3(None), None, "nobody without a certificate over HTTP/3");
+    let old = [&shown[..], &["--tls-max", "1.2"]].concat();
+    assert_eq!(curl(&sandbox, port, &old), None, "nobody with TLS 1.2");
+    // Whoever names another server is not asked for one, and does not get in by the `Host` header either.
+    let around = ["--connect-to", &format!("other.localhost:{port}:127.0.0.1:{port}"), "-k", "-H"];
+    let mut command = std::process::Command::new("curl");
+    command.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]).args(around);
+    command.arg(format!("Host: shop.localhost:{port}"));
+    let output = command.arg(format!("https://other.localhost:{port}/")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "421");
+}
+
+#[test]
+fn files_that_change_are_served_at_once_and_those_that_cannot_be_are_said() {
+    let sandbox = sandbox();
+    let (one, other) = (Place::new(), Place::new());
+    make_certificate(one.path());
+    make_certificate(other.path());
+    let text =
+        |place: &Place, name: &str| std::fs::read_to_string(place.path().join(name)).unwrap();
+    let example = examples().into_iter().find(|text| text.contains("fullchain.pem")).unwrap();
+    let manifest = format!(
+        "site = \"shop\"\ndomains = [\"localhost\"]\n{{listen}}{example}\n[service.web]\n\
+         run = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+    );
+    let site = Site::new("shop").manifest(&manifest);
+    let with = |place: &Place| {
+        site.clone()
+            .file("tls/fullchain.pem", &text(place, "api.pem"))
+            .file("tls/key.pem", &text(place, "api.key"))
+    };
+    // A pair that does not belong together is refused before anything is changed.
+    let mixed = with(&one).file("tls/key.pem", &text(&other, "api.key"));
+    sandbox.try_up(&mixed).code(1).says(["SW-TLS-007", "the key belongs to another certificate"]);
+    sandbox.up(&with(&one));
+    let https = || sandbox.status().https();
+    let trusts =
+        |place: &Place| Client::https(https(), "localhost", &place.path().join("root.pem"));
+    assert_eq!(trusts(&one).get("/").status, 200);
+    let before = serial(&sandbox);
+    // New files are served without a restart; half of a new pair is not.
+    sandbox.write(&with(&one).file("tls/fullchain.pem", &text(&other, "api.pem")));
+    sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    assert_eq!(trusts(&one).get("/").status, 200);
+    sandbox.write(&with(&other));
+    eventually("the new pair is served", LIMIT, || {
+        trusts(&other).send("GET", "/", &[], b"").is_ok_and(|answer| answer.status == 200)
+    });
+    assert_ne!(serial(&sandbox), before);
+    eventually("nothing is wrong any more", LIMIT, || {
+        sandbox.status().fault("SW-TLS-007").is_none()
+    });
+    // The last example is one that the test of client certificates runs, in its own words.
+    let last = examples().into_iter().find(|text| text.contains("clients")).unwrap();
+    let manifest = manifest.replace(example, last);
+    sandbox.up(&Site::new("shop").manifest(&manifest).file("clients.pem", &text(&one, "root.pem")));
+}
+
+#[test]
+fn a_server_name_that_is_an_address_counts_as_none_and_one_that_is_no_name_ends_the_handshake() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let address = sandbox.status().https().to_string();
+    let said = |name: &str| {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["s_client", "-connect", &address, "-servername", name, "-CAfile"]);
+        openssl.arg(sandbox.ca()).stdin(std::process::Stdio::null());
+        let output = openssl.output().unwrap();
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    for name in ["shop.localhost", "127.0.0.1"] {
+        assert!(said(name).contains("Verify return code: 0 (ok)"), "{name}: {}", said(name));
+    }
+    // What rustls 0.23 does; when this changes, so does the guide.
+    let told = said("shop.localhost:443").to_ascii_lowercase();
+    assert!(told.contains("illegal parameter"), "{told}");
+}
