@@ -1,34 +1,26 @@
 //! One client connection: TLS where it is spoken, then HTTP/1.1 or HTTP/2.
 //!
 //! Draining: HTTP/1.1 connections are never closed while idle; the next answer carries `Connection:
-//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: HTTP/1.1
-//! itself ([`h1`]).
+//! close`. HTTP/2 gets GOAWAY. Slow clients are cut by the bounds of handshake and head. Not here: the protocols
+//! themselves ([`h1`], [`h2`]).
 
 pub(crate) mod http3;
-mod streams;
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt as _;
 
-use self::streams::{Paced, Streams};
-use crate::body::ClientBody;
-use crate::h1::{self, SEND_TIME};
+use crate::h1;
+use crate::h2;
 use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
-use crate::serve::{self, Client, Protocol};
+use crate::serve::{Client, Protocol};
 use crate::tls::{self, TlsStream};
 use crate::watch::{within, within_patience};
 use crate::worker::Local;
@@ -106,66 +98,12 @@ async fn begin(
     client.certificate = tls::certificate_header(session.peer_certificates());
     let serving: Serving<'_> = if session.alpn_protocol() == Some(b"h2") {
         client.protocol = Protocol::Http2;
-        Box::pin(serve_http2(local, stream, Arc::new(client)))
+        Box::pin(h2::serve(local, stream, Arc::new(client)))
     } else {
         Box::pin(h1::serve(local, stream, Arc::new(client)))
     };
     Some((seat, serving))
 }
-
-/// Serves HTTP/2 on a connection whose client is known.
-pub(crate) async fn serve_http2(
-    local: &Rc<Local>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    client: Arc<Client>,
-) {
-    let of_service = Rc::clone(local);
-    let streams = Streams::new(&local.watch);
-    let of_streams = streams.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let pace = of_streams.begin();
-        let request = request.map(ClientBody::Http2);
-        let (local, client) = (Rc::clone(&of_service), Arc::clone(&client));
-        // Boxed, and made where it stays: the task of each stream is moved about before it runs.
-        Box::pin(async move {
-            let response = serve::handle(local, client, request).await;
-            Ok::<_, Infallible>(response.map(|body| Paced::new(body, pace)))
-        })
-    });
-    let mut builder = http2::Builder::new(streams.clone());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
-        .max_header_list_size(64 << 10)
-        .max_pending_accept_reset_streams(Some(20))
-        .max_local_error_reset_streams(Some(64))
-        .keep_alive_interval(Some(Duration::from_secs(60)))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut told = local.draining.get();
-    if told {
-        connection.as_mut().graceful_shutdown();
-    }
-    let mut idle = pin!(streams.idle());
-    loop {
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = local.drain.notified(), if !told => {
-                connection.as_mut().graceful_shutdown();
-                told = true;
-            }
-            () = idle.as_mut() => {
-                connection.as_mut().graceful_shutdown();
-                // What was given away and is not taken would hold the connection for ever.
-                while within(&local.watch, SEND_TIME, connection.as_mut()).await.is_none()
-                    && streams.are_open()
-                {}
-                return;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

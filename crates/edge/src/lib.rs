@@ -29,6 +29,7 @@ mod events;
 mod forwarded;
 mod gate;
 mod h1;
+mod h2;
 mod instance;
 mod link;
 pub mod model;

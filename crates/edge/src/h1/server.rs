@@ -150,19 +150,25 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     close(local, wire).await;
 }
 
-/// Says that nothing more comes, and throws away what still does, so that closing sends no reset before
-/// the client has read the answer.
+/// Says that nothing more comes.
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(local: &Rc<Local>, wire: Rc<RefCell<Wire<S>>>) {
     let Some(wire) = Rc::into_inner(wire) else { return };
     let mut wire = wire.into_inner();
+    linger(local, &mut wire.stream).await;
+}
+
+/// Says that nothing more comes, and throws away what still does, so that closing sends no reset before
+/// the client has read the answer.
+pub(crate) async fn linger(local: &Local, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let linger = async {
-        if wire.stream.shutdown().await.is_err() {
+        if stream.shutdown().await.is_err() {
             return;
         }
-        let mut room = [0; 4 << 10];
+        // Not in the future: that lasts as long as its connection.
+        let mut room = vec![0; 4 << 10];
         let mut bytes = 0;
         while bytes < LINGER_BYTES {
-            match wire.stream.read(&mut room).await {
+            match stream.read(&mut room).await {
                 Ok(read @ 1..) => bytes += read,
                 _ => return,
             }

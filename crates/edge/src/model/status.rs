@@ -39,7 +39,7 @@ pub struct EdgeStatus {
     /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
     #[serde(default)]
     pub told: u64,
-    /// Connections of addresses that held too many.
+    /// Connections of addresses that held too many, and such that were ended for a flood of frames.
     #[serde(default)]
     pub turned_away: u64,
     /// Handshakes that were refused, since they asked for a server name that is none.
