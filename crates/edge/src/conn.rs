@@ -7,6 +7,7 @@
 pub(crate) mod http3;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +22,7 @@ use crate::route::canonical_host;
 use crate::seats::Seat;
 use crate::serve::{Client, Protocol};
 use crate::tls::{self, TlsStream};
-use crate::watch::within;
+use crate::watch::{within, within_patience};
 use crate::worker::Local;
 
 /// A handshake that takes longer is none.
@@ -43,6 +44,9 @@ fn seat(local: &Local, ip: IpAddr) -> Result<Option<Seat>, NoSeat> {
     seat.map(Some).ok_or(NoSeat)
 }
 
+/// A connection that was begun, to its end.
+type Serving<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Serves a connection to its end. Errors of clients are theirs.
 pub(crate) async fn serve(
     local: &Rc<Local>,
@@ -51,33 +55,75 @@ pub(crate) async fn serve(
     port: u16,
     tls: bool,
 ) {
-    let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    // Boxed: what is needed to begin is given back, and what idles for an hour holds little.
+    let begun = Box::pin(begin(local, stream, peer, port, tls)).await;
+    let Some((_seat, serving)) = begun else { return };
+    serving.await;
+}
+
+/// Finds out whose connection it is and what is spoken on it.
+async fn begin(
+    local: &Rc<Local>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    tls: bool,
+) -> Option<(Option<Seat>, Serving<'_>)> {
+    let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
     let mut peer = peer;
     if local.current().table.is_announced(peer.ip()) {
-        let header = within(&local.watch, HANDSHAKE, proxy_header::read(&mut stream)).await;
-        let Some(Ok(announced)) = header else { return };
-        peer = announced.unwrap_or(peer);
+        let header = proxy_header::read(&mut stream);
+        let header = within_patience(&local.watch, HANDSHAKE, header).await;
+        peer = header?.ok()?.unwrap_or(peer);
     }
-    let Ok(_seat) = seat(local, peer.ip()) else { return };
+    let seat = seat(local, peer.ip()).ok()?;
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return h1::serve(local, stream, Arc::new(client)).await;
+        return Some((seat, Box::pin(h1::serve(local, stream, Arc::new(client)))));
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
-    let Some(Ok(mut stream)) = within(&local.watch, HANDSHAKE, accepted).await else { return };
+    let accepted = within_patience(&local.watch, HANDSHAKE, accepted).await?;
+    if accepted.as_ref().is_err_and(tls::is_misnamed) {
+        local.shared.misnamed.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut stream = accepted.ok()?;
     let session = stream.session();
     if session.alpn_protocol() == Some(tls::ACME_TLS) {
         // The handshake was all there is to see (RFC 8737 § 3).
         within(&local.watch, HANDSHAKE, stream.shutdown()).await;
-        return;
+        return None;
     }
     client.server_name =
         session.server_name().and_then(|name| canonical_host(name.as_bytes()).ok());
     client.certificate = tls::certificate_header(session.peer_certificates());
-    if session.alpn_protocol() == Some(b"h2") {
+    let serving: Serving<'_> = if session.alpn_protocol() == Some(b"h2") {
         client.protocol = Protocol::Http2;
-        Box::pin(h2::serve(local, stream, Arc::new(client))).await;
+        Box::pin(h2::serve(local, stream, Arc::new(client)))
     } else {
-        h1::serve(local, stream, Arc::new(client)).await;
+        Box::pin(h1::serve(local, stream, Arc::new(client)))
+    };
+    Some((seat, serving))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What idles is the future of the connection and that of its protocol.
+    #[test]
+    fn an_idle_connection_holds_little_besides_its_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let log_dir = dir.path().to_owned();
+        let options = crate::EdgeOptions { log_dir, ..crate::EdgeOptions::default() };
+        let shared = crate::snapshot::Shared::new(&options);
+        let local = Rc::new(Local::new(Arc::new(shared), 0));
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        let whole = size_of_val(&serve(&local, stream, address, 443, true));
+        let client = Arc::new(Client::new(address.ip(), 443, false));
+        let (near, _far) = tokio::io::duplex(1);
+        let http1 = size_of_val(&h1::serve(&local, near, client));
+        assert!(whole <= 256 && http1 <= 512, "{whole} and {http1} bytes");
     }
 }

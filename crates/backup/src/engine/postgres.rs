@@ -192,7 +192,7 @@ fn database(
     drop(output);
     let said = running.finish(Code::BackupSource);
     pumped.map_err(failed)?;
-    doubts.extend(judge::doubts(&said?));
+    doubts.extend(judge::doubts(&said.map_err(advised)?));
     let rows = match archive.finish() {
         Content::Whole(rows) => rows,
         Content::Unknown => BTreeMap::new(),
@@ -204,6 +204,15 @@ fn database(
     survey::sequences_after(&mut session, &mut facts)?;
     let part = sealing.finish(file, name, "pg_dump -Fc").map_err(failed)?;
     Ok((part, facts))
+}
+
+/// A dump locks every table, and a server has room for so many locks only.
+fn advised(fault: Fault) -> Fault {
+    if fault.evidence.iter().any(|line| line.contains("max_locks_per_transaction")) {
+        fault.next("psql -c 'ALTER SYSTEM SET max_locks_per_transaction = 1024', then restart that server: a dump locks every table")
+    } else {
+        fault
+    }
 }
 
 /// Roles, their memberships and rights: what a dump of a database refers to and does not hold.

@@ -42,6 +42,12 @@ pub struct EdgeStatus {
     /// Connections of addresses that held too many, and such that were ended for a flood of frames.
     #[serde(default)]
     pub turned_away: u64,
+    /// Handshakes that were refused, since they asked for a server name that is none.
+    #[serde(default)]
+    pub misnamed: u64,
+    /// Connections that were ended early, since open files ran short.
+    #[serde(default)]
+    pub made_room: u64,
     /// Circuit breakers that opened, or watch.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,
