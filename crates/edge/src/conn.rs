@@ -104,6 +104,7 @@ async fn begin(
     };
     Some((seat, serving))
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,7 +58,7 @@ impl<S> Connection<S> {
             Frame::Data { stream, data, counted, end } => self.data(stream, data, counted, end),
             Frame::Headers { stream, block, end, whole: true } => self.head(stream, block, end),
             Frame::Headers { stream, block, end, whole: false } => {
-                let (bytes, alarm) = (block.to_vec(), Alarm::new(&self.local.watch));
+                let (bytes, alarm) = (block.to_vec(), Alarm::of_client(&self.local.watch));
                 self.block = Some(Block { stream, end, bytes, alarm });
                 Ok(())
             }
@@ -201,6 +201,7 @@ impl<S> Connection<S> {
 
     fn open(&mut self, id: u32, fields: Fields, end: bool) -> Result<(), Fault> {
         self.streams.last = id;
+        self.idle.clear();
         let place = self.streams.place().filter(|_| self.farewell != Farewell::Meant);
         let Some(place) = place else {
             frame::put_reset(&mut self.out, id, Code::Refused);

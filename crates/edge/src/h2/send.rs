@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use http::Response;
 use hyper::body::Body as _;
-use tokio::time::Instant;
 
 use super::answer::{self, Page};
 use super::frame;
@@ -188,7 +187,7 @@ impl<S> Connection<S> {
         let allowed = usize::try_from(stream.send_window.min(self.send_window)).unwrap_or(0);
         let length = here.min(frame::LONGEST).min(allowed);
         if length == 0 {
-            let alarm = stream.alarm.get_or_insert_with(|| Alarm::new(&self.local.watch));
+            let alarm = stream.alarm.get_or_insert_with(|| Alarm::of_client(&self.local.watch));
             if alarm.poll(context, SEND_TIME).is_ready() {
                 self.reset(place, Code::Cancel);
             }
@@ -252,7 +251,6 @@ impl<S> Connection<S> {
         }
         self.give_back(stream.held);
         if !self.streams.are_open() {
-            self.quiet_since = Instant::now();
             self.streams.give_back();
             self.decoder.give_back();
         }

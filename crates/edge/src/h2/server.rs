@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::time::Instant;
 
 use super::frame::{self, Fault};
 use super::guard::Guard;
@@ -111,8 +110,8 @@ pub(super) struct Connection<S> {
     pub(super) farewell: Farewell,
     /// Only what lies here is still sent.
     closing: bool,
-    pub(super) quiet_since: Instant,
-    idle: Alarm,
+    /// Runs while no stream is open.
+    pub(super) idle: Alarm,
     /// Runs while the client takes nothing at all.
     sending: Alarm,
     /// Runs while streams are open, and whether anything came in that time.
@@ -187,9 +186,8 @@ impl<S> Connection<S> {
             turn: 0,
             farewell: Farewell::None,
             closing: false,
-            quiet_since: Instant::now(),
-            idle: alarm(),
-            sending: alarm(),
+            idle: Alarm::of_client(&local.watch),
+            sending: Alarm::of_client(&local.watch),
             pulse: alarm(),
             heard: false,
             asked: false,
@@ -404,13 +402,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return self.is_present(context);
         }
         if self.idle.poll(context, IDLE_TIME).is_ready() {
-            self.idle.clear();
-            let left = IDLE_TIME.saturating_sub(self.quiet_since.elapsed());
-            if left.is_zero() {
-                self.say_goodbye();
-                return self.leaving.poll(context, HEARING).is_pending();
-            }
-            return self.idle.poll(context, left).is_pending();
+            self.say_goodbye();
+            return self.leaving.poll(context, HEARING).is_pending();
         }
         true
     }
