@@ -225,3 +225,17 @@ fn roles(server: &Server<'_>, superuser: bool, into: &Into<'_>) -> Result<Part, 
     let running = tool.args(words).start(false)?;
     into.seal_output(running, "roles.sql.zst.age", ROLES, "sql")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_room_for_so_many_locks_is_told_what_to_do() {
+        let mut fault = Fault::new(Code::BackupSource, "`pg_dump` failed");
+        assert_eq!(advised(fault.clone()).next, fault.next);
+        fault.evidence =
+            vec!["HINT:  You might need to increase max_locks_per_transaction.".to_owned()];
+        assert!(advised(fault).next[0].contains("ALTER SYSTEM SET max_locks_per_transaction"));
+    }
+}
