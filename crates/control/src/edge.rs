@@ -27,8 +27,11 @@ use process::spawn;
 
 pub(crate) use process::EdgeOptions;
 
-/// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
+/// How long an edge that runs may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
+/// How long a new one may: it starts in a few milliseconds, but on a machine that is starved ten seconds were too few, and
+/// an upgrade was taken back for nothing.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// How long an edge finishes that had to be replaced.
 const ENDING: Duration = Duration::from_secs(60 * 60);
@@ -248,7 +251,7 @@ impl Edge {
         let (options, number, ended) = (self.options.clone(), self.number, Arc::clone(&self.ended));
         let started = tokio::task::spawn_blocking(move || {
             let socket = spawn(&options, number)?;
-            Link::connect(&socket, GREETING, ended)
+            Link::connect(&socket, STARTING, ended)
         });
         let failed = |cause: String| {
             Fault::new(Code::EdgeDown, "the edge process could not be started")
