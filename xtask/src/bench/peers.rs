@@ -98,6 +98,7 @@ events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
  server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ default_type application/json; return 200 \"{body}\"; }}
+  location /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:{port}/; }}
   location /page.html {{ types {{ text/html html; }} root {at}/www; }}
   location /big {{ root {at}/www; }} }} }}\n"
         );

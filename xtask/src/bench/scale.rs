@@ -175,7 +175,7 @@ fn site_of(name: &str, hosts: Range<usize>, http: u16, upstream: u16) -> String 
 pub(super) fn slow(stage: &Stage) -> Result<()> {
     println!("\nslow: 1,000 requests/s beside {MANY} clients that are slow on purpose");
     let hold = hold()?;
-    for (habit, path) in [("slow-head", "/"), ("slow-body", "/"), ("slow-read", "/big")] {
+    for (habit, path) in [("slow-head", "/"), ("slow-body", "/upload"), ("slow-read", "/big")] {
         for kind in [Kind::Nginx, Kind::Seaworthy] {
             let running = stage.start(kind)?;
             let alone = steady(stage, &running)?;
