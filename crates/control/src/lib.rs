@@ -36,6 +36,7 @@ pub mod keeper;
 mod lifecycle;
 mod listeners;
 mod manager;
+mod names;
 mod old_logs;
 mod outgoing;
 mod platform;
@@ -177,6 +178,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         tokio::spawn(manager::report(manager));
     }
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
+    tokio::spawn(names::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
     tokio::spawn(outgoing::run(Arc::clone(&platform)));

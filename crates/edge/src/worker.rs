@@ -46,6 +46,8 @@ pub(crate) enum Job {
     Drain,
     /// Forget what was counted in stores.
     Forget(Forgotten),
+    /// Descriptors run short: end the patience with so many clients.
+    MakeRoom(usize),
 }
 
 /// A connection that nobody serves yet.
@@ -237,6 +239,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Drain => {
                 local.draining.set(true);
                 local.drain.notify_waiters();
+            }
+            Job::MakeRoom(count) => {
+                let found = local.watch.hurry(count) as u64;
+                local.shared.made_room.fetch_add(found, Ordering::Relaxed);
             }
         }
     }

@@ -21,13 +21,13 @@ use crate::serve::Client;
 use crate::worker::Local;
 
 /// One thread of an edge whose site is `a.example`.
-struct Simulated {
-    local: Rc<Local>,
+pub(crate) struct Simulated {
+    pub(crate) local: Rc<Local>,
     _dir: tempfile::TempDir,
 }
 
 /// Runs a test on the jumping clock.
-fn simulate<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -46,7 +46,7 @@ async fn small_jumps() {
 }
 
 impl Simulated {
-    fn new(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
+    pub(crate) fn new(routes: Vec<Route>, upstreams: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = EdgeOptions {
             number: 1,
@@ -103,7 +103,7 @@ impl Simulated {
         tokio::task::spawn_local(async move {
             let mut client = Client::new([192, 0, 2, 1].into(), 443, true);
             client.protocol = crate::serve::Protocol::Http2;
-            crate::conn::serve_http2(&local, theirs, Arc::new(client)).await;
+            crate::h2::serve(&local, theirs, Arc::new(client)).await;
         });
         let (sender, connection) = hyper::client::conn::http2::Builder::new(Here)
             .initial_stream_window_size(window)
