@@ -6,6 +6,7 @@
 //! figures are compared within a round, because machines drift; a wrong answer or a failed request ends
 //! the bench. Not here: pass or fail of a build; the bounds are printed beside the ratios.
 
+mod certificate;
 mod footprint;
 mod http3;
 mod load;
@@ -28,7 +29,7 @@ cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
   --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
   --seconds N    of load for each figure (5)
   --case NAME    only this one: keep-alive, features, large, http2, http3, handshake, nonce,
-                 footprint, idle, routes, slow
+                 footprint, idle, routes, slow, certificate
   --binary PATH  measure this binary instead of building one in release mode";
 
 struct Options {
@@ -53,7 +54,7 @@ fn options(words: &[&str]) -> Result<Option<Options>> {
         }
     }
     let known = |name: &str| {
-        ["http3", "footprint", "nonce", "idle", "routes", "slow"].contains(&name)
+        ["http3", "footprint", "nonce", "idle", "routes", "slow", "certificate"].contains(&name)
             || Case::ALL.iter().any(|one| one.name() == name)
     };
     if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
@@ -95,6 +96,9 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     }
     if wanted("slow") {
         scale::slow(&stage)?;
+    }
+    if wanted("certificate") {
+        certificate::certificate(&stage, options.rounds.max(1))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The tests of a real host: systemd, control groups version 2, root.
 //!
 //! Elsewhere the same tests run with what control groups there are and say `unproven here` where there
-//! are none; here that is a failure. `host-test` proves limits and stops on this very host; `host-test --vm` does so
+//! are none; here that is a failure. `host-test` proves limits and ends on this very host; `host-test --vm` does so
 //! in a virtual machine (`vm`, `image`), and there installs Seaworthy as well, restarts it, kills it and reboots
 //! (`guest`, `service`): nothing that anybody would want done to their own machine. Invariant: a host that lacks
 //! something fails with a list of all of it.
@@ -22,7 +22,7 @@ use crate::{cargo, run};
 pub(crate) use guest::guest;
 pub(crate) use vm::in_a_machine;
 
-/// Runs the shim's tests of limits and stops in a scope that systemd delegates.
+/// Runs the shim's tests of what the host has a part in, in a scope that systemd delegates.
 pub(crate) fn host_test() -> Result<()> {
     demand()?;
     limits(&built("test", "shim", &["test", "-p", "seaworthy-runtime", "--test", "shim"])?)
@@ -41,12 +41,12 @@ fn demand() -> Result<()> {
     )
 }
 
-/// Runs a program of those tests.
+/// Runs a program of those tests, one after the other: they measure.
 fn limits(tests: &Path) -> Result<()> {
     run(Command::new("systemd-run")
         .args(["--scope", "--collect", "--quiet", "-p", "Delegate=yes"])
         .arg(tests)
-        .args(["limits::", "stops::", "--test-threads=1"])
+        .args(["limits::", "stops::", "ends::", "--test-threads=1"])
         .env("SEAWORTHY_PROVE_LIMITS", "1"))
 }
 

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 cargo xtask setup           install what the tests need
 cargo xtask test            setup, then every test
-cargo xtask host-test       limits and stops on a real host with systemd and control groups version 2
+cargo xtask host-test       limits and ends on a real host with systemd and control groups version 2
 cargo xtask host-test --vm  the same in a virtual machine, and there systemd's part as well: install, restart, reboot
 cargo xtask fuzz [SECONDS]  what reads bytes of strangers, for so long each (30)
 cargo xtask tidy            what the compiler does not check: documentation, direction, dead paths
@@ -34,7 +34,7 @@ cargo xtask bench deploy    releases, rollbacks and upgrades under load (--help 
 cargo xtask bench backup    dumps and folders beside pg_dump, gzip, pgBackRest and restic (--only, --rounds, …)
 cargo xtask upgrade-test [COMMIT]  from the previous version's program and back (the last tag, or that commit)
 cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and the network)
-cargo xtask tls-tests       TLS judged by testssl.sh: grade A, no serious finding
+cargo xtask tls-tests       TLS judged by testssl.sh and sslyze: grade A, no serious finding (needs PyPI)
 cargo xtask http2-tests     HTTP/2 judged by httpwg-cli: every case of RFC 9113 (needs crates.io)
 cargo xtask http3-tests     HTTP/3 asked by an independent client, aioquic (needs PyPI)
 cargo xtask slow-tests      slow clients judged by slowhttptest: available in all four of its modes
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["setup"] => setup::setup(setup::FOR_TESTS),
-        ["test"] => setup::setup(setup::FOR_TESTS).and_then(|()| test()),
+        ["setup"] => setup::setup_for_tests(),
+        ["test"] => setup::setup_for_tests().and_then(|()| test()),
         ["host-test"] => host_test::host_test(),
         ["host-test", "--vm"] => host_test::in_a_machine(),
         // By the machine that the line above starts.

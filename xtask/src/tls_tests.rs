@@ -1,14 +1,16 @@
-//! `tls-tests`: an edge of ours judged by testssl.sh. Fails below the grade A, and on any finding that is serious.
+//! `tls-tests`: an edge of ours judged by testssl.sh and by sslyze. Fails below the grade A, on any finding that is
+//! serious, and on anything that Mozilla's intermediate configuration does not have.
 //!
 //! A site of its own on free ports, with a certificate of a throw-away authority that testssl.sh is told to trust; the
 //! grade is capped for trust only where the tool cannot be told (a chain that no store of its knows).
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup;
-use crate::trial::{Trial, free_port};
+use crate::trial::{Trial, free_port, target};
+use crate::{run, setup};
 
 /// A name that is not local: browsers are told to come back over TLS only where it is not.
 const HOST: &str = "tls-tests.example";
@@ -37,7 +39,39 @@ pub(crate) fn tls_tests() -> Result<()> {
         "site = \"tls-tests\"\ndomains = [\"{HOST}\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
          https = \"127.0.0.1:{port}\"\n[tls]\nmode = \"internal\"\n[service.page]\nstatic = \"public\"\n"
     ))?;
-    judge(&trial, port)
+    judge(&trial, port)?;
+    judge_by_mozilla(&trial, port)
+}
+
+/// From PyPI; another version is a change here.
+const SSLYZE: &str = "6.3.1";
+
+/// Compares with what Mozilla recommends for servers that everybody is to reach.
+fn judge_by_mozilla(trial: &Trial, port: u16) -> Result<()> {
+    let output = Command::new(sslyze()?)
+        .arg("--mozilla_config=intermediate")
+        .arg(format!("--certinfo_ca_file={}", trial.authority().display()))
+        .arg(format!("{HOST}:{port}{{127.0.0.1}}"))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let verdict = text.split("COMPLIANCE AGAINST").nth(1).unwrap_or(&text);
+    if !output.status.success() || !verdict.contains("OK - Compliant") {
+        bail!("sslyze is not content:\n{verdict}");
+    }
+    println!("sslyze: what Mozilla's intermediate configuration asks for, and nothing else");
+    Ok(())
+}
+
+/// The program, in an environment of its own; installed when it is not there.
+fn sslyze() -> Result<PathBuf> {
+    let folder = target()?.join(format!("tools/sslyze-{SSLYZE}"));
+    let program = folder.join("bin/sslyze");
+    if !program.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let wanted = format!("sslyze=={SSLYZE}");
+        run(Command::new(folder.join("bin/pip")).args(["install", "-q", &wanted]))?;
+    }
+    Ok(program)
 }
 
 fn judge(trial: &Trial, port: u16) -> Result<()> {

@@ -95,6 +95,15 @@ pub struct EdgeView {
     /// WebSockets and event streams that were ended with 1001 or `retry:`, since their instance or edge went.
     #[serde(default)]
     pub told: u64,
+    /// Connections of addresses that held as many as one may.
+    #[serde(default)]
+    pub turned_away: u64,
+    /// Handshakes that were refused, since they asked for a server name that is none.
+    #[serde(default)]
+    pub misnamed: u64,
+    /// Connections that were ended early, since open files ran short.
+    #[serde(default)]
+    pub made_room: u64,
     /// Older edges that finish what they had begun.
     pub draining: Vec<u32>,
     /// What browsers told (`@client-events`), by site and type.

@@ -5,6 +5,7 @@
 //! before what it brings is complete beside it. Not here: sealing, stores, what is kept.
 
 pub(crate) mod files;
+pub(crate) mod kept;
 pub(crate) mod mysql;
 mod place;
 pub(crate) mod postgres;
@@ -25,6 +26,9 @@ use crate::seal::{Sealing, pump, write_fault};
 use crate::set::{Part, Set};
 use crate::tool::{Running, Tool};
 use crate::work::Work;
+
+/// More than this of roles or users is not taken into memory.
+const SMALL: u64 = 64 << 20;
 
 /// What a dump came to.
 #[derive(Debug, Default)]
@@ -164,6 +168,17 @@ impl Parts {
             Fault::new(Code::BackupDamaged, format!("backup {set} has no part `{file}`"))
         })?;
         open::open(path, &self.identities)
+    }
+
+    /// What is in a part that fits into memory: roles, users.
+    pub(crate) fn text(&self, set: &Set, part: &Part) -> Result<String, Fault> {
+        let mut bytes = Vec::new();
+        let plain = self.open(set.id.as_str(), &part.file)?;
+        plain.take(SMALL).read_to_end(&mut bytes).map_err(|error| {
+            let what = format!("the {} of backup {} cannot be read", part.holds, set.id);
+            Fault::new(Code::BackupDamaged, what).because(error.to_string())
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Feeds an opened part to a tool, to the end of both.

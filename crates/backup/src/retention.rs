@@ -108,21 +108,24 @@ pub(crate) fn decide_log(sets: &[(Candidate, bool)], window: Duration, failing: 
             None
         }
     };
-    let reasons = sets
+    let mut reasons: Reasons = sets
         .iter()
-        .map(|(set, _)| (set.id.clone(), word(set).map(str::to_owned).into_iter().collect()));
-    reasons.collect()
+        .map(|(set, _)| (set.id.clone(), word(set).map(str::to_owned).into_iter().collect()))
+        .collect();
+    // A base backup of what changed is nothing without those before it.
+    keep_needed(&sets.iter().map(|(set, _)| set).collect::<Vec<_>>(), &mut reasons);
+    reasons
 }
 
 /// What a kept set needs is kept, and what that needs.
-fn keep_needed(newest_first: &[&Candidate], reasons: &mut Reasons) {
-    let mut open: Vec<&SetId> = newest_first
+fn keep_needed(sets: &[&Candidate], reasons: &mut Reasons) {
+    let mut open: Vec<&SetId> = sets
         .iter()
         .map(|set| &set.id)
         .filter(|id| reasons.get(*id).is_some_and(|all| !all.is_empty()))
         .collect();
     while let Some(id) = open.pop() {
-        let Some(set) = newest_first.iter().find(|set| &set.id == id) else { continue };
+        let Some(set) = sets.iter().find(|set| &set.id == id) else { continue };
         for needed in &set.needs {
             if let Some(all) = reasons.get_mut(needed) {
                 if all.is_empty() {
@@ -204,6 +207,12 @@ mod tests {
         assert_eq!(left(&sets, 5, false), 12, "14 days are reached from the base of day 12");
         assert_eq!(left(&sets, 400, false), 0);
         assert_eq!(left(&sets, 5, true), 0);
+        // One that holds only what changed since another is nothing without it.
+        let mut adding = sets.clone();
+        adding[12].0.needs = vec![adding[4].0.id.clone()];
+        let reasons = decide_log(&adding, Duration::from_secs(5 * 86_400), false);
+        let stays: Vec<_> = (0..13).filter(|at| !reasons[&adding[*at].0.id].is_empty()).collect();
+        assert_eq!(stays, [4, 12]);
         let doubted: Vec<_> = sets
             .into_iter()
             .map(|(set, base)| {

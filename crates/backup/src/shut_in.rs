@@ -17,7 +17,7 @@ use crate::url::DatabaseUrl;
 /// Programs and libraries of the distribution.
 const PROGRAMS: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"];
 /// What the C library, name services and TLS libraries look up. No secrets: those are in files that were given.
-const LOOKED_UP: [&str; 27] = [
+const LOOKED_UP: [&str; 29] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
     "/etc/nsswitch.conf",
@@ -36,11 +36,13 @@ const LOOKED_UP: [&str; 27] = [
     "/etc/ssl/openssl.cnf",
     "/etc/ca-certificates",
     "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/pki/ca-trust",
     "/etc/crypto-policies",
     "/etc/krb5.conf",
     // Debian's `psql` is a script that looks up which version is meant.
     "/etc/perl",
+    "/etc/postgresql",
     "/etc/postgresql-common",
     "/dev/urandom",
     "/dev/random",
@@ -81,6 +83,11 @@ impl ShutIn {
             _ => Some(vec![url.port.unwrap_or(port), NAMES]),
         };
         Self { read, write: Vec::new(), ports }
+    }
+
+    /// It may read a file.
+    pub(crate) fn may_read(&mut self, file: &Path) {
+        self.read.push(file.to_path_buf());
     }
 
     /// It may make and change files in a folder.
@@ -125,4 +132,37 @@ fn folder_of(program: &str) -> Option<PathBuf> {
         std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())?
     };
     fs::canonicalize(found).ok()?.parent().map(Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_reaches_its_servers_port_and_no_other_unless_nobody_can_say_which() {
+        let ports = |text: &str| {
+            let url = crate::url::parse(text, &["postgres"]).unwrap();
+            ShutIn::client_of(&url, 5432, Vec::new()).rules("/usr/bin/psql").ports
+        };
+        assert_eq!(ports("postgres://db.example/shop"), Some(vec![5432, 53]));
+        assert_eq!(ports("postgres://db.example:6000/shop"), Some(vec![6000, 53]));
+        assert_eq!(ports("postgres://%2Frun%2Fpostgresql/shop"), Some(vec![]));
+        for several in ["postgres://a,b/shop", "postgres:///shop?host=a&port=6000"] {
+            assert_eq!(ports(several), None, "{several}");
+        }
+    }
+
+    #[test]
+    fn a_tool_reads_what_it_was_given_and_a_program_elsewhere_what_is_beside_it() {
+        let place = tempfile::tempdir().unwrap();
+        let bin = fs::canonicalize(place.path()).unwrap().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("tool"), "").unwrap();
+        let given = PathBuf::from("/given");
+        let rules = ShutIn::with(vec![given.clone()]).rules(bin.join("tool").to_str().unwrap());
+        assert!(rules.read.contains(&given) && rules.run.contains(&bin));
+        assert!(rules.run.contains(&bin.with_file_name("lib")));
+        assert!(!rules.run.contains(&bin.parent().unwrap().to_path_buf()), "nothing else there");
+        assert_eq!(rules.write, [PathBuf::from("/dev/null")]);
+    }
 }

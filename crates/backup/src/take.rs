@@ -12,6 +12,7 @@ use seaworthy_base::{ByteSize, Code, Fault, Timestamp};
 use crate::engine;
 use crate::engine::postgres::log;
 use crate::keys;
+use crate::model::Source;
 use crate::prune;
 use crate::records::{Records, Run};
 use crate::report::{StoreReport, Taken};
@@ -84,9 +85,14 @@ fn attempt(
     let recipients = keys::recipients(&job.owner, &drill)?;
     let mut stores: Vec<Named> =
         job.stores.iter().map(|at| (at.name.clone(), store::connect(at, work))).collect();
-    let previous = newest(records, &mut stores);
+    let previous = newest(records, &mut stores, |_| true);
     let moment = next_moment(at, previous.as_ref().map(|set| set.taken));
-    let base = previous.as_ref().filter(|set| everywhere(records, &mut stores, set));
+    // A base backup follows a base backup, whatever pieces of the log lie between.
+    let base = match &job.item.source {
+        Source::PostgresLog { .. } => newest(records, &mut stores, log::is_base),
+        _ => previous.clone(),
+    };
+    let base = base.filter(|set| everywhere(records, &mut stores, set));
     let staging = work.staging()?;
     let expected = previous.as_ref().map_or(0, Set::bytes);
     work.need_space(staging.path(), expected + expected / 4, "a new backup")?;
@@ -94,7 +100,7 @@ fn attempt(
         staging: staging.path(),
         recipients: &recipients,
         previous: previous.as_ref(),
-        base,
+        base: base.as_ref(),
     };
     let dump = engine::of(&job.item.source)?.dump(work, &into)?;
     let mut notes = dump.notes;
@@ -162,8 +168,8 @@ fn publish(
     }
     records.keep_set(&taken.set)?;
     // Losing it costs reading everything anew.
-    if let Err(error) = engine::files::keep_index(work, &taken.set, staged) {
-        work.warn(crate::seal::write_fault("could not keep the index of files", &error));
+    if let Err(error) = engine::kept::keep(work, &taken.set, staged) {
+        work.warn(crate::seal::write_fault("could not keep what the next run needs", &error));
     }
     catch_up(work, records, &taken, stores);
     Ok(taken)
@@ -238,17 +244,21 @@ fn catch_up(work: &Work, records: &mut Records, taken: &Taken, stores: &mut [Nam
     }
 }
 
-/// The newest set that any store has.
-fn newest(records: &Records, stores: &mut [Named]) -> Option<Set> {
+/// The newest set that fits, of those that any store has.
+fn newest(records: &Records, stores: &mut [Named], fits: impl Fn(&Set) -> bool) -> Option<Set> {
     let mut best: Option<Set> = None;
     for (_, store) in stores.iter_mut() {
         let Ok(store) = store else { continue };
-        let Some(id) = store.sets().ok().and_then(|mut sets| sets.pop()) else { continue };
-        if best.as_ref().is_some_and(|best| best.id >= id) {
-            continue;
+        for id in store.sets().unwrap_or_default().into_iter().rev() {
+            if best.as_ref().is_some_and(|best| best.id >= id) {
+                break;
+            }
+            let set = records.known_set(&id).or_else(|| store::read_set(store.as_mut(), &id).ok());
+            if let Some(set) = set.filter(&fits) {
+                best = Some(set);
+                break;
+            }
         }
-        let set = records.known_set(&id).or_else(|| store::read_set(store.as_mut(), &id).ok());
-        best = set.or(best);
     }
     best
 }

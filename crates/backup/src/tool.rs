@@ -147,6 +147,14 @@ impl Tool {
         self
     }
 
+    /// One that is shut in may read that file.
+    pub(crate) fn may_read(mut self, file: &Path) -> Self {
+        if let Some(rules) = &mut self.shut_in {
+            rules.may_read(file);
+        }
+        self
+    }
+
     /// One that is shut in may make files there.
     pub(crate) fn may_write(mut self, folder: &Path) -> Self {
         if let Some(rules) = &mut self.shut_in {

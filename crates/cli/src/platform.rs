@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use seaworthy_api::model::{DownRequest, InstanceView, PlatformStatus, RestartRequest, SiteStatus};
+use seaworthy_api::model::{
+    DownRequest, EdgeView, InstanceView, PlatformStatus, RestartRequest, SiteStatus,
+};
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
 use seaworthy_sys::process::{Awaited, Lock};
@@ -296,10 +298,36 @@ fn show(status: &PlatformStatus) -> String {
         status.control.pid,
         format_duration(Duration::from_secs(status.control.uptime_ms / 1000))
     );
-    for guard in &status.guards {
-        let _infallible = writeln!(out, "note     {guard}");
+    for note in sent_away(&status.edge).into_iter().chain(status.guards.clone()) {
+        let _infallible = writeln!(out, "note     {note}");
     }
     out
+}
+
+/// What clients met that came in crowds, or asked for what is no name.
+fn sent_away(edge: &EdgeView) -> Vec<String> {
+    let made_room = (edge.made_room > 0).then(|| {
+        format!(
+            "open files ran short: {} connections that only waited for their clients were ended; a higher \
+             LimitNOFILE (systemd) or `ulimit -n` allows more",
+            edge.made_room
+        )
+    });
+    let turned_away = (edge.turned_away > 0).then(|| {
+        format!(
+            "{} connections were turned away, since their addresses held as many as one may \
+             (`connections_per_address` under [listen])",
+            edge.turned_away
+        )
+    });
+    let misnamed = (edge.misnamed > 0).then(|| {
+        format!(
+            "{} TLS handshakes were refused, since their clients asked for a server name that is none (one with a \
+             port, for example); they are to send the host alone",
+            edge.misnamed
+        )
+    });
+    made_room.into_iter().chain(turned_away).chain(misnamed).collect()
 }
 
 fn instance_lines(instance: &InstanceView) -> String {
@@ -339,4 +367,19 @@ pub(crate) fn is_ending(failure: &Failure) -> bool {
 /// Whether an error says that nobody answers.
 pub(crate) fn is_gone(error: &ClientError) -> bool {
     matches!(error, ClientError::NotRunning { .. } | ClientError::CutOff { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_that_crowds_were_sent_away_and_what_allows_more() {
+        assert!(sent_away(&EdgeView::default()).is_empty());
+        let edge = EdgeView { made_room: 32, turned_away: 7, misnamed: 3, ..EdgeView::default() };
+        let notes = sent_away(&edge);
+        assert!(notes[0].contains("32 connections") && notes[0].contains("LimitNOFILE"));
+        assert!(notes[2].contains("3 TLS handshakes"));
+        assert!(notes[1].contains("7 connections") && notes[1].contains("connections_per_address"));
+    }
 }

@@ -28,8 +28,11 @@ use process::spawn;
 
 pub(crate) use process::EdgeOptions;
 
-/// How long an edge may take to greet: it starts in a few milliseconds, but the machine may be busy.
+/// How long an edge that runs may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
+/// How long a new one may: it starts in a few milliseconds, but on a machine that is starved ten seconds were too few, and
+/// an upgrade was taken back for nothing.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// How long an edge finishes that had to be replaced.
 const ENDING: Duration = Duration::from_secs(60 * 60);
@@ -144,12 +147,11 @@ impl Edge {
         let socket = TcpListener::from(fd);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
         let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
-        let address = socket.local_addr().ok().filter(|address| {
-            listening && cookie.is_some() && record.cookies.get(address).copied() == cookie
-        });
-        match address {
-            Some(address) => drop(self.listeners.entry(address).or_insert(Held { socket, tls })),
-            None => crate::say("a socket came back that is not ours: left alone"),
+        let Ok(address) = socket.local_addr() else { return };
+        if listening && cookie.is_some() && record.cookies.get(&address).copied() == cookie {
+            self.listeners.entry(address).or_insert(Held { socket, tls });
+        } else {
+            crate::say(&format!("a socket for {address} came back that is not ours: left alone"));
         }
     }
 
@@ -245,7 +247,7 @@ impl Edge {
         let (options, number, ended) = (self.options.clone(), self.number, Arc::clone(&self.ended));
         let started = tokio::task::spawn_blocking(move || {
             let socket = spawn(&options, number)?;
-            Link::connect(&socket, GREETING, ended)
+            Link::connect(&socket, STARTING, ended)
         });
         let failed = |cause: String| {
             Fault::new(Code::EdgeDown, "the edge process could not be started")

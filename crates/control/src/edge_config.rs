@@ -4,7 +4,7 @@
 //! the same snapshot after a crash of control.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use seaworthy_api::Layout;
@@ -14,6 +14,8 @@ use seaworthy_edge::model::{
 };
 use seaworthy_manifest::site::{self, Probe, RouteAction, Service, ServiceKind};
 use seaworthy_runtime::model::{Phase, Status};
+
+use crate::names::Known;
 
 /// A site's routes for the edge.
 pub(crate) fn site(
@@ -238,16 +240,16 @@ pub(crate) fn add_instance(
     }
 }
 
-/// Adds servers that somebody else runs. A name that does not resolve now is left out and reported.
+/// Adds servers that somebody else runs, but for those whose names nobody knows yet.
 pub(crate) fn add_upstreams(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
     key: String,
     urls: &[String],
     service: &Service,
-) -> Vec<String> {
+    names: &Known,
+) {
     let entry = all.entry(key).or_default();
     let check = service.check.as_ref().map(check);
-    let mut unresolved = Vec::new();
     for url in urls {
         let endpoint = |address: SocketAddr, socket: Option<PathBuf>| Endpoint {
             instance: url.clone(),
@@ -263,20 +265,25 @@ pub(crate) fn add_upstreams(
             entry.push(endpoint(NOWHERE, Some(path.into())));
             continue;
         }
-        match resolve(url) {
-            Some(address) => entry.push(endpoint(address, None)),
-            None => unresolved.push(url.clone()),
-        }
+        let authority = authority(url);
+        let address = authority.parse().ok().or_else(|| names.get(&authority).copied());
+        entry.extend(address.map(|address| endpoint(address, None)));
     }
-    unresolved
 }
 
-fn resolve(url: &str) -> Option<SocketAddr> {
+/// The name and port of a server that has to be looked up.
+pub(crate) fn name_of(url: &str) -> Option<String> {
+    let authority = authority(url);
+    let is_name = !url.starts_with("unix:") && authority.parse::<SocketAddr>().is_err();
+    is_name.then_some(authority)
+}
+
+/// `name:port` of a URL; 80 where it has none.
+fn authority(url: &str) -> String {
     let rest = url.trim_start_matches("http://").trim_start_matches("h2c://");
     let authority = rest.split('/').next().unwrap_or_default();
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    with_port.to_socket_addrs().ok()?.next()
+    if has_port { authority.to_owned() } else { format!("{authority}:80") }
 }
 
 fn check(probe: &Probe) -> Check {

@@ -36,6 +36,7 @@ pub mod keeper;
 mod lifecycle;
 mod listeners;
 mod manager;
+mod names;
 mod old_logs;
 mod platform;
 pub mod probe;
@@ -175,6 +176,7 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
         tokio::spawn(manager::report(manager));
     }
     tokio::spawn(reconcile::run(Arc::clone(&platform)));
+    tokio::spawn(names::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));

@@ -15,6 +15,7 @@ use seaworthy_state::Desired;
 use crate::databases;
 use crate::edge::EdgeRecord;
 use crate::instances;
+use crate::names;
 use crate::platform::Platform;
 use crate::release;
 use crate::serve;
@@ -102,6 +103,8 @@ pub(crate) fn ending() -> Fault {
         .next("try again")
 }
 
+/// Whether a service manager starts us again at once: every service of systemd's has that variable, and so has
+/// whatever it starts, a keeper of ours included.
 fn under_systemd() -> bool {
     std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SEAWORTHY_KEEPER").is_none()
 }
@@ -263,6 +266,9 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
     if adopted > 0 {
         crate::say(&format!("adopted {adopted} instances"));
         wait_for_statuses(platform).await;
+    }
+    if any {
+        names::resume(platform).await;
     }
     if any && let Err(fault) = serve::publish(platform).await {
         crate::say(&fault.to_string());

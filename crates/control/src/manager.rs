@@ -15,9 +15,6 @@ use std::time::Duration;
 use seaworthy_sys::socket::socket_cookie;
 use seaworthy_sys::systemd::{self, Manager};
 
-/// Where it is not said how often to report, we look again after that.
-const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// It answers in milliseconds, unless it has other things to do.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,14 +49,12 @@ pub(crate) fn tell(manager: Option<&Manager>, lines: &str) {
     }
 }
 
-/// Reports that this process is not stuck, as often as it was asked to and twice.
+/// Reports that this process is not stuck, where that is asked for: thrice as often, since one of them may come late.
 pub(crate) async fn report(manager: Arc<Manager>) {
-    let asked = systemd::watchdog();
+    let Some(limit) = systemd::watchdog() else { return };
     loop {
-        tokio::time::sleep(asked.map_or(NEVER, |limit| limit / 3)).await;
-        if asked.is_some() {
-            tell(Some(&manager), "WATCHDOG=1");
-        }
+        tokio::time::sleep(limit / 3).await;
+        tell(Some(&manager), "WATCHDOG=1");
     }
 }
 
@@ -115,7 +110,9 @@ impl Kept {
             if self.there.contains_key(&name) {
                 continue;
             }
-            match manager.keep(&name, socket.as_fd()) {
+            // A control process that became this one, in an upgrade, may have left it there.
+            let kept = manager.forget(&name).and_then(|()| manager.keep(&name, socket.as_fd()));
+            match kept {
                 Ok(()) => drop(self.there.insert(name, cookie)),
                 Err(error) => failed(&name, error),
             }

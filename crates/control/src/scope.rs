@@ -63,10 +63,10 @@ impl Scope {
     fn hold(&self) -> io::Result<(Child, Delegated)> {
         if let Some(home) = self.there() {
             let mut command = Command::new(&self.program);
-            home.admit(&mut command)?;
-            // It may have ended since: then this fails, and there is a new one.
-            if let Ok(held) = start(command.arg(ROLE)) {
-                return Ok(held);
+            // It may have ended since: then one of these fails, and there is a new one.
+            let held = home.admit(&mut command).and_then(|()| start(command.arg(ROLE)));
+            if held.is_ok() {
+                return held;
             }
         }
         let mut command = Command::new("systemd-run");

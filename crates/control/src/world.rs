@@ -21,6 +21,7 @@ use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
+use crate::names::Known;
 use crate::specs::Values;
 
 pub(crate) use rollout::Rollout;
@@ -143,6 +144,8 @@ pub(crate) struct World {
     pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// Addresses of servers that somebody else runs.
+    pub names: Known,
     /// The edge's last status.
     pub edge: EdgeStatus,
     /// Set while control ends.
@@ -325,7 +328,13 @@ impl World {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {
                         ServiceKind::Upstreams(urls) if !all.contains_key(&key) => {
-                            edge_config::add_upstreams(&mut all, key, urls, description);
+                            edge_config::add_upstreams(
+                                &mut all,
+                                key,
+                                urls,
+                                description,
+                                &self.names,
+                            );
                         }
                         ServiceKind::Process(_) => drop(all.entry(key).or_default()),
                         _ => {}

@@ -4,11 +4,12 @@
 //! a thread that does nothing else would have to be woken for each. A connection goes to the worker with
 //! the fewest, the leader first among equals, which then serves it without telling anybody. Invariants: a
 //! listener that is taken away is closed here only, what waits in it stays with who else holds it; a
-//! thousand new connections do not keep those that are there waiting.
+//! thousand new connections do not keep those that are there waiting; where descriptors run short the clients
+//! go that have been waited for longest, and nobody is refused for them.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::worker::{self, Accepted, Job, Local, Worker};
 
 /// Connections that are accepted before others get their turn.
 const BATCH: usize = 16;
+/// Clients that go when descriptors run short: those of a batch, with what each holds of an instance.
+const ROOM: usize = 2 * BATCH;
 /// Out of descriptors: what waits stays in the socket until some are free.
 const RESPITE: Duration = Duration::from_millis(20);
 
@@ -101,11 +104,16 @@ pub(crate) async fn run(local: Rc<Local>, listening: Arc<Listening>, workers: Ar
             () = listening.ended.notified() => return,
             waits = socket.readable() => if waits.is_err() { return },
         }
+        let mut is_crowded = false;
         for _ in 0..BATCH {
             match socket.try_io(Interest::READABLE, || socket::accept(socket)) {
-                Ok((stream, peer)) => deal(&local, &workers, &listening, stream, peer),
+                Ok((stream, peer)) => {
+                    is_crowded |= local.shared.is_scarce(stream.as_raw_fd());
+                    deal(&local, &workers, &listening, stream, peer);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                    make_room(&workers);
                     tokio::time::sleep(RESPITE).await;
                     break;
                 }
@@ -113,7 +121,17 @@ pub(crate) async fn run(local: Rc<Local>, listening: Arc<Listening>, workers: Ar
                 Err(_) => {}
             }
         }
+        if is_crowded {
+            make_room(&workers);
+        }
         tokio::task::yield_now().await;
+    }
+}
+
+/// Has the worker with the most connections end some that only wait.
+fn make_room(workers: &[Worker]) {
+    if let Some(worker) = workers.iter().max_by_key(|worker| worker.load()) {
+        worker.send(Job::MakeRoom(ROOM));
     }
 }
 

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::conn::http3;
 use crate::events::EventStream;
 use crate::h1;
+use crate::h2;
 use crate::instance::Instance;
 use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
@@ -56,7 +57,7 @@ impl Progress {
 pub(crate) enum ClientBody {
     Empty,
     Http1(h1::Body),
-    Http2(Incoming),
+    Http2(h2::Body),
     Http3(Box<http3::Body>),
     /// It was read whole already.
     Read(Bytes),
@@ -75,10 +76,7 @@ impl HttpBody for ClientBody {
                 let piece = ready!(body.poll_data(context));
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Into::into)))
             }
-            Self::Http2(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(context));
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Self::Http2(body) => body.poll_frame(context),
             Self::Http3(body) => body.poll_frame(context),
         }
     }
@@ -344,7 +342,7 @@ impl FromInstance {
 
 impl Drop for FromInstance {
     fn drop(&mut self) {
-        // Whether it was read whole or not; hyper asks for no further frame when it sent all it promised.
+        // Whether it was read whole or not; no further frame is asked for when all that was promised is sent.
         self.finish();
     }
 }

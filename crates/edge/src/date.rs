@@ -5,34 +5,45 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 
-/// What stands before the value, and behind it.
-const NAME: &str = "date: ";
-const END: &str = "\r\n";
+/// What was made last.
+#[derive(Debug)]
+struct Last {
+    second: u64,
+    line: Vec<u8>,
+    value: HeaderValue,
+}
 
-/// What was written last.
-#[derive(Debug, Default)]
-pub(crate) struct Date(RefCell<(u64, Vec<u8>)>);
+/// The date.
+#[derive(Debug)]
+pub(crate) struct Date(RefCell<Last>);
+
+impl Default for Date {
+    fn default() -> Self {
+        let value = HeaderValue::from_static("");
+        Self(RefCell::new(Last { second: 0, line: Vec::new(), value }))
+    }
+}
 
 impl Date {
     /// Writes the whole line.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.line());
+        out.extend_from_slice(&self.last().line);
     }
 
     /// The value alone.
     pub(crate) fn value(&self) -> HeaderValue {
-        let line = self.line();
-        let value = line.get(NAME.len()..line.len() - END.len()).unwrap_or_default();
-        HeaderValue::from_bytes(value).unwrap_or(HeaderValue::from_static(""))
+        self.last().value.clone()
     }
 
-    fn line(&self) -> RefMut<'_, [u8]> {
+    fn last(&self) -> RefMut<'_, Last> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut last = self.0.borrow_mut();
-        if last.0 != now || last.1.is_empty() {
+        if last.second != now || last.line.is_empty() {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
-            *last = (now, format!("{NAME}{text}{END}").into_bytes());
+            last.second = now;
+            last.line = format!("date: {text}\r\n").into_bytes();
+            last.value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
         }
-        RefMut::map(last, |last| last.1.as_mut_slice())
+        last
     }
 }

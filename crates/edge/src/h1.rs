@@ -18,5 +18,5 @@ mod wire;
 
 pub(crate) use framing::{Framing, plain_length};
 pub(crate) use outlet::{Delimited, Fault, Outlet, Step};
-pub(crate) use server::{Body, serve};
+pub(crate) use server::{Body, linger, serve};
 pub(crate) use wire::{HEAD_TIME, IDLE_TIME, SEND_TIME};

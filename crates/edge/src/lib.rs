@@ -29,6 +29,7 @@ mod events;
 mod forwarded;
 mod gate;
 mod h1;
+mod h2;
 mod instance;
 mod link;
 pub mod model;
@@ -71,7 +72,7 @@ pub struct EdgeOptions {
 /// The role. The listening socket of the control link is standard input. Returns when it was drained.
 pub fn main(options: &EdgeOptions) -> io::Result<()> {
     process::lower_memory_use();
-    process::raise_open_files();
+    let open_files = process::raise_open_files();
     let link = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     let starter = process::current_uid();
     if let Some((uid, gid)) = options.user {
@@ -90,6 +91,7 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     // Before there are threads: they get it from the one that starts them.
     let mut unguarded = sandbox::restrict_files(&rules)?;
     let shared = Arc::new(snapshot::Shared::new(options));
+    shared.allow_open_files(open_files);
     let workers = (0..options.threads.max(1))
         .map(|thread| worker::spawn(thread, Arc::clone(&shared)))
         .collect::<io::Result<Vec<_>>>()?;

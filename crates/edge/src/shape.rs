@@ -115,18 +115,31 @@ impl<O: Onlooker> Step for O {
 }
 
 /// Where the codecs write to.
-#[derive(Debug, Clone, Default)]
-struct Sink(Rc<RefCell<Vec<u8>>>);
+#[derive(Debug, Clone)]
+struct Sink {
+    held: Rc<RefCell<Vec<u8>>>,
+    /// Bytes that it holds at the most.
+    most: usize,
+}
 
 impl Sink {
+    /// For so many bytes between two times that it is emptied.
+    fn of(most: usize) -> Self {
+        Self { held: Rc::default(), most }
+    }
+
     fn drain(&self, out: &mut Vec<u8>) {
-        out.append(&mut self.0.borrow_mut());
+        out.append(&mut self.held.borrow_mut());
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
+        let mut held = self.held.borrow_mut();
+        if bytes.len() > self.most.saturating_sub(held.len()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the body unfolds without end"));
+        }
+        held.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

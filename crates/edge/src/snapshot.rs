@@ -4,7 +4,7 @@
 //! across snapshots, because what is in flight does not end with a change of the configuration.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,12 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
+    /// Handshakes that asked for a server name that is none.
+    pub(crate) misnamed: AtomicU64,
+    /// Connections that were ended early, since descriptors ran short.
+    pub(crate) made_room: AtomicU64,
+    /// A descriptor from here on says that they do.
+    scarce: AtomicI32,
     pub(crate) lockouts: Arc<Lockouts>,
     pub(crate) passwords: Passwords,
     pub(crate) cache: Arc<Cache>,
@@ -118,6 +124,9 @@ impl Shared {
             limits: Buckets::new(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
+            misnamed: AtomicU64::new(0),
+            made_room: AtomicU64::new(0),
+            scarce: AtomicI32::new(i32::MAX),
             lockouts: Arc::new(Lockouts::open(&options.log_dir)),
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
@@ -137,6 +146,18 @@ impl Shared {
             signing: Mutex::new(sticky::Key(rand::random())),
             epoch: Instant::now(),
         }
+    }
+
+    /// So many files may be open: what is kept for connections to instances, files and answers is a sixteenth.
+    pub(crate) fn allow_open_files(&self, most: u64) {
+        let kept = (most / 16).clamp(32, 4096);
+        let scarce = i32::try_from(most.saturating_sub(kept)).unwrap_or(i32::MAX);
+        self.scarce.store(scarce, Ordering::Relaxed);
+    }
+
+    /// Whether a descriptor that was just given out tells that few are left: it is the lowest that was free.
+    pub(crate) fn is_scarce(&self, descriptor: i32) -> bool {
+        descriptor >= self.scarce.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that was switched to another protocol until the guard is dropped.
@@ -276,6 +297,8 @@ impl Shared {
             upgraded: count(&self.upgraded),
             told: count(&self.told),
             turned_away: count(&self.turned_away),
+            misnamed: count(&self.misnamed),
+            made_room: count(&self.made_room),
             instances,
             breakers: self.breakers.tell(now),
             client_events: self.client_events.tell(),

@@ -6,7 +6,7 @@ mod front;
 mod fuzz;
 mod proxy;
 mod releases;
-mod simulated;
+pub(crate) mod simulated;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -159,7 +159,7 @@ fn short(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
 }
 
-fn route(path: &str, action: Action) -> Route {
+pub(crate) fn route(path: &str, action: Action) -> Route {
     Route {
         path: path.into(),
         hosts: vec![],

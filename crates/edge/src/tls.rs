@@ -26,7 +26,7 @@ mod stream;
 use demanding::Demanding;
 pub(crate) use demanding::certificate_header;
 pub(crate) use quic::Choosing;
-pub(crate) use stream::TlsStream;
+pub(crate) use stream::{TlsStream, is_misnamed};
 
 /// Why certificates were not taken; the old ones stay.
 #[derive(Debug, Error)]

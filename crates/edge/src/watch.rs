@@ -2,7 +2,8 @@
 //!
 //! Why: almost every deadline is set and cleared again without being met, several for each request;
 //! here that costs a slot in a list. Invariants: an alarm that is due wakes its task within [`TICK`]; an
-//! alarm that was dropped or cleared wakes nobody; while no alarm is set nothing ticks. Not
+//! alarm that was dropped or cleared wakes nobody; while no alarm is set nothing ticks. Where room runs short
+//! ([`Watch::hurry`]) patience with clients ends early, with the one first that has been waited for longest. Not
 //! here: what happens when time is up.
 
 use std::cell::{RefCell, RefMut};
@@ -35,9 +36,12 @@ struct Slots {
 #[derive(Debug)]
 enum Slot {
     Free,
-    Set(Instant, Waker),
+    Set(Instant, Waker, Option<Since>),
     Due,
 }
+
+/// Since when a client has had the floor.
+type Since = Instant;
 
 impl Watch {
     fn slots(&self) -> RefMut<'_, Slots> {
@@ -58,9 +62,16 @@ impl Watch {
         }
     }
 
-    fn set(&self, deadline: Instant, waker: Waker) -> u32 {
+    /// Ends the patience with so many clients at once; how many there were.
+    pub(crate) fn hurry(&self, count: usize) -> usize {
+        let hurried = self.slots().longest(count);
+        let found = hurried.len();
+        hurried.into_iter().for_each(Waker::wake);
+        found
+    }
+
+    fn set(&self, slot: Slot) -> u32 {
         let mut slots = self.slots();
-        let slot = Slot::Set(deadline, waker);
         let place = if let Some(place) = slots.free.pop() {
             slots.all[place as usize] = slot;
             place
@@ -81,8 +92,8 @@ impl Slots {
         let mut waiting = false;
         for slot in &mut self.all {
             match slot {
-                Slot::Set(deadline, _) if *deadline <= now => {
-                    if let Slot::Set(_, waker) = std::mem::replace(slot, Slot::Due) {
+                Slot::Set(deadline, ..) if *deadline <= now => {
+                    if let Slot::Set(_, waker, _) = std::mem::replace(slot, Slot::Due) {
                         wakers.push(waker);
                     }
                 }
@@ -97,6 +108,25 @@ impl Slots {
         }
         wakers
     }
+
+    /// Those of the clients that have been waited for longest are due now.
+    fn longest(&mut self, count: usize) -> Vec<Waker> {
+        let waits = |slot: &Slot| if let Slot::Set(_, _, since) = slot { *since } else { None };
+        let slots = self.all.iter().enumerate();
+        let mut all: Vec<(Since, usize)> =
+            slots.filter_map(|(place, slot)| Some((waits(slot)?, place))).collect();
+        if all.len() > count && count > 0 {
+            all.select_nth_unstable(count - 1);
+        }
+        let chosen = all.iter().take(count);
+        let due = chosen.filter_map(|(_, place)| {
+            match std::mem::replace(self.all.get_mut(*place)?, Slot::Due) {
+                Slot::Set(_, waker, _) => Some(waker),
+                Slot::Free | Slot::Due => None,
+            }
+        });
+        due.collect()
+    }
 }
 
 /// One deadline.
@@ -104,26 +134,35 @@ impl Slots {
 pub(crate) struct Alarm {
     watch: Rc<Watch>,
     place: Option<u32>,
+    is_of_client: bool,
 }
 
 impl Alarm {
     /// Not set yet.
     pub(crate) fn new(watch: &Rc<Watch>) -> Self {
-        Self { watch: Rc::clone(watch), place: None }
+        Self { watch: Rc::clone(watch), place: None, is_of_client: false }
+    }
+
+    /// Not set yet; it runs while a client is waited for, and its connection is one that may have to go.
+    pub(crate) fn of_client(watch: &Rc<Watch>) -> Self {
+        Self { watch: Rc::clone(watch), place: None, is_of_client: true }
     }
 
     /// Ready when time is up. The first poll after [`Self::new`] or [`Self::clear`] fixes the deadline.
     pub(crate) fn poll(&mut self, context: &Context<'_>, time: Duration) -> Poll<()> {
         let Some(place) = self.place else {
             // A deadline that no clock reaches is none.
-            if let Some(deadline) = Instant::now().checked_add(time) {
-                self.place = Some(self.watch.set(deadline, context.waker().clone()));
+            let now = Instant::now();
+            if let Some(deadline) = now.checked_add(time) {
+                let since = self.is_of_client.then_some(now);
+                self.place =
+                    Some(self.watch.set(Slot::Set(deadline, context.waker().clone(), since)));
             }
             return Poll::Pending;
         };
         let mut slots = self.watch.slots();
         match &mut slots.all[place as usize] {
-            Slot::Set(_, waker) => {
+            Slot::Set(_, waker, _) => {
                 let other = (!waker.will_wake(context.waker()))
                     .then(|| std::mem::replace(waker, context.waker().clone()));
                 drop(slots);
@@ -154,13 +193,25 @@ impl Drop for Alarm {
 }
 
 /// Runs a future to its end, or to the end of its time.
-pub(crate) async fn within<T>(
+pub(crate) fn within<T>(
     watch: &Rc<Watch>,
     time: Duration,
     future: impl Future<Output = T>,
-) -> Option<T> {
+) -> impl Future<Output = Option<T>> {
+    until(Alarm::new(watch), time, future)
+}
+
+/// The same where it is a client that is waited for.
+pub(crate) fn within_patience<T>(
+    watch: &Rc<Watch>,
+    time: Duration,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Option<T>> {
+    until(Alarm::of_client(watch), time, future)
+}
+
+async fn until<T>(mut alarm: Alarm, time: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = std::pin::pin!(future);
-    let mut alarm = Alarm::new(watch);
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => alarm.poll(context, time).map(|()| None),
@@ -209,5 +260,27 @@ mod tests {
         drop(alarm);
         let slots = watch.slots();
         assert_eq!((slots.all.len(), slots.free.len()), (1, 1));
+    }
+
+    #[test]
+    fn who_is_waited_for_longest_goes_first_and_only_clients_go() {
+        quiet(async {
+            let watch = Rc::new(Watch::default());
+            let context = Context::from_waker(Waker::noop());
+            let hour = Duration::from_secs(3600);
+            let mut ours = Alarm::new(&watch);
+            assert!(ours.poll(&context, hour).is_pending());
+            let mut clients: Vec<Alarm> = (0..4).map(|_| Alarm::of_client(&watch)).collect();
+            for nth in [2, 0, 3, 1] {
+                assert!(clients[nth].poll(&context, hour).is_pending());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(watch.hurry(2), 2);
+            let gone: Vec<bool> =
+                clients.iter_mut().map(|one| one.poll(&context, hour).is_ready()).collect();
+            assert_eq!(gone, [true, false, true, false]);
+            assert_eq!((watch.hurry(0), watch.hurry(100), watch.hurry(100)), (0, 2, 0));
+            assert!(ours.poll(&context, hour).is_pending());
+        });
     }
 }

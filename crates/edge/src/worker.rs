@@ -42,6 +42,8 @@ pub(crate) enum Job {
     /// The snapshot was swapped: say when nothing that began before goes on without having waited.
     Swapped(std::sync::mpsc::Sender<()>),
     Drain,
+    /// Descriptors run short: end the patience with so many clients.
+    MakeRoom(usize),
 }
 
 /// A connection that nobody serves yet.
@@ -222,6 +224,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Drain => {
                 local.draining.set(true);
                 local.drain.notify_waiters();
+            }
+            Job::MakeRoom(count) => {
+                let found = local.watch.hurry(count) as u64;
+                local.shared.made_room.fetch_add(found, Ordering::Relaxed);
             }
         }
     }

@@ -20,6 +20,7 @@
     reason = "test code: a broken assumption is to end the test, loudly and on the spot"
 )]
 
+mod changes;
 mod client;
 pub mod fakeapp;
 pub mod filters;
@@ -34,6 +35,7 @@ mod status;
 pub mod tls;
 mod wait;
 
+pub use changes::Changes;
 pub use client::{Ask, Client, Response, http3};
 pub use output::{Output, Running, assert_text};
 pub use sandbox::{Sandbox, is_root};

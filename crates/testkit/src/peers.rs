@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use acme::{Authority, Wish, free_port, make_certificate};
 pub use mariadb::MariaDb;
 pub use named::{KEY, KEY_NAME, Named};
-pub use postgres::Postgres;
+pub use postgres::{POSTGRES_18, Postgres};
 pub use redis::Redis;
 pub use route53::{ROUTE53_KEYS, Route53};
 pub use sshd::Sshd;

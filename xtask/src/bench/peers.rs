@@ -98,6 +98,7 @@ events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
  server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ default_type application/json; return 200 \"{body}\"; }}
+  location /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:{port}/; }}
   location /page.html {{ types {{ text/html html; }} root {at}/www; }}
   location /big {{ root {at}/www; }} }} }}\n"
         );
@@ -431,27 +432,7 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
 
 /// A self-signed P-256 certificate for the peers.
 fn certificate(dir: &Path) -> Result<()> {
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=tls.localhost",
-            "-addext",
-            "subjectAltName=DNS:tls.localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ])
-        .current_dir(dir)
-        .output()?;
-    if !output.status.success() {
-        bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    make_certificate(dir, "tls.localhost", "tls.localhost")?;
     let both =
         fs::read_to_string(dir.join("cert.pem"))? + &fs::read_to_string(dir.join("key.pem"))?;
     Ok(fs::write(dir.join("both.pem"), both)?)
@@ -474,4 +455,20 @@ fn await_http(port: u16, host: &str) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// `key.pem` and `cert.pem` for a host, of a subject.
+pub(super) fn make_certificate(dir: &Path, subject: &str, host: &str) -> Result<()> {
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", &format!("/CN={subject}")])
+        .args(["-addext", &format!("subjectAltName=DNS:{host}")])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir)
+        .output()?;
+    if !output.status.success() {
+        bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }

@@ -6,32 +6,37 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::load::{self, Case};
+use super::median;
 use super::peers::{Kind, Running, Stage, free_ports};
-use super::{build, median};
+use crate::trial::target;
+use crate::{cargo, run};
 
 /// Connections.
 const MANY: usize = 10_000;
+/// A manifest of thousands of tables is taken for a mistake.
+const HOSTS_OF_A_SITE: usize = 100;
 /// After the last one stood: what was only needed to open them is given back.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Connections held by a process of the harness, which ends with us.
-struct Held {
+pub(super) struct Held {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
 impl Held {
-    fn start(hold: &Path, words: &[String]) -> Result<Self> {
+    pub(super) fn start(hold: &Path, count: usize, words: &[String]) -> Result<Self> {
         let mut command = Command::new("taskset");
         command.args(["-c", "1"]).arg(hold).args(words);
-        command.args(["--count", &MANY.to_string()]);
+        command.args(["--count", &count.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(child.stdout.take().context("no output")?);
         let mut line = String::new();
@@ -44,7 +49,7 @@ impl Held {
     }
 
     /// Lets go; what it counted.
-    fn end(mut self) -> Result<String> {
+    pub(super) fn end(mut self) -> Result<String> {
         drop(self.child.stdin.take());
         let mut counted = String::new();
         self.output.read_to_string(&mut counted)?;
@@ -60,7 +65,14 @@ impl Drop for Held {
     }
 }
 
-fn words(list: &[(&str, String)]) -> Vec<String> {
+/// The program that holds them: it does little, so that a quick build of it will do.
+pub(super) fn hold() -> Result<PathBuf> {
+    run(Command::new(cargo()).args(["build", "-p", "seaworthy-testkit", "--bin", "hold"]))?;
+    Ok(target()?.join("debug/hold"))
+}
+
+/// As a command line.
+pub(super) fn words(list: &[(&str, String)]) -> Vec<String> {
     list.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
 }
 
@@ -71,13 +83,14 @@ fn verdict(ok: bool) -> &'static str {
 /// Memory of 10,000 idle connections over TLS.
 pub(super) fn idle(stage: &Stage) -> Result<()> {
     println!("\nidle: {MANY} connections over TLS, each after one request");
-    let hold = build("seaworthy-testkit", "hold")?;
+    let hold = hold()?;
     for (habit, bound) in [("idle-http1", 16.0), ("idle-http2", 30.0)] {
         for kind in [Kind::Nginx, Kind::Seaworthy] {
             let running = stage.start(kind)?;
             let before = running.rss_kib()?;
             let held = Held::start(
                 &hold,
+                MANY,
                 &words(&[
                     ("habit", habit.to_owned()),
                     ("address", format!("127.0.0.1:{}", running.https)),
@@ -124,46 +137,52 @@ pub(super) fn routes(stage: &Stage, rounds: usize, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A platform with two routes for each of so many hosts.
+/// A platform with two routes for each of so many hosts, a hundred hosts to a site.
 fn with_routes(stage: &Stage, name: &str, hosts: usize) -> Result<Running> {
     let [http] = free_ports()?;
     let platform = stage.platform(name)?;
-    let project = platform.dir.join("site");
-    fs::create_dir_all(&project)?;
-    let named = |number: usize| format!("h{number}.localhost");
-    let domains: Vec<String> = (0..hosts).map(|number| format!("{:?}", named(number))).collect();
+    let begun = std::time::Instant::now();
+    for (number, first) in (0..hosts).step_by(HOSTS_OF_A_SITE).enumerate() {
+        let project = platform.dir.join(format!("site{number}"));
+        fs::create_dir_all(&project)?;
+        let hosts = first..hosts.min(first + HOSTS_OF_A_SITE);
+        let manifest = site_of(&format!("{name}-{number}"), hosts, http, stage.upstream_port);
+        fs::write(project.join("seaworthy.toml"), manifest)?;
+        platform.up(&project)?;
+    }
+    println!("  up with {} routes took {} ms", hosts * 2, begun.elapsed().as_millis());
+    Ok(Running::of_ours(http, platform))
+}
+
+fn site_of(name: &str, hosts: Range<usize>, http: u16, upstream: u16) -> String {
+    let named: Vec<String> = hosts.map(|number| format!("\"h{number}.localhost\"")).collect();
     let mut manifest = format!(
         "site = \"{name}\"\ndomains = [{}]\n[listen]\nhttp = \"127.0.0.1:{http}\"\n[tls]\nmode = \"off\"\n\
-         [service.app]\nupstreams = [\"http://127.0.0.1:{}\"]\n",
-        domains.join(", "),
-        stage.upstream_port,
+         [service.app]\nupstreams = [\"http://127.0.0.1:{upstream}\"]\n",
+        named.join(", "),
     );
-    for number in 0..hosts {
-        let host = named(number);
+    for host in named {
         for path in ["/api/*", "/*"] {
             manifest.push_str(&format!(
-                "[[route]]\nhosts = [\"{host}\"]\npaths = [\"{path}\"]\nto = \"app\"\n"
+                "[[route]]\nhosts = [{host}]\npaths = [\"{path}\"]\nto = \"app\"\n"
             ));
         }
     }
-    fs::write(project.join("seaworthy.toml"), manifest)?;
-    let begun = std::time::Instant::now();
-    platform.up(&project)?;
-    println!("  up with {} routes took {} ms", hosts * 2, begun.elapsed().as_millis());
-    Ok(Running::of_ours(http, platform))
+    manifest
 }
 
 /// A steady load while 10,000 clients are slow on purpose.
 pub(super) fn slow(stage: &Stage) -> Result<()> {
     println!("\nslow: 1,000 requests/s beside {MANY} clients that are slow on purpose");
-    let hold = build("seaworthy-testkit", "hold")?;
-    for (habit, path) in [("slow-head", "/"), ("slow-body", "/"), ("slow-read", "/big")] {
+    let hold = hold()?;
+    for (habit, path) in [("slow-head", "/"), ("slow-body", "/upload"), ("slow-read", "/big")] {
         for kind in [Kind::Nginx, Kind::Seaworthy] {
             let running = stage.start(kind)?;
             let alone = steady(stage, &running)?;
             let before = running.rss_kib()?;
             let held = Held::start(
                 &hold,
+                MANY,
                 &words(&[
                     ("habit", habit.to_owned()),
                     ("address", format!("127.0.0.1:{}", running.http)),

@@ -175,6 +175,7 @@ pub(super) fn before_the_reboot(mark: &str) -> Result<()> {
     placed()?;
     restarted()?;
     killed()?;
+    stuck()?;
     stopped()?;
     upgraded()?;
     ended_with_its_scope()?;
@@ -295,6 +296,29 @@ fn killed() -> Result<()> {
     Ok(())
 }
 
+/// A control process that answers nobody any more.
+fn stuck() -> Result<()> {
+    let before = Pids::settled()?;
+    // The unit's own two minutes are nothing to wait for; the rest of it is as it was written.
+    let drop_in = format!("/run/systemd/system/{UNIT}.d");
+    fs::create_dir_all(&drop_in)?;
+    fs::write(format!("{drop_in}/watchdog.conf"), "[Service]\nWatchdogSec=10\n")?;
+    told("systemctl", &["daemon-reload"])?;
+    told("systemctl", &["restart", UNIT])?;
+    let shortened = Pids::settled()?;
+    under_load("control that is stuck", false, || {
+        told("sh", &["-c", &format!("kill -STOP {}", shortened.control)])?;
+        let ended = format!("/proc/{}", shortened.control);
+        eventually("the watchdog to end it", || !Path::new(&ended).exists())
+    })?;
+    let after = Pids::settled()?;
+    ensure!(after.serves_as(&before), "{before:?} {after:?}");
+    fs::remove_dir_all(drop_in)?;
+    told("systemctl", &["daemon-reload"])?;
+    told("systemctl", &["restart", UNIT])?;
+    Ok(())
+}
+
 fn stopped() -> Result<()> {
     let before = Pids::settled()?;
     told("systemctl", &["stop", UNIT])?;
@@ -372,8 +396,7 @@ pub(super) fn after_the_reboot(mark: &str) -> Result<()> {
     told(PROGRAM, &["down", "--all"])?;
     ensure!(property("NFileDescriptorStore")? == "0", "systemd keeps something");
     told(PROGRAM, &["install", "--remove"])?;
-    told("systemctl", &["stop", SCOPE])?;
-    ensure!(ours()?.is_empty(), "still there: {:?}", ours()?);
+    eventually("the holder of the scope to end", || ours().is_ok_and(|left| left.is_empty()))?;
     ensure!(!Path::new("/etc/systemd/system").join(UNIT).exists(), "the unit's file is there");
     let (loaded, _) =
         said("systemctl", &["list-units", "--all", "--plain", "--no-legend", "seaworthy*"])?;

@@ -2,7 +2,7 @@
 //!
 //! It boots the kernel without a boot loader, on a copy-on-write view of the disk (`image`), with the programs on a
 //! second one, and reports on a serial line, which is ours; the kernel's own line goes to a file. No hardware
-//! virtualisation is asked for: emulation works everywhere and takes about two minutes. Invariants: no network;
+//! virtualisation is asked for: emulation works everywhere and takes minutes. Invariants: no network;
 //! nothing of this host is written but below the target folder; the machine ends with us and at its deadline.
 
 use std::fs;

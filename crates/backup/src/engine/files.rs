@@ -14,7 +14,7 @@ mod walk;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl Engine for Files {
         let create =
             |file: &str| Sealing::create(&into.staging.join(file), into.recipients).map_err(failed);
         let base = into.base.filter(|base| base.needs.len() < CHAIN);
-        let previous = base.and_then(|base| Reader::cached(work, base));
+        let previous = base.and_then(|base| super::kept::open(work, base).map(Reader::new));
         let mut run = Run {
             work,
             tar: tar::Builder::new(create(TAR)?),
@@ -275,18 +275,4 @@ impl Read for Exact<'_> {
         self.left -= got as u64;
         Ok(got)
     }
-}
-
-/// Keeps a set's index here, sealed, for the next run; those of earlier sets go.
-pub(crate) fn keep_index(work: &Work, set: &Set, staged: &Path) -> io::Result<()> {
-    if !set.parts.iter().any(|part| part.file == INDEX) {
-        return Ok(());
-    }
-    let dir = index::cache_dir(work);
-    seaworthy_sys::files::create_private_dir(&dir, 0o700)?;
-    for entry in fs::read_dir(&dir)?.flatten() {
-        fs::remove_file(entry.path())?;
-    }
-    let (from, to) = (staged.join(INDEX), index::cache_file(work, &set.id));
-    fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop))
 }

@@ -192,7 +192,7 @@ fn database(
     drop(output);
     let said = running.finish(Code::BackupSource);
     pumped.map_err(failed)?;
-    doubts.extend(judge::doubts(&said?));
+    doubts.extend(judge::doubts(&said.map_err(advised)?));
     let rows = match archive.finish() {
         Content::Whole(rows) => rows,
         Content::Unknown => BTreeMap::new(),
@@ -206,6 +206,15 @@ fn database(
     Ok((part, facts))
 }
 
+/// A dump locks every table, and a server has room for so many locks only.
+fn advised(fault: Fault) -> Fault {
+    if fault.evidence.iter().any(|line| line.contains("max_locks_per_transaction")) {
+        fault.next("psql -c 'ALTER SYSTEM SET max_locks_per_transaction = 1024', then restart that server: a dump locks every table")
+    } else {
+        fault
+    }
+}
+
 /// Roles, their memberships and rights: what a dump of a database refers to and does not hold.
 fn roles(server: &Server<'_>, superuser: bool, into: &Into<'_>) -> Result<Part, Fault> {
     let mut words = vec!["--roles-only", "--no-password", "--quote-all-identifiers"];
@@ -215,4 +224,18 @@ fn roles(server: &Server<'_>, superuser: bool, into: &Into<'_>) -> Result<Part, 
     let tool = server.tools.tool("pg_dumpall", server.major, "")?;
     let running = tool.args(words).start(false)?;
     into.seal_output(running, "roles.sql.zst.age", ROLES, "sql")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_room_for_so_many_locks_is_told_what_to_do() {
+        let mut fault = Fault::new(Code::BackupSource, "`pg_dump` failed");
+        assert_eq!(advised(fault.clone()).next, fault.next);
+        fault.evidence =
+            vec!["HINT:  You might need to increase max_locks_per_transaction.".to_owned()];
+        assert!(advised(fault).next[0].contains("ALTER SYSTEM SET max_locks_per_transaction"));
+    }
 }

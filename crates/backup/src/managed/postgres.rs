@@ -56,7 +56,9 @@ pub(super) fn ready(home: &Home, logins: &Logins) -> Result<Command, Fault> {
     }
     let hba = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
     home.write("pg_hba.conf", hba)?;
-    home.write("postgresql.conf", &settings(home, logins.port, memory::of_machine()))?;
+    let major = fs::read_to_string(home.path("data/PG_VERSION")).unwrap_or_default();
+    let major = major.trim().parse().unwrap_or(0);
+    home.write("postgresql.conf", &settings(home, logins.port, memory::of_machine(), major))?;
     if home.read(MADE).as_deref() != Some(&logins.digest) {
         make_logins(home, &postgres, logins)?;
         home.write(MADE, &logins.digest)?;
@@ -124,7 +126,7 @@ fn make_logins(home: &Home, postgres: &Path, logins: &Logins) -> Result<(), Faul
     }
 }
 
-fn settings(home: &Home, port: u16, memory: u64) -> String {
+fn settings(home: &Home, port: u16, memory: u64, major: u32) -> String {
     let quoted = |path: PathBuf| format!("'{}'", path.display().to_string().replace('\'', "''"));
     let buffers = share(memory, 8, 32, 8192);
     let each = [
@@ -152,7 +154,9 @@ fn settings(home: &Home, port: u16, memory: u64) -> String {
         // A log that nobody fetches must not fill the disk.
         ("max_slot_wal_keep_size", "4GB".to_owned()),
     ];
-    let lines = each.iter().map(|(name, value)| format!("{name} = {value}\n"));
+    // From then on a server keeps account of what changes, so that a base backup copies only that.
+    let account = (major >= 17).then(|| ("summarize_wal", "on".to_owned()));
+    let lines = each.iter().chain(&account).map(|(name, value)| format!("{name} = {value}\n"));
     let head = "# Written at each start. ALTER SYSTEM SET … overrides what stands here.\n";
     std::iter::once(head.to_owned()).chain(lines).collect()
 }

@@ -2,7 +2,7 @@
 
 use seaworthy_backup::{Action, Drilled, Event, RestoreTarget, Restored, Source};
 use seaworthy_base::{Code, Timestamp};
-use seaworthy_testkit::peers::Postgres;
+use seaworthy_testkit::peers::{POSTGRES_18, Postgres};
 
 use crate::platform::{Platform, Worker};
 
@@ -145,4 +145,73 @@ fn what_a_server_refuses_is_said_and_tried_again() {
     server.sql("postgres", "ALTER ROLE plain REPLICATION");
     follower.until("following the log");
     follower.kill();
+}
+
+#[test]
+fn where_the_server_keeps_account_only_what_changed_is_copied_and_every_moment_comes_back() {
+    let server = Postgres::start_18();
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        "CREATE TABLE t (v int); CREATE TABLE noise (id serial); INSERT INTO t VALUES (0); CREATE TABLE ballast AS SELECT n, repeat('x', 500) FROM generate_series(1, 40000) n",
+    );
+    // Who reads a row first marks it as committed: that is a change, too.
+    server.sql("shop", "VACUUM");
+    let mut platform = Platform::new();
+    (platform.log, platform.programs) = (Some(LOG.to_owned()), Some(POSTGRES_18.into()));
+    // The follower stores what it receives, at any time.
+    platform.patient = true;
+    let mut following = follower(&platform, &server);
+    let step = |value: u32| {
+        server.sql(
+            "shop",
+            &format!(
+                "INSERT INTO t VALUES ({value}); UPDATE ballast SET n = n + 1 WHERE n = {value}"
+            ),
+        );
+        moment(&server)
+    };
+    let whole = platform.take(LOG, &log_of(&server)).set;
+    let first = step(1);
+    let changed = platform.take(LOG, &log_of(&server)).set;
+    let second = step(2);
+    let again = platform.take(LOG, &log_of(&server)).set;
+    let third = step(3);
+    assert_eq!((&whole.needs[..], &changed.needs[..]), (&[][..], &[whole.id.clone()][..]));
+    assert_eq!(again.needs, [whole.id.clone(), changed.id.clone()]);
+    assert!(changed.plain_bytes() < whole.plain_bytes() / 4, "{changed:?}");
+    stored(&mut following, &platform, &server, third);
+    following.kill();
+
+    let content =
+        |database: &str| server.sql(database, "SELECT string_agg(v::text, ',' ORDER BY v) FROM t");
+    let moments =
+        [("first", first, "0,1"), ("second", second, "0,1,2"), ("third", third, "0,1,2,3")];
+    for (name, at, expected) in moments {
+        back(&platform, &server, at, RestoreTarget::Into { name: name.to_owned() });
+        assert_eq!(content(name), expected);
+        assert_eq!(
+            server.sql(name, "SELECT count(*), min(length(repeat)) FROM ballast"),
+            "40000|500"
+        );
+    }
+    let drilled: Drilled = platform.drill(LOG, &log_of(&server));
+    assert_eq!((drilled.drill.fault, drilled.drill.set), (None, again.id.clone()));
+    assert!(drilled.rows > 40_000);
+
+    // What it adds to is damaged: a drill says so, and the next one does not build on it.
+    let part = platform.set_dir(LOG, changed.id.as_str()).join("base.tar.zst.age");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let drilled: Drilled = platform.drill(LOG, &log_of(&server));
+    assert_eq!(drilled.drill.fault.unwrap().code, Code::BackupDamaged);
+    let verify = Action::Verify { full: true, set: None };
+    platform.run::<seaworthy_backup::Verified>(LOG, &log_of(&server), verify);
+    let anew = platform.take(LOG, &log_of(&server)).set;
+    assert_eq!(anew.needs, []);
+    // Nor is anything copied in part when this machine lost what it is compared with.
+    std::fs::remove_dir_all(platform.state().join("records/shop").join(LOG).join("index")).unwrap();
+    assert_eq!(platform.take(LOG, &log_of(&server)).set.needs, []);
 }

@@ -20,13 +20,25 @@ pub(crate) struct Platform {
     pub(crate) rules: Rules,
     /// The item with the log of the server.
     pub(crate) log: Option<String>,
+    /// A job waits its turn.
+    pub(crate) patient: bool,
+    /// Programs that come before the others.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 impl Platform {
     pub(crate) fn new() -> Self {
         let place = Place::new();
         let stores = vec![folder_store("local", &place.path().join("store"))];
-        Self { place, owner: make_owner_key(), stores, rules: Rules::default(), log: None }
+        Self {
+            place,
+            owner: make_owner_key(),
+            stores,
+            rules: Rules::default(),
+            log: None,
+            patient: false,
+            programs: None,
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -46,14 +58,17 @@ impl Platform {
             folders: Folders { state: self.state(), run: self.place.path().join("r") },
             run_as: unprivileged().map(|(uid, gid)| RunAs { uid, gid, groups: Vec::new() }),
             owner: vec![self.owner.recipient.clone()],
-            patient: false,
+            patient: self.patient,
             action,
         }
     }
 
     /// Starts the worker on a job.
     pub(crate) fn start(&self, item: &str, source: &Source, action: Action) -> Worker {
-        Worker::start(&self.job(item, source, action))
+        let job = self.job(item, source, action);
+        let Some(programs) = &self.programs else { return Worker::start(&job) };
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        Worker::start_with(&job, &[("PATH", &path)])
     }
 
     /// A job to its end, which must be a good one.

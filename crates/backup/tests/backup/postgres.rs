@@ -1,7 +1,9 @@
 //! PostgreSQL.
 
+use std::os::unix::fs::PermissionsExt;
+
 use seaworthy_backup::{Action, Drilled, RestoreTarget, Restored, Source, State, Taken};
-use seaworthy_testkit::peers::Postgres;
+use seaworthy_testkit::peers::{POSTGRES_18, Postgres};
 
 use crate::platform::Platform;
 
@@ -188,6 +190,17 @@ fn a_server_that_goes_away_or_refuses_costs_nothing_that_was_there_and_publishes
     let fault = platform.fails(ITEM, &wrong, crate::platform::take());
     assert_eq!(fault.code.as_str(), "SW-BAK-002");
     assert!(fault.causes[0].contains("password authentication failed"), "{fault:?}");
+    // A password that was good until yesterday.
+    server.sql(
+        "postgres",
+        "CREATE ROLE late LOGIN SUPERUSER PASSWORD 'late' VALID UNTIL '2026-01-01'",
+    );
+    let late = server.url("shop").replace("boss:s3cr%3At%2F%40@", "late:late@");
+    let late = Source::Postgres { url: late, databases: None };
+    let fault = platform.fails(ITEM, &late, crate::platform::take());
+    assert_eq!(fault.code.as_str(), "SW-BAK-002");
+    server.sql("postgres", "ALTER ROLE late VALID UNTIL 'infinity'");
+    platform.take("database.late", &late);
     let fault = platform.fails(
         ITEM,
         &Source::Postgres { url: server.url("nothing"), databases: None },
@@ -228,4 +241,71 @@ fn a_server_that_goes_away_or_refuses_costs_nothing_that_was_there_and_publishes
     platform.take(ITEM, &source(&server));
     platform.assert_tidy();
     assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+}
+
+#[test]
+fn a_table_that_is_dropped_as_it_is_dumped_costs_another_try_and_no_other_table() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", "CREATE TABLE gone (x int); CREATE TABLE here AS SELECT 1 AS x");
+    let platform = Platform::new();
+    let client = |name: &str, sql: &str| {
+        let script = server.folder().join(name);
+        std::fs::write(&script, sql).unwrap();
+        server.client("shop", &script)
+    };
+    let locks = |which: &str, count: &str| {
+        let sql = format!("SELECT count(*) FROM pg_locks WHERE {which}");
+        server.wait_for(which, "shop", &sql, |is| is == count);
+    };
+    // One who keeps another from dropping the table at once.
+    let keeper = client("keeper.sql", "SELECT pg_advisory_lock(7); SELECT pg_sleep(600);");
+    locks("locktype = 'advisory' AND granted", "1");
+    let dropper = "BEGIN; LOCK TABLE gone; SELECT pg_advisory_lock(7); DROP TABLE gone; COMMIT;";
+    let dropper = client("dropper.sql", dropper);
+    locks("locktype = 'advisory' AND NOT granted", "1");
+    let mut worker = platform.start(ITEM, &source(&server), crate::platform::take());
+    worker.until("dumping shop");
+    locks("locktype = 'relation' AND relation = 'gone'::regclass AND NOT granted", "1");
+    drop(keeper);
+    server.sql("shop", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
+    worker.until("dumping shop again");
+    drop(dropper);
+    let taken: Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
+    let rows: Vec<_> = taken.set.databases[0].rows.iter().collect();
+    assert_eq!(rows, [(&"public.here".to_owned(), &1)]);
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+    platform.assert_tidy();
+}
+
+#[test]
+fn rows_are_counted_in_dumps_of_the_newest_version_and_one_that_is_cut_is_no_backup() {
+    let server = Postgres::start_18();
+    fill_plainly(&server);
+    let mut platform = Platform::new();
+    platform.programs = Some(POSTGRES_18.into());
+    let taken = platform.take(ITEM, &source(&server));
+    let rows = &taken.set.databases[0].rows;
+    assert_eq!((rows["public.a"], rows["public.\"b\nc\""], rows["public.empty"]), (3000, 1, 0));
+    assert_eq!(platform.drill(ITEM, &source(&server)).drill.fault, None);
+    // Only who knows the archive's form sees that the rest is missing.
+    let programs = platform.place.path().join("programs");
+    std::fs::create_dir_all(programs.join("bin")).unwrap();
+    let script = format!("#!/bin/sh\n{POSTGRES_18}/pg_dump \"$@\" | head -c 50000\n");
+    std::fs::write(programs.join("bin/pg_dump"), script).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(programs.join("bin/pg_dump"), mode).unwrap();
+    let both = format!("{}:{POSTGRES_18}", programs.join("bin").display());
+    platform.programs = Some(both.into());
+    let fault = platform.fails(ITEM, &source(&server), crate::platform::take());
+    assert!(fault.to_string().contains("it ends in the middle"), "{fault:?}");
+}
+
+fn fill_plainly(server: &Postgres) {
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        r#"CREATE TABLE a AS SELECT n, md5(n::text) FROM generate_series(1, 3000) n; CREATE TABLE empty (x int); CREATE TABLE "b
+c" AS SELECT 1 AS x; SELECT lo_from_bytea(0, 'large object')"#,
+    );
 }

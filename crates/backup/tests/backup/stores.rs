@@ -1,7 +1,11 @@
 //! S3 and SFTP, against real servers: back up, lose everything here, restore from each store.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -10,7 +14,8 @@ use s3s::service::S3ServiceBuilder;
 use seaworthy_backup::{
     Action, RestoreTarget, Restored, Source, State, StoreAt, StorePlace, Verified,
 };
-use seaworthy_testkit::peers::Sshd;
+use seaworthy_testkit::eventually;
+use seaworthy_testkit::peers::{Postgres, Sshd};
 
 use crate::platform::{Platform, take};
 
@@ -205,4 +210,75 @@ fn a_store_that_is_away_or_refuses_costs_its_own_copy_only_and_the_next_run_make
         assert!(set.copies.iter().all(|(_, state)| *state == State::Verified), "{:?}", set.copies);
     }
     platform.assert_tidy();
+}
+
+/// In front of a server: what a client sends on one connection goes no further than a megabyte until it is opened.
+struct Gate {
+    address: String,
+    open: Arc<AtomicBool>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Gate {
+    fn before(server: &str) -> Self {
+        let server = server.trim_start_matches("http://").to_owned();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gate = Self {
+            address: format!("http://{}", socket.local_addr().unwrap()),
+            open: Arc::default(),
+            held: Arc::default(),
+        };
+        let (open, held) = (Arc::clone(&gate.open), Arc::clone(&gate.held));
+        std::thread::spawn(move || {
+            for client in socket.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(&server).unwrap();
+                let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to).ok());
+                let (open, held) = (Arc::clone(&open), Arc::clone(&held));
+                std::thread::spawn(move || forward(client, server, &open, &held));
+            }
+        });
+        gate
+    }
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, open: &AtomicBool, held: &AtomicUsize) {
+    let (mut buffer, mut passed) = (vec![0; 64 << 10], 0);
+    while let Ok(got) = from.read(&mut buffer) {
+        if got == 0 || to.write_all(&buffer[..got]).is_err() {
+            break;
+        }
+        passed += got;
+        if passed > 1 << 20 && !open.load(Ordering::Acquire) {
+            held.fetch_add(1, Ordering::AcqRel);
+            eventually("the gate opens", Duration::from_secs(60), || open.load(Ordering::Acquire));
+        }
+    }
+    to.shutdown(std::net::Shutdown::Write).ok();
+}
+
+#[test]
+fn a_slow_store_holds_neither_the_source_nor_the_copy_elsewhere() {
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        "CREATE TABLE t AS SELECT sha512(n::text::bytea) FROM generate_series(1, 60000) n",
+    );
+    let mut platform = Platform::new();
+    let gate = Gate::before(&s3(&platform.place.path().join("s3")));
+    platform.stores.push(s3_store(&gate.address, "secret"));
+    let source = Source::Postgres { url: server.url("shop"), databases: None };
+    let mut worker = platform.start("database.main", &source, take());
+    worker.until("in `offsite`");
+    eventually("the upload is held", Duration::from_secs(60), || {
+        gate.held.load(Ordering::Acquire) > 0
+    });
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'seaworthy%' OR application_name LIKE 'pg_dump%'";
+    assert_eq!(server.sql("postgres", sessions), "0", "the database is let go");
+    let report = platform.list("database.main", &source);
+    assert_eq!(report.sets[0].copies, [("local".to_owned(), State::Verified)]);
+    gate.open.store(true, Ordering::Release);
+    let taken: seaworthy_backup::Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
+    assert_eq!(taken.stores, ["local", "offsite"], "{:?}", taken.failed);
 }

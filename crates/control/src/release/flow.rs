@@ -12,6 +12,7 @@ use seaworthy_release::{Ending, Phase, Step, Strategy};
 use tokio::time::timeout;
 
 use crate::databases;
+use crate::names;
 use crate::platform::Platform;
 use crate::reconcile;
 use crate::release::back;
@@ -58,6 +59,7 @@ async fn way(run: &Run, prepared: &Prepared) -> Result<Applied, Fault> {
     let next = prepared.applied(built.release);
     run.applies(&next)?;
     run.unless_stopped(databases::start(&run.platform, &prepared.site, &run.report)).await?;
+    names::meet(&run.platform, &prepared.site).await;
     if let Some(data) = &prepared.data {
         bring_back::go(run, prepared, data, &next).await?;
         keep(run, prepared, &next);

@@ -9,6 +9,7 @@
 
 mod body;
 mod frames;
+mod streams;
 mod transport;
 
 use std::cell::Cell;
@@ -30,8 +31,9 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 pub(crate) use self::body::Body;
+use self::streams::{Open, Streams};
 use self::transport::{Arrival, Door, Sending, Stopped, Transport};
-use super::streams::{Open, PIECE, Streams};
+
 use super::{HANDSHAKE, seat};
 use crate::body::{ClientBody, ResponseBody};
 use crate::h1::{HEAD_TIME, SEND_TIME};
@@ -48,6 +50,8 @@ const LARGEST_HEAD: usize = 64 << 10;
 const LARGEST_DECODED: u64 = 128 << 10;
 /// So many requests more may be taken back than were answered.
 const TAKEN_BACK: u32 = 100;
+/// Given away at once: a client counts as taking something with each piece that left whole.
+const PIECE: usize = 16 << 10;
 /// More requests than a client sends before it hears that it should go.
 const ON_THE_WAY: usize = 1 << 20;
 /// How long a client has to hear it, at least.

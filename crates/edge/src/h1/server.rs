@@ -59,18 +59,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let wire = Rc::new(RefCell::new(Wire::new(stream, &local.watch, Rc::clone(&local.rooms))));
+    // What is boxed has its room only while it goes on: an idle connection holds none of it.
     loop {
         match poll_fn(|context| wire.borrow_mut().poll_request(context)).await {
-            Next::End => return close(local, wire).await,
-            Next::Refused(refusal) => return refuse(local, wire, &client, refusal).await,
-            Next::Request(head) => match respond(local, &wire, &client, *head).await {
+            Next::End => return Box::pin(close(local, wire)).await,
+            Next::Refused(refusal) => {
+                return Box::pin(refuse(local, wire, &client, refusal)).await;
+            }
+            Next::Request(head) => match Box::pin(respond(local, &wire, &client, head)).await {
                 After::Next => {}
                 After::Over => return,
-                After::Close => return close(local, wire).await,
+                After::Close => return Box::pin(close(local, wire)).await,
                 After::Switch(tunnel) => {
                     let Some(wire) = Rc::into_inner(wire) else { return };
                     let wire = wire.into_inner();
-                    return tunnel.run(wire.stream, wire.bytes).await;
+                    return Box::pin(tunnel.run(wire.stream, wire.bytes)).await;
                 }
             },
         }
@@ -91,12 +94,12 @@ async fn respond<S>(
     local: &Rc<Local>,
     wire: &Rc<RefCell<Wire<S>>>,
     client: &Arc<Client>,
-    head: Head,
+    head: Box<Head>,
 ) -> After
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Head { request, shape } = head;
+    let Head { request, shape } = *head;
     let asked = Asked {
         is_head: *request.method() == Method::HEAD,
         is_1_0: request.version() == Version::HTTP_10,
@@ -109,9 +112,7 @@ where
         ClientBody::Http1(Body(source))
     };
     let request = request.map(|()| body);
-    // Boxed: an idle connection does not hold its room.
-    let handled = Box::pin(serve::handle(Rc::clone(local), Arc::clone(client), request));
-    let response = handled.await;
+    let response = serve::handle(Rc::clone(local), Arc::clone(client), request).await;
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     // Of an answer of our own nobody reads the rest of the request; what is here of it is thrown away.
     let unread = !response.body().needs_request() && !wire.borrow_mut().discard();
@@ -149,19 +150,25 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     close(local, wire).await;
 }
 
-/// Says that nothing more comes, and throws away what still does, so that closing sends no reset before
-/// the client has read the answer.
+/// Says that nothing more comes.
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(local: &Rc<Local>, wire: Rc<RefCell<Wire<S>>>) {
     let Some(wire) = Rc::into_inner(wire) else { return };
     let mut wire = wire.into_inner();
+    linger(local, &mut wire.stream).await;
+}
+
+/// Says that nothing more comes, and throws away what still does, so that closing sends no reset before
+/// the client has read the answer.
+pub(crate) async fn linger(local: &Local, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let linger = async {
-        if wire.stream.shutdown().await.is_err() {
+        if stream.shutdown().await.is_err() {
             return;
         }
-        let mut room = [0; 4 << 10];
+        // Not in the future: that lasts as long as its connection.
+        let mut room = vec![0; 4 << 10];
         let mut bytes = 0;
         while bytes < LINGER_BYTES {
-            match wire.stream.read(&mut room).await {
+            match stream.read(&mut room).await {
                 Ok(read @ 1..) => bytes += read,
                 _ => return,
             }

@@ -89,9 +89,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             search: Search::default(),
             skipped: false,
             go_on: b"",
-            alarm: Alarm::new(watch),
+            alarm: Alarm::of_client(watch),
             in_head: false,
-            send_alarm: Alarm::new(watch),
+            send_alarm: Alarm::of_client(watch),
             rooms,
         }
     }

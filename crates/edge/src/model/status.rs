@@ -39,9 +39,15 @@ pub struct EdgeStatus {
     /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
     #[serde(default)]
     pub told: u64,
-    /// Connections of addresses that held too many.
+    /// Connections of addresses that held too many, and such that were ended for a flood of frames.
     #[serde(default)]
     pub turned_away: u64,
+    /// Handshakes that were refused, since they asked for a server name that is none.
+    #[serde(default)]
+    pub misnamed: u64,
+    /// Connections that were ended early, since open files ran short.
+    #[serde(default)]
+    pub made_room: u64,
     /// Circuit breakers that opened, or watch.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,

@@ -18,7 +18,7 @@ use super::{Client, Record, Refusal, cached, refuse};
 use crate::body::{ClientBody, ResponseBody};
 use crate::policy::{self, fields};
 use crate::shape;
-use crate::watch::within;
+use crate::watch::within_patience;
 use crate::worker::Local;
 
 type Answer = (Response<ResponseBody>, Option<SocketAddr>);
@@ -72,7 +72,7 @@ pub(super) async fn read(
         let next =
             std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
         let next = match idle {
-            Some(idle) => within(&local.watch, idle, next).await,
+            Some(idle) => within_patience(&local.watch, idle, next).await,
             None => Some(next.await),
         };
         match next {

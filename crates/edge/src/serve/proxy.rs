@@ -223,7 +223,7 @@ fn outgoing(
         body,
         left: route.settings.body_limit.unwrap_or(u64::MAX),
         idle,
-        alarm: Alarm::new(&local.watch),
+        alarm: Alarm::of_client(&local.watch),
         progress: Rc::clone(&progress),
     };
     (RequestBody::Upload(Box::new(upload)), Some(progress))

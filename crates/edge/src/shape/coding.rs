@@ -1,7 +1,8 @@
 //! Content codings: gzip, br, zstd, both ways, piece by piece.
 //!
 //! The levels are those of what is compressed while somebody waits: beyond them a page takes longer to
-//! pack than it saves. Windows are kept small: each answer under way has one.
+//! pack than it saves. Windows are kept small: each answer under way has one. Invariant: a few bytes never unfold
+//! into more than [`UNFOLDED`]; an answer that would is cut off.
 
 use std::io::{self, Write};
 
@@ -24,6 +25,11 @@ pub(crate) enum Coding {
 
 /// 2¹⁹ bytes of window: half a megabyte for each answer under way.
 const WINDOW: u32 = 19;
+
+/// The largest window that zstd may ask for as a content coding (RFC 9659 § 3).
+const LARGEST_WINDOW: u32 = 23;
+/// What one piece may unfold into: gzip's most is a thousand times as much, four mebibytes; br and zstd know no end.
+const UNFOLDED: usize = 8 << 20;
 
 impl Coding {
     /// In our order of preference.
@@ -157,7 +163,7 @@ fn step<W: Finish + 'static>(writer: W, sink: Sink, name: &'static str) -> Box<d
 
 /// Packs.
 pub(super) fn encoder(coding: Coding) -> Box<dyn Step> {
-    let sink = Sink::default();
+    let sink = Sink::of(usize::MAX);
     let to = sink.clone();
     let name = coding.name();
     match coding {
@@ -180,13 +186,16 @@ pub(super) fn encoder(coding: Coding) -> Box<dyn Step> {
 
 /// Unpacks.
 pub(super) fn decoder(coding: Coding) -> Box<dyn Step> {
-    let sink = Sink::default();
+    let sink = Sink::of(UNFOLDED);
     let to = sink.clone();
     match coding {
         Coding::Gzip => step(MultiGzDecoder::new(to), sink, "gunzip"),
         Coding::Brotli => step(brotli::DecompressorWriter::new(to, 4096), sink, "unbr"),
         Coding::Zstd => match zstd::stream::write::Decoder::new(to) {
-            Ok(writer) => step(writer, sink, "unzstd"),
+            Ok(mut writer) => {
+                writer.window_log_max(LARGEST_WINDOW).ok();
+                step(writer, sink, "unzstd")
+            }
             Err(_) => step(Unable, sink, "unzstd"),
         },
     }

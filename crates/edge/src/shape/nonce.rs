@@ -42,7 +42,7 @@ impl std::fmt::Debug for Nonce {
 
 /// The step for one page.
 pub(super) fn nonce(value: &str) -> Box<dyn Step> {
-    let (sink, value) = (Sink::default(), value.to_owned());
+    let (sink, value) = (Sink::of(usize::MAX), value.to_owned());
     let to = sink.clone();
     let mark = element!("script, style, link", move |element| {
         element.set_attribute("nonce", &value)?;
@@ -52,7 +52,7 @@ pub(super) fn nonce(value: &str) -> Box<dyn Step> {
         .append_element_content_handler(mark)
         .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MEMORY))
         .with_strict(false);
-    let write: Output = Box::new(move |bytes: &[u8]| to.0.borrow_mut().extend_from_slice(bytes));
+    let write: Output = Box::new(move |bytes: &[u8]| to.held.borrow_mut().extend_from_slice(bytes));
     Box::new(Nonce { rewriter: Some(HtmlRewriter::new(settings, write)), sink })
 }
 

@@ -67,6 +67,28 @@ fn what_was_flushed_can_be_read_before_the_end() {
 }
 
 #[test]
+fn a_body_that_unfolds_without_end_is_cut_off_before_it_is_held() {
+    let zeros = vec![0; 1 << 20];
+    for coding in Coding::ALL {
+        let packed = through(vec![coding::encoder(coding)], &[zeros.as_slice(); 96], false);
+        assert!(packed.len() < 1 << 20, "{coding:?}: {}", packed.len());
+        let mut unpack = coding::decoder(coding);
+        let (mut whole, mut most) = (0, 0);
+        let end = packed.chunks(PIECE).try_for_each(|piece| {
+            let mut out = Vec::new();
+            let pushed = unpack.push(piece, &mut out);
+            whole += out.len();
+            most = most.max(out.len());
+            pushed
+        });
+        assert!(most <= 8 << 20, "{coding:?}: {most} at once");
+        // A thousand times as much is what gzip can do, and passes in pieces.
+        assert_eq!(end.is_ok(), coding == Coding::Gzip, "{coding:?}: {end:?}");
+        assert_eq!(whole > 90 << 20, coding == Coding::Gzip, "{coding:?}: {whole}");
+    }
+}
+
+#[test]
 fn only_what_becomes_smaller_is_compressed() {
     let worth = |status: u16, headers: &[(&'static str, &'static str)]| {
         let headers = headers

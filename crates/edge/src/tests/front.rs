@@ -1,6 +1,7 @@
 //! Who stands in front: proxies that are believed, balancers that announce the client, and others.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
@@ -119,4 +120,41 @@ fn an_address_holds_so_many_connections_and_a_trusted_proxy_any_number() {
         ask_from(&edge, [127, 0, 0, 1], get("").as_bytes()).starts_with("HTTP/1.1 200 ")
     });
     assert!(edge.shared.status().turned_away > 0);
+}
+
+#[test]
+fn where_open_files_run_short_the_client_goes_that_was_waited_for_longest() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(to_web(), &[upstream.address]);
+    let asked = || {
+        let mut stream = edge.connect();
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        stream
+    };
+    let here = u64::try_from(edge.connect().as_raw_fd()).unwrap();
+    // 32 of them are kept for other things.
+    edge.shared.allow_open_files(here + 200);
+    let mut held = Vec::new();
+    while edge.shared.status().made_room == 0 {
+        held.push(asked());
+        assert!(held.len() < 4000, "nobody went");
+    }
+    // The first of one of the two threads are gone: after what is left of the answer comes the end.
+    let ended = |mut stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let mut room = [0; 4096];
+        std::iter::repeat_with(|| stream.read(&mut room)).find(|read| !matches!(read, Ok(1..)))
+    };
+    eventually("the first ones go", || {
+        held.iter().take(8).any(|stream| matches!(ended(stream), Some(Ok(0))))
+    });
+    // Nobody is refused meanwhile, and who came last stays.
+    let mut last = asked();
+    last.write_all(b"GET /y HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n").unwrap();
+    let mut rest = String::new();
+    last.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("HTTP/1.1 200"), "{rest}");
 }

@@ -102,3 +102,6 @@ pub(crate) fn certificate_header(shown: Option<&[CertificateDer<'_>]>) -> Option
     let text = format!(":{}:", BASE64_STANDARD.encode(leaf));
     HeaderValue::from_str(&text).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::ServerConnection;
 use rustls::server::{AcceptedAlert, Acceptor};
+use rustls::{PeerMisbehaved, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Settings;
@@ -71,6 +71,14 @@ impl<S: AsyncWrite + Unpin> io::Write for Socket<'_, '_, S> {
     fn flush(&mut self) -> io::Result<()> {
         now(Pin::new(&mut *self.socket).poll_flush(self.context))
     }
+}
+
+/// Whether a handshake ended because the client asked for a server name that is none, such as one with a port. Of
+/// rustls 0.23 no other way with such a client is to be had (docs/decisions/042).
+pub(crate) fn is_misnamed(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let none = PeerMisbehaved::ServerNameMustContainOneHostName;
+    matches!(cause, Some(rustls::Error::PeerMisbehaved(found)) if *found == none)
 }
 
 /// Tells a client what was wrong, as far as it can be told now; the connection ends either way.

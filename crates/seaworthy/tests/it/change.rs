@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use seaworthy_testkit::load::Load;
-use seaworthy_testkit::{FakeApp, Site, eventually, eventually_some};
+use seaworthy_testkit::{Changes, FakeApp, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -162,4 +162,27 @@ fn a_service_that_is_added_is_known_to_the_edge_before_anybody_is_sent_to_it() {
     assert_ne!(client.get("/first").text(), "here");
     std::fs::remove_file(&asked).unwrap();
     sandbox.wait_ready("shop/web", 1, LIMIT);
+}
+
+/// A thousand of them beside a thousand WebSockets: `cargo xtask soak --phase changes`.
+#[test]
+fn changes_of_every_kind_touch_nobody_whom_they_are_not_about() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let before = sandbox.status();
+    let running = Load::new(sandbox.target(&shop()))
+        .mixed(40.0)
+        .web_sockets(10)
+        .start(Duration::from_secs(300));
+    eventually("sockets are open", LIMIT, || running.so_far().web_sockets.echoes >= 20);
+    let mut changes = Changes::beside(shop());
+    for _ in 0..16 {
+        changes.make(&sandbox);
+    }
+    let echoes = running.so_far().web_sockets.echoes;
+    eventually("sockets still echo", LIMIT, || running.so_far().web_sockets.echoes >= echoes + 20);
+    let report = running.stop();
+    report.assert_clean();
+    assert_eq!(report.web_sockets.opened, 10);
+    assert_eq!(sandbox.status().ready_pids("shop/web"), before.ready_pids("shop/web"));
 }

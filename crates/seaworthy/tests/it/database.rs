@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use seaworthy_testkit::peers::{Place, unprivileged};
 use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
 
 use crate::backup::assert_never_holds;
@@ -282,4 +283,25 @@ fn a_release_goes_back_with_its_managed_database_row_for_row() {
     assert_eq!(sandbox.wait_ready("shop/database-main", 1, LIMIT), server);
     psql(&url, "INSERT INTO notes VALUES (502)").unwrap();
     sandbox.run(["status"]).success().never_says("SW-BAK");
+}
+
+/// Everything above as a user who may change to no other: where root runs the tests, they are run once more as nobody.
+#[test]
+fn a_plain_user_gets_managed_databases_as_well() {
+    let Some((uid, gid)) = unprivileged() else { return };
+    let place = Place::new();
+    let mut again = Command::new("setpriv");
+    again.args([&format!("--reuid={uid}"), &format!("--regid={gid}")]);
+    again.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    again.arg(std::env::current_exe().unwrap()).args(["--exact", "--test-threads=1"]);
+    again.args([
+        "database::postgres_is_run_for_a_site_survives_crashes_and_releases_and_comes_back_from_a_backup",
+        "database::mariadb_and_redis_are_run_for_a_site_and_come_back_from_a_backup",
+    ]);
+    // Nobody builds.
+    let sandbox = sandbox();
+    again.env("SEAWORTHY_FAKEAPP", sandbox.fakeapp());
+    let output = again.env("HOME", place.path()).env("TMPDIR", place.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("2 passed"), "{said}");
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seaworthy_testkit::{Site, eventually};
+use seaworthy_testkit::{FakeApp, Site, eventually};
 
 use crate::{LIMIT, sandbox};
 
@@ -152,4 +152,79 @@ fn a_server_of_somebody_else_that_is_not_well_gets_nothing_and_explain_says_why(
     assert_eq!(both().into_iter().collect::<Vec<_>>(), ["two"]);
     well.store(true, Ordering::Relaxed);
     eventually("it is back", LIMIT, || both().len() == 2);
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_holds_up_nothing_but_the_names_it_is_asked_for() {
+    if !seaworthy_testkit::is_root("a resolver that does not answer") {
+        return;
+    }
+    // It takes every question, and tells us of it; answers come when we say so.
+    let [_, _, a, b] = (std::process::id() | 1).to_be_bytes();
+    let address = format!("127.84.{a}.{b}");
+    let resolver = std::net::UdpSocket::bind((address.as_str(), 53)).unwrap();
+    let (answers, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (may, was) = (Arc::clone(&answers), Arc::clone(&asked));
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = resolver.recv_from(&mut question) {
+            was.store(true, Ordering::Relaxed);
+            let kind = question[length - 4..length - 2] == [0, 1];
+            if may.load(Ordering::Relaxed) {
+                let mut answer = question[..length].to_vec();
+                (answer[2], answer[3]) = (0x81, 0x80);
+                answer[7] = u8::from(kind);
+                answer[10..12].fill(0);
+                if kind {
+                    answer.truncate(length);
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+                }
+                resolver.send_to(&answer, from).ok();
+            }
+        }
+    });
+    let config = format!("nameserver {address}\noptions timeout:2 attempts:5\n");
+    let sandbox = sandbox().with_file("/etc/resolv.conf", &config);
+    let page = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = page.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in page.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _some = stream.read(&mut request);
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfar!")
+                .ok();
+        }
+    });
+    let far = format!(
+        "[service.far]\nupstreams = [\"http://far.sea.test:{port}\"]\n[[route]]\npaths = [\"/far\"]\nto = \"far\"\n"
+    );
+    let site = |level: &str| {
+        let app = FakeApp::new().key(&format!("env = {{ LEVEL = \"{level}\" }}"));
+        Site::new("shop").app("web", app).more(&far)
+    };
+    sandbox.up(&site("one"));
+    assert!(asked.load(Ordering::Relaxed), "the resolver was asked");
+    let before = sandbox.status().ready_pids("shop/web");
+    // An instance that dies is replaced, and releases go on, while a question is open all the time.
+    sandbox.kill_hard(before[0]);
+    eventually("another instance", LIMIT, || {
+        let now = sandbox.try_status().map(|status| status.ready_pids("shop/web"));
+        now.is_some_and(|now| now.len() == 1 && now != before)
+    });
+    sandbox.up(&site("two"));
+    let client = sandbox.https(&site("two"));
+    assert_eq!(client.get("/env?name=LEVEL").json()["value"], "two");
+    assert_eq!(client.get("/far").status, 503);
+    answers.store(true, Ordering::Relaxed);
+    eventually("the name is found", LIMIT, || client.get("/far").text() == "far!");
+    // It is known to the next control, whatever the resolver says by then.
+    answers.store(false, Ordering::Relaxed);
+    let control = sandbox.status().control_pid();
+    sandbox.kill_hard(control);
+    eventually("the next control answers", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.control_pid() != control)
+    });
+    sandbox.up(&site("three"));
+    assert_eq!(client.get("/far").text(), "far!");
 }

@@ -3,6 +3,7 @@
 //! The manager here is a script that speaks systemd's protocols. The real one is asked by
 //! `cargo xtask host-test`, which nothing but a real host or a virtual machine can do.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -129,6 +130,49 @@ fn starts_control_again_and_what_is_served_goes_on() {
     assert_eq!(sandbox.wait_ready("shop/web", 2, LIMIT), before.ready_pids("shop/web"));
     assert_eq!(manager.kept(), names(&sandbox));
     manager.until("it says that it is not stuck", |heard| heard.contains("WATCHDOG=1"));
+}
+
+#[test]
+fn starts_the_build_before_again_when_an_upgrade_does_not_come_up() {
+    let sandbox = sandbox();
+    let manager = Manager::start(&sandbox);
+    sandbox.up(&two());
+    let before = sandbox.status();
+    let broken = sandbox.folder().join("bin/broken");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exec echo 'seaworthy 9.9.9'\nexit 70\n";
+    std::fs::write(&broken, script).unwrap();
+    std::fs::set_permissions(&broken, PermissionsExt::from_mode(0o755)).unwrap();
+    let running = Load::new(sandbox.target(&shop())).mixed(60.0).start(Duration::from_secs(120));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 30);
+    let output = sandbox.run(["upgrade".as_ref(), broken.as_os_str()]);
+    output.code(1).says(["SW-CTL-012", "did not come up"]);
+    running.stop().assert_clean();
+    let after = sandbox.status();
+    assert_ne!(after.control_pid(), before.control_pid());
+    assert_eq!(after.edge_pid(), before.edge_pid());
+    assert_eq!(sandbox.wait_ready("shop/web", 2, LIMIT), before.ready_pids("shop/web"));
+    assert_eq!((manager.starts(), manager.kept()), (2, names(&sandbox)));
+}
+
+#[test]
+fn starts_the_build_that_took_over() {
+    let sandbox = sandbox();
+    let manager = Manager::start(&sandbox);
+    sandbox.up(&shop());
+    let before = sandbox.status();
+    let next = sandbox.folder().join("bin/seaworthy-next");
+    std::fs::copy(sandbox.folder().join("bin/seaworthy"), &next).unwrap();
+    sandbox.run(["upgrade".as_ref(), next.as_os_str()]).success();
+    let upgraded = sandbox.status();
+    assert_eq!(upgraded.control_pid(), before.control_pid(), "the same process");
+    sandbox.terminate(upgraded.control_pid());
+    let after = eventually_some("the next control answers", LIMIT, || {
+        sandbox.try_status().filter(|status| status.control_pid() != before.control_pid())
+    });
+    let program = std::fs::read_link(format!("/proc/{}/exe", after.control_pid())).unwrap();
+    assert_eq!(program, next);
+    assert_eq!(after.edge_pid(), upgraded.edge_pid());
+    assert_eq!(manager.kept(), names(&sandbox));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn after_a_reboot_control_brings_everything_back_from_the_state_folder_alone() {
     sandbox.cut_the_power();
     // What a reboot takes with it: sockets, locks, records of processes.
     fs::remove_dir_all(sandbox.folder().join("run")).unwrap();
-    // As the unit starts it, with nobody there who would say `up`.
+    // As an init starts it, with nobody there who would say `up`.
     let control =
         sandbox.spawn(["control", "--keep", "--state", &sandbox.state().display().to_string()]);
     sandbox.wait_ready("shop/web", 3, LIMIT);

@@ -1,8 +1,10 @@
 //! The promise "nothing is dropped", at length: full mixed load while our own processes are killed.
 //!
 //! `cargo xtask soak` builds the release binary and runs this: 1,000 requests/s (keep-alive, new
-//! connections, HTTP/2) and 100 WebSockets on a site of two instances, and in four phases of 60 s control,
-//! one instance and the edge are killed ten times each, and an unrelated route is changed ten times. It
+//! connections, HTTP/2) and 100 WebSockets on a site of two instances, and in five phases of 60 s control,
+//! one instance and the edge are killed ten times each, an unrelated route is changed ten times, and all that
+//! can be changed beside the load is. A thousand changes beside a thousand WebSockets:
+//! `--phase changes --times 1000 --web-sockets 1000`. It
 //! prints the counts of each phase, then a summary with what must hold, and ends with 1 when something
 //! does not. A short run: `--seconds 6 --times 2 --rate 100 --web-sockets 10`.
 //!
@@ -19,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use seaworthy_testkit::flags::{self, Flags};
 use seaworthy_testkit::load::{Counts, Load, Report};
-use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
+use seaworthy_testkit::{Changes, FakeApp, Sandbox, Site, eventually, eventually_some};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// What a blow takes at the longest, seen to its end.
+const BLOW: Duration = Duration::from_secs(5);
 
 /// How long, how hard, how often.
 #[derive(Debug, Clone)]
@@ -37,9 +41,12 @@ struct Plan {
 /// One kind of blow, and what it may cost.
 struct Phase {
     name: &'static str,
-    strike: fn(&Sandbox, u32),
+    strike: Strike,
     promises: fn(&Report, &Plan) -> Vec<Promise>,
 }
+
+/// What happens at a moment; the changes know how many there were.
+type Strike = fn(&Sandbox, &mut Changes, u32);
 
 /// Something that must hold, and whether it did.
 struct Promise {
@@ -54,11 +61,12 @@ struct Row {
     promises: Vec<Promise>,
 }
 
-const PHASES: [Phase; 4] = [
+const PHASES: [Phase; 5] = [
     Phase { name: "control", strike: kill_control, promises: nothing_is_lost },
     Phase { name: "instance", strike: kill_instance, promises: only_what_was_under_way_is_lost },
     Phase { name: "edge", strike: kill_edge, promises: nobody_is_refused },
     Phase { name: "route", strike: change_route, promises: nothing_is_lost },
+    Phase { name: "changes", strike: change_something, promises: nothing_is_lost },
 ];
 
 const HELP: &str = "\
@@ -69,7 +77,7 @@ Puts mixed load on a site while control, an instance or the edge are killed, or 
   --rate N           requests a second: 7 of 10 keep-alive, 1 new connections, 2 HTTP/2 [1000]
   --web-sockets N    open at once, each echoing four times a second [100]
   --times N          kills or changes in each phase [10]
-  --phase NAME       control, instance, edge or route; may be repeated [all]
+  --phase NAME       control, instance, edge, route or changes; may be repeated [all]
 
 Ends with 0 when every promise held, 1 when one did not, 2 when it could not begin.";
 
@@ -153,7 +161,9 @@ fn read(mut flags: Flags) -> Result<Plan, String> {
     if let Some(unknown) =
         plan.phases.iter().find(|name| PHASES.iter().all(|phase| phase.name != name.as_str()))
     {
-        return Err(format!("there is no phase `{unknown}`: control, instance, edge, route"));
+        return Err(format!(
+            "there is no phase `{unknown}`: control, instance, edge, route, changes"
+        ));
     }
     Ok(plan)
 }
@@ -176,13 +186,19 @@ fn run(sandbox: &Sandbox, plan: &Plan, phase: &Phase) -> Row {
     let before = sandbox.wait_ready("soak/web", 2, LIMIT);
     let address = sandbox.status().https();
     let load = Load::new(sandbox.target(&site(0))).mixed(plan.rate).web_sockets(plan.web_sockets);
-    let running = load.start(length.max(Duration::from_secs(5)) * 4);
-    let begun = Instant::now();
+    // Each blow takes its time, too; the load ends when it is told to.
+    let longest = length.max(Duration::from_secs(5)) * 4 + BLOW * plan.times;
+    let running = load.start(longest);
     eventually("load flows", LIMIT, || running.so_far().ok() > 20);
+    eventually("the WebSockets echo", LIMIT, || {
+        running.so_far().web_sockets.echoes >= plan.web_sockets as u64
+    });
+    let mut changes = Changes::beside(site(0));
+    let begun = Instant::now();
     for time in 0..plan.times {
         let due = length * (time + 1) / (plan.times + 1);
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
-        (phase.strike)(sandbox, time + 1);
+        (phase.strike)(sandbox, &mut changes, time + 1);
     }
     std::thread::sleep(length.saturating_sub(begun.elapsed()));
     let report = running.stop();
@@ -191,6 +207,7 @@ fn run(sandbox: &Sandbox, plan: &Plan, phase: &Phase) -> Row {
     let mut promise =
         |holds: bool, what: &str| promises.push(Promise { holds, what: what.to_owned() });
     promise(report.ok() > 0, "there was load");
+    promise(begun.elapsed() < longest, &format!("it went on through all of {} blows", plan.times));
     let after = sandbox.wait_ready("soak/web", 2, LIMIT);
     if phase.name == "instance" {
         promise(true, "two instances are ready again, by themselves");
@@ -201,7 +218,7 @@ fn run(sandbox: &Sandbox, plan: &Plan, phase: &Phase) -> Row {
     Row { name: phase.name, report, promises }
 }
 
-fn kill_control(sandbox: &Sandbox, _: u32) {
+fn kill_control(sandbox: &Sandbox, _: &mut Changes, _: u32) {
     let before = sandbox.status().control_pid();
     sandbox.kill_hard(before);
     eventually("the next control answers", LIMIT, || {
@@ -209,7 +226,7 @@ fn kill_control(sandbox: &Sandbox, _: u32) {
     });
 }
 
-fn kill_instance(sandbox: &Sandbox, _: u32) {
+fn kill_instance(sandbox: &Sandbox, _: &mut Changes, _: u32) {
     let before = sandbox.wait_ready("soak/web", 2, LIMIT);
     sandbox.kill_hard(before[0]);
     eventually_some("two instances again", LIMIT, || {
@@ -218,7 +235,7 @@ fn kill_instance(sandbox: &Sandbox, _: u32) {
     });
 }
 
-fn kill_edge(sandbox: &Sandbox, _: u32) {
+fn kill_edge(sandbox: &Sandbox, _: &mut Changes, _: u32) {
     let before = sandbox.status().edge_pid().unwrap_or_else(|| panic!("there is no edge"));
     sandbox.kill_hard(before);
     eventually("a new edge", LIMIT, || {
@@ -228,10 +245,14 @@ fn kill_edge(sandbox: &Sandbox, _: u32) {
     });
 }
 
-fn change_route(sandbox: &Sandbox, time: u32) {
+fn change_route(sandbox: &Sandbox, _: &mut Changes, time: u32) {
     sandbox.up(&site(time));
     let seen = sandbox.https(&site(time)).get("/version").text();
     assert_eq!(seen, time.to_string(), "the changed route is served");
+}
+
+fn change_something(sandbox: &Sandbox, changes: &mut Changes, _: u32) {
+    changes.make(sandbox);
 }
 
 fn promise(holds: bool, what: String) -> Promise {

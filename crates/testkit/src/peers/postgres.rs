@@ -14,7 +14,12 @@ use crate::{eventually, eventually_some};
 pub struct Postgres {
     server: Option<Server>,
     place: Place,
+    /// Where its programs are, unless they are the distribution's.
+    programs: Option<PathBuf>,
 }
+
+/// Where the programs are of a version that no distribution has that we test on: `cargo xtask setup` puts them there.
+pub const POSTGRES_18: &str = "/usr/local/lib/seaworthy-tests/postgresql-18/bin";
 
 /// A program of the newest version that is installed.
 fn program(name: &str) -> PathBuf {
@@ -30,10 +35,27 @@ impl Postgres {
     /// Makes and starts one; every connection needs a password.
     #[track_caller]
     pub fn start() -> Self {
+        Self::make(None)
+    }
+
+    /// The same of version 18, which keeps account of what changes.
+    #[track_caller]
+    pub fn start_18() -> Self {
+        Self::make(Some(POSTGRES_18.into()))
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.as_ref().map_or_else(|| program(name), |folder| folder.join(name))
+    }
+
+    #[track_caller]
+    fn make(programs: Option<PathBuf>) -> Self {
         let place = Place::new();
+        let mut server = Self { server: None, place, programs };
+        let place = &server.place;
         let password = place.path().join("password");
         std::fs::write(&password, "s3cr:t/@\n").expect("a password file");
-        let mut initdb = command(&program("initdb"), place.path());
+        let mut initdb = command(&server.program("initdb"), place.path());
         initdb.args([
             "-D",
             "data",
@@ -48,7 +70,6 @@ impl Postgres {
             "--pwfile",
         ]);
         run(initdb.arg(&password));
-        let mut server = Self { server: None, place };
         server.restart();
         server
     }
@@ -56,7 +77,7 @@ impl Postgres {
     /// Starts it again, after [`Self::stop`] or from scratch.
     #[track_caller]
     pub fn restart(&mut self) {
-        let mut postgres = command(&program("postgres"), self.place.path());
+        let mut postgres = command(&self.program("postgres"), self.place.path());
         let sockets = format!("unix_socket_directories={}", self.place.path().display());
         postgres.args(["-D", "data", "-c", &sockets]);
         for setting in [
@@ -70,6 +91,9 @@ impl Postgres {
             "max_locks_per_transaction=400",
         ] {
             postgres.args(["-c", setting]);
+        }
+        if self.programs.is_some() {
+            postgres.args(["-c", "summarize_wal=on"]);
         }
         let mut started = Server::start(postgres, &self.place.path().join("log"));
         eventually("PostgreSQL answers", Duration::from_secs(60), || {

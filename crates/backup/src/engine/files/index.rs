@@ -5,18 +5,15 @@
 //! the order in which a sorted walk meets them.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::keys;
-use crate::open::{self, Plain};
+use crate::open::Plain;
 use crate::seal::Sealing;
-use crate::set::{Set, SetId};
-use crate::work::Work;
+use crate::set::SetId;
 
 /// Bytes that are no UTF-8 become these characters plus the byte (a private use area).
 const ODD: u32 = 0xf_0000;
@@ -138,17 +135,6 @@ impl Reader {
         Self { lines: BufReader::with_capacity(64 << 10, plain), next: None }
     }
 
-    /// The index of a set as it was kept here; without one everything is read anew.
-    pub(super) fn cached(work: &Work, base: &Set) -> Option<Self> {
-        let path = cache_file(work, &base.id);
-        let identity = keys::drill_key(work.state()).ok()?;
-        // A damaged copy must not decide what is backed up.
-        let part = base.parts.iter().find(|part| part.file == super::INDEX)?;
-        let found = crate::seal::digest(&mut File::open(&path).ok()?, |_| {}).ok()?;
-        (found == (part.sha256.clone(), part.bytes)).then_some(())?;
-        open::open(&path, &[identity]).ok().map(Self::new)
-    }
-
     /// The next entry, without taking it.
     pub(super) fn peek(&mut self) -> io::Result<Option<&Entry>> {
         if self.next.is_none() {
@@ -176,15 +162,6 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<io::Result<Entry>> {
         self.next.take().map(Ok).or_else(|| self.read().transpose())
     }
-}
-
-/// Where indexes are kept here.
-pub(super) fn cache_dir(work: &Work) -> PathBuf {
-    work.state().join("records").join(&work.job.site).join(&work.job.item.name).join("index")
-}
-
-pub(super) fn cache_file(work: &Work, id: &SetId) -> PathBuf {
-    cache_dir(work).join(id.as_str())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! not be filled is dropped again.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use seaworthy_base::{Code, Fault};
 
@@ -51,16 +50,11 @@ pub(super) fn load(
 /// Makes the users of a set; those that are there already stay as they are.
 pub(super) fn users(set: &Set, parts: &Parts, client: &Client) -> Result<(), Fault> {
     let Some(part) = set.parts.iter().find(|part| part.holds == USERS) else { return Ok(()) };
-    let mut sql = Vec::new();
-    let read = parts.open(set.id.as_str(), &part.file)?.take(64 << 20).read_to_end(&mut sql);
-    read.map_err(|error| {
-        Fault::new(Code::BackupDamaged, format!("the users of backup {} cannot be read", set.id))
-            .because(error.to_string())
-    })?;
+    let sql = parts.text(set, part)?;
     // A right on a database that is not there, an authentication that is not installed: the rest counts.
     let mut running = client.loader_with(&["--force"], "mysql")?.start(true)?;
     if let Some(stdin) = running.stdin.as_mut() {
-        feed(&mut without_passwords(&String::from_utf8_lossy(&sql)).as_bytes(), stdin, |_| {}).ok();
+        feed(&mut without_passwords(&sql).as_bytes(), stdin, |_| {}).ok();
     }
     running.finish(Code::RestoreFailed).map(drop).or(Ok(()))
 }

@@ -4,8 +4,6 @@
 //! stops at the first error; a database that could not be filled is dropped again; live data is only ever
 //! renamed.
 
-use std::io::Read;
-
 use seaworthy_base::{Code, Fault};
 
 use super::connect::{Connection, Tools};
@@ -66,12 +64,7 @@ pub(super) fn roles(
     must: bool,
 ) -> Result<(), Fault> {
     let Some(part) = set.parts.iter().find(|part| part.holds == ROLES) else { return Ok(()) };
-    let mut text = String::new();
-    let read = parts.open(set.id.as_str(), &part.file)?.take(64 << 20).read_to_string(&mut text);
-    read.map_err(|error| {
-        Fault::new(Code::BackupDamaged, format!("the roles of backup {} cannot be read", set.id))
-            .because(error.to_string())
-    })?;
+    let text = parts.text(set, part)?;
     let statements = tools
         .session("template1")?
         .texts("SELECT to_json(rolname) FROM pg_roles")

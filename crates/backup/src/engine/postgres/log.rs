@@ -1,10 +1,12 @@
 //! PostgreSQL's log: base backups, what was written since, and the state at any moment between.
 //!
 //! An item of its own beside the database's: its sets are base backups (`pg_basebackup`, the whole server) and
-//! pieces of the log that follow each other. Rooms: `segment` (names of files), `follow` (receives and ships),
+//! pieces of the log that follow each other. Rooms: `segment` (names of files), `base` (copies of the
+//! server), `follow` (receives and ships),
 //! `replay` (a scratch server at a moment). Invariants: a moment is only promised when the log reaches it
 //! without a gap; the live server is never written to: what is brought back goes the way of any other restore.
 
+mod base;
 mod follow;
 mod replay;
 mod segment;
@@ -27,8 +29,8 @@ use crate::work::Work;
 pub(crate) const ENGINE: &str = "postgres-log";
 /// The part with a base backup.
 const BASE: &str = "base.tar.zst.age";
-/// The label is the first file of a copy, and stands in so many bytes.
-const LABEL: usize = 4096;
+/// The part with what the next base backup is compared with.
+pub(crate) const MANIFEST: &str = "manifest.zst.age";
 /// Format of a part with a piece of the log.
 const WAL: &str = "wal";
 /// Facts of a set, by name: where the log begins that a base needs, where it ends, up to when a piece reaches.
@@ -69,26 +71,13 @@ impl Engine for Log {
         let size = segment_size(&mut session)?;
         let boss = session.one("SELECT to_json(rolname) FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> current_user, oid")?;
         follow::hold(work, &tools, &self.connection, major)?;
-        drop(session);
         let tool = tools.version("pg_basebackup", major)?;
-        work.step("copying the whole server");
-        let words =
-            ["-D", "-", "-Ft", "-X", "none", "--checkpoint=fast", "--verbose", "--no-password"];
-        let mut running = tools.tool("pg_basebackup", major, "")?.args(words).start(false)?;
-        let mut copy = Beginning { inner: running.output()?, kept: Vec::new() };
-        let sealed = into.seal(&mut copy, BASE, "server", "tar");
-        running.finish(Code::BackupSource)?;
-        let part = sealed?;
-        let first = begins(&copy.kept).ok_or_else(|| {
-            Fault::new(
-                Code::BackupFailed,
-                "the copy of the server does not say where its log begins",
-            )
-            .because("it does not begin with the label that every base backup has")
-        })?;
+        let mut notes = Vec::new();
+        let copied = base::copy(work, &tools, &mut session, &scratch, into, &mut notes)?;
+        drop(session);
         let mut session = tools.session(&self.connection.database())?;
         let settings = BTreeMap::from([
-            (FIRST.to_owned(), first),
+            (FIRST.to_owned(), copied.first),
             (LAST.to_owned(), current(&mut session)?),
             (SEGMENT_SIZE.to_owned(), size.to_string()),
             (SUPERUSER.to_owned(), boss.as_str().unwrap_or("postgres").to_owned()),
@@ -96,10 +85,18 @@ impl Engine for Log {
         let facts = DatabaseFacts {
             name: "server".to_owned(),
             settings,
-            bytes: part.plain_bytes,
+            bytes: copied.parts.iter().map(|part| part.plain_bytes).sum(),
             ..DatabaseFacts::default()
         };
-        Ok(Dump { parts: vec![part], databases: vec![facts], server, tool, ..Dump::default() })
+        Ok(Dump {
+            parts: copied.parts,
+            databases: vec![facts],
+            server,
+            tool,
+            notes,
+            needs: copied.needs,
+            ..Dump::default()
+        })
     }
 
     fn trial(&self, _: &Work, set: &Set, _: &Parts) -> Result<Trial, Fault> {
@@ -124,28 +121,6 @@ fn segment_size(session: &mut super::session::Session) -> Result<u64, Fault> {
     let size = session
         .one("SELECT to_json(setting::bigint) FROM pg_settings WHERE name = 'wal_segment_size'")?;
     Ok(size.as_u64().filter(|size| *size > 0).unwrap_or(16 << 20))
-}
-
-/// A stream whose first bytes are kept.
-struct Beginning<R> {
-    inner: R,
-    kept: Vec<u8>,
-}
-
-impl<R: std::io::Read> std::io::Read for Beginning<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let got = self.inner.read(buffer)?;
-        let left = LABEL.saturating_sub(self.kept.len());
-        self.kept.extend(buffer.iter().take(got.min(left)));
-        Ok(got)
-    }
-}
-
-/// The first file of the log that a copy needs, of the label with which it begins.
-fn begins(copy: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(copy);
-    let file = text.split("START WAL LOCATION: ").nth(1)?.split("(file ").nth(1)?;
-    file.get(..24).filter(|name| segment::is_whole(name)).map(str::to_owned)
 }
 
 /// The file of the log that is written now.
@@ -196,17 +171,5 @@ impl Engine for Segments {
 
     fn restore(&self, _: &Work, set: &Set, _: &Parts, _: &RestoreTarget) -> Result<Placed, Fault> {
         Err(not_alone(set))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_the_log_of_a_copy_begins_stands_in_its_label() {
-        let label = b"backup_label\0\0START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT";
-        assert_eq!(begins(label).as_deref(), Some("000000010000000000000002"));
-        assert_eq!(begins(b"START WAL LOCATION: 0/2000028 (file ../../x)"), None);
     }
 }

@@ -119,7 +119,7 @@ fn major_of(set: &Set) -> u32 {
     digits.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn program(name: &str, set: &Set) -> Result<PathBuf, Fault> {
+pub(super) fn program(name: &str, set: &Set) -> Result<PathBuf, Fault> {
     let major = major_of(set);
     find_exactly(name, major).ok_or_else(|| {
         let what = format!("backup {} cannot be tried on this machine", set.id);

@@ -163,3 +163,30 @@ fn proxy_header() {
         assert_eq!(runtime.block_on(crate::proxy_header::read(&mut again)), read);
     }
 }
+
+#[test]
+fn http2() {
+    let words: &[&[u8]] = &[
+        b"\0\0\x10\x01\x05\0\0\0\x01",
+        b"\0\0\x05\x09\x04\0\0\0\x01",
+        b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01",
+        b"\0\0\0\x04\0\0\0\0\0",
+        b"\x82\x87\x84",
+        b"\x01\x09a.example",
+        b"\x40\x01x\x01y",
+        b"\xbe",
+        b"\x3f\xe1\x1f",
+        b"\x20",
+        b"\xff\xff\xff\xff\x0f",
+        b"\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+        b"content-length",
+        b"host",
+        b"te",
+    ];
+    let mut inputs = Inputs::of("http2", words);
+    while let Some(input) = inputs.next() {
+        let input = input.to_vec();
+        let cut = inputs.below(input.len());
+        crate::h2::fuzz::frames(&input, cut);
+    }
+}

@@ -200,3 +200,42 @@ async fn next(body: &mut Incoming) -> Option<Frame<Bytes>> {
     let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
     frame.await.map(Result::unwrap)
 }
+
+#[test]
+fn bodies_larger_than_every_window_go_both_ways_over_http2() {
+    simulate(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service_fn(|request: HttpRequest<Incoming>| async move {
+                    let body = Echo { body: request.into_body(), count: 0, over: false };
+                    Ok::<_, Infallible>(Response::new(body))
+                });
+                let stream = hyper_util::rt::TokioIo::new(stream);
+                let server = hyper::server::conn::http2::Builder::new(Here);
+                tokio::task::spawn_local(server.serve_connection(stream, service));
+            }
+        });
+        let edge = Simulated::new(to_web(), &[]);
+        edge.place(vec![Endpoint { http2: true, ..endpoint(address) }]);
+        let mut client = edge.http2(1 << 16).await;
+        let size = 5 << 20;
+        for _ in 0..2 {
+            let (body, pieces) = tokio::sync::mpsc::unbounded_channel();
+            let request = HttpRequest::post("https://a.example/x").body(Pieces(pieces)).unwrap();
+            body.send(vec![b'x'; size].into()).unwrap();
+            drop(body);
+            let mut answer = client.sender.send_request(request).await.unwrap();
+            let mut left = size;
+            while let Some(frame) = std::future::poll_fn(|context| {
+                std::pin::Pin::new(answer.body_mut()).poll_frame(context)
+            })
+            .await
+            {
+                left -= frame.unwrap().data_ref().map_or(0, Bytes::len);
+            }
+            assert_eq!(left, 0);
+        }
+    });
+}

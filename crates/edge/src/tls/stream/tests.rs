@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
 };
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::TlsConnector;
 
@@ -160,6 +160,39 @@ fn a_client_that_breaks_the_protocol_is_told_how() {
         far.read_to_end(&mut said).await.unwrap();
         // An alert, and a fatal one (RFC 8446 § 6).
         assert_eq!((said[0], said[5]), (21, 2), "{said:?}");
+    });
+}
+
+/// What a server says first to a client that asks for a name of the same length as another, and what became of it.
+async fn asked_for(name: &str, in_place_of: &'static str) -> (Vec<u8>, io::Error) {
+    let (server, connector) = configs(DEFAULT_CIPHER_SUITES);
+    let honest = ServerName::try_from(in_place_of).unwrap();
+    let mut client = ClientConnection::new(Arc::clone(connector.config()), honest).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let at = hello.windows(name.len()).position(|part| part == in_place_of.as_bytes()).unwrap();
+    hello[at..at + name.len()].copy_from_slice(name.as_bytes());
+    let (near, mut far) = duplex(64 << 10);
+    far.write_all(&hello).await.unwrap();
+    far.shutdown().await.unwrap();
+    let error = TlsStream::accept(near, &server).await.unwrap_err();
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+    (said, error)
+}
+
+#[test]
+fn a_client_that_asks_for_a_name_that_is_none_is_told_so_and_one_with_an_address_is_served() {
+    run(async {
+        for (name, honest) in [("a.example:443", "a.examplex443"), ("[a.example]", "xa.examplex")] {
+            let (said, error) = asked_for(name, honest).await;
+            // Fatal, illegal_parameter (RFC 8446 § 6).
+            assert_eq!((said[0], &said[5..7]), (21, &[2, 47][..]), "{name}: {said:?}");
+            assert!(is_misnamed(&error), "{name}: {error}");
+        }
+        let (said, error) = asked_for("127.0.0.1", "127x0.0.x").await;
+        assert_eq!(said[0], 22, "{said:?}");
+        assert!(!is_misnamed(&error), "{error}");
     });
 }
 

@@ -11,7 +11,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 
 use super::super::Postgres;
 use super::super::connect::Connection;
-use super::super::server::{Recovery, Scratch};
+use super::super::server::{Recovery, Scratch, program};
 use super::super::survey;
 use super::{BASE, FIRST, LAST, SEGMENT_SIZE, UNTIL, WAL, fact, follow, is_base, segment};
 use crate::drill::gather;
@@ -21,11 +21,14 @@ use crate::model::{RestoreTarget, Source};
 use crate::seal::{pump, write_fault};
 use crate::set::{Set, SetId};
 use crate::store::{self, Store};
+use crate::tool::Tool;
 use crate::work::{Temporary, Work};
 
-/// A base backup and the pieces of the log after it.
+/// A base backup, those that it adds to, and the pieces of the log after it.
 struct Chain {
     base: Set,
+    /// The oldest first, and that is a whole one.
+    before: Vec<Set>,
     pieces: Vec<Set>,
 }
 
@@ -43,7 +46,9 @@ impl Chain {
             let complete = Timestamp(set.taken.0 + set.took_ms);
             if at.is_none_or(|at| complete <= at) {
                 pieces.reverse();
-                return Ok(Some(Self { base: set, pieces }));
+                let before = set.needs.iter().map(|id| store::read_set(store, id));
+                let before = before.collect::<Result<_, Fault>>()?;
+                return Ok(Some(Self { base: set, before, pieces }));
             }
         }
         Ok(None)
@@ -61,8 +66,8 @@ impl Chain {
 
     /// As one set that needs the others: what is fetched together.
     fn whole(&self) -> Set {
-        let needs = self.pieces.iter().map(|set| set.id.clone()).collect();
-        Set { needs, ..self.base.clone() }
+        let pieces = self.pieces.iter().map(|set| set.id.clone());
+        Set { needs: self.base.needs.iter().cloned().chain(pieces).collect(), ..self.base.clone() }
     }
 }
 
@@ -183,18 +188,11 @@ fn recovered(
 ) -> Result<Scratch, Fault> {
     let at = moment.map(|(at, _)| at);
     let dir = work.scratch()?;
-    let bytes =
-        chain.base.plain_bytes() * 2 + chain.pieces.iter().map(Set::plain_bytes).sum::<u64>();
+    let copies: u64 = chain.before.iter().chain([&chain.base]).map(Set::plain_bytes).sum();
+    let bytes = copies * 2 + chain.pieces.iter().map(Set::plain_bytes).sum::<u64>();
     work.need_space(dir.path(), bytes, "the server at that moment")?;
     work.step("unpacking the base backup");
-    let data = dir.path().join("data");
-    let base = chain.base.parts.iter().find(|part| part.file == BASE).ok_or_else(|| {
-        Fault::new(Code::BackupDamaged, format!("backup {} has no base backup", chain.base.id))
-    })?;
-    let run_as = work.job.run_as.as_ref();
-    own(&data, work)?;
-    let tar = crate::tool::Tool::new("tar", &data, run_as).args(["-x", "-f", "-"]);
-    parts.feed(work, &chain.base, base, &tar)?;
+    unpack(work, chain, parts, &dir)?;
     work.step("bringing the log");
     let log = bring_log(work, chain, parts, &dir)?;
     let here = follow::last_arrival(&follow::folder(&work.job, &work.job.item.name));
@@ -228,6 +226,41 @@ fn recovered(
         }
         other => other.map_err(|failed| failed.0),
     }
+}
+
+/// Makes the data folder: a whole copy, with all that changed since put on top of it.
+fn unpack(work: &Work, chain: &Chain, parts: &Parts, dir: &Temporary) -> Result<(), Fault> {
+    let data = dir.path().join("data");
+    own(&data, work)?;
+    if chain.before.is_empty() {
+        return unpack_one(work, &chain.base, parts, &data);
+    }
+    let combine = program("pg_combinebackup", &chain.base)?;
+    let mut folders = Vec::new();
+    for set in chain.before.iter().chain([&chain.base]) {
+        let folder = dir.path().join(set.id.as_str());
+        own(&folder, work)?;
+        unpack_one(work, set, parts, &folder)?;
+        folders.push(folder);
+    }
+    let words = folders.iter().map(|folder| folder.display().to_string());
+    Tool::new(combine.display().to_string(), dir.path(), work.job.run_as.as_ref())
+        .args(["--no-sync".to_owned(), format!("--output={}", data.display())])
+        .args(words)
+        .output(Code::RestoreFailed)?;
+    for folder in folders {
+        std::fs::remove_dir_all(&folder)
+            .map_err(|error| write_fault("could not remove a copy of the server", &error))?;
+    }
+    Ok(())
+}
+
+fn unpack_one(work: &Work, set: &Set, parts: &Parts, folder: &Path) -> Result<(), Fault> {
+    let base = set.parts.iter().find(|part| part.file == BASE).ok_or_else(|| {
+        Fault::new(Code::BackupDamaged, format!("backup {} has no base backup", set.id))
+    })?;
+    let tar = Tool::new("tar", folder, work.job.run_as.as_ref()).args(["-x", "-f", "-"]);
+    parts.feed(work, set, base, &tar)
 }
 
 fn ended_early(fault: &Fault) -> bool {
