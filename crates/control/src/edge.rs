@@ -5,9 +5,10 @@
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
 mod process;
+mod quic;
 mod shared;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use seaworthy_edge::model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::datagrams::{self, DatagramRecord, Datagrams};
+use crate::datagrams::{DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::processes;
@@ -199,11 +200,6 @@ impl Edge {
         self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
     }
 
-    /// The addresses at which HTTP/3 is served.
-    pub(crate) fn datagrams(&self) -> BTreeSet<SocketAddr> {
-        self.datagrams.addresses()
-    }
-
     /// Process of the edge, and of the older ones that drain.
     pub(crate) fn pids(&self) -> (Option<u32>, Vec<u32>) {
         let living = |link: &&Link| !link.is_dead();
@@ -292,40 +288,7 @@ impl Edge {
         let all: Vec<SocketAddr> =
             self.listeners.keys().chain(self.outlets.keys()).copied().collect();
         self.give_sockets(link, &all).await?;
-        self.draining.retain(|(_, link)| !link.is_dead());
-        let mut living: Vec<u32> = self.draining.iter().map(|(number, _)| *number).collect();
-        // The one before is still there when it is being replaced.
-        let before = self.link.as_ref().filter(|link| !link.is_dead());
-        living.extend(before.map(|_| self.number.saturating_sub(1)));
-        let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
-        if let Some(cut_off) = self.datagrams.seat(self.number, &living)
-            && let Some((_, old)) = self.draining.iter().find(|(number, _)| *number == cut_off)
-        {
-            datagrams::end(old, addresses.clone()).await?;
-        }
-        self.datagrams.give(link, self.number, &addresses).await
-    }
-
-    /// Makes the addresses of HTTP/3 what is wanted, as [`Self::listen`] does those of TCP.
-    pub(crate) async fn listen_datagrams(
-        &mut self,
-        bound: Vec<datagrams::Bound>,
-        wanted: &BTreeSet<SocketAddr>,
-    ) -> Result<(), Fault> {
-        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
-        self.datagrams.hold(bound);
-        let failed = |error| edge_fault("the edge did not take its UDP addresses", &error);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let given = self.datagrams.give(&link, self.number, &added).await;
-            unless_dead(&link, given).map_err(failed)?;
-        }
-        let addresses = self.datagrams.keep(wanted);
-        let older = self.draining.iter().map(|(_, link)| link);
-        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
-            let told = datagrams::end(link, addresses.clone()).await;
-            unless_dead(link, told).map_err(failed)?;
-        }
-        Ok(())
+        self.give_datagrams(link).await
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
