@@ -16,7 +16,7 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Group, Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{Config, Endpoints, Group, Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
 use crate::quic::{Quic, Sockets};
 use crate::snapshot::Shared;
 use crate::worker::{Job, Worker};
@@ -133,19 +133,7 @@ impl Link {
                 self.shared.with_endpoints(&endpoints);
                 self.all_know(|versions| versions.1 = endpoints.version)
             }
-            Request::Whole { config, endpoints } => {
-                match self.shared.with_both(&config, &endpoints) {
-                    Ok(()) => {
-                        // Who asks whether an instance is idle sends `Endpoints` before that.
-                        self.tell_workers();
-                        self.note(|versions| {
-                            (versions.0, versions.1) = (config.version, endpoints.version);
-                        });
-                        Reply::Done
-                    }
-                    Err(error) => failed(error.to_string()),
-                }
-            }
+            Request::Whole { config, endpoints } => self.whole(&config, &endpoints),
             Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
@@ -218,6 +206,17 @@ impl Link {
             }
         };
         (reply, Vec::new())
+    }
+
+    /// Routes and instances at the same moment, for all threads.
+    fn whole(&self, config: &Config, endpoints: &Endpoints) -> Reply {
+        if let Err(error) = self.shared.with_both(config, endpoints) {
+            return failed(error.to_string());
+        }
+        // Who asks whether an instance is idle sends `Endpoints` before that.
+        self.tell_workers();
+        self.note(|versions| (versions.0, versions.1) = (config.version, endpoints.version));
+        Reply::Done
     }
 
     /// Waits until every thread has been told of a swap: what none of them had begun to send before it is sent

@@ -190,8 +190,9 @@ impl Latency {
 
 /// Slower than the old one, and than a limit, by what is counted.
 fn too_late(old: &Counts, beside: Option<&Counts>, new: &Counts, rules: &Rules) -> Vec<String> {
-    let excused = |beside: &&Counts| beside.requests >= BESIDE && slower(beside, new).is_none();
-    let slower = slower(old, new).filter(|_| beside.filter(excused).is_none());
+    let beside = beside.filter(|beside| beside.requests >= BESIDE);
+    let slow_beside = beside.is_none_or(|beside| slower(beside, new).is_some());
+    let slower = slower(old, new).filter(|_| slow_beside);
     let limit = rules.p95_micros.and_then(|limit| too_slow(new, limit));
     slower.into_iter().chain(limit).collect()
 }
