@@ -7,6 +7,7 @@
 mod process;
 mod quic;
 mod shared;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,8 +17,7 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    COUNTS, Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS,
-    WHOLE,
+    COUNTS, Config, EdgeStatus, Endpoints, Keys, Listener, Reply, Request,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -27,6 +27,7 @@ use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::processes;
 use process::spawn;
+use tell::unless_dead;
 
 pub(crate) use process::EdgeOptions;
 
@@ -35,9 +36,6 @@ const GREETING: Duration = Duration::from_secs(10);
 /// How long a new one may: it starts in a few milliseconds, but on a machine that is starved ten seconds were too few, and
 /// an upgrade was taken back for nothing.
 const STARTING: Duration = Duration::from_secs(30);
-
-/// How long an edge finishes that had to be replaced.
-const ENDING: Duration = Duration::from_secs(60 * 60);
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,119 +336,6 @@ impl Edge {
         Ok(())
     }
 
-    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
-    pub(crate) async fn configure(
-        &mut self,
-        certificates: Vec<seaworthy_edge::model::Certificate>,
-        secrets: BTreeMap<String, String>,
-    ) -> Result<(), Fault> {
-        let signing = Some(self.options.signing);
-        let version = self.next_version();
-        let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
-        self.send_keys(keys, "the edge did not take the new configuration").await
-    }
-
-    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
-            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
-        }
-        self.keys = keys;
-        Ok(())
-    }
-
-    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
-    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
-    /// An edge that refuses keeps what it had, and so do we.
-    pub(crate) async fn route(
-        &mut self,
-        sites: Vec<seaworthy_edge::model::Site>,
-        mut services: BTreeMap<String, Vec<Endpoint>>,
-    ) -> Result<(), Fault> {
-        for (key, known) in &self.endpoints.services {
-            if !services.contains_key(key) {
-                services.insert(key.clone(), known.clone());
-            }
-        }
-        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
-        let (outgoing, roots_pem) = self.ways.clone();
-        let config = Config { version: self.next_version(), sites, outgoing, roots_pem };
-        let endpoints = Endpoints { version: self.next_version(), services };
-        let opens_up = self.must_open_up(&endpoints);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let told = if opens_up {
-                // The next one gets the instances: this one says whether it takes the routes.
-                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
-            } else {
-                send_both(&link, &config, &endpoints).await
-            };
-            unless_dead(&link, told).map_err(failed)?;
-        }
-        let moved = self.endpoints.services != endpoints.services;
-        (self.config, self.endpoints) = (config, endpoints);
-        if opens_up {
-            self.options.unix_sockets = true;
-            return self.replace(ENDING).await;
-        }
-        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
-    }
-
-    /// Sets what is demanded of handshakes; it is sent with the next certificates.
-    pub(crate) fn demand(&mut self, handshakes: Vec<seaworthy_edge::model::Handshake>) {
-        self.keys.handshakes = handshakes;
-    }
-
-    /// Sends certificates and what authorities are to find; routes stay.
-    pub(crate) async fn rekey(
-        &mut self,
-        certificates: Vec<seaworthy_edge::model::Certificate>,
-        challenges: Vec<seaworthy_edge::model::Challenge>,
-    ) -> Result<(), Fault> {
-        let version = self.next_version();
-        let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
-        self.send_keys(keys, "the edge did not take the new certificates").await
-    }
-
-    /// Tells every living edge where the instances are, if that changed. Returns whether it did.
-    pub(crate) async fn point(
-        &mut self,
-        services: BTreeMap<String, Vec<Endpoint>>,
-    ) -> Result<bool, LinkError> {
-        if self.endpoints.services == services {
-            return Ok(false);
-        }
-        let endpoints = Endpoints { version: self.next_version(), services };
-        let opens_up = self.must_open_up(&endpoints);
-        self.endpoints = endpoints;
-        if opens_up {
-            self.options.unix_sockets = true;
-            return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
-                LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
-            });
-        }
-        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
-            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        }
-        self.point_older().await?;
-        Ok(true)
-    }
-
-    /// Tells edges that finish where the instances are: their connections go on.
-    async fn point_older(&self) -> Result<(), LinkError> {
-        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
-            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
-    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
-        let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = endpoints.services.values().flatten();
-        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
-            && endpoints.any(|endpoint| endpoint.socket.is_some())
-    }
-
     /// How the edge is; what the draining ones still have with instances is added.
     pub(crate) async fn status(&self) -> Option<EdgeStatus> {
         let link = self.link.as_ref().filter(|link| !link.is_dead())?;
@@ -513,21 +398,6 @@ impl Edge {
         self.version += 1;
         self.version
     }
-}
-
-/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
-fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
-    if link.is_dead() { Ok(()) } else { told }
-}
-
-/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
-async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
-    let (config, endpoints) = (config.clone(), endpoints.clone());
-    if link.has(WHOLE) {
-        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
-    }
-    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
-    link.ask(Request::Config(config), Vec::new()).await.map(drop)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

@@ -16,7 +16,9 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{
+    Config, Endpoints, Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request,
+};
 use crate::policy::stored::Forgotten;
 use crate::quic::{Quic, Sockets};
 use crate::snapshot::Shared;
@@ -135,19 +137,7 @@ impl Link {
                 self.shared.with_endpoints(&endpoints);
                 self.all_know(|versions| versions.1 = endpoints.version)
             }
-            Request::Whole { config, endpoints } => {
-                match self.shared.with_both(&config, &endpoints) {
-                    Ok(()) => {
-                        // Who asks whether an instance is idle sends `Endpoints` before that.
-                        self.tell_workers();
-                        self.note(|versions| {
-                            (versions.0, versions.1) = (config.version, endpoints.version);
-                        });
-                        Reply::Done
-                    }
-                    Err(error) => failed(error.to_string()),
-                }
-            }
+            Request::Whole { config, endpoints } => self.whole(&config, &endpoints),
             Request::Keys(keys) => match self.take_keys(&keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
@@ -245,6 +235,17 @@ impl Link {
         let wrong = |error: KeyError| error.to_string();
         self.shared.tls.swap(&self.shared.resolver, keys).map_err(wrong)?;
         self.shared.stores.swap(&keys.stores)
+    }
+
+    /// Routes and instances at the same moment, for all threads.
+    fn whole(&self, config: &Config, endpoints: &Endpoints) -> Reply {
+        if let Err(error) = self.shared.with_both(config, endpoints) {
+            return failed(error.to_string());
+        }
+        // Who asks whether an instance is idle sends `Endpoints` before that.
+        self.tell_workers();
+        self.note(|versions| (versions.0, versions.1) = (config.version, endpoints.version));
+        Reply::Done
     }
 
     /// Waits until every thread has been told of a swap: what none of them had begun to send before it is sent
