@@ -104,6 +104,9 @@ pub struct EdgeView {
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
+    /// Connections over HTTP/2 that were ended for a flood of frames.
+    #[serde(default)]
+    pub flooded: u64,
     /// Older edges that finish what they had begun.
     pub draining: Vec<u32>,
     /// What browsers told (`@client-events`), by site and type.

@@ -349,7 +349,14 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
             edge.misnamed
         )
     });
-    made_room.into_iter().chain(turned_away).chain(misnamed).collect()
+    let flooded = (edge.flooded > 0).then(|| {
+        format!(
+            "{} connections over HTTP/2 were ended, since their clients flooded them with frames or took back \
+             what they asked for; `deny_from` under [[route]] keeps an address away",
+            edge.flooded
+        )
+    });
+    made_room.into_iter().chain(turned_away).chain(misnamed).chain(flooded).collect()
 }
 
 fn instance_lines(instance: &InstanceView) -> String {
@@ -398,10 +405,17 @@ mod tests {
     #[test]
     fn status_says_that_crowds_were_sent_away_and_what_allows_more() {
         assert!(sent_away(&EdgeView::default()).is_empty());
-        let edge = EdgeView { made_room: 32, turned_away: 7, misnamed: 3, ..EdgeView::default() };
+        let edge = EdgeView {
+            made_room: 32,
+            turned_away: 7,
+            misnamed: 3,
+            flooded: 5,
+            ..EdgeView::default()
+        };
         let notes = sent_away(&edge);
         assert!(notes[0].contains("32 connections") && notes[0].contains("LimitNOFILE"));
         assert!(notes[2].contains("3 TLS handshakes"));
+        assert!(notes[3].contains("5 connections over HTTP/2"));
         assert!(notes[1].contains("7 connections") && notes[1].contains("connections_per_address"));
     }
 }

@@ -86,6 +86,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             turned_away: edge_status.turned_away,
             misnamed: edge_status.misnamed,
             made_room: edge_status.made_room,
+            flooded: edge_status.flooded,
             draining,
             client_events: told(&edge_status),
         },

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) misnamed: AtomicU64,
     /// Connections that were ended early, since descriptors ran short.
     pub(crate) made_room: AtomicU64,
+    /// Connections that were ended for a flood of frames.
+    pub(crate) flooded: AtomicU64,
     /// A descriptor from here on says that they do.
     scarce: AtomicI32,
     pub(crate) lockouts: Arc<Lockouts>,
@@ -142,6 +144,7 @@ impl Shared {
             turned_away: AtomicU64::new(0),
             misnamed: AtomicU64::new(0),
             made_room: AtomicU64::new(0),
+            flooded: AtomicU64::new(0),
             scarce: AtomicI32::new(i32::MAX),
             lockouts: Arc::new(Lockouts::open(&options.log_dir, Arc::clone(&counts))),
             passwords: Passwords::default(),
@@ -348,6 +351,7 @@ impl Shared {
             turned_away: count(&self.turned_away),
             misnamed: count(&self.misnamed),
             made_room: count(&self.made_room),
+            flooded: count(&self.flooded),
             instances,
             breakers: self.breakers.tell(now),
             stores: self.stores.tell(),

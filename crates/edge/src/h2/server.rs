@@ -114,6 +114,7 @@ pub(super) struct Connection<S> {
     pub(super) idle: Alarm,
     /// Runs while the client takes nothing at all.
     sending: Alarm,
+    blocked: bool,
     /// Runs while streams are open, and whether anything came in that time.
     pulse: Alarm,
     heard: bool,
@@ -188,6 +189,7 @@ impl<S> Connection<S> {
             closing: false,
             idle: Alarm::of_client(&local.watch),
             sending: Alarm::of_client(&local.watch),
+            blocked: false,
             pulse: alarm(),
             heard: false,
             asked: false,
@@ -242,7 +244,7 @@ impl<S> Connection<S> {
     fn fail(&mut self, fault: Fault) {
         let Fault::Connection(code, _) = fault else { return };
         if code == Code::Calm {
-            self.local.shared.turned_away.fetch_add(1, Ordering::Relaxed);
+            self.local.shared.flooded.fetch_add(1, Ordering::Relaxed);
         }
         self.drop_streams();
         self.block = None;
@@ -363,6 +365,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => return self.wait(context),
                 Poll::Ready(Ok(taken @ 1..)) => {
                     self.written += taken;
+                    // There was no room until the client took something: that is a sign of life, too.
+                    self.heard |= std::mem::take(&mut self.blocked);
                     self.flushed = false;
                     self.sending.clear();
                 }
@@ -384,6 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// A client that takes nothing for too long is cut off.
     fn wait(&mut self, context: &Context<'_>) -> Poll<Result<(), ()>> {
+        self.blocked = true;
         self.sending.poll(context, SEND_TIME).map(Err)
     }
 

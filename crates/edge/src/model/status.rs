@@ -39,7 +39,7 @@ pub struct EdgeStatus {
     /// WebSockets and event streams that were ended with 1001 or `retry:` so far.
     #[serde(default)]
     pub told: u64,
-    /// Connections of addresses that held too many, and such that were ended for a flood of frames.
+    /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,
     /// Handshakes that were refused, since they asked for a server name that is none.
@@ -48,6 +48,9 @@ pub struct EdgeStatus {
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
+    /// Connections over HTTP/2 that were ended for a flood of frames.
+    #[serde(default)]
+    pub flooded: u64,
     /// Circuit breakers that opened, or watch.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,

@@ -122,7 +122,12 @@ impl Encoder {
         name: &HeaderName,
         value: &HeaderValue,
     ) {
-        let at = place(name.as_str());
+        let at = place(name.as_str().as_bytes());
+        if value.is_sensitive() {
+            // In no table, so that there is nothing to look for.
+            named_field(out, (0x10, 4), fixed(at, name.as_str()), name, text);
+            return text(out, value.as_bytes());
+        }
         let named = match self.find(at, name, value) {
             Ok(index) => {
                 self.places[at].misses = 0;
@@ -131,14 +136,13 @@ impl Encoder {
             Err(named) => named,
         };
         let size = size(name, value);
-        let fleeting = value.is_sensitive() || is_fleeting(name) || size > LARGEST.min(self.most);
+        let fleeting = is_fleeting(name) || size > LARGEST.min(self.most);
         if fleeting || self.places[at].misses >= MISSES {
-            let pattern = if value.is_sensitive() { 0x10 } else { 0 };
-            named_field(out, (pattern, 4), named, name);
+            named_field(out, (0, 4), named, name, text);
             return text(out, value.as_bytes());
         }
         self.places[at].misses += 1;
-        named_field(out, (0x40, 6), named, name);
+        named_field(out, (0x40, 6), named, name, packed);
         packed(out, value.as_bytes());
         self.remember(at, name, value, size);
     }
@@ -159,7 +163,7 @@ impl Encoder {
             }
             next = known.before;
         }
-        Err(if named > 0 { named } else { fixed(name.as_str()) })
+        Err(if named > 0 { named } else { fixed(at, name.as_str()) })
     }
 
     fn remember(&mut self, at: usize, name: &HeaderName, value: &HeaderValue, size: usize) {
@@ -181,13 +185,31 @@ impl Encoder {
 }
 
 /// Where fields of that name are looked for.
-fn place(name: &str) -> usize {
-    let bytes = name.as_bytes();
-    let (first, last) = (bytes.first().copied(), bytes.last().copied());
-    let middle = bytes.get(bytes.len() / 2).copied();
-    let of = |byte: Option<u8>| usize::from(byte.unwrap_or_default());
-    (bytes.len() * 5 + of(first) * 7 + of(middle) * 3 + of(last)) % PLACES
+const fn place(name: &[u8]) -> usize {
+    let length = name.len();
+    if length == 0 {
+        return 0;
+    }
+    let (first, middle, last) = (name[0], name[length / 2], name[length - 1]);
+    (length * 5 + first as usize * 7 + middle as usize * 3 + last as usize) % PLACES
 }
+
+/// The names of the static table by their places: their first index, 0 for none.
+static FIXED_AT: [[u8; 4]; PLACES] = {
+    let mut all = [[0; 4]; PLACES];
+    // What is no pseudo-header.
+    let mut nth = 14;
+    while nth < FIXED.len() {
+        let at = place(FIXED[nth].0.as_bytes());
+        let mut free = 0;
+        while all[at][free] != 0 {
+            free += 1;
+        }
+        all[at][free] = nth as u8 + 1;
+        nth += 1;
+    }
+    all
+};
 
 /// Whether the values of a name are others almost each time.
 fn is_fleeting(name: &HeaderName) -> bool {
@@ -195,14 +217,24 @@ fn is_fleeting(name: &HeaderName) -> bool {
 }
 
 /// A name's index in the static table; 0 for none.
-fn fixed(name: &str) -> usize {
-    FIXED.iter().position(|(known, _)| *known == name).map_or(0, |place| place + 1)
+fn fixed(at: usize, name: &str) -> usize {
+    let named = |index: &&u8| {
+        FIXED.get(usize::from(**index).wrapping_sub(1)).is_some_and(|(known, _)| *known == name)
+    };
+    FIXED_AT[at].iter().find(named).copied().unwrap_or(0).into()
 }
 
-fn named_field(out: &mut Vec<u8>, (pattern, prefix): (u8, u32), named: usize, name: &HeaderName) {
+/// A field's name, by its index or as `write` does it.
+fn named_field(
+    out: &mut Vec<u8>,
+    (pattern, prefix): (u8, u32),
+    named: usize,
+    name: &HeaderName,
+    write: fn(&mut Vec<u8>, &[u8]),
+) {
     integer(out, pattern, prefix, named);
     if named == 0 {
-        packed(out, name.as_str().as_bytes());
+        write(out, name.as_str().as_bytes());
     }
 }
 

@@ -165,6 +165,16 @@ fn encode(encoder: &mut Encoder, fields: &[(String, String, bool)]) -> Vec<u8> {
 }
 
 #[test]
+fn a_name_of_the_static_table_is_sent_as_its_index() {
+    for (nth, (name, _)) in table::FIXED.iter().enumerate().skip(14) {
+        let fields = [((*name).to_owned(), "secret".to_owned(), true)];
+        let block = encode(&mut Encoder::new(), &fields);
+        assert_eq!(block[..2], [0x1f, nth as u8 - 14]);
+        assert_eq!(decode(&mut Decoder::new(), &block), Ok(pairs(&[(name, "secret")])));
+    }
+}
+
+#[test]
 fn what_recurs_is_a_byte_and_what_is_secret_or_another_each_time_is_not_remembered() {
     let mut encoder = Encoder::new();
     let field = |name: &str, value: &str, secret| vec![(name.to_owned(), value.to_owned(), secret)];

@@ -32,7 +32,7 @@ fn flood(name: &str, begin: &[u8], piece: impl Fn(u32) -> Vec<u8>) {
         }
         let last = last.unwrap();
         assert_eq!((last[3], &last[13..17]), (GOAWAY, &number(Code::Calm as u32)[..]), "{name}");
-        assert_eq!(edge.local.shared.turned_away.load(Ordering::Relaxed), 1, "{name}");
+        assert_eq!(edge.local.shared.flooded.load(Ordering::Relaxed), 1, "{name}");
     });
 }
 
