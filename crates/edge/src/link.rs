@@ -16,9 +16,7 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{
-    Config, Endpoints, Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request,
-};
+use crate::model::{Config, Endpoints, Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
 use crate::policy::stored::Forgotten;
 use crate::quic::{Quic, Sockets};
 use crate::snapshot::Shared;
