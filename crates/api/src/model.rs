@@ -150,6 +150,36 @@ pub struct SiteStatus {
     /// `held` or `maintenance`, when it is closed by hand.
     #[serde(default)]
     pub closed: Option<String>,
+    /// Ways on which it calls others.
+    #[serde(default)]
+    pub outgoing: Vec<CallView>,
+}
+
+/// A way on which a site calls somebody else's server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallView {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Whose server it is: an origin.
+    pub to: String,
+    /// Calls that were made since the edge began.
+    pub calls: u64,
+    /// Of these, answered with 5xx or not at all.
+    pub errors: u64,
+    /// Further tries.
+    pub retries: u64,
+    /// Calls that were refused here.
+    pub refused: u64,
+    /// Calls under way.
+    pub active: u64,
+    /// Calls that wait for their turn.
+    pub waiting: u64,
+    /// Milliseconds for which the circuit breaker stays open.
+    pub open_ms: Option<u64>,
+    /// Milliseconds for which the other side asked to be left alone.
+    pub paused_ms: Option<u64>,
+    /// Why the last call that failed did.
+    pub last_error: Option<String>,
 }
 
 /// One service.

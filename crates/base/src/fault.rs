@@ -92,6 +92,7 @@ codes! {
     PortDenied = "SW-EDG-002", "This user may not listen on that port.";
     EdgeDown = "SW-EDG-003", "The edge process does not answer.";
     NoSuchRequest = "SW-EDG-004", "No request of that id stands in the logs.";
+    StoreGone = "SW-EDG-005", "The Redis that edges count limits in does not answer: each counts for itself.";
     ControlNotRunning = "SW-CTL-001", "No control process answers.";
     ControlRunning = "SW-CTL-002", "Another control process owns this state folder.";
     StateUnwritable = "SW-CTL-003", "The state folder cannot be written.";

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod ids;
 pub mod keep;
 pub mod names;
+pub mod outgoing;
 pub mod policy;
 pub mod quantity;
 

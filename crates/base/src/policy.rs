@@ -131,6 +131,9 @@ pub struct Limit {
     pub burst: Option<u32>,
     /// For each of what.
     pub by: Key,
+    /// The Redis that edges of several servers count in (`redis.X`); each server counts for itself without one.
+    #[serde(default)]
+    pub store: Option<String>,
 }
 
 /// `lockout`: who fails too often is kept out for a while.
@@ -148,6 +151,9 @@ pub struct Lockout {
     pub by: Vec<Key>,
     /// The ways in which the application says no; any of them counts.
     pub refusals: Vec<Refusal>,
+    /// As of a limit.
+    #[serde(default)]
+    pub store: Option<String>,
 }
 
 /// One way in which an application refuses: all parts must fit.

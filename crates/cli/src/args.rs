@@ -300,7 +300,7 @@ pub(crate) struct Limits {
 pub(crate) enum LimitsWhat {
     /// Which addresses and accounts are locked out, and for how long
     List(Json),
-    /// Let in again: an address, an account by its name, or what `list` shows
+    /// Let in again, and count anew: an address, an account by its name, or what `list` shows
     Clear {
         /// Who
         #[arg(required_unless_present = "all")]
@@ -308,7 +308,7 @@ pub(crate) enum LimitsWhat {
         /// Only at this site
         #[arg(long)]
         site: Option<String>,
-        /// Everybody
+        /// Everybody; without `--site` circuit breakers close too, and rates of whole sites are forgotten
         #[arg(long, conflicts_with = "who")]
         all: bool,
     },

@@ -29,8 +29,7 @@ pub(crate) async fn limits(layout: &Layout, options: &Limits) -> Result<Exit, Fa
             let request = ClearRequest { site: site.clone(), what: who.clone() };
             let Cleared { count } = client.post("/v1/limits/clear", &request).await?;
             render::talk(&match count {
-                0 => "nobody was locked out by that name; `seaworthy limits list` shows who is"
-                    .to_owned(),
+                0 => "nobody was locked out by that name; what was counted is forgotten".to_owned(),
                 1 => "1 lockout cleared".to_owned(),
                 _ => format!("{count} lockouts cleared"),
             });

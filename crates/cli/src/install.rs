@@ -22,6 +22,28 @@ use crate::render::{self, Failure, io_failure};
 const UNIT: &str = "seaworthy.service";
 /// Where edge and applications live then.
 const SCOPE: &str = "seaworthy-run.scope";
+/// Capabilities that nothing of ours needs, so that whoever takes control over does not have them either.
+const GIVEN_UP: [&str; 19] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SYSLOG",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+];
 /// Asks a process to end.
 const TERM: i32 = 15;
 /// Where systemd looks for units of this machine.
@@ -171,17 +193,23 @@ Delegate=yes
 OOMPolicy=continue
 TasksMax=infinity
 LimitNOFILE=1048576
+# All of this is inherited by applications; those that run as users of their own could not do it anyway.
 ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
+PrivateMounts=yes
 RestrictRealtime=yes
 LockPersonality=yes
 SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+CapabilityBoundingSet=~{capabilities}
 
 [Install]
 WantedBy=multi-user.target
 ",
+        capabilities = GIVEN_UP.join(" "),
         program = quoted(&program.display().to_string()),
         state = quoted(&layout.state.display().to_string()),
         run = quoted(&format!("SEAWORTHY_RUN={}", layout.run.display()))

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use seaworthy_api::model::{
-    DownRequest, EdgeView, InstanceView, PlatformStatus, RestartRequest, SiteStatus,
+    CallView, DownRequest, EdgeView, InstanceView, PlatformStatus, RestartRequest, SiteStatus,
 };
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
@@ -233,6 +233,25 @@ async fn watch(layout: &Layout, options: &Status) -> Result<Exit, Failure> {
     }
 }
 
+/// How the calls to somebody else's server are, in a line.
+fn calls(one: &CallView) -> String {
+    let time = |ms: u64| format_duration(Duration::from_secs(ms.div_ceil(1000)));
+    let state = match (one.open_ms, one.paused_ms) {
+        (Some(left), _) => format!("left alone for {}: circuit breaker open", time(left)),
+        (None, Some(left)) => format!("asked to be left alone for {}", time(left)),
+        (None, None) if one.active + one.waiting > 0 => {
+            format!("{} calls under way, {} wait", one.active, one.waiting)
+        }
+        (None, None) => format!("{} calls", one.calls),
+    };
+    let errors = if one.errors + one.refused > 0 {
+        format!(", {} errors, {} refused", one.errors, one.refused)
+    } else {
+        String::new()
+    };
+    format!("  outgoing {:<7} {}  {state}{errors}\n", one.name, one.to)
+}
+
 fn show(status: &PlatformStatus) -> String {
     let mut out = String::new();
     for site in &status.sites {
@@ -244,6 +263,9 @@ fn show(status: &PlatformStatus) -> String {
         let release = site.release.as_deref().unwrap_or_default();
         let _infallible =
             writeln!(out, "{}", format!("{}  {state}  {release}", site.name).trim_end());
+        for one in &site.outgoing {
+            out.push_str(&calls(one));
+        }
         if let Some(closed) = &site.closed {
             let _infallible = writeln!(out, "  {closed}");
         }

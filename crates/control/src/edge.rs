@@ -5,8 +5,11 @@
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
 mod process;
+mod quic;
+mod shared;
+mod tell;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,16 +17,17 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_edge::model::{
-    Config, EdgeStatus, Endpoint, Endpoints, Keys, Listener, Reply, Request, UNIX_SOCKETS, WHOLE,
+    COUNTS, Config, EdgeStatus, Endpoints, Keys, Listener, Reply, Request,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::datagrams::{self, DatagramRecord, Datagrams};
+use crate::datagrams::{DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
 use crate::manager::Kept;
 use crate::processes;
 use process::spawn;
+use tell::unless_dead;
 
 pub(crate) use process::EdgeOptions;
 
@@ -32,9 +36,6 @@ const GREETING: Duration = Duration::from_secs(10);
 /// How long a new one may: it starts in a few milliseconds, but on a machine that is starved ten seconds were too few, and
 /// an upgrade was taken back for nothing.
 const STARTING: Duration = Duration::from_secs(30);
-
-/// How long an edge finishes that had to be replaced.
-const ENDING: Duration = Duration::from_secs(60 * 60);
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +68,17 @@ pub(crate) struct Edge {
     draining: Vec<(u32, Link)>,
     number: u32,
     listeners: BTreeMap<SocketAddr, Held>,
+    /// Where applications come in that call others.
+    outlets: BTreeMap<SocketAddr, TcpListener>,
+    /// What is done with their calls, and the system's authorities (PEM).
+    ways: (Vec<seaworthy_edge::model::WayOut>, Option<String>),
     datagrams: Datagrams,
     version: u64,
     config: Config,
     endpoints: Endpoints,
     keys: Keys,
+    /// What all edges count in: handed to each, given back by the one that is adopted.
+    counts: Option<OwnedFd>,
     ended: Arc<Notify>,
     kept: Kept,
 }
@@ -85,11 +92,14 @@ impl Edge {
             draining: Vec::new(),
             number: 0,
             listeners: BTreeMap::new(),
+            outlets: BTreeMap::new(),
+            ways: (Vec::new(), None),
             datagrams: Datagrams::default(),
             version: 1,
             config: Config::default(),
             endpoints: Endpoints::default(),
             keys: Keys::default(),
+            counts: None,
             ended,
             kept,
         }
@@ -101,7 +111,7 @@ impl Edge {
         self.number = record.number;
         self.adopt_process(record).await;
         for (fd, tls) in self.kept.take_back() {
-            self.take_back(fd, tls, record);
+            self.take_back(fd, (tls, false), record);
         }
         self.settle_kept();
     }
@@ -117,8 +127,13 @@ impl Edge {
             link.ask(Request::Listeners, Vec::new()).await
         {
             for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(fd, listener.tls, record);
+                self.take_back(fd, (listener.tls, listener.outgoing), record);
             }
+        }
+        if link.has(COUNTS)
+            && let Ok((_, fds)) = link.ask(Request::GiveCounts, Vec::new()).await
+        {
+            self.counts = fds.into_iter().next();
         }
         self.datagrams.take_back(&link, &record.datagrams).await;
         if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
@@ -142,30 +157,33 @@ impl Edge {
     }
 
     /// Holds a socket that came back, if it is the one that the record says; one that is held already is one too many.
-    fn take_back(&mut self, fd: OwnedFd, tls: bool, record: &EdgeRecord) {
+    fn take_back(&mut self, fd: OwnedFd, (tls, outgoing): (bool, bool), record: &EdgeRecord) {
         let socket = TcpListener::from(fd);
         let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
         let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
         let Ok(address) = socket.local_addr() else { return };
-        if listening && cookie.is_some() && record.cookies.get(&address).copied() == cookie {
-            self.listeners.entry(address).or_insert(Held { socket, tls });
-        } else {
+        if !(listening && cookie.is_some() && record.cookies.get(&address).copied() == cookie) {
             crate::say(&format!("a socket for {address} came back that is not ours: left alone"));
+        } else if outgoing {
+            self.outlets.entry(address).or_insert(socket);
+        } else {
+            self.listeners.entry(address).or_insert(Held { socket, tls });
         }
     }
 
     /// What the next control must know.
     pub(crate) fn record(&self) -> EdgeRecord {
-        let cookie =
-            |held: &Held| seaworthy_sys::socket::socket_cookie(held.socket.as_fd()).unwrap_or(0);
+        let cookie = |socket: &TcpListener| {
+            seaworthy_sys::socket::socket_cookie(socket.as_fd()).unwrap_or(0)
+        };
+        let public = self.listeners.iter().map(|(address, held)| (address, &held.socket));
         EdgeRecord {
             number: self.number,
             draining: self.draining.iter().map(|(number, _)| *number).collect(),
             datagrams: self.datagrams.record(),
-            cookies: self
-                .listeners
-                .iter()
-                .map(|(address, held)| (*address, cookie(held)))
+            cookies: public
+                .chain(&self.outlets)
+                .map(|(address, socket)| (*address, cookie(socket)))
                 .collect(),
         }
     }
@@ -178,11 +196,6 @@ impl Edge {
     /// The addresses held, and whether TLS is spoken there.
     pub(crate) fn addresses(&self) -> BTreeMap<SocketAddr, bool> {
         self.listeners.iter().map(|(address, held)| (*address, held.tls)).collect()
-    }
-
-    /// The addresses at which HTTP/3 is served.
-    pub(crate) fn datagrams(&self) -> BTreeSet<SocketAddr> {
-        self.datagrams.addresses()
     }
 
     /// Process of the edge, and of the older ones that drain.
@@ -266,44 +279,14 @@ impl Edge {
     }
 
     async fn introduce(&mut self, link: &Link) -> Result<(), LinkError> {
+        self.share_counts(link).await;
         link.ask(Request::Keys(self.keys.clone()), Vec::new()).await?;
         link.ask(Request::Config(self.config.clone()), Vec::new()).await?;
         link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        self.give_sockets(link, &self.listeners.keys().copied().collect::<Vec<_>>()).await?;
-        self.draining.retain(|(_, link)| !link.is_dead());
-        let mut living: Vec<u32> = self.draining.iter().map(|(number, _)| *number).collect();
-        // The one before is still there when it is being replaced.
-        let before = self.link.as_ref().filter(|link| !link.is_dead());
-        living.extend(before.map(|_| self.number.saturating_sub(1)));
-        let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
-        if let Some(cut_off) = self.datagrams.seat(self.number, &living)
-            && let Some((_, old)) = self.draining.iter().find(|(number, _)| *number == cut_off)
-        {
-            datagrams::end(old, addresses.clone()).await?;
-        }
-        self.datagrams.give(link, self.number, &addresses).await
-    }
-
-    /// Makes the addresses of HTTP/3 what is wanted, as [`Self::listen`] does those of TCP.
-    pub(crate) async fn listen_datagrams(
-        &mut self,
-        bound: Vec<datagrams::Bound>,
-        wanted: &BTreeSet<SocketAddr>,
-    ) -> Result<(), Fault> {
-        let added: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
-        self.datagrams.hold(bound);
-        let failed = |error| edge_fault("the edge did not take its UDP addresses", &error);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let given = self.datagrams.give(&link, self.number, &added).await;
-            unless_dead(&link, given).map_err(failed)?;
-        }
-        let addresses = self.datagrams.keep(wanted);
-        let older = self.draining.iter().map(|(_, link)| link);
-        for link in self.link.iter().chain(older).filter(|link| !link.is_dead()) {
-            let told = datagrams::end(link, addresses.clone()).await;
-            unless_dead(link, told).map_err(failed)?;
-        }
-        Ok(())
+        let all: Vec<SocketAddr> =
+            self.listeners.keys().chain(self.outlets.keys()).copied().collect();
+        self.give_sockets(link, &all).await?;
+        self.give_datagrams(link).await
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
@@ -312,9 +295,12 @@ impl Edge {
         }
         let (mut listeners, mut fds) = (Vec::new(), Vec::new());
         for address in addresses {
-            let Some(held) = self.listeners.get(address) else { continue };
-            listeners.push(Listener { address: *address, tls: held.tls });
-            fds.push(OwnedFd::from(held.socket.try_clone().map_err(LinkError::Gone)?));
+            let held = self.listeners.get(address).map(|held| (&held.socket, held.tls));
+            let outlet = self.outlets.get(address).map(|socket| (socket, false));
+            let outgoing = outlet.is_some();
+            let Some((socket, tls)) = outlet.or(held) else { continue };
+            listeners.push(Listener { address: *address, tls, outgoing });
+            fds.push(OwnedFd::from(socket.try_clone().map_err(LinkError::Gone)?));
         }
         link.ask(Request::Listen { listeners }, fds).await.map(drop)
     }
@@ -348,118 +334,6 @@ impl Edge {
         self.listeners.retain(|address, _| !gone.contains(address));
         self.settle_kept();
         Ok(())
-    }
-
-    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
-    pub(crate) async fn configure(
-        &mut self,
-        certificates: Vec<seaworthy_edge::model::Certificate>,
-        secrets: BTreeMap<String, String>,
-    ) -> Result<(), Fault> {
-        let signing = Some(self.options.signing);
-        let version = self.next_version();
-        let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
-        self.send_keys(keys, "the edge did not take the new configuration").await
-    }
-
-    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
-            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
-        }
-        self.keys = keys;
-        Ok(())
-    }
-
-    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
-    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
-    /// An edge that refuses keeps what it had, and so do we.
-    pub(crate) async fn route(
-        &mut self,
-        sites: Vec<seaworthy_edge::model::Site>,
-        mut services: BTreeMap<String, Vec<Endpoint>>,
-    ) -> Result<(), Fault> {
-        for (key, known) in &self.endpoints.services {
-            if !services.contains_key(key) {
-                services.insert(key.clone(), known.clone());
-            }
-        }
-        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
-        let config = Config { version: self.next_version(), sites };
-        let endpoints = Endpoints { version: self.next_version(), services };
-        let opens_up = self.must_open_up(&endpoints);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let told = if opens_up {
-                // The next one gets the instances: this one says whether it takes the routes.
-                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
-            } else {
-                send_both(&link, &config, &endpoints).await
-            };
-            unless_dead(&link, told).map_err(failed)?;
-        }
-        let moved = self.endpoints.services != endpoints.services;
-        (self.config, self.endpoints) = (config, endpoints);
-        if opens_up {
-            self.options.unix_sockets = true;
-            return self.replace(ENDING).await;
-        }
-        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
-    }
-
-    /// Sets what is demanded of handshakes; it is sent with the next certificates.
-    pub(crate) fn demand(&mut self, handshakes: Vec<seaworthy_edge::model::Handshake>) {
-        self.keys.handshakes = handshakes;
-    }
-
-    /// Sends certificates and what authorities are to find; routes stay.
-    pub(crate) async fn rekey(
-        &mut self,
-        certificates: Vec<seaworthy_edge::model::Certificate>,
-        challenges: Vec<seaworthy_edge::model::Challenge>,
-    ) -> Result<(), Fault> {
-        let version = self.next_version();
-        let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
-        self.send_keys(keys, "the edge did not take the new certificates").await
-    }
-
-    /// Tells every living edge where the instances are, if that changed. Returns whether it did.
-    pub(crate) async fn point(
-        &mut self,
-        services: BTreeMap<String, Vec<Endpoint>>,
-    ) -> Result<bool, LinkError> {
-        if self.endpoints.services == services {
-            return Ok(false);
-        }
-        let endpoints = Endpoints { version: self.next_version(), services };
-        let opens_up = self.must_open_up(&endpoints);
-        self.endpoints = endpoints;
-        if opens_up {
-            self.options.unix_sockets = true;
-            return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
-                LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
-            });
-        }
-        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
-            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        }
-        self.point_older().await?;
-        Ok(true)
-    }
-
-    /// Tells edges that finish where the instances are: their connections go on.
-    async fn point_older(&self) -> Result<(), LinkError> {
-        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
-            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
-    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
-        let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = endpoints.services.values().flatten();
-        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
-            && endpoints.any(|endpoint| endpoint.socket.is_some())
     }
 
     /// How the edge is; what the draining ones still have with instances is added.
@@ -515,6 +389,7 @@ impl Edge {
             }
         }
         self.listeners.clear();
+        self.outlets.clear();
         self.datagrams = Datagrams::default();
         self.settle_kept();
     }
@@ -523,21 +398,6 @@ impl Edge {
         self.version += 1;
         self.version
     }
-}
-
-/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
-fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
-    if link.is_dead() { Ok(()) } else { told }
-}
-
-/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
-async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
-    let (config, endpoints) = (config.clone(), endpoints.clone());
-    if link.has(WHOLE) {
-        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
-    }
-    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
-    link.ask(Request::Config(config), Vec::new()).await.map(drop)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

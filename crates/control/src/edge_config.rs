@@ -60,7 +60,7 @@ pub(crate) fn hosts(site: &site::Site) -> Vec<String> {
 /// The secrets that its routes name.
 pub(crate) fn secret_names(site: &site::Site) -> Vec<String> {
     let named = site.routes.iter().filter_map(|route| route.settings.policy.auth.as_ref());
-    named.map(|auth| auth.basic.clone()).collect()
+    named.map(|auth| auth.basic.clone()).chain(crate::stores::secret_names(site)).collect()
 }
 
 /// What the edge knows a secret by.

@@ -15,6 +15,7 @@ use seaworthy_base::{ByteSize, Code, Fault, InstanceId, RequestId, Timestamp};
 use seaworthy_edge::model::EdgeStatus;
 use seaworthy_manifest::site::ServiceKind;
 
+use crate::outgoing;
 use crate::platform::Platform;
 use crate::status::{exit_words, state_word};
 use crate::world::{Instance, World};
@@ -154,8 +155,9 @@ fn about_instance(
         )
     });
     let Some((id, one)) = found.first() else {
-        if let Some(told) =
-            about_upstreams(&world, edge, bare).or_else(|| about_refused(&world, bare))
+        if let Some(told) = about_upstreams(&world, edge, bare)
+            .or_else(|| about_calls(edge, bare))
+            .or_else(|| about_refused(&world, bare))
         {
             return Ok(told);
         }
@@ -195,6 +197,33 @@ fn about_upstreams(world: &World, edge: &EdgeStatus, name: &str) -> Option<Expla
         evidence: Vec::new(),
         next: vec!["seaworthy status".to_owned()],
     })
+}
+
+/// `site/outgoing.X`: how the calls to somebody else's server are.
+fn about_calls(edge: &EdgeStatus, name: &str) -> Option<Explanation> {
+    let one = edge.outgoing.iter().find(|one| outgoing::label(&one.site, &one.name) == name)?;
+    let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+    let summary = match (one.open_for, one.paused_for) {
+        (Some(left), _) => format!("its circuit breaker is open for {}", seconds(left)),
+        (None, Some(left)) => {
+            format!("it asked to be left alone (`Retry-After`) for {} more", seconds(left))
+        }
+        (None, None) => format!("{} calls under way, {} wait", one.active, one.waiting),
+    };
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    let mut facts = vec![
+        fact("to", one.to.clone()),
+        fact("calls", one.calls.to_string()),
+        fact("errors", one.errors.to_string()),
+        fact("further tries", one.retries.to_string()),
+        fact("refused here", one.refused.to_string()),
+        fact("under way", one.active.to_string()),
+        fact("waiting", one.waiting.to_string()),
+    ];
+    facts.extend(one.last_error.clone().map(|why| fact("last error", why)));
+    let subject = format!("outgoing {name}");
+    let next = vec![format!("seaworthy logs {} --access --since 15m", one.site)];
+    Some(Explanation { v: VERSION, subject, summary, facts, evidence: Vec::new(), next })
 }
 
 /// Something that has no instance because its site is at fault: the site's story.

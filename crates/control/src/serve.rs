@@ -20,7 +20,9 @@ use crate::datagrams;
 use crate::edge::Edge;
 use crate::edge_config;
 use crate::listeners::{self, Listeners, Wanted};
+use crate::outgoing;
 use crate::platform::Platform;
+use crate::stores;
 use crate::world::{SiteState, World};
 
 /// A running site, as the edge is to see it.
@@ -56,6 +58,11 @@ impl Served {
             tried: programs.filter(|name| state.changes(name)).cloned().collect(),
             gate: state.gate.clone(),
         }
+    }
+
+    /// The manifests of all its releases, the one that serves first, and the project's folder.
+    fn manifests(&self) -> (Vec<&Site>, &Path) {
+        (self.sides.iter().map(|(site, _)| site).collect(), &self.project)
     }
 
     fn wants_http3(&self) -> bool {
@@ -151,14 +158,20 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         if sites.iter().any(Served::wants_http3) { secure.collect() } else { BTreeSet::new() };
     let bound_datagrams = datagrams::bind_missing(&datagrams, &edge.datagrams()).await?;
     let routed = routed(platform, &sites, https_port(&addresses));
+    let (ways, sockets) =
+        outgoing::ways(platform, sites.iter().map(Served::manifests), &edge.outlets())?;
+    let calls: Vec<SocketAddr> = ways.iter().map(|way| way.listen).collect();
     if !sites.is_empty() {
         edge.ensure().await?;
     }
     // Routes first: whoever connects to a new address finds its site.
     edge.demand(handshakes);
+    edge.count_in(stores::of(platform)?);
     edge.configure(certificates, secrets).await?;
     let services = platform.world().endpoints(platform.cores).services;
+    edge.call_by(ways);
     edge.route(routed, services).await?;
+    edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
     edge.listen_datagrams(bound_datagrams, &datagrams).await?;
     remember(platform, &edge.record())

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seaworthy_api::model::{
-    ControlStatus, EdgeView, EventView, InstanceView, PlatformStatus, ServiceStatus, SiteStatus,
-    VERSION,
+    CallView, ControlStatus, EdgeView, EventView, InstanceView, PlatformStatus, ServiceStatus,
+    SiteStatus, VERSION,
 };
 use seaworthy_base::{ServiceName, SiteName, Timestamp};
 use seaworthy_edge::model::{EdgeStatus, EventCount};
@@ -17,6 +17,7 @@ use seaworthy_runtime::scale::Scale;
 
 use crate::edge_link::build_id;
 use crate::platform::Platform;
+use crate::stores;
 use crate::world::{Instance, SiteState, World};
 
 pub(crate) use rollout::previews;
@@ -161,10 +162,30 @@ fn one_site(
         running: site.running,
         urls: if site.running { urls } else { Vec::new() },
         services: services.chain(servers).collect(),
-        faults: world.site_faults(name),
+        faults: world.site_faults(name).into_iter().chain(stores::faults(edge, name)).collect(),
         rollout: rollout::view(platform, name, site, &urls_of_previews),
         closed: site.gate.as_ref().map(|gate| rollout::closed_word(gate).to_owned()),
+        outgoing: calls(edge, name),
     }
+}
+
+/// The ways on which a site calls others.
+fn calls(edge: &EdgeStatus, site: &SiteName) -> Vec<CallView> {
+    let own = edge.outgoing.iter().filter(|one| one.site == site.as_str());
+    own.map(|one| CallView {
+        name: one.name.clone(),
+        to: one.to.clone(),
+        calls: one.calls,
+        errors: one.errors,
+        retries: one.retries,
+        refused: one.refused,
+        active: one.active,
+        waiting: one.waiting,
+        open_ms: one.open_for,
+        paused_ms: one.paused_for,
+        last_error: one.last_error.clone(),
+    })
+    .collect()
 }
 
 /// Why a program has as many instances as it has, where that is not simply the manifest's number.
@@ -191,6 +212,7 @@ fn never_started(world: &World) -> impl Iterator<Item = SiteStatus> {
         faults: vec![refused.fault.clone()],
         rollout: None,
         closed: None,
+        outgoing: Vec::new(),
     })
 }
 

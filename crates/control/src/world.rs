@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use seaworthy_base::outgoing::Target;
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
 use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
@@ -22,6 +23,7 @@ use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
 use crate::names::Known;
+use crate::outgoing::{self, Resolved};
 use crate::specs::Values;
 
 pub(crate) use rollout::Rollout;
@@ -144,6 +146,10 @@ pub(crate) struct World {
     pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// Where servers are that applications call.
+    pub resolved: Resolved,
+    /// Redis servers that edges count in: by `site/redis.X` host and port, or the socket.
+    pub stores: BTreeMap<String, (Target, Option<PathBuf>)>,
     /// Addresses of servers that somebody else runs.
     pub names: Known,
     /// The edge's last status.
@@ -322,8 +328,10 @@ impl World {
     /// The endpoints for the edge; version 0, to be set by who sends them.
     pub(crate) fn endpoints(&self, cores: u16) -> Endpoints {
         let mut all: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
+        outgoing::add_stores(&mut all, &self.stores, &self.resolved);
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for (_, applied) in site.sides() {
+                outgoing::add_endpoints(&mut all, &applied.site, &self.resolved);
                 for (service, description) in &applied.site.services {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {

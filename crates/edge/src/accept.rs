@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::model::Listener;
 use crate::worker::{self, Accepted, Job, Local, Worker};
 
 /// Connections that are accepted before others get their turn.
@@ -36,6 +37,7 @@ pub(crate) struct Listening {
     socket: TcpStream,
     address: SocketAddr,
     tls: bool,
+    outgoing: bool,
     /// Told when it is taken away.
     ended: Notify,
 }
@@ -58,7 +60,8 @@ impl Acceptor {
     }
 
     /// Listens on one more socket.
-    pub(crate) fn add(&self, fd: OwnedFd, address: SocketAddr, tls: bool) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: OwnedFd, of: &Listener) -> io::Result<()> {
+        let Listener { address, tls, outgoing } = *of;
         let Some(leader) = self.workers.first() else { return Ok(()) };
         // Connections have it from the socket that they were accepted on.
         sockopt::set_tcp_nodelay(&fd, true)?;
@@ -68,7 +71,8 @@ impl Acceptor {
             let _within = leader.enter();
             TcpStream::from_std(socket)?
         };
-        let listening = Arc::new(Listening { socket, address, tls, ended: Notify::new() });
+        let listening =
+            Arc::new(Listening { socket, address, tls, outgoing, ended: Notify::new() });
         self.remove(Some(address));
         self.listeners().push(Arc::clone(&listening));
         leader.send(Job::Listen { listening, workers: Arc::clone(&self.workers) });
@@ -87,10 +91,14 @@ impl Acceptor {
     }
 
     /// Copies of all sockets.
-    pub(crate) fn all(&self) -> io::Result<Vec<(SocketAddr, bool, OwnedFd)>> {
+    pub(crate) fn all(&self) -> io::Result<Vec<(Listener, OwnedFd)>> {
         let all = self.listeners();
         all.iter()
-            .map(|one| Ok((one.address, one.tls, one.socket.as_fd().try_clone_to_owned()?)))
+            .map(|one| {
+                let Listening { address, tls, outgoing, .. } = **one;
+                let listener = Listener { address, tls, outgoing };
+                Ok((listener, one.socket.as_fd().try_clone_to_owned()?))
+            })
             .collect()
     }
 }
@@ -144,8 +152,9 @@ fn deal(
 ) {
     let fewest = workers.iter().enumerate().min_by_key(|(_, worker)| worker.load());
     let Some((place, worker)) = fewest else { return };
-    let (port, tls) = (listening.address.port(), listening.tls);
-    let accepted = Accepted { stream, peer, port, tls, open: worker.open(&local.shared) };
+    let Listening { address: at, tls, outgoing, .. } = *listening;
+    let open = worker.open(&local.shared);
+    let accepted = Accepted { stream, peer, at, tls, outgoing, open };
     if place == 0 {
         worker::take(local, accepted);
     } else {

@@ -21,6 +21,7 @@ use crate::events::EventStream;
 use crate::h1;
 use crate::h2;
 use crate::instance::Instance;
+use crate::outgoing::Slot;
 use crate::serve::{Record, Tunnel};
 use crate::shape::Shaped;
 use crate::static_files::FileBody;
@@ -242,6 +243,8 @@ struct Rest {
     instance: Arc<Instance>,
     local: Rc<Local>,
     _guard: InFlight,
+    /// A call's place among those that are made at once.
+    slot: Option<Slot>,
 }
 
 /// An instance's response; at its end the connection goes back into the pool.
@@ -275,8 +278,16 @@ impl FromInstance {
         times: Times,
     ) -> Self {
         let total = times.end.map(|_| Alarm::new(&local.watch));
-        let rest = Rest { flow, instance, local, _guard: guard };
+        let rest = Rest { flow, instance, local, _guard: guard, slot: None };
         Self { rest: Some(rest), times, alarm: None, total, events: None }
+    }
+
+    /// With the place that a call gives back at its end.
+    pub(crate) fn holding(mut self, slot: Slot) -> Self {
+        if let Some(rest) = &mut self.rest {
+            rest.slot = Some(slot);
+        }
+        self
     }
 
     /// As a stream of events, if it is one. One that says how long it is ends by itself.

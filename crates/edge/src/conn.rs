@@ -52,11 +52,10 @@ pub(crate) async fn serve(
     local: &Rc<Local>,
     stream: TcpStream,
     peer: SocketAddr,
-    port: u16,
-    tls: bool,
+    (at, tls, outgoing): (SocketAddr, bool, bool),
 ) {
     // Boxed: what is needed to begin is given back, and what idles for an hour holds little.
-    let begun = Box::pin(begin(local, stream, peer, port, tls)).await;
+    let begun = Box::pin(begin(local, stream, peer, (at, tls, outgoing))).await;
     let Some((_seat, serving)) = begun else { return };
     serving.await;
 }
@@ -66,11 +65,15 @@ async fn begin(
     local: &Rc<Local>,
     stream: TcpStream,
     peer: SocketAddr,
-    port: u16,
-    tls: bool,
+    (at, tls, outgoing): (SocketAddr, bool, bool),
 ) -> Option<(Option<Seat>, Serving<'_>)> {
     let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
-    let mut peer = peer;
+    let (mut peer, port) = (peer, at.port());
+    if outgoing {
+        let mut client = Client::new(peer.ip(), port, false);
+        client.outgoing = Some(at);
+        return Some((None, Box::pin(h1::serve(local, stream, Arc::new(client)))));
+    }
     if local.current().table.is_announced(peer.ip()) {
         let header = proxy_header::read(&mut stream);
         let header = within_patience(&local.watch, HANDSHAKE, header).await;

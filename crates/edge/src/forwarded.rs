@@ -281,7 +281,7 @@ fn named_by_connection(headers: &HeaderMap, upgrade: bool) -> Vec<HeaderName> {
 }
 
 /// Removes what ends here: what is about one connection, what `Connection` names, and `others`.
-fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) {
+pub(crate) fn strip(headers: &mut HeaderMap, upgrade: bool, others: impl Fn(&str) -> bool) {
     // Mostly empty, and an empty list costs nothing.
     let mut doomed = named_by_connection(headers, upgrade);
     for name in headers.keys() {

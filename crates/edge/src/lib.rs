@@ -33,6 +33,7 @@ mod h2;
 mod instance;
 mod link;
 pub mod model;
+mod outgoing;
 mod policy;
 mod proxy_header;
 mod quic;
@@ -44,6 +45,8 @@ mod serve;
 mod shape;
 mod snapshot;
 mod static_files;
+mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -51,6 +54,8 @@ mod trace;
 mod upstream;
 mod watch;
 mod worker;
+
+pub use table::create as create_counts;
 
 /// How an edge is started.
 #[derive(Debug, Clone, Default)]
@@ -102,8 +107,8 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
     let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
-    let own = [model::WHOLE.to_owned(), model::HTTP3.to_owned()];
-    let features = unix.into_iter().chain(own).collect();
+    let always = [model::COUNTS, model::WHOLE, model::HTTP3].map(str::to_owned);
+    let features = unix.into_iter().chain(always).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };
     link::serve(&link, &shared, &workers, &listeners)
 }

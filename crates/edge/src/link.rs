@@ -16,9 +16,11 @@ use seaworthy_sys::socket::peer;
 use seaworthy_sys::{fdpass, process};
 
 use crate::accept::Acceptor;
-use crate::model::{Group, Listener, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::model::{Config, Endpoints, Group, Keys, MAX_MESSAGE, PROTOCOL, Reply, Request};
+use crate::policy::stored::Forgotten;
 use crate::quic::{Quic, Sockets};
 use crate::snapshot::Shared;
+use crate::tls::KeyError;
 use crate::worker::{Job, Worker};
 
 /// How long all threads may take to know of a swap.
@@ -133,20 +135,8 @@ impl Link {
                 self.shared.with_endpoints(&endpoints);
                 self.all_know(|versions| versions.1 = endpoints.version)
             }
-            Request::Whole { config, endpoints } => {
-                match self.shared.with_both(&config, &endpoints) {
-                    Ok(()) => {
-                        // Who asks whether an instance is idle sends `Endpoints` before that.
-                        self.tell_workers();
-                        self.note(|versions| {
-                            (versions.0, versions.1) = (config.version, endpoints.version);
-                        });
-                        Reply::Done
-                    }
-                    Err(error) => failed(error.to_string()),
-                }
-            }
-            Request::Keys(keys) => match self.shared.tls.swap(&self.shared.resolver, &keys) {
+            Request::Whole { config, endpoints } => self.whole(&config, &endpoints),
+            Request::Keys(keys) => match self.take_keys(&keys) {
                 Ok(()) => {
                     self.shared.challenges.swap(&keys);
                     self.shared.passwords.swap(keys.secrets.iter());
@@ -155,13 +145,11 @@ impl Link {
                         keys.version;
                     Reply::Done
                 }
-                Err(error) => failed(error.to_string()),
+                Err(why) => failed(why),
             },
             Request::Listen { listeners: new } if new.len() == fds.len() => {
-                let added = new
-                    .iter()
-                    .zip(fds)
-                    .try_for_each(|(one, fd)| listeners.tcp.add(fd, one.address, one.tls));
+                let added =
+                    new.iter().zip(fds).try_for_each(|(one, fd)| listeners.tcp.add(fd, one));
                 added.map_or_else(|error| failed(error.to_string()), |()| Reply::Done)
             }
             Request::Listen { .. } => {
@@ -173,17 +161,13 @@ impl Link {
             }
             Request::Listeners => match listeners.tcp.all() {
                 Ok(all) => {
-                    let listeners = all
-                        .iter()
-                        .map(|(address, tls, _)| Listener { address: *address, tls: *tls })
-                        .collect();
-                    return (
-                        Reply::Listeners { listeners },
-                        all.into_iter().map(|(.., fd)| fd).collect(),
-                    );
+                    let (listeners, fds) = all.into_iter().unzip();
+                    return (Reply::Listeners { listeners }, fds);
                 }
                 Err(error) => failed(error.to_string()),
             },
+            Request::Counts => self.take_counts(fds),
+            Request::GiveCounts => return self.give_counts(),
             Request::ListenDatagrams { groups, slot } => {
                 listen_datagrams(&groups, fds, slot, &listeners.quic)
             }
@@ -205,8 +189,7 @@ impl Link {
             },
             Request::Lockouts => Reply::Lockouts { held: self.shared.lockouts.list() },
             Request::ClearLockouts { site, what } => {
-                let count = self.shared.lockouts.clear(site.as_deref(), what.as_deref()) as u64;
-                Reply::Cleared { count }
+                self.forget_counts(site.as_deref(), what.as_deref())
             }
             Request::Purge { site, path } => {
                 Reply::Cleared { count: self.shared.cache.purge(&site, path.as_deref()) as u64 }
@@ -218,6 +201,49 @@ impl Link {
             }
         };
         (reply, Vec::new())
+    }
+
+    fn take_counts(&self, fds: Vec<OwnedFd>) -> Reply {
+        match fds.into_iter().next().map(|fd| self.shared.counts.take(fd)) {
+            Some(Ok(())) => Reply::Done,
+            Some(Err(error)) => failed(error.to_string()),
+            None => failed("the table's descriptor is missing".to_owned()),
+        }
+    }
+
+    fn give_counts(&self) -> (Reply, Vec<OwnedFd>) {
+        let given = self.shared.counts.descriptor().map(|fd| fd.try_clone_to_owned());
+        match given.transpose() {
+            Ok(fd) => (Reply::Done, fd.into_iter().collect()),
+            Err(error) => (failed(error.to_string()), Vec::new()),
+        }
+    }
+
+    /// Opens again, and forgets what was counted, here and in stores.
+    fn forget_counts(&self, site: Option<&str>, what: Option<&str>) -> Reply {
+        let count = self.shared.lockouts.clear(site, what) as u64;
+        self.shared.forget_counts(site, what);
+        if let Some(worker) = self.workers.first() {
+            worker.send(Job::Forget(Forgotten::new(site, what)));
+        }
+        Reply::Cleared { count }
+    }
+
+    fn take_keys(&self, keys: &Keys) -> Result<(), String> {
+        let wrong = |error: KeyError| error.to_string();
+        self.shared.tls.swap(&self.shared.resolver, keys).map_err(wrong)?;
+        self.shared.stores.swap(&keys.stores)
+    }
+
+    /// Routes and instances at the same moment, for all threads.
+    fn whole(&self, config: &Config, endpoints: &Endpoints) -> Reply {
+        if let Err(error) = self.shared.with_both(config, endpoints) {
+            return failed(error.to_string());
+        }
+        // Who asks whether an instance is idle sends `Endpoints` before that.
+        self.tell_workers();
+        self.note(|versions| (versions.0, versions.1) = (config.version, endpoints.version));
+        Reply::Done
     }
 
     /// Waits until every thread has been told of a swap: what none of them had begun to send before it is sent

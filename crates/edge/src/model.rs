@@ -7,22 +7,29 @@
 
 mod keys;
 mod status;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use seaworthy_base::delivery::Delivery;
+use seaworthy_base::outgoing::Outgoing;
 use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
 pub use keys::{Certificate, Challenge, Handshake, Keys};
-pub use status::{BreakerState, EdgeStatus, EventCount, InstanceLoad, LockedOut};
+pub use status::{
+    BreakerState, CallState, EdgeStatus, EventCount, InstanceLoad, LockedOut, StoreState,
+};
+pub use store::StoreAt;
 
 /// The protocol that control and edge speak: a 4-byte big-endian length, then JSON.
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// A feature: this edge counts in a table that it is handed.
+pub const COUNTS: &str = "counts";
 /// Feature of an edge that takes routes and instances in one message.
 pub const WHOLE: &str = "whole";
 /// A feature: this edge serves HTTP/3 on UDP sockets that it is given.
@@ -37,6 +44,27 @@ pub struct Config {
     pub version: u64,
     /// Every site; host names are unique among them (control sees to it).
     pub sites: Vec<Site>,
+    /// Ways on which applications call others.
+    #[serde(default)]
+    pub outgoing: Vec<WayOut>,
+    /// The authorities (PEM) that may vouch for servers outside, where a way does not name its own.
+    #[serde(default)]
+    pub roots_pem: Option<String>,
+}
+
+/// A way on which an application calls somebody else's server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayOut {
+    /// The application's site.
+    pub site: String,
+    /// Where the application comes in.
+    pub listen: SocketAddr,
+    /// The key of the server's addresses in [`Endpoints::services`].
+    pub service: String,
+    /// What is done with calls.
+    pub rules: Outgoing,
+    /// Its own authorities (PEM).
+    pub roots_pem: Option<String>,
 }
 
 /// One site.
@@ -296,6 +324,9 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether TLS is spoken on it.
     pub tls: bool,
+    /// Applications come there that call others.
+    #[serde(default)]
+    pub outgoing: bool,
 }
 
 /// The UDP sockets of one address ([`seaworthy_sys::datagram`]), which travel beside a message.
@@ -361,6 +392,10 @@ pub enum Request {
     Datagrams,
     /// How things are.
     Status,
+    /// Count in this table (a descriptor travels with the message); first of all, or not at all.
+    Counts,
+    /// Hand the table back (the answer carries the descriptor, where there is one).
+    GiveCounts,
     /// Which lockouts hold.
     Lockouts,
     /// Open again what is locked out.

@@ -7,6 +7,7 @@
 //! | maintenance | `maintenance` | 503 | [`access`] |
 //! | lockout | `lockout` | 429 | [`lockout`] |
 //! | rate | `limit` | 429 | [`limit`] |
+//! | both, on several servers | `store` | 429 | [`stored`] |
 //! | preflight | `cors` | 204 or 403 | [`cors`] |
 //! | forgery | `csrf` | 403 | [`csrf`] |
 //! | password | `auth` | 401 | [`auth`] |
@@ -30,6 +31,7 @@ pub(crate) mod keys;
 pub(crate) mod limit;
 pub(crate) mod lockout;
 mod rewrite;
+pub(crate) mod stored;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -96,6 +98,11 @@ impl Refused {
             }
         }
         record.cause = Some(self.cause);
+        if self.status != StatusCode::UNAUTHORIZED {
+            // Only the application, or a password of ours, says that an attempt failed: a page elsewhere that sends
+            // its visitors' browsers here must not lock them out.
+            record.attempt = None;
+        }
         response
     }
 }
@@ -134,8 +141,8 @@ pub(crate) fn fresh_nonce() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }
 
-/// Everything that can be said from the head of a request.
-pub(crate) fn admit(
+/// Who may come in at all, and how often: what is counted here.
+pub(crate) fn admit_counts(
     local: &Local,
     parts: &Parts,
     record: &mut Record,
@@ -155,6 +162,22 @@ pub(crate) fn admit(
         let keys = keys::Keys { hasher: shared.limits.hasher(), ..keys };
         limit::check(&shared.limits, policy.limits_by_head(), &keys, clock::monotonic_ms())?;
     }
+    Ok(())
+}
+
+/// What else can be said from the head of a request.
+pub(crate) fn admit(
+    local: &Local,
+    parts: &Parts,
+    record: &Record,
+    site: &CompiledSite,
+    route: &CompiledRoute,
+) -> Result<(), Refused> {
+    let policy = &route.policy;
+    if policy.asks_nothing {
+        return Ok(());
+    }
+    let shared = &local.shared;
     if let Some(cors) = &policy.cors {
         cors.preflight(&parts.method, &parts.headers)?;
     }

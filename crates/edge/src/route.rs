@@ -140,6 +140,15 @@ impl Table {
         Ok(())
     }
 
+    /// All routes, each as often as it has hosts.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (&CompiledSite, &CompiledRoute)> {
+        let hosts = self.exact.values().chain(self.wildcard.values());
+        hosts.flat_map(|host| {
+            let routes = host.routes.iter().chain(&host.candidate);
+            routes.map(|route| (&*host.site, &**route))
+        })
+    }
+
     fn put(&mut self, name: String, host: Host) -> Result<(), RouteError> {
         let site = host.site.name.to_string();
         let before = match name.strip_prefix("*.") {

@@ -1,6 +1,6 @@
 //! One request, from its head to its answer: host and path → route → action → headers → log.
 //!
-//! Deciding is plain code ([`decide`]); only what goes to an instance waits ([`proxy`]). Invariants:
+//! Deciding is plain code ([`find`], [`decide`]); only what goes to an instance waits ([`proxy`]), or is counted elsewhere. Invariants:
 //! every answer carries the request's id and obeys its route's header rules, errors included; the path
 //! that is routed is the path that goes upstream; on a TLS connection that was opened for one site no
 //! other site is served.
@@ -13,7 +13,7 @@ mod proxy;
 mod record;
 mod tunnel;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Body as _;
 use seaworthy_base::RequestId;
 
-pub(crate) use record::Record;
+pub(crate) use record::{Record, micros};
 pub(crate) use tunnel::Tunnel;
 
 use crate::access_log::Entry;
@@ -33,6 +33,7 @@ use crate::candidate::Candidate;
 use crate::forwarded;
 use crate::gate::{self, Passage};
 use crate::model::Action;
+use crate::outgoing;
 use crate::policy;
 use crate::respond;
 use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
@@ -73,6 +74,8 @@ pub(crate) struct Client {
     /// `peer` and `port` as headers, made once for the connection.
     pub(crate) peer_text: HeaderValue,
     pub(crate) port_text: HeaderValue,
+    /// It is an application that calls others: where it came in.
+    pub(crate) outgoing: Option<SocketAddr>,
 }
 
 impl Client {
@@ -87,6 +90,7 @@ impl Client {
             certificate: None,
             peer_text: forwarded::address_value(peer),
             port_text: HeaderValue::from(port),
+            outgoing: None,
         }
     }
 }
@@ -111,6 +115,9 @@ pub(crate) async fn handle(
     client: Arc<Client>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
+    if let Some(address) = client.outgoing {
+        return outgoing::call(&local, &client, address, request).await;
+    }
     let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
@@ -122,10 +129,15 @@ pub(crate) async fn handle(
         Some(proof) => Ok(Some(proof)),
         None => pass_gate(&local, &client, &parts).await,
     };
-    let result = match passed.and_then(|closed| match closed {
+    let decided = passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
-        None => decide(&local, &client, &mut parts, &mut record),
-    }) {
+        None => find(&local, &client, &mut parts, &mut record),
+    });
+    let decided = match decided {
+        Ok(None) => decide(&local, &mut parts, &mut record).await,
+        other => other,
+    };
+    let result = match decided {
         Ok(None) if record.is_guarded() => {
             guarded::forward(&local, &client, parts, body, &id, &mut record).await
         }
@@ -317,8 +329,8 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
     }
 }
 
-/// Everything that needs no waiting.
-fn decide(
+/// Site and route, and what they answer themselves; none where the route is to be gone.
+fn find(
     local: &Local,
     client: &Client,
     parts: &mut Parts,
@@ -396,7 +408,25 @@ fn decide(
         pass_certificate(client, required, parts)?;
     }
     record.note(parts, &found);
-    if let Err(refused) = policy::admit(local, parts, record, &site, &found) {
+    Ok(None)
+}
+
+/// What the route demands, and then does. Waits only for stores, where the route has any.
+async fn decide(
+    local: &Rc<Local>,
+    parts: &mut Parts,
+    record: &mut Record,
+) -> Result<Decision, Refusal> {
+    let Some((site, found)) = record.site.clone().zip(record.route.clone()) else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
+    };
+    let mut admitted = policy::admit_counts(local, parts, record, &site, &found);
+    if admitted.is_ok() && found.policy.is_stored {
+        let of = policy::stored::Of { site: &site, route: &found, parts, fields: None };
+        admitted = policy::stored::admit(local, record, of).await;
+    }
+    let admitted = admitted.and_then(|()| policy::admit(local, parts, record, &site, &found));
+    if let Err(refused) = admitted {
         return Ok(Some(refused.answer(parts, record)));
     }
     if found.settings.body_limit.is_some_and(|limit| record::length(&parts.headers) > limit) {

@@ -20,12 +20,16 @@ use crate::counter::Counter;
 use crate::ending::Ending;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
+use crate::outgoing::{self, Calls, Outlets};
 use crate::policy::auth::Passwords;
+use crate::policy::clock::monotonic_ms;
 use crate::policy::keys::ident;
 use crate::policy::limit::Buckets;
 use crate::policy::lockout::Lockouts;
-use crate::route::{RouteError, Table};
+use crate::route::{self, RouteError};
 use crate::seats::Seats;
+use crate::store::Stores;
+use crate::table::Table;
 use crate::tls::{Resolver, Settings};
 use crate::upstream::{Breakers, Spill, sticky};
 
@@ -35,8 +39,10 @@ pub(crate) type Services = FxHashMap<String, Arc<Service>>;
 /// What is served.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) table: Arc<Table>,
+    pub(crate) table: Arc<route::Table>,
     pub(crate) services: Arc<Services>,
+    /// By where applications come in that call others.
+    pub(crate) outlets: Arc<Outlets>,
 }
 
 /// What lives as long as the process.
@@ -51,7 +57,11 @@ pub(crate) struct Shared {
     pub(crate) log: AccessLog,
     /// Idle connections to instances that any thread may take.
     pub(crate) spill: Arc<Spill>,
+    /// What all edges count in.
+    pub(crate) counts: Arc<Table>,
     pub(crate) limits: Buckets,
+    /// Where edges of several servers count together.
+    pub(crate) stores: Stores,
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
@@ -81,10 +91,14 @@ pub(crate) struct Shared {
     /// How often it was swapped.
     swaps: Swaps,
     loads: Mutex<HashMap<(String, Address), Arc<Load>>>,
-    /// Of routes that have one.
+    /// Of routes and ways out that have one.
     pub(crate) breakers: Breakers,
+    /// What is known of ways out over all snapshots.
+    calls: Calls,
     signing: Mutex<sticky::Key>,
     epoch: Instant,
+    /// When that was, on the clock that all edges share.
+    epoch_ms: u64,
 }
 
 /// Threads look here before each request: a line of its own, which is written at swaps only.
@@ -115,6 +129,7 @@ impl Drop for Counted {
 impl Shared {
     pub(crate) fn new(options: &EdgeOptions) -> Self {
         let resolver = Arc::new(Resolver::default());
+        let counts = Arc::new(Table::default());
         Self {
             number: options.number,
             tls: Arc::new(Settings::new(Arc::clone(&resolver))),
@@ -123,14 +138,15 @@ impl Shared {
             challenges: Tokens::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
-            limits: Buckets::new(),
+            limits: Buckets::new(Arc::clone(&counts)),
+            stores: Stores::default(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
             misnamed: AtomicU64::new(0),
             made_room: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             scarce: AtomicI32::new(i32::MAX),
-            lockouts: Arc::new(Lockouts::open(&options.log_dir)),
+            lockouts: Arc::new(Lockouts::open(&options.log_dir, Arc::clone(&counts))),
             passwords: Passwords::default(),
             cache: Arc::new(Cache::new()),
             client_events: ClientEvents::default(),
@@ -145,9 +161,12 @@ impl Shared {
             current: Mutex::new(Arc::new(Snapshot::default())),
             swaps: Swaps::default(),
             loads: Mutex::new(HashMap::new()),
-            breakers: Breakers::default(),
+            breakers: Breakers::new(Arc::clone(&counts)),
+            calls: Calls::default(),
+            counts,
             signing: Mutex::new(sticky::Key(rand::random())),
             epoch: Instant::now(),
+            epoch_ms: monotonic_ms(),
         }
     }
 
@@ -187,16 +206,23 @@ impl Shared {
     }
 
     /// From here on every thread begins with this one.
-    fn replace(&self, table: Arc<Table>, services: Arc<Services>) {
-        *self.snapshot() = Arc::new(Snapshot { table, services });
+    fn replace(&self, snapshot: Snapshot) {
+        *self.snapshot() = Arc::new(snapshot);
         self.swaps.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// What is made of routes, and of ways out.
+    fn compiled(&self, config: &Config) -> Result<(Arc<route::Table>, Arc<Outlets>), RouteError> {
+        let table = Arc::new(route::Table::build(config)?);
+        let outlets = self.calls.build(config, &self.current().outlets, &self.breakers)?;
+        Ok((table, Arc::new(outlets)))
     }
 
     /// Serves these routes; nothing changes when they cannot be compiled.
     pub(crate) fn with_config(&self, config: &Config) -> Result<(), RouteError> {
-        let table = Arc::new(Table::build(config)?);
+        let (table, outlets) = self.compiled(config)?;
         let services = Arc::clone(&self.current().services);
-        self.replace(table, services);
+        self.replace(Snapshot { table, services, outlets });
         self.breakers.clean();
         Ok(())
     }
@@ -207,9 +233,9 @@ impl Shared {
         config: &Config,
         endpoints: &Endpoints,
     ) -> Result<(), RouteError> {
-        let table = Arc::new(Table::build(config)?);
+        let (table, outlets) = self.compiled(config)?;
         let services = self.services(endpoints);
-        self.replace(table, services);
+        self.replace(Snapshot { table, services, outlets });
         self.breakers.clean();
         Ok(())
     }
@@ -224,16 +250,17 @@ impl Shared {
         *self.signing.lock().unwrap_or_else(PoisonError::into_inner) = sticky::Key(key);
     }
 
-    /// Milliseconds since the edge began, at a moment.
+    /// Milliseconds since the machine started, at a moment: the same for all edges.
     pub(crate) fn millis(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_millis() as u64
+        self.epoch_ms + at.saturating_duration_since(self.epoch).as_millis() as u64
     }
 
     /// Serves from these instances.
     pub(crate) fn with_endpoints(&self, endpoints: &Endpoints) {
         let services = self.services(endpoints);
-        let table = Arc::clone(&self.current().table);
-        self.replace(table, services);
+        let before = self.current();
+        let (table, outlets) = (Arc::clone(&before.table), Arc::clone(&before.outlets));
+        self.replace(Snapshot { table, services, outlets });
     }
 
     /// The services with these instances, which are told that they are in use, or no longer.
@@ -281,6 +308,28 @@ impl Shared {
         Arc::new(services)
     }
 
+    /// Forgets what was counted: everything, open breakers too, or what belongs to an address, account or value. Of a
+    /// whole site nothing is forgotten here: the table does not tell whose a key is.
+    pub(crate) fn forget_counts(&self, site: Option<&str>, what: Option<&str>) {
+        let Some(what) = what else {
+            if site.is_none() {
+                self.limits.clear();
+                self.lockouts.forget_all();
+                self.breakers.close();
+            }
+            return;
+        };
+        let snapshot = self.current();
+        for (of, route) in snapshot.table.routes() {
+            if site.is_some_and(|site| site != &*of.name) {
+                continue;
+            }
+            route.policy.limits().iter().for_each(|limit| self.limits.forget(limit, what));
+            let lockouts = &route.policy.lockouts;
+            lockouts.iter().for_each(|lockout| self.lockouts.forget(lockout, what));
+        }
+    }
+
     pub(crate) fn status(&self) -> EdgeStatus {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut instances: BTreeMap<String, InstanceLoad> = BTreeMap::new();
@@ -305,6 +354,8 @@ impl Shared {
             flooded: count(&self.flooded),
             instances,
             breakers: self.breakers.tell(now),
+            stores: self.stores.tell(),
+            outgoing: outgoing::tell(&self.current().outlets, now),
             client_events: self.client_events.tell(),
             draining: self.draining.load(Ordering::Relaxed),
         }

@@ -78,7 +78,7 @@ impl Edge {
             Self { address: public.local_addr().unwrap(), shared, workers: of_edge, link, dir };
         edge.configure(routes);
         edge.place(upstreams, EndpointState::Ready);
-        let listeners = vec![Listener { address: edge.address, tls: false }];
+        let listeners = vec![Listener { address: edge.address, tls: false, outgoing: false }];
         edge.say(&Request::Listen { listeners }, &[public.as_fd()]);
         edge
     }
@@ -107,7 +107,10 @@ impl Edge {
     }
 
     fn configure_site(&self, site: Site) {
-        self.say(&Request::Config(Config { version: 1, sites: vec![site] }), &[]);
+        self.say(
+            &Request::Config(Config { version: 1, sites: vec![site], ..Config::default() }),
+            &[],
+        );
     }
 
     fn place(&self, upstreams: &[SocketAddr], state: EndpointState) {

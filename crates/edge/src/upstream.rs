@@ -47,6 +47,7 @@ pub(crate) use socket::Socket;
 use crate::body::{ClientBody, Progress, RequestBody};
 use crate::instance::{Instance, Load, Service};
 use crate::model::Settings;
+use crate::outgoing::ClientTls;
 use crate::watch::Alarm;
 use crate::worker::Local;
 
@@ -82,6 +83,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) begun: Instant,
     /// Whose it is; nobody's where it is our own.
     pub(crate) client: Option<IpAddr>,
+    /// How a server outside is to prove who it is; instances need not.
+    pub(crate) tls: Option<&'a ClientTls>,
 }
 
 /// Why no answer came.
@@ -108,7 +111,7 @@ pub(crate) struct Answer {
 pub(crate) struct InFlight(Arc<Load>);
 
 impl InFlight {
-    fn new(load: &Arc<Load>) -> Self {
+    pub(crate) fn new(load: &Arc<Load>) -> Self {
         load.in_flight.add();
         Self(Arc::clone(load))
     }
@@ -184,7 +187,7 @@ pub(crate) async fn send(
 }
 
 /// A request between two tries.
-enum Message {
+pub(crate) enum Message {
     Body(RequestBody),
     Encoded(Box<Sending>),
 }
@@ -221,7 +224,7 @@ async fn try_all(
         };
         let tried = match tried {
             Ok(tried) => tried,
-            Err(unsent) => {
+            Err((unsent, _)) => {
                 choose::take_out(local, &instance);
                 refused.push(instance.key());
                 message = unsent;
@@ -296,6 +299,37 @@ fn note(
     }
 }
 
+/// How one try at a server outside went.
+pub(crate) enum Asked {
+    Answered(Response<()>, Box<Flow>),
+    /// No connection was to be had: nothing was sent.
+    Unsent(Message, String),
+    /// No answer came; with what may be sent again.
+    Lost(Option<Message>, Failure),
+}
+
+/// One try at a server outside.
+pub(crate) async fn ask(
+    local: &Rc<Local>,
+    instance: &Arc<Instance>,
+    settings: &Settings,
+    request: &Outgoing<'_>,
+    message: Message,
+) -> Asked {
+    let tried = match over_http1(local, instance, settings, request, message).await {
+        Ok(tried) => tried,
+        Err((unsent, why)) => return Asked::Unsent(unsent, why),
+    };
+    let (status, cause) = match tried.result {
+        Ok((response, flow)) => return Asked::Answered(response, Box::new(flow)),
+        Err(Broken::TimedOut(cause)) => (StatusCode::GATEWAY_TIMEOUT, cause),
+        Err(Broken::Lost(Lost::Client(cause))) => (StatusCode::BAD_REQUEST, cause),
+        Err(Broken::Lost(Lost::Instance(cause))) => (StatusCode::BAD_GATEWAY, cause),
+    };
+    let again = tried.message.filter(|_| status == StatusCode::BAD_GATEWAY);
+    Asked::Lost(again, Failure { status, cause, instance: None })
+}
+
 /// One try over HTTP/1.1; the message comes back where no connection was to be had.
 async fn over_http1(
     local: &Rc<Local>,
@@ -303,9 +337,10 @@ async fn over_http1(
     settings: &Settings,
     request: &Outgoing<'_>,
     message: Message,
-) -> Result<Tried, Message> {
-    let Ok((link, reused)) = link::get(local, instance, settings, request).await else {
-        return Err(message);
+) -> Result<Tried, (Message, String)> {
+    let (link, reused) = match link::get(local, instance, settings, request).await {
+        Ok(found) => found,
+        Err(why) => return Err((message, why)),
     };
     let sending = match message {
         Message::Encoded(sending) => *sending,
@@ -334,8 +369,10 @@ async fn over_http2(
     settings: &Settings,
     request: &Outgoing<'_>,
     message: Message,
-) -> Result<Tried, Message> {
-    let Some(sender) = http2::link(local, instance, settings).await else { return Err(message) };
+) -> Result<Tried, (Message, String)> {
+    let Some(sender) = http2::link(local, instance, settings).await else {
+        return Err((message, "no connection was to be had".to_owned()));
+    };
     let body = match message {
         Message::Encoded(sending) => sending.into_body(),
         Message::Body(body) => body,

@@ -17,9 +17,11 @@ use tokio::task::LocalSet;
 use crate::accept::{self, Listening};
 use crate::conn;
 use crate::date::Date;
+use crate::policy::stored::{self, Forgotten};
 use crate::quic::{self, Greeted};
 use crate::rooms::Rooms;
 use crate::snapshot::{Counted, Shared, Snapshot};
+use crate::store;
 use crate::upstream::{Http2Links, Pool, check};
 use crate::watch::Watch;
 
@@ -42,6 +44,8 @@ pub(crate) enum Job {
     /// The snapshot was swapped: say when nothing that began before goes on without having waited.
     Swapped(std::sync::mpsc::Sender<()>),
     Drain,
+    /// Forget what was counted in stores.
+    Forget(Forgotten),
     /// Descriptors run short: end the patience with so many clients.
     MakeRoom(usize),
 }
@@ -51,8 +55,11 @@ pub(crate) enum Job {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) peer: SocketAddr,
-    pub(crate) port: u16,
+    /// Where it came in.
+    pub(crate) at: SocketAddr,
     pub(crate) tls: bool,
+    /// From an application that calls others.
+    pub(crate) outgoing: bool,
     pub(crate) open: Open,
 }
 
@@ -139,6 +146,8 @@ pub(crate) struct Local {
     pub(crate) draining: Cell<bool>,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Links,
+    /// To stores.
+    pub(crate) links: store::Links,
     /// Instances that are being checked, by key.
     pub(crate) checked: RefCell<FxHashSet<usize>>,
     pub(crate) rooms: Rc<Rooms>,
@@ -158,6 +167,7 @@ impl Local {
             draining: Cell::new(false),
             pool: Pool::new(Arc::clone(&shared.spill)),
             http2: Http2Links::default(),
+            links: store::Links::default(),
             checked: RefCell::default(),
             ids: Ids::new(shared.number as u8, thread as u8),
             shared,
@@ -214,12 +224,17 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Swapped(done) => {
                 local.pool.close_idle();
                 local.http2.clean();
+                store::keep(&local);
                 if local.thread == 0 {
                     check::start(&local);
                 }
                 local.swapped.notify_waiters();
                 // Nobody waits where it need not be known.
                 done.send(()).ok();
+            }
+            Job::Forget(what) => {
+                let local = Rc::clone(&local);
+                tokio::task::spawn_local(async move { stored::forget(&local, &what).await });
             }
             Job::Drain => {
                 local.draining.set(true);
@@ -235,10 +250,10 @@ async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 
 /// Begins to serve a connection on this thread.
 pub(crate) fn take(local: &Rc<Local>, accepted: Accepted) {
-    let Accepted { stream, peer, port, tls, open } = accepted;
+    let Accepted { stream, peer, at, tls, outgoing, open } = accepted;
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
-        conn::serve(&local, stream, peer, port, tls).await;
+        conn::serve(&local, stream, peer, (at, tls, outgoing)).await;
         drop(open);
     });
 }
@@ -259,6 +274,7 @@ async fn sweep(local: Rc<Local>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         local.http2.clean();
+        store::keep(&local);
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();

@@ -29,6 +29,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, draft: &Draft) {
     check_served(reader, draft, &doubles);
     check_after(reader, draft);
     check_servers(reader, draft);
+    check_stores(reader, draft);
     check_jobs(reader, draft);
     if draft.routes.is_empty() && draft.complete.routes && draft.services.len() > 1 {
         let end = reader.source.len();
@@ -262,6 +263,22 @@ fn check_servers(reader: &mut Reader<'_>, draft: &Draft) {
             format!("the managed server of `{item}` has this name"),
             Some("give the service another name".to_owned()),
         );
+    }
+}
+
+/// What counts in a Redis counts in one that is described.
+fn check_stores(reader: &mut Reader<'_>, draft: &Draft) {
+    for (span, name) in std::mem::take(&mut reader.stores) {
+        if draft.redis.contains(&name) {
+            continue;
+        }
+        let quoted = reader.quote(&span, &name);
+        let help = if draft.redis.is_empty() {
+            format!("[{name}]  url = \"secret:REDIS_URL\"")
+        } else {
+            format!("there are: {}", some_of(draft.redis.iter().map(String::as_str)))
+        };
+        reader.problem(span, format!("there is no {quoted} to count in"), Some(help));
     }
 }
 

@@ -93,7 +93,7 @@ fn retry(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Retry> {
     Some(Retry { times: number(reader, &found, "times", 0..=10, Retry::default().times) })
 }
 
-fn breaker(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Breaker> {
+pub(crate) fn breaker(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Breaker> {
     table_or_true(reader, value, Breaker::default, |reader, table| {
         let found = reader.known(table, keys::BREAKER, "`breaker`");
         let default = Breaker::default();
@@ -121,7 +121,7 @@ fn hold(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Hold> {
     Some(Hold { requests, bytes, age: time(reader, &found, "for", default.age) })
 }
 
-fn number(
+pub(crate) fn number(
     reader: &mut Reader<'_>,
     found: &Found<'_>,
     key: &str,
@@ -133,7 +133,12 @@ fn number(
 }
 
 /// From a millisecond to a day.
-fn time(reader: &mut Reader<'_>, found: &Found<'_>, key: &str, default: Duration) -> Duration {
+pub(crate) fn time(
+    reader: &mut Reader<'_>,
+    found: &Found<'_>,
+    key: &str,
+    default: Duration,
+) -> Duration {
     let Some((_, value)) = found.get(key) else { return default };
     let time = reader.duration(value).unwrap_or(default);
     if !(Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&time) {

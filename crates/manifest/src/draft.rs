@@ -8,7 +8,7 @@ mod deploy;
 mod job;
 mod sections;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -20,13 +20,14 @@ use self::sections::{read_listen, read_secrets};
 use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
+use crate::outgoing;
 use crate::policy::{self, NamedLimits};
 use crate::read::{Found, Reader, Value};
 use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
 use crate::site::backups::Backups;
 use crate::site::tls::Handshake;
-use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls};
+use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls, WayOut};
 use crate::tls::read_tls;
 use crate::wire;
 
@@ -51,7 +52,10 @@ pub(crate) struct Draft {
     /// With the place of each name.
     pub(crate) jobs: Vec<(Range<usize>, Job)>,
     pub(crate) backups: Backups,
+    /// `redis.X` of all that the file names, those that could not be read too.
+    pub(crate) redis: BTreeSet<String>,
     pub(crate) identity: Vec<Identity>,
+    pub(crate) outgoing: Vec<WayOut>,
     /// `[limit.X]`, and whether all of it was read.
     pub(crate) limits: (NamedLimits, bool),
     pub(crate) complete: Complete,
@@ -97,6 +101,7 @@ impl Draft {
             jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
             backups: self.backups,
             identity: self.identity,
+            outgoing: self.outgoing,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
                 .collect(),
@@ -162,6 +167,12 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         }
     }
     draft.backups = read_backups(reader, &found);
+    let redis = found.get("redis").and_then(|(_, value)| value.get_ref().as_table());
+    draft.redis = redis
+        .into_iter()
+        .flat_map(DeTable::keys)
+        .map(|name| format!("redis.{}", name.get_ref()))
+        .collect();
     if let Some((_, value)) = found.get("identity") {
         draft.identity = policy::read_identity(reader, value);
     }
@@ -170,6 +181,9 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         draft.limits.0 = policy::read_named(reader, value);
     }
     draft.limits.1 = reader.understood(before);
+    if let Some((_, value)) = found.get("outgoing") {
+        draft.outgoing = outgoing::read(reader, value);
+    }
     draft.complete.routes = reader.is_sound();
     if let Some((_, value)) = found.get("route") {
         read_routes(reader, value, &mut draft);

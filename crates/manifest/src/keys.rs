@@ -5,6 +5,7 @@
 pub mod backups;
 pub mod delivery;
 pub mod deploy;
+pub mod outgoing;
 pub mod tls;
 
 /// What a key's value looks like, for the schema and the reference.
@@ -97,7 +98,7 @@ pub const SITE: &[Key] = &[
     planned("health"),
     planned("heartbeat"),
     key("job", Kind::Named(JOB), "what runs at its time"),
-    planned("outgoing"),
+    key("outgoing", Kind::Named(outgoing::OUTGOING), "whom the application calls, and how"),
     key("deploy", Kind::Table(deploy::DEPLOY), "how a release takes the place of another"),
     planned("alerts"),
     planned("notify"),
@@ -358,7 +359,11 @@ pub const LIMIT: &[Key] = &[
     key("rate", Kind::Text, "`10/s`, `5/m`, `300/5m`"),
     key("burst", Kind::Integer, "how many above the rate at once; the rate's count less one"),
     key("by", Kind::Text, "for each of what; `ip`"),
-    planned("store"),
+    key(
+        "store",
+        Kind::Text,
+        "`redis.X`: edges of several servers count together there; each server for itself",
+    ),
 ];
 
 /// `lockout`.
@@ -368,6 +373,7 @@ pub const LOCKOUT: &[Key] = &[
     key("for", Kind::Duration, "lock for this long; 15m"),
     key("by", Kind::Texts, "each counted on its own: `ip`, `json:F`, `form:F`, …; `ip`"),
     key("match", Kind::Any, "how the application refuses: a table or a list; status 401 or 403"),
+    key("store", Kind::Text, "`redis.X`: edges of several servers count together there"),
 ];
 
 /// `lockout.match`.

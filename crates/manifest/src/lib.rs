@@ -18,6 +18,7 @@ mod input;
 pub mod keys;
 mod limits;
 mod mask;
+mod outgoing;
 mod policy;
 mod read;
 mod report;

@@ -16,7 +16,7 @@ use toml::de::DeValue;
 
 pub(crate) use access::read_query;
 pub(crate) use content::share;
-pub(crate) use limit::{LimitUse, NamedLimits, parse_key, read_identity, read_named};
+pub(crate) use limit::{LimitUse, NamedLimits, check_rate, parse_key, read_identity, read_named};
 
 use crate::inherit::take;
 use crate::read::{Found, Reader, Value};

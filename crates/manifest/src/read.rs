@@ -54,11 +54,13 @@ pub(crate) struct Reader<'t> {
     problems: Vec<RawProblem>,
     dropped: usize,
     suggestions: usize,
+    /// Names of `[redis.X]` that something counts in, with their places.
+    pub(crate) stores: Vec<(Range<usize>, String)>,
 }
 
 impl<'t> Reader<'t> {
     pub(crate) fn new(source: &'t Source<'t>) -> Self {
-        Self { source, problems: Vec::new(), dropped: 0, suggestions: 0 }
+        Self { source, problems: Vec::new(), dropped: 0, suggestions: 0, stores: Vec::new() }
     }
 
     pub(crate) fn problem(

@@ -53,7 +53,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 45] = [
+    let sections: [(&str, &[Key]); 49] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::tls::TLS),
         ("tls: acme", keys::tls::ACME),
@@ -99,6 +99,10 @@ pub fn reference() -> String {
         ("backup: keep", keys::backups::KEEP),
         ("backup: drill", keys::backups::DRILL),
         ("[store.X]", keys::backups::STORE),
+        ("[outgoing.X]", keys::outgoing::OUTGOING),
+        ("outgoing: retry", keys::outgoing::RETRY),
+        ("outgoing: hold", keys::outgoing::HOLD),
+        ("outgoing: timeout", keys::outgoing::TIMEOUT),
     ];
     for (title, keys) in sections {
         out.push_str(&format!("\n## {title}\n\n| key | meaning |\n| --- | --- |\n"));

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use seaworthy_base::delivery::Delivery;
+use seaworthy_base::outgoing::Outgoing;
 use seaworthy_base::policy::{Identity, Policy};
 use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Site {
     pub backups: backups::Backups,
     /// `[[route]]` with inheritance resolved, the most specific first: the first match wins.
     pub routes: Vec<Route>,
+    /// `[outgoing.X]`.
+    #[serde(default)]
+    pub outgoing: Vec<WayOut>,
     /// `[deploy]`.
     #[serde(default)]
     pub deploy: Deploy,
@@ -63,6 +67,22 @@ impl Site {
     pub fn public_names(&self) -> Vec<String> {
         let all = self.domains.iter().chain(&self.redirect_domains);
         all.filter(|name| !crate::wire::is_local(name)).cloned().collect()
+    }
+}
+
+/// One `[outgoing.X]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayOut {
+    /// What the edge does with calls.
+    pub rules: Outgoing,
+    /// `ca`: a file inside the project.
+    pub ca: Option<String>,
+}
+
+impl WayOut {
+    /// Where the application finds it: `OUTGOING_X`.
+    pub fn variable(&self) -> String {
+        format!("OUTGOING_{}", self.rules.name.to_ascii_uppercase().replace('-', "_"))
     }
 }
 

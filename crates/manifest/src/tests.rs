@@ -8,6 +8,7 @@ use seaworthy_base::Code;
 mod backups;
 mod hostile;
 mod inheritance;
+mod outgoing;
 mod policy;
 mod refused;
 mod secrets;

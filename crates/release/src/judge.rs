@@ -5,7 +5,9 @@
 //! points more requests that take at least twice the old release's 95th percentile, and 33 ms). The old share is
 //! taken at the upper end of its 99.8 % interval, and the test stops at a likelihood ratio of 250, so by
 //! Ville's inequality a release that is no worse is condemned with a chance of at most 0.4 % however often
-//! it is looked at, plus 0.2 % for the interval. **Restarts and error log lines** are compared as rates,
+//! it is looked at, plus 0.2 % for the interval. That counts each request for itself; a machine that stops for a moment
+//! makes all that are under way slow at once, so latency has to be condemned twice, by requests that the first time did
+//! not know ([`Latency`]). **Restarts and error log lines** are compared as rates,
 //! by the exact test of two Poisson counts at 1 in 10,000.
 //!
 //! What it costs to find ten points more errors is counted by the simulations in the tests: after a
@@ -121,10 +123,10 @@ impl Default for Rules {
 /// Why the new release is worse; empty when nothing says so. Meant to be asked again and again with all
 /// that was counted since the switch.
 pub fn judge(old: &Counts, new: &Counts, rules: &Rules) -> Vec<String> {
-    judge_beside(old, None, new, rules)
+    [judge_beside(old, None, new, rules), too_late(old, None, new, rules)].concat()
 }
 
-/// The same while both serve. `beside` is what the old one does at the same time: errors and slowness that it
+/// The same but for latency, while both serve. `beside` is what the old one does at the same time: errors and slowness that it
 /// shows too are none of the new one's doing, but a machine's that is busy or a database's that is down.
 pub fn judge_beside(
     old: &Counts,
@@ -138,8 +140,6 @@ pub fn judge_beside(
         worse(old).filter(|_| beside.is_none_or(|beside| worse(beside).is_some()))
     };
     reasons.extend(both(&|old| more_errors(old, new, rules.errors)));
-    reasons.extend(both(&|old| slower(old, new)));
-    reasons.extend(rules.p95_micros.and_then(|limit| too_slow(new, limit)));
     if new.crash_loop {
         reasons.push("an instance of it ends again and again".to_owned());
     } else if higher_rate((new.restarts, new.seconds), (old.restarts, old.seconds)) {
@@ -156,6 +156,45 @@ pub fn judge_beside(
         ));
     }
     reasons
+}
+
+/// Latency, as far as it was condemned already.
+#[derive(Debug, Clone, Default)]
+pub struct Latency {
+    /// What had been counted of the new one, and of the old one beside it, when it was condemned for the first time.
+    first: Option<(Counts, Counts)>,
+}
+
+impl Latency {
+    /// Why the new release is too slow: said once requests from after the first time say so too. Meant to be asked
+    /// again and again with all that was counted since the switch.
+    pub fn judge(
+        &mut self,
+        old: &Counts,
+        beside: &Counts,
+        new: &Counts,
+        rules: &Rules,
+    ) -> Vec<String> {
+        let reasons = too_late(old, Some(beside), new, rules);
+        if reasons.is_empty() {
+            self.first = None;
+            return reasons;
+        }
+        let (new_then, beside_then) =
+            self.first.get_or_insert_with(|| (new.clone(), beside.clone()));
+        let (new, beside) = (new.since(new_then), beside.since(beside_then));
+        let again = !too_late(old, Some(&beside), &new, rules).is_empty();
+        if again { reasons } else { Vec::new() }
+    }
+}
+
+/// Slower than the old one, and than a limit, by what is counted.
+fn too_late(old: &Counts, beside: Option<&Counts>, new: &Counts, rules: &Rules) -> Vec<String> {
+    let beside = beside.filter(|beside| beside.requests >= BESIDE);
+    let slow_beside = beside.is_none_or(|beside| slower(beside, new).is_some());
+    let slower = slower(old, new).filter(|_| slow_beside);
+    let limit = rules.p95_micros.and_then(|limit| too_slow(new, limit));
+    slower.into_iter().chain(limit).collect()
 }
 
 fn percent(part: u64, whole: u64) -> f64 {

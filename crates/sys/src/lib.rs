@@ -11,6 +11,7 @@ pub mod datagram;
 pub mod fdpass;
 pub mod files;
 pub mod logfile;
+pub mod memory;
 pub mod proc_tree;
 pub mod process;
 pub mod sandbox;

@@ -7,6 +7,7 @@
 mod acme;
 mod mariadb;
 mod named;
+mod outside;
 mod postgres;
 mod redis;
 mod route53;
@@ -22,6 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use acme::{Authority, Wish, free_port, make_certificate};
 pub use mariadb::MariaDb;
 pub use named::{KEY, KEY_NAME, Named};
+pub use outside::{Call, Outside, Say};
 pub use postgres::{POSTGRES_18, Postgres};
 pub use redis::Redis;
 pub use route53::{ROUTE53_KEYS, Route53};

@@ -77,6 +77,14 @@ impl Sandbox {
         }
     }
 
+    /// Another server: a sandbox whose sites have the same names as those of this one.
+    #[track_caller]
+    pub fn beside(&self, binary: impl AsRef<Path>) -> Self {
+        let mut other = Self::new(binary);
+        other.tag.clone_from(&self.tag);
+        other
+    }
+
     /// The same, with the state folder on a disk of its own (tmpfs) of so many MiB. Needs root.
     #[track_caller]
     pub fn on_a_disk_of(self, mebibytes: u32) -> Self {

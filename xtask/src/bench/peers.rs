@@ -220,7 +220,6 @@ backend b
         format!(
             "{{
  admin off
- persist_config off
  auto_https off
  servers {{
   protocols h1 h2 h3

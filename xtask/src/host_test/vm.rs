@@ -19,8 +19,8 @@ use super::{built, guest};
 use crate::run;
 use crate::setup;
 
-/// All of it, reboot included; it takes a quarter of that where nothing else wants the processor.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// All of it, reboot included; it takes an eighth of that where nothing else wants the processor.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Memory in MiB.
 const MEMORY: &str = "1536";
 

@@ -13,6 +13,7 @@ use seaworthy_runtime::model::User;
 use seaworthy_secrets::sources::Resolved;
 
 use crate::databases;
+use crate::outgoing;
 use crate::platform::Platform;
 use crate::release::Reporter;
 use crate::release::files;
@@ -128,10 +129,11 @@ pub(super) fn bare(project: &Path, applied: Applied) -> Prepared {
 fn known(
     platform: &Arc<Platform>,
     project: &Path,
-    site: Site,
+    mut site: Site,
     content: BTreeMap<ServiceName, String>,
     report: &Reporter,
 ) -> Result<Prepared, Fault> {
+    outgoing::tell_programs(platform, &mut site)?;
     let Resolved { values, origin, warnings } = resolve_secrets(platform, project, &site)?;
     for fault in warnings {
         report.say(Progress::Warning { fault });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault, InstanceId};
-use seaworthy_release::judge::{Counts, Rules, judge_beside};
+use seaworthy_release::judge::{Counts, Latency, Rules, judge_beside};
 use seaworthy_release::{Side, Step};
 
 use crate::platform::Platform;
@@ -65,7 +65,7 @@ pub(super) async fn compare(
         p95_micros: watch.p95.map(|limit| limit.as_micros() as u64),
         logs: watch.logs && before.logs,
     };
-    let begun = Instant::now();
+    let (begun, mut latency) = (Instant::now(), Latency::default());
     let first = count(&run.platform, prepared, Side::Next).await;
     let first_of_old = count(&run.platform, prepared, Side::Now).await;
     while begun.elapsed() < period {
@@ -73,7 +73,8 @@ pub(super) async fn compare(
         let mut seen = count(&run.platform, prepared, Side::Next).await.since(&first);
         seen.seconds = begun.elapsed().as_secs_f64();
         let beside = count(&run.platform, prepared, Side::Now).await.since(&first_of_old);
-        let reasons = judge_beside(&before.counts, Some(&beside), &seen, &rules);
+        let mut reasons = judge_beside(&before.counts, Some(&beside), &seen, &rules);
+        reasons.extend(latency.judge(&before.counts, &beside, &seen, &rules));
         if let Some((first, more)) = reasons.split_first() {
             let fault = Fault::new(Code::TakenBack, "the new release is worse than the old one");
             let fault = more.iter().fold(fault.because(first), Fault::because);

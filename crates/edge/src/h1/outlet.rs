@@ -86,11 +86,6 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outlet<B> {
         self.written = 0;
     }
 
-    /// Whether all of it was written.
-    pub(crate) fn is_done(&self) -> bool {
-        self.delimited == Delimited::Done && self.is_empty()
-    }
-
     /// Whether nothing is in hand.
     fn is_empty(&self) -> bool {
         self.written == self.buffer.len() && self.piece.is_empty() && self.tail.is_empty()

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::StoreAt;
+
 /// Certificates and keys. Never logged, never written.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Keys {
@@ -19,6 +21,9 @@ pub struct Keys {
     /// Values of the secrets that routes name, by `site/NAME`.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Where edges of several servers count together, by `site/redis.X`.
+    #[serde(default)]
+    pub stores: BTreeMap<String, StoreAt>,
     /// What authorities are to find now.
     #[serde(default)]
     pub challenges: Vec<Challenge>,

@@ -54,6 +54,12 @@ pub struct EdgeStatus {
     /// Circuit breakers that opened, or watch.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,
+    /// Ways on which applications call others.
+    #[serde(default)]
+    pub outgoing: Vec<CallState>,
+    /// Where edges of several servers count together.
+    #[serde(default)]
+    pub stores: Vec<StoreState>,
     /// What browsers told, by site and type.
     #[serde(default)]
     pub client_events: BTreeMap<String, BTreeMap<String, EventCount>>,
@@ -85,6 +91,46 @@ pub struct BreakerState {
     pub opens_in: Option<u64>,
     /// How often it has opened.
     pub trips: u64,
+}
+
+/// A Redis that edges of several servers count in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// `site/redis.X`.
+    pub label: String,
+    /// Why it is gone, if it is: then each edge counts for itself.
+    pub gone: Option<String>,
+    /// Questions that it did not answer.
+    pub missed: u64,
+}
+
+/// A way on which an application calls somebody else's server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallState {
+    /// The application's site.
+    pub site: String,
+    /// Its name in the manifest.
+    pub name: String,
+    /// Whose server it is: an origin.
+    pub to: String,
+    /// Calls that were made, further tries not counted.
+    pub calls: u64,
+    /// Of these, answered with 5xx or not at all.
+    pub errors: u64,
+    /// Further tries.
+    pub retries: u64,
+    /// Calls that the edge refused: they waited too long, too many waited, or the breaker was open.
+    pub refused: u64,
+    /// Calls under way.
+    pub active: u64,
+    /// Calls that wait for their turn.
+    pub waiting: u64,
+    /// Milliseconds until the breaker lets something through.
+    pub open_for: Option<u64>,
+    /// Milliseconds for which the other side asked to be left alone (`Retry-After`).
+    pub paused_for: Option<u64>,
+    /// Why the last call that failed did.
+    pub last_error: Option<String>,
 }
 
 /// What goes on between the edge and one instance.

@@ -32,6 +32,8 @@ pub(crate) struct CompiledPolicy {
     pub(crate) asks_nothing: bool,
     /// There are limits or lockouts.
     pub(crate) counts: bool,
+    /// Some of them count with other servers too.
+    pub(crate) is_stored: bool,
     /// Some of them count by a field of the body.
     pub(crate) needs_body: bool,
     pub(crate) access: Option<Access>,
@@ -83,6 +85,8 @@ impl CompiledPolicy {
         let by_head = limits.iter().filter(|limit| !limit.by.needs_body()).count();
         let needs_body =
             by_head < limits.len() || lockouts.iter().any(|lockout| lockout.needs_body());
+        let is_stored = limits.iter().any(|limit| limit.store.is_some())
+            || lockouts.iter().any(|lockout| lockout.store.is_some());
         let counts = !limits.is_empty() || !lockouts.is_empty();
         let cors =
             policy.cors.as_ref().map(Cors::build).transpose().map_err(PolicyError::Header)?;
@@ -100,6 +104,7 @@ impl CompiledPolicy {
         Ok(Self {
             asks_nothing,
             counts,
+            is_stored,
             needs_body,
             access,
             block_query: policy.block_query.clone(),
@@ -116,6 +121,10 @@ impl CompiledPolicy {
             browser,
             is_guarded: needs_body || reads_answer || policy.cache.is_some(),
         })
+    }
+
+    pub(crate) fn limits(&self) -> &[Limit] {
+        &self.limits
     }
 
     pub(crate) fn limits_by_head(&self) -> &[Limit] {

@@ -1,13 +1,12 @@
-//! Rates: nginx's leaky bucket with `burst` and `nodelay`, in a table of fixed size.
+//! Rates: nginx's leaky bucket with `burst` and `nodelay`.
 //!
 //! The arithmetic is nginx's own (thousandths of a request, whole milliseconds), so that a rate that was
 //! moved here from nginx accepts and refuses the same requests; what is slower than a request a minute
-//! counts in millionths. Invariants: a request counts against all limits or none; a key takes 16 bytes and
-//! the table never grows: in a full row the key that was quiet for longest gives way; threads agree
-//! without a lock. Not here: what a key is.
+//! counts in millionths. Invariants: a request counts against all limits or none; a bucket that holds more than its
+//! rule allows (the rule was changed, or somebody wrote nonsense there) is a full one, so that nobody waits for longer
+//! than one request of the rule's takes. Not here: what a key is, and where buckets stand ([`crate::table`]).
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HeaderName;
@@ -15,6 +14,7 @@ use seaworthy_base::policy::{self as said, Key};
 
 use super::Refused;
 use super::keys::{Hasher, Keys, ident};
+use crate::table::Table;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -23,8 +23,10 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Debug)]
 pub(crate) struct Limit {
     name: String,
-    ident: u64,
+    pub(super) ident: u64,
     pub(crate) by: Key,
+    /// Where it counts with other servers too.
+    pub(crate) store: Option<Box<str>>,
     rule: Rule,
     /// `RateLimit-Policy`.
     policy: HeaderValue,
@@ -87,7 +89,8 @@ impl Rule {
         let elapsed = now32.wrapping_sub(before.last);
         let elapsed = if elapsed > u32::MAX - 60_000 { 0 } else { u64::from(elapsed) };
         let drained = self.rate.saturating_mul(elapsed) / self.per;
-        let excess = (u64::from(before.excess) + self.unit).saturating_sub(drained);
+        let held = u64::from(before.excess).min(self.burst);
+        let excess = (held + self.unit).saturating_sub(drained);
         if excess > self.burst {
             return Err(((excess - self.burst) * self.per).div_ceil(self.rate));
         }
@@ -96,7 +99,18 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// For a script: unit, rate, per, burst.
+    pub(super) fn words(self) -> [u64; 4] {
+        [self.unit, self.rate, self.per, self.burst]
+    }
+}
+
 impl Limit {
+    pub(super) fn words(&self) -> [u64; 4] {
+        self.rule.words()
+    }
+
     pub(super) fn build(site: &str, given: &said::Limit) -> Self {
         let per = given.rate.per;
         let rule = Rule::new(given.rate.count, per.as_millis() as u64, given.burst);
@@ -111,13 +125,14 @@ impl Limit {
             name: given.name.clone(),
             ident: ident(site, &given.name),
             by: given.by.clone(),
+            store: given.store.as_ref().map(|name| format!("{site}/{name}").into()),
             rule,
             policy: HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("")),
             label: quoted,
         }
     }
 
-    fn refuse(&self, wait_ms: u64) -> Refused {
+    pub(super) fn refuse(&self, wait_ms: u64) -> Refused {
         let mut refused =
             Refused::too_many(format!("more than the limit `{}`", self.name), wait_ms);
         let seconds = wait_ms.div_ceil(1000).max(1);
@@ -163,89 +178,42 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Keys that share a cache line; within it a key may stand anywhere.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Row([Slot; 4]);
-
-#[derive(Debug, Default)]
-struct Slot {
-    /// 0 for none.
-    key: AtomicU64,
-    state: AtomicU64,
-}
-
-/// 1,024 rows of four are 64 KiB.
-const ROWS: usize = 1024;
-/// 64 of them: 262,144 keys in 4 MiB at most.
-const SHEETS: usize = 64;
-
-/// All buckets of all limits of all sites. Memory is taken as keys come.
+/// All buckets of all limits of all sites.
 #[derive(Debug)]
-pub(crate) struct Buckets {
-    sheets: Vec<OnceLock<Box<[Row]>>>,
-    hasher: Hasher,
-}
+pub(crate) struct Buckets(Arc<Table>);
 
 impl Buckets {
-    pub(crate) fn new() -> Self {
-        let sheets = (0..SHEETS).map(|_| OnceLock::new()).collect();
-        Self { sheets, hasher: Hasher::random() }
+    /// In a table that others may count in too.
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self(table)
     }
 
     pub(crate) fn hasher(&self) -> Hasher {
-        self.hasher
-    }
-
-    fn row(&self, key: u64) -> Option<&Row> {
-        let (sheet, row) = (key as usize % SHEETS, (key >> 32) as usize % ROWS);
-        let rows = self.sheets.get(sheet)?;
-        rows.get_or_init(|| (0..ROWS).map(|_| Row::default()).collect()).get(row)
+        self.0.hasher()
     }
 
     /// What is in a key's bucket.
     pub(crate) fn get(&self, key: u64) -> Option<State> {
-        let slot = self.row(key)?.0.iter().find(|slot| slot.key.load(Ordering::Acquire) == key)?;
-        Some(State::unpack(slot.state.load(Ordering::Acquire)))
+        self.0.limits().get(key).map(State::unpack)
     }
 
     /// Counts one request of a key.
     pub(crate) fn take(&self, key: u64, rule: Rule, now: u64) -> Result<(), u64> {
-        let Some(row) = self.row(key) else { return Ok(()) };
-        let found = row.0.iter().find(|slot| slot.key.load(Ordering::Acquire) == key);
-        let Some(slot) = found else {
-            let state = rule.take(None, now)?;
-            row.put(key, state, now);
-            return Ok(());
-        };
-        let mut bits = slot.state.load(Ordering::Acquire);
-        loop {
-            let after = rule.take(Some(State::unpack(bits)), now)?.pack();
-            match slot.state.compare_exchange_weak(bits, after, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => return Ok(()),
-                Err(changed) => bits = changed,
-            }
+        let quiet = |bits| u64::from((now as u32).wrapping_sub(State::unpack(bits).last));
+        let after = |bits: Option<u64>| rule.take(bits.map(State::unpack), now).map(State::pack);
+        self.0.limits().change(key, quiet, after)
+    }
+
+    /// Forgets what an address, account or value has used of a limit.
+    pub(crate) fn forget(&self, limit: &Limit, what: &str) {
+        for key in self.hasher().names(limit.ident, what) {
+            self.0.limits().forget(key);
         }
     }
-}
 
-impl Row {
-    /// Puts a new key in a free slot, or in that of the key that was quiet for longest. Two threads that
-    /// bring the same new key at the same moment may count one request less, never one too many.
-    fn put(&self, key: u64, state: State, now: u64) {
-        let quiet = |slot: &&Slot| {
-            if slot.key.load(Ordering::Acquire) == 0 {
-                return u32::MAX;
-            }
-            let last = State::unpack(slot.state.load(Ordering::Acquire)).last;
-            (now as u32).wrapping_sub(last).min(u32::MAX - 1)
-        };
-        if let Some(slot) = self.0.iter().max_by_key(quiet) {
-            slot.key.store(0, Ordering::Release);
-            slot.state.store(state.pack(), Ordering::Release);
-            slot.key.store(key, Ordering::Release);
-        }
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        self.0.limits().clear();
     }
 }
 

@@ -4,10 +4,11 @@
 //! be guesses for free) and settled by the answer: a refusal counts, a success forgets the account's
 //! failures (not the address's: an attacker has an account too), a 5xx is nobody's fault. Invariants: the
 //! failure that locks an address no longer counts for the account, so that one address alone cannot lock
-//! somebody out; lockouts survive the process ([`journal`]); no name of an account is kept, only its keyed
-//! hash. Not here: which fields and addresses these are ([`super::keys`]).
+//! somebody out; lockouts survive the process ([`journal`]), failures that led to none yet too ([`tally`]); no name of
+//! an account is kept, only its keyed hash. What is under way counts for one process only. Not here: which fields and addresses these are ([`super::keys`]).
 
 mod journal;
+mod tally;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,22 +20,27 @@ use http::{HeaderMap, StatusCode};
 use seaworthy_base::policy::{self as said, Key, Refusal};
 
 use self::journal::{Journal, Line};
+use self::tally::Tally;
 use super::Refused;
 use super::clock::unix_seconds;
 use super::keys::{Hasher, Keys, ident, network};
+use super::stored::Elsewhere;
 use crate::model::LockedOut;
+use crate::table::Table;
 
 /// `lockout` of a route.
 #[derive(Debug)]
 pub(crate) struct Lockout {
     site: Arc<str>,
     name: Arc<str>,
-    ident: u64,
+    pub(super) ident: u64,
     failures: u32,
     within: u64,
     locked: u64,
     by: Vec<Key>,
     refusals: Vec<Refusal>,
+    /// Where it counts with other servers too.
+    pub(super) store: Option<Box<str>>,
 }
 
 /// What an answer says of an attempt.
@@ -58,6 +64,7 @@ impl Lockout {
             locked: given.locked.as_secs().max(1),
             by: given.by.clone(),
             refusals: given.refusals.clone(),
+            store: given.store.as_ref().map(|name| format!("{site}/{name}").into()),
         }
     }
 
@@ -98,8 +105,13 @@ impl Lockout {
         }
     }
 
+    /// The most failures; seconds within which they count; seconds of a lock.
+    pub(super) fn words(&self) -> (u32, u64, u64) {
+        (self.failures, self.within, self.locked)
+    }
+
     /// What a request is counted by: the address first.
-    fn keys(&self, keys: &Keys<'_>) -> Vec<Counted> {
+    pub(super) fn keys(&self, keys: &Keys<'_>) -> Vec<Counted> {
         let mut all: Vec<Counted> = Vec::new();
         for by in &self.by {
             let found = if by.needs_body() {
@@ -128,17 +140,16 @@ fn fits_status(refusal: &Refusal, status: StatusCode) -> bool {
 
 /// A key that an attempt counts for.
 #[derive(Debug, Clone, Copy)]
-struct Counted {
-    key: u64,
-    times: u32,
-    by_ip: bool,
+pub(super) struct Counted {
+    pub(super) key: u64,
+    pub(super) times: u32,
+    pub(super) by_ip: bool,
 }
 
 /// What is known of a key.
 #[derive(Debug, Clone, Default)]
 struct Entry {
-    failures: u32,
-    /// Of the first failure that counts.
+    /// Of the last failure.
     since: u64,
     in_flight: u32,
     /// 0: not locked.
@@ -162,6 +173,7 @@ pub(crate) struct Lockouts {
 #[derive(Debug)]
 struct Inner {
     entries: HashMap<u64, Entry>,
+    tally: Tally,
     journal: Journal,
 }
 
@@ -171,6 +183,8 @@ pub(crate) struct Attempt {
     all: Arc<Lockouts>,
     /// What was reserved, by lockout.
     reserved: Vec<(Arc<Lockout>, Vec<Counted>)>,
+    /// What counts with other servers too.
+    elsewhere: Vec<Elsewhere>,
     ip: IpAddr,
 }
 
@@ -207,7 +221,12 @@ fn begin<'a>(
     keys: &Keys<'_>,
     now: u64,
 ) -> Result<Option<Box<Attempt>>, Refused> {
-    let mut attempt = Attempt { all: Arc::clone(all), reserved: Vec::new(), ip: keys.caller.ip };
+    let mut attempt = Attempt {
+        all: Arc::clone(all),
+        reserved: Vec::new(),
+        elsewhere: Vec::new(),
+        ip: keys.caller.ip,
+    };
     for lockout in lockouts {
         let counted = lockout.keys(keys);
         all.reserve(lockout, &counted, now)?;
@@ -225,6 +244,10 @@ impl Attempt {
     /// Counts what came of it.
     pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let now = unix_seconds();
+        for elsewhere in std::mem::take(&mut self.elsewhere) {
+            let outcome = elsewhere.lockout.outcome(status, headers, body);
+            elsewhere.settle(outcome, self.ip);
+        }
         for (lockout, counted) in std::mem::take(&mut self.reserved) {
             let outcome = lockout.outcome(status, headers, body);
             self.all.settle(&lockout, &counted, outcome, self.ip, now);
@@ -234,6 +257,12 @@ impl Attempt {
     /// Takes over what another one has reserved.
     pub(crate) fn join(&mut self, mut other: Self) {
         self.reserved.append(&mut other.reserved);
+        self.elsewhere.append(&mut other.elsewhere);
+    }
+
+    /// Settles it elsewhere, too.
+    pub(super) fn also(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere.push(elsewhere);
     }
 }
 
@@ -248,9 +277,9 @@ impl Drop for Attempt {
 
 impl Lockouts {
     /// With the lockouts that hold from before; a journal that cannot be used is done without.
-    pub(crate) fn open(dir: &Path) -> Self {
+    pub(crate) fn open(dir: &Path, counts: Arc<Table>) -> Self {
         let (journal, secret) = Journal::open(&dir.join("lockouts"));
-        let inner = Inner { entries: HashMap::new(), journal };
+        let inner = Inner { entries: HashMap::new(), tally: Tally::new(counts), journal };
         Self { inner: Mutex::new(inner), hasher: Hasher { secret } }
     }
 
@@ -294,13 +323,15 @@ impl Lockouts {
                 Outcome::Failure(_) if !one.by_ip && address_is_locked => {}
                 Outcome::Failure(count) => {
                     let all = if one.by_ip || alone { count } else { 1 };
-                    entry.fail(one.times.max(all), lockout, now);
-                    if entry.failures >= lockout.failures {
+                    entry.since = now;
+                    let times = one.times.max(all);
+                    let failures = inner.tally.fail(one.key, times, lockout.within, now);
+                    if failures >= lockout.failures {
                         address_is_locked |= one.by_ip;
                         inner.lock_out(lockout, *one, ip, now);
                     }
                 }
-                Outcome::Success if !one.by_ip => entry.failures = 0,
+                Outcome::Success if !one.by_ip => inner.tally.forget(one.key),
                 Outcome::Success | Outcome::Nothing => {}
             }
             inner.forget_if_idle(one.key, now);
@@ -343,20 +374,33 @@ impl Lockouts {
         for key in doomed {
             let Some(entry) = inner.entries.get_mut(&key) else { continue };
             cleared += usize::from(entry.until > now);
-            (entry.failures, entry.until) = (0, 0);
+            entry.until = 0;
+            inner.tally.forget(key);
             inner.journal.write(&Line { key, until: 0, ..Line::default() });
             inner.forget_if_idle(key, now);
         }
         cleared
     }
-}
 
-impl Entry {
-    fn fail(&mut self, times: u32, lockout: &Lockout, now: u64) {
-        if self.failures == 0 || now.saturating_sub(self.since) > lockout.within {
-            (self.failures, self.since) = (0, now);
+    /// Locks what is locked elsewhere, for so many seconds: it stays so when elsewhere is gone.
+    pub(super) fn lock_as(&self, lockout: &Lockout, one: Counted, ip: IpAddr, seconds: u64) {
+        let now = unix_seconds();
+        let mut inner = self.lock();
+        if inner.entry(lockout, one.key, now).until < now + seconds {
+            inner.lock_until(lockout, one, ip, now + seconds);
         }
-        self.failures = self.failures.saturating_add(times);
+    }
+
+    /// Forgets the failures of an address or account by a rule, whichever process counted them.
+    pub(crate) fn forget(&self, lockout: &Lockout, what: &str) {
+        let inner = self.lock();
+        let keys = self.hasher.names(lockout.ident, what);
+        keys.into_iter().for_each(|key| inner.tally.forget(key));
+    }
+
+    /// Forgets all failures.
+    pub(crate) fn forget_all(&self) {
+        self.lock().tally.clear();
     }
 }
 
@@ -368,9 +412,6 @@ impl Inner {
             (entry.until, entry.ident) = (line.until, line.ident);
             (entry.site, entry.lockout) = (line.site.into(), line.lockout.into());
             entry.what = line.what.into();
-            if line.until == 0 {
-                entry.failures = 0;
-            }
         }
     }
 
@@ -388,26 +429,28 @@ impl Inner {
 
     /// Refuses what is locked, and what would be if everything under way failed.
     fn look(&self, lockout: &Lockout, one: Counted, now: u64) -> Result<(), Refused> {
-        let Some(entry) = self.entries.get(&one.key) else {
-            return if one.times > lockout.failures { Err(at_once(lockout)) } else { Ok(()) };
-        };
-        if entry.until > now {
-            let what = if one.by_ip { "address" } else { "account" };
-            let cause = format!("the {what} is locked out: {}", lockout.name);
-            return Err(Refused::too_many(cause, (entry.until - now) * 1000));
+        let entry = self.entries.get(&one.key);
+        if let Some(entry) = entry
+            && entry.until > now
+        {
+            return Err(is_locked(lockout, one, (entry.until - now) * 1000));
         }
-        let stale = now.saturating_sub(entry.since) > lockout.within;
-        let failures = if stale { 0 } else { entry.failures };
-        if failures + entry.in_flight + one.times > lockout.failures {
+        let in_flight = entry.map_or(0, |entry| entry.in_flight);
+        let failures = self.tally.get(one.key, lockout.within, now);
+        if failures.saturating_add(in_flight + one.times) > lockout.failures {
             return Err(at_once(lockout));
         }
         Ok(())
     }
 
     fn lock_out(&mut self, lockout: &Lockout, one: Counted, ip: IpAddr, now: u64) {
+        self.lock_until(lockout, one, ip, now + lockout.locked);
+    }
+
+    fn lock_until(&mut self, lockout: &Lockout, one: Counted, ip: IpAddr, until: u64) {
         let Some(entry) = self.entries.get_mut(&one.key) else { return };
-        entry.until = now + lockout.locked;
-        entry.failures = 0;
+        entry.until = until;
+        self.tally.forget(one.key);
         let what = if one.by_ip { shown(ip) } else { format!("account {:016x}", one.key) };
         entry.what = what.clone().into();
         self.journal.write(&Line {
@@ -421,9 +464,8 @@ impl Inner {
     }
 
     fn forget_if_idle(&mut self, key: u64, now: u64) {
-        let idle =
-            |entry: &Entry| entry.in_flight == 0 && entry.failures == 0 && entry.until <= now;
-        if self.entries.get(&key).is_some_and(idle) {
+        let idle = |entry: &Entry| entry.in_flight == 0 && entry.until <= now;
+        if self.entries.get(&key).is_some_and(idle) && !self.tally.knows(key) {
             self.entries.remove(&key);
         }
     }
@@ -442,8 +484,15 @@ impl Inner {
     }
 }
 
-fn at_once(lockout: &Lockout) -> Refused {
+/// So many would be guesses for free.
+pub(super) fn at_once(lockout: &Lockout) -> Refused {
     Refused::too_many(format!("too many attempts at once: {}", lockout.name), 1000)
+}
+
+/// Locked, for so many milliseconds more.
+pub(super) fn is_locked(lockout: &Lockout, one: Counted, left_ms: u64) -> Refused {
+    let what = if one.by_ip { "address" } else { "account" };
+    Refused::too_many(format!("the {what} is locked out: {}", lockout.name), left_ms)
 }
 
 /// An address as it is counted.

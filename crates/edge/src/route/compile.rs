@@ -56,6 +56,16 @@ pub enum RouteError {
         #[source]
         source: NetworkError,
     },
+    /// A way out that cannot be gone.
+    #[error("site `{site}`, outgoing `{name}`: {why}")]
+    Outgoing {
+        /// The site.
+        site: String,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A method that is none.
     #[error("site `{site}`, route `{path}`: `{method}` is no method")]
     Method {

@@ -31,7 +31,7 @@ fn site(name: &str, hosts: &[&str], routes: Vec<Route>) -> Site {
 }
 
 fn table(sites: Vec<Site>) -> Table {
-    Table::build(&Config { version: 1, sites }).unwrap()
+    Table::build(&Config { version: 1, sites, ..Config::default() }).unwrap()
 }
 
 /// The pattern that answers, or `404`, `421`, `308 …`, `400`.
@@ -301,8 +301,12 @@ fn each_host_has_one_spelling_or_none() {
 
 #[test]
 fn a_configuration_is_taken_whole_or_refused() {
-    let build =
-        |sites| Table::build(&Config { version: 1, sites }).map(drop).unwrap_err().to_string();
+    let build = |sites| {
+        Table::build(&Config { version: 1, sites, ..Config::default() })
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+    };
     let twice = vec![site("a", &["x.example"], vec![]), site("b", &["X.example"], vec![])];
     assert_eq!(build(twice), "host `x.example` belongs to `a` and to `b`");
     assert_eq!(build(vec![site("a", &[], vec![])]), "site `a` has no host");

@@ -16,6 +16,7 @@ use hyper::body::Body as _;
 
 use super::{Client, Record, Refusal, cached, refuse};
 use crate::body::{ClientBody, ResponseBody};
+use crate::policy::stored::{self, Of};
 use crate::policy::{self, fields};
 use crate::shape;
 use crate::watch::within_patience;
@@ -43,6 +44,10 @@ pub(super) async fn forward(
         }
         let found = fields::Fields::new(&parts.headers, whole);
         if let Err(refused) = policy::admit_body(local, &parts, record, (&site, &route), &found) {
+            return Ok((refused.answer(&parts, record), None));
+        }
+        let of = Of { site: &site, route: &route, parts: &parts, fields: Some(&found) };
+        if let Err(refused) = stored::admit(local, record, of).await {
             return Ok((refused.answer(&parts, record), None));
         }
     }

@@ -105,8 +105,7 @@ pub(super) async fn forward(
         size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
-    let (body, progress) = outgoing(local, body, &route, idle);
-    let begun = record.begun;
+    let ((body, progress), begun) = (outgoing(local, body, &route, idle), record.begun);
     let request = Outgoing {
         parts: &parts,
         fields: &fields,
@@ -115,6 +114,7 @@ pub(super) async fn forward(
         replayable,
         begun,
         client: Some(record.client),
+        tls: None,
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));

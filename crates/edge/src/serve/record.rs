@@ -22,26 +22,28 @@ use crate::worker::Local;
 /// One request, as the log will tell it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    pub(super) local: Rc<Local>,
+    pub(crate) local: Rc<Local>,
     pub(crate) id: RequestId,
-    pub(super) begun: Instant,
+    pub(crate) begun: Instant,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     pub(crate) host: String,
-    pub(super) uri: Uri,
+    pub(crate) uri: Uri,
     pub(super) protocol: Protocol,
     pub(super) tls: bool,
     pub(super) agent: Option<HeaderValue>,
     pub(super) referer: Option<HeaderValue>,
     pub(super) site: Option<Arc<CompiledSite>>,
+    /// The site whose application calls somebody else.
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) route: Option<Arc<CompiledRoute>>,
-    pub(super) upstream: Option<Arc<str>>,
-    pub(super) upstream_micros: Option<u64>,
-    pub(super) retries: u32,
+    pub(crate) upstream: Option<Arc<str>>,
+    pub(crate) upstream_micros: Option<u64>,
+    pub(crate) retries: u32,
     /// The trace that the client brought.
     pub(super) trace: Option<HeaderValue>,
     pub(crate) cause: Option<String>,
-    pub(super) status: u16,
+    pub(crate) status: u16,
     pub(super) bytes_in: u64,
     /// A cookie that keeps the visitor's release.
     pub(super) visit: Option<HeaderValue>,
@@ -62,7 +64,7 @@ pub(crate) struct Record {
 }
 
 /// Microseconds since a moment.
-pub(super) fn micros(begun: Instant) -> u64 {
+pub(crate) fn micros(begun: Instant) -> u64 {
     begun.elapsed().as_micros() as u64
 }
 
@@ -76,7 +78,7 @@ pub(super) fn length(headers: &HeaderMap) -> u64 {
 }
 
 impl Record {
-    pub(super) fn new(local: &Rc<Local>, client: &Client, parts: &http::request::Parts) -> Self {
+    pub(crate) fn new(local: &Rc<Local>, client: &Client, parts: &http::request::Parts) -> Self {
         Self {
             local: Rc::clone(local),
             id: local.next_id(),
@@ -90,6 +92,7 @@ impl Record {
             agent: parts.headers.get(USER_AGENT).cloned(),
             referer: parts.headers.get(REFERER).cloned(),
             site: None,
+            caller: None,
             route: None,
             upstream: None,
             upstream_micros: None,
@@ -162,11 +165,12 @@ impl Record {
         if self.route.as_ref().is_some_and(|route| !self.is_logged(route)) {
             return;
         }
+        let site = self.site.as_ref().map(|site| &*site.name).or(self.caller.as_deref());
         self.local.shared.log.write(
             self.local.thread,
             &Entry {
                 id: self.id,
-                site: self.site.as_ref().map_or("", |site| &site.name),
+                site: site.unwrap_or_default(),
                 client: self.client,
                 method: self.method.as_str(),
                 host: &self.host,

@@ -82,6 +82,7 @@ fn a_limit_counts_the_client_that_a_balancer_announced() {
         rate,
         burst: Some(0),
         by: seaworthy_base::policy::Key::Ip,
+        store: None,
     };
     let policy = seaworthy_base::policy::Policy { limits: vec![limit], ..Default::default() };
     let settings = Settings { policy, ..Settings::default() };

@@ -61,7 +61,7 @@ impl Simulated {
             routes,
             ..Site::default()
         };
-        shared.with_config(&Config { version: 1, sites: vec![site] }).unwrap();
+        shared.with_config(&Config { version: 1, sites: vec![site], ..Config::default() }).unwrap();
         let local = Rc::new(Local::new(shared, 0));
         let watch = Rc::clone(&local.watch);
         tokio::task::spawn_local(async move { watch.run().await });

@@ -4,7 +4,8 @@
 //! routes with the same rule to the same service. Invariants: it opens only after enough answers of which
 //! too many were errors, all within the rule's time; while it is open nothing is sent; then [`PROBES`]
 //! requests at most are under way at once, as many successes close it and one failure opens it again; a
-//! probe whose client went away gives its place back.
+//! probe whose client went away gives its place back; an open one is open for the next edge too (a table of all edges
+//! says until when), though never for longer than the rule says.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use seaworthy_base::delivery::Breaker as Rule;
 
 use crate::model::BreakerState;
+use crate::policy::keys::ident;
+use crate::table::Table;
 
 /// Requests that try whether a service is back.
 const PROBES: u32 = 3;
@@ -61,10 +64,13 @@ impl Machine {
     }
 
     fn enter(&mut self, now: u64) -> Option<Pass> {
-        if let State::Open(until) = self.state
-            && now >= until
-        {
-            self.state = State::HalfOpen { trying: 0, well: 0 };
+        if let State::Open(until) = self.state {
+            let longest = now + self.rule.open.as_millis() as u64;
+            self.state = if now >= until {
+                State::HalfOpen { trying: 0, well: 0 }
+            } else {
+                State::Open(until.min(longest))
+            };
         }
         match &mut self.state {
             State::Closed => Some(Pass::Closed),
@@ -130,15 +136,56 @@ impl Machine {
 
 /// One breaker.
 #[derive(Debug)]
-pub(crate) struct Breaker(Mutex<Machine>);
+pub(crate) struct Breaker {
+    machine: Mutex<Machine>,
+    /// Where the table says until when it is open.
+    key: u64,
+    counts: Arc<Table>,
+}
 
 impl Breaker {
+    /// As an earlier edge left it.
+    fn new(service: &str, rule: &Rule, counts: &Arc<Table>) -> Self {
+        let key = ident(service, &format!("{rule:?}")).max(1);
+        let mut machine = Machine::new(rule.clone());
+        if let Some(until) = counts.breakers().get(key) {
+            machine.state = State::Open(until);
+            machine.trips = 1;
+        }
+        Self { machine: Mutex::new(machine), key, counts: Arc::clone(counts) }
+    }
+
     fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds until it lets something through; none while it does.
+    pub(crate) fn closed_for(&self, now: u64) -> Option<u64> {
+        match self.machine().state {
+            State::Open(until) => until.checked_sub(now).filter(|left| *left > 0),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
+    fn leave(&self, pass: Pass, failed: Option<bool>, now: u64) {
+        let mut machine = self.machine();
+        let before = machine.state;
+        machine.leave(pass, failed, now);
+        match (before, machine.state) {
+            (State::Closed | State::HalfOpen { .. }, State::Open(until)) => {
+                // Of too many the one that opens first gives way: it is the first that is of no use.
+                let after = |_| Ok::<_, std::convert::Infallible>(until);
+                let Ok(()) = self.counts.breakers().change(self.key, |state| !state, after);
+            }
+            (State::HalfOpen { .. }, State::Closed) => {
+                self.counts.breakers().forget(self.key);
+            }
+            _ => {}
+        }
     }
 
     /// Lets a request through, or not.
-    pub(super) fn enter(self: &Arc<Self>, now: u64) -> Option<Passage> {
+    pub(crate) fn enter(self: &Arc<Self>, now: u64) -> Option<Passage> {
         let pass = self.machine().enter(now)?;
         Some(Passage { breaker: Arc::clone(self), pass, settled: false })
     }
@@ -146,7 +193,7 @@ impl Breaker {
 
 /// A request that was let through, until it is known how it went.
 #[derive(Debug)]
-pub(super) struct Passage {
+pub(crate) struct Passage {
     breaker: Arc<Breaker>,
     pass: Pass,
     settled: bool,
@@ -154,9 +201,9 @@ pub(super) struct Passage {
 
 impl Passage {
     /// How it went.
-    pub(super) fn settle(mut self, failed: bool, now: u64) {
+    pub(crate) fn settle(mut self, failed: bool, now: u64) {
         self.settled = true;
-        self.breaker.machine().leave(self.pass, Some(failed), now);
+        self.breaker.leave(self.pass, Some(failed), now);
     }
 }
 
@@ -164,32 +211,51 @@ impl Drop for Passage {
     fn drop(&mut self) {
         if !self.settled {
             // Nothing is counted, so that no time is needed.
-            self.breaker.machine().leave(self.pass, None, 0);
+            self.breaker.leave(self.pass, None, 0);
         }
     }
 }
 
 /// All breakers, by service and rule.
-#[derive(Debug, Default)]
-pub(crate) struct Breakers(Mutex<HashMap<(String, Rule), Arc<Breaker>>>);
+#[derive(Debug)]
+pub(crate) struct Breakers {
+    all: Mutex<HashMap<(String, Rule), Arc<Breaker>>>,
+    counts: Arc<Table>,
+}
 
 impl Breakers {
+    pub(crate) fn new(counts: Arc<Table>) -> Self {
+        Self { all: Mutex::default(), counts }
+    }
+
     /// The one for a rule of a route to a service; the same for all routes with that rule.
     pub(crate) fn of(&self, service: &str, rule: &Rule) -> Arc<Breaker> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Breaker(Mutex::new(Machine::new(rule.clone()))));
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Breaker::new(service, rule, &self.counts));
         Arc::clone(all.entry((service.to_owned(), rule.clone())).or_insert_with(fresh))
     }
 
     /// Forgets those that no route has any more.
     pub(crate) fn clean(&self) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, breaker| Arc::strong_count(breaker) > 1);
+    }
+
+    /// Closes all of them, and forgets why they were open.
+    pub(crate) fn close(&self) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for breaker in all.values() {
+            let mut machine = breaker.machine();
+            let (rule, trips) = (machine.rule.clone(), machine.trips);
+            // What is under way of a time that is over changes nothing.
+            *machine = Machine { trips, ..Machine::new(rule) };
+        }
+        self.counts.breakers().clear();
     }
 
     /// How they are.
     pub(crate) fn tell(&self, now: u64) -> Vec<BreakerState> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told: Vec<BreakerState> = all
             .iter()
             .map(|((service, _), breaker)| {

@@ -102,6 +102,7 @@ async fn get(
         replayable: false,
         begun: Instant::now(),
         client: None,
+        tls: None,
     };
     let (settings, message) = (Settings::default(), Message::Body(RequestBody::Empty));
     let tried = if instance.http2 {

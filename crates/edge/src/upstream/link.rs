@@ -82,13 +82,13 @@ impl Link {
     }
 }
 
-/// A pooled connection, or a new one. The flag says whether it was used before.
+/// A pooled connection, or a new one, or why there is none. The flag says whether it was used before.
 pub(super) async fn get(
     local: &Rc<Local>,
     instance: &Arc<Instance>,
     settings: &Settings,
     request: &Outgoing<'_>,
-) -> Result<(Link, bool), ()> {
+) -> Result<(Link, bool), String> {
     while let Some(mut link) = local.pool.take(instance.key(), request.begun) {
         if request.replayable || link.is_quiet_now() {
             link.bytes = local.rooms.buffer();
@@ -102,8 +102,17 @@ pub(super) async fn get(
             let header = proxy_header::write(request.client, instance.public_address());
             stream.write_all(&header).await?;
         }
-        io::Result::Ok(stream)
+        match (request.tls, stream) {
+            (Some(tls), Socket::Tcp(stream)) => {
+                tls.handshake(stream).await.map(|stream| Socket::Tls(Box::new(stream)))
+            }
+            (_, stream) => io::Result::Ok(stream),
+        }
     };
-    let Some(Ok(stream)) = within(&local.watch, limit, connect).await else { return Err(()) };
+    let stream = match within(&local.watch, limit, connect).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => return Err(error.to_string()),
+        None => return Err(format!("no connection within {} ms", limit.as_millis())),
+    };
     Ok((Link { stream, bytes: local.rooms.buffer(), patience: super::pool::IDLE }, false))
 }

@@ -32,10 +32,12 @@ pub(super) enum Stuck {
 
 /// One request.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(crate) struct Sending {
     pub(super) method: Method,
     outlet: Outlet<RequestBody>,
     begun: bool,
+    /// Nothing of it is left on our side.
+    flushed: bool,
 }
 
 impl Sending {
@@ -52,12 +54,12 @@ impl Sending {
         fields(&mut buffer);
         buffer.extend_from_slice(b"\r\n");
         let method = parts.method.clone();
-        Self { method, outlet: Outlet::new(buffer, body, delimited), begun: false }
+        Self { method, outlet: Outlet::new(buffer, body, delimited), begun: false, flushed: false }
     }
 
     /// Whether all of it was sent.
     pub(super) fn is_done(&self) -> bool {
-        self.outlet.is_done()
+        self.flushed
     }
 
     /// Makes it ready to be sent anew; false where part of it is gone for good.
@@ -68,7 +70,7 @@ impl Sending {
         let whole = matches!(self.outlet.body(), RequestBody::Empty);
         if whole {
             self.outlet.rewind();
-            self.begun = false;
+            (self.begun, self.flushed) = (false, false);
         }
         whole
     }
@@ -100,8 +102,16 @@ impl Sending {
             });
             match ready!(step) {
                 Ok(Step::Wrote) => self.begun = true,
-                Ok(Step::Waits) => return Poll::Pending,
-                Ok(Step::Done) => return Poll::Ready(Ok(())),
+                Ok(Step::Waits) => {
+                    // What was sealed goes out while the rest is waited for; an error is met by the next write.
+                    let _is_pending = Pin::new(&mut *stream).poll_flush(context);
+                    return Poll::Pending;
+                }
+                Ok(Step::Done) => {
+                    let flushed = ready!(Pin::new(&mut *stream).poll_flush(context));
+                    self.flushed = true;
+                    return Poll::Ready(flushed.map_err(Stuck::Instance));
+                }
                 Err(Fault::Io(error)) => return Poll::Ready(Err(Stuck::Instance(error))),
                 Err(Fault::Body(error)) => return Poll::Ready(Err(Stuck::Client(error))),
             }

@@ -57,7 +57,7 @@ pub(super) fn limits(
             Ok((rate, burst, by)) => {
                 let name =
                     format!("{scope} {}", text.split_whitespace().collect::<Vec<_>>().join(" "));
-                all.push(LimitUse::Inline(Limit { name, rate, burst, by }));
+                all.push(LimitUse::Inline(Limit { name, rate, burst, by, store: None }));
             }
             Err(why) => reader.problem(span, why, Some(EXAMPLES.to_owned())),
         }
@@ -100,7 +100,7 @@ fn inline(text: &str) -> Result<(Rate, Option<u32>, Key), String> {
 const MAX_BURST: u32 = 1_000_000;
 
 /// What the edge can count: a request now and then at the least, a million a second at the most.
-fn check_rate(rate: Rate) -> Result<(), String> {
+pub(crate) fn check_rate(rate: Rate) -> Result<(), String> {
     if rate.per > Duration::from_secs(86_400) {
         return Err("the time of a rate is a day at most".to_owned());
     }
@@ -175,7 +175,25 @@ fn named(
         None => Key::Ip,
         Some((_, value)) => key(reader, value)?,
     };
-    Some(Limit { name: name.to_owned(), rate, burst: burst.map(|burst| burst as u32), by })
+    let store = match found.get("store") {
+        Some((_, value)) => Some(store(reader, value)?),
+        None => None,
+    };
+    let burst = burst.map(|burst| burst as u32);
+    Some(Limit { name: name.to_owned(), rate, burst, by, store })
+}
+
+/// The name of a Redis; whether there is one of that name is looked at with the whole in view.
+fn store(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
+    let text = reader.text(value)?;
+    let named = text.strip_prefix("redis.").is_some_and(is_name);
+    if !named {
+        let help = "store = \"redis.main\"".to_owned();
+        reader.problem(value.span(), "a store is the name of a `[redis.X]`", Some(help));
+        return None;
+    }
+    reader.stores.push((value.span(), text.clone()));
+    Some(text)
 }
 
 fn key(reader: &mut Reader<'_>, value: Value<'_>) -> Option<Key> {
@@ -238,9 +256,18 @@ fn lockout(reader: &mut Reader<'_>, value: Value<'_>, scope: &str) -> Option<Loc
         None => vec![Refusal { status: vec![401, 403], ..Refusal::default() }],
         Some(value) => refusals(reader, value),
     };
+    let store = get("store").and_then(|value| store(reader, value));
     let name = format!("{scope} lockout {failures}/{}s", within.as_secs());
     let whole = reader.understood(before) && !by.is_empty() && !refusals.is_empty();
-    whole.then_some(Lockout { name, failures: failures as u16, within, locked, by, refusals })
+    whole.then_some(Lockout {
+        name,
+        failures: failures as u16,
+        within,
+        locked,
+        by,
+        refusals,
+        store,
+    })
 }
 
 fn refusals(reader: &mut Reader<'_>, value: Value<'_>) -> Vec<Refusal> {

@@ -148,6 +148,19 @@ fn a_route_names_hosts_that_have_routes() {
 }
 
 #[test]
+fn http3_is_a_switch_and_nothing_without_tls() {
+    let site = |listen: &str, mode: &str| {
+        format!(
+            "site = \"shop\"\n[listen]\nhttp3 = {listen}\n[tls]\nmode = \"{mode}\"\n[service.web]\nrun = \"x\"\n"
+        )
+    };
+    assert!(try_parse(&site("true", "internal")).unwrap().listen.http3);
+    assert!(!try_parse(&site("false", "off")).unwrap().listen.http3);
+    assert!(only_problem(&site("true", "off")).contains("`tls.mode` is `off`"));
+    only_problem(&site("\"yes\"", "internal"));
+}
+
+#[test]
 fn networks_and_upstreams_are_checked_as_the_edge_reads_them() {
     for network in
         ["10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "::/129", "::ffff:10.0.0.0/95", "x", ""]

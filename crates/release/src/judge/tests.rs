@@ -116,6 +116,33 @@ fn what_the_old_release_suffers_at_the_same_time_is_none_of_the_new_ones_doing()
     assert_eq!(worse(&failing(20, 60), &failing(20, 60)), 0, "the database is down");
     assert_eq!(worse(&failing(0, 60), &failing(20, 60)), 1);
     assert_eq!(worse(&failing(2, 3), &failing(20, 60)), 1, "too few to excuse anything");
-    let slow = judge_beside(&timed(8, 1000), Some(&timed(18, 200)), &timed(18, 50), &rules);
+    let slow = too_late(&timed(8, 1000), Some(&timed(18, 200)), &timed(18, 50), &rules);
     assert_eq!(slow, [""; 0]);
+}
+
+/// So many requests at once, all of them in a bucket.
+fn and(counts: &Counts, bucket: usize, requests: u64) -> Counts {
+    let mut sum = counts.clone();
+    sum.requests += requests;
+    sum.times[bucket] += requests;
+    sum
+}
+
+#[test]
+fn a_moment_in_which_the_machine_stood_still_condemns_nobody_and_a_slow_release_is_found_again() {
+    let (old, none, rules) = (timed(8, 1000), Counts::default(), Rules::default());
+    let mut latency = Latency::default();
+    // All that were under way were late, and were answered together.
+    let mut seen = and(&timed(8, 18), 18, 4);
+    assert_eq!(judge(&old, &seen, &rules).len(), 1, "each for itself they would do");
+    assert_eq!(latency.judge(&old, &none, &seen, &rules), [""; 0]);
+    for _ in 0..100 {
+        seen = and(&seen, 8, 5);
+        assert_eq!(latency.judge(&old, &none, &seen, &rules), [""; 0]);
+    }
+    // One that is slow is so the next time as well.
+    let (mut latency, first) = (Latency::default(), timed(18, 5));
+    assert_eq!(latency.judge(&old, &none, &first, &rules), [""; 0]);
+    let said = latency.judge(&old, &none, &and(&first, 18, 5), &rules);
+    assert!(said[0].contains("100.0 % of its 10 requests took longer"), "{said:?}");
 }

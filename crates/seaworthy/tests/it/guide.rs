@@ -5,6 +5,9 @@
 //! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
 //! then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
 
+use std::sync::OnceLock;
+
+use seaworthy_testkit::peers::{Place, Redis, make_certificate};
 use seaworthy_testkit::{Client, Response, Sandbox, Site};
 
 use crate::sandbox;
@@ -12,7 +15,15 @@ use crate::sandbox;
 /// Echoes; logs in who says `good`; has a page and a cookie.
 const APP: &str = r#"
 import json, os
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+def call(address):
+    way = HTTPConnection(urlsplit(address).netloc)
+    way.request("GET", urlsplit(address).path + "/")
+    answer = way.getresponse()
+    return answer.status, answer.read().decode()
 
 class App(BaseHTTPRequestHandler):
     protocol_version, wbufsize = "HTTP/1.1", -1
@@ -27,6 +38,10 @@ class App(BaseHTTPRequestHandler):
             status, text = 401, "{}"
         if path == "/fail":
             status = 500
+        if path.startswith("/env/"):
+            text = json.dumps(os.environ[path[5:]])
+        if path.startswith("/call/"):
+            status, text = call(os.environ[path[6:]])
         if path == "/page":
             kind, text = "text/html", "<!doctype html><script>a()</script>" + "<p>x</p>" * 100
         self.send_response(status)
@@ -44,7 +59,7 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 
 const HOST: &str = "shop.example";
 
-fn site(block: &str) -> Site {
+fn site(block: &str, counts: &str) -> Site {
     let service = |name: &str| {
         format!(
             "[service.{name}]\nrun = \"python3 server.py\"\nstop = {{ grace = \"2s\" }}\n\
@@ -67,10 +82,21 @@ fn site(block: &str) -> Site {
     Site::new("shop")
         .manifest(&manifest)
         .file("server.py", APP)
-        .file(".env", "STAFF=ann:pw\n")
+        .file(".env", &format!("STAFF=ann:pw\nCOUNTS={counts}\n"))
+        .file("inner.pem", inner_authority())
         .file("public/index.html", "<p>page</p>")
         .file("public/assets/app.js", "let x = 1;")
         .file("public/assets/app.js.br", "packed")
+}
+
+/// Some authority, always the same: a file that changes makes a new release.
+fn inner_authority() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = Place::new();
+        make_certificate(folder.path());
+        std::fs::read_to_string(folder.path().join("root.pem")).unwrap()
+    })
 }
 
 /// The manifests of a page, each with its requests.
@@ -134,8 +160,10 @@ fn run(page: &str) {
     let sandbox: Sandbox = sandbox();
     let examples = examples(page);
     assert!(examples.len() > 2);
+    let redis = page.contains("[redis.").then(Redis::on_tcp);
+    let counts = redis.as_ref().map(Redis::tcp_url).unwrap_or_default();
     for (manifest, requests) in examples {
-        sandbox.up(&site(&manifest));
+        sandbox.up(&site(&manifest, &counts));
         for protocol in 1..=3 {
             // Nothing is counted, locked out or kept from before.
             sandbox.run(["restart", "--edge"]).success();
@@ -169,6 +197,11 @@ fn balancing() {
 #[test]
 fn limits() {
     run(include_str!("../../../../docs/guide/limits.md"));
+}
+
+#[test]
+fn outgoing() {
+    run(include_str!("../../../../docs/guide/outgoing.md"));
 }
 
 #[test]

@@ -122,8 +122,8 @@ fn main() {
     let begun = Instant::now();
     counted.until.set(Some(begun + Duration::from_secs(seconds)));
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let all =
-            (0..connections).map(|_| connection(address, host.clone(), streams, Rc::clone(&counted)));
+        let all = (0..connections)
+            .map(|_| connection(address, host.clone(), streams, Rc::clone(&counted)));
         futures_util::future::join_all(all).await;
     });
     let mut micros = counted.micros.take();

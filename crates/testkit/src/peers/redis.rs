@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::{Place, Server, command, run};
 use crate::eventually;
 
@@ -12,18 +14,60 @@ use crate::eventually;
 pub struct Redis {
     server: Option<Server>,
     place: Place,
+    /// 0: only its socket.
+    port: u16,
 }
 
 impl Redis {
     /// Starts one, empty.
     #[track_caller]
     pub fn start() -> Self {
-        let mut server = Self { server: None, place: Place::new() };
+        let mut server = Self { server: None, place: Place::new(), port: 0 };
+        server.launch();
+        server
+    }
+
+    /// Starts one, empty, that listens on a loopback port too.
+    #[track_caller]
+    pub fn on_tcp() -> Self {
+        let mut server = Self { server: None, place: Place::new(), port: super::free_port() };
+        server.launch();
+        server
+    }
+
+    /// Its URL by the port.
+    pub fn tcp_url(&self) -> String {
+        format!("redis://:s3cr%3At%2F%40@127.0.0.1:{}/0", self.port)
+    }
+
+    /// Kills it; it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.end(Signal::KILL);
+        }
+    }
+
+    /// Holds it: it takes connections and says nothing.
+    pub fn freeze(&mut self) {
+        self.server.iter_mut().for_each(|server| server.signal(Signal::STOP));
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        self.server.iter_mut().for_each(|server| server.signal(Signal::CONT));
+    }
+
+    /// Starts it, empty; also again, in the same place.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        let server = self;
         let mut daemon = command(Path::new("redis-server"), server.place.path());
         let socket = server.socket().display().to_string();
         daemon.args([
             "--port",
-            "0",
+            &server.port.to_string(),
+            "--bind",
+            "127.0.0.1",
             "--unixsocket",
             &socket,
             "--unixsocketperm",
@@ -43,7 +87,6 @@ impl Redis {
             server.client().arg("PING").output().is_ok_and(|output| output.stdout == b"PONG\n")
         });
         server.server = Some(started);
-        server
     }
 
     fn socket(&self) -> PathBuf {

@@ -66,7 +66,7 @@ fn a_clock_that_another_thread_read_later_is_no_time_travel() {
 
 #[test]
 fn all_limits_agree_or_none_counts() {
-    let buckets = Buckets::new();
+    let buckets = Buckets::new(Arc::default());
     let site = crate::route::CompiledSite::for_tests(&["a.example"], Vec::new());
     let headers = http::HeaderMap::new();
     let caller =
@@ -74,7 +74,7 @@ fn all_limits_agree_or_none_counts() {
     let keys = Keys { caller, site: &site, hasher: buckets.hasher() };
     let limit = |name: &str, rate: &str| {
         let (name, rate) = (name.to_owned(), rate.parse().unwrap());
-        Limit::build("a", &said::Limit { name, rate, burst: None, by: Key::Ip })
+        Limit::build("a", &said::Limit { name, rate, burst: None, by: Key::Ip, store: None })
     };
     let narrow = [limit("few", "2/m"), limit("many", "5/m")];
     let ask = |limits: &[Limit]| check(&buckets, limits, &keys, 0).is_ok();
@@ -99,7 +99,7 @@ fn all_limits_agree_or_none_counts() {
 
 #[test]
 fn threads_share_one_count() {
-    let buckets = Buckets::new();
+    let buckets = Buckets::new(Arc::default());
     let rule = Rule::new(1000, 60_000, Some(999));
     buckets.take(7, rule, 0).unwrap();
     let accepted: usize = std::thread::scope(|scope| {
@@ -113,9 +113,9 @@ fn threads_share_one_count() {
 
 #[test]
 fn the_table_does_not_grow_and_forgets_the_quiet_first() {
-    let buckets = Buckets::new();
+    let buckets = Buckets::new(Arc::default());
     let rule = Rule::new(1, 60_000, Some(0));
-    // One row: the same sheet and row for all.
+    // One row for all.
     let key = |n: u64| (n + 1) << 42 | 1;
     for n in 0..4 {
         buckets.take(key(n), rule, n * 10).unwrap();
@@ -123,6 +123,14 @@ fn the_table_does_not_grow_and_forgets_the_quiet_first() {
     buckets.take(key(9), rule, 100).unwrap();
     let kept: Vec<bool> = [0, 1, 2, 3, 9].iter().map(|n| buckets.get(key(*n)).is_some()).collect();
     assert_eq!(kept, [false, true, true, true, true]);
+}
+
+#[test]
+fn a_bucket_that_its_rule_could_not_have_filled_is_a_full_one() {
+    let rule = Rule::new(10, 1000, Some(2));
+    let wait = rule.take(Some(State { excess: u32::MAX, last: 1000 }), 1000).unwrap_err();
+    assert_eq!(wait, 100);
+    assert!(rule.take(Some(State { excess: u32::MAX, last: 1000 }), 1100).is_ok());
 }
 
 proptest! {

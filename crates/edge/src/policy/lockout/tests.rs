@@ -29,9 +29,10 @@ fn world() -> World {
             Refusal { status: vec![302], location: Some("error=Cred".to_owned()), body: None },
             Refusal { status: vec![207], location: None, body: Some("UNAUTHORIZED".to_owned()) },
         ],
+        store: None,
     };
     World {
-        all: Arc::new(Lockouts::open(dir.path())),
+        all: Arc::new(Lockouts::open(dir.path(), Arc::default())),
         lockouts: vec![Arc::new(Lockout::build("shop", &given))],
         site: CompiledSite::for_tests(&["shop.example"], Vec::new()),
         dir,
@@ -174,11 +175,11 @@ fn each_way_of_refusing_counts_and_no_other() {
 #[test]
 fn a_lockout_holds_in_another_process_and_after_a_restart() {
     let world = world();
-    let beside = Arc::new(Lockouts::open(world.dir.path()));
+    let beside = Arc::new(Lockouts::open(world.dir.path(), Arc::default()));
     for _ in 0..5 {
         world.try_to_log_in("192.0.2.1", "ann@x", 401);
     }
-    let after = Arc::new(Lockouts::open(world.dir.path()));
+    let after = Arc::new(Lockouts::open(world.dir.path(), Arc::default()));
     for all in [&beside, &after] {
         let other = World { all: Arc::clone(all), ..self::world() };
         assert_eq!(other.try_to_log_in("192.0.2.1", "ann@x", 200), 429);
@@ -213,11 +214,11 @@ fn an_account_is_cleared_by_its_name_and_kept_as_a_digest() {
 fn a_damaged_journal_is_done_without() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("lockouts"), "{\"secret\":[1,2]}\nnonsense\n{\"key\":7,\"until\":99999999999,\"what\":\"x\"}\n{\"key\":8,").unwrap();
-    let all = Lockouts::open(dir.path());
+    let all = Lockouts::open(dir.path(), Arc::default());
     assert_eq!(all.list().len(), 1);
     std::fs::write(dir.path().join("lockouts"), b"\xff\xfe").unwrap();
-    assert!(Lockouts::open(dir.path()).list().is_empty());
-    assert!(Lockouts::open(&dir.path().join("no/such/place")).list().is_empty());
+    assert!(Lockouts::open(dir.path(), Arc::default()).list().is_empty());
+    assert!(Lockouts::open(&dir.path().join("no/such/place"), Arc::default()).list().is_empty());
 }
 
 #[test]

@@ -202,7 +202,9 @@ fn a_head_that_drips_and_a_handshake_that_does_not_go_on_are_ended() {
             let (accepted, peer) = listener.accept().await.unwrap();
             let local = Rc::clone(&edge.local);
             tokio::task::spawn_local(async move {
-                crate::conn::serve(&local, accepted.into_std().unwrap(), peer, 443, true).await;
+                let at = ([127, 0, 0, 1], 443).into();
+                crate::conn::serve(&local, accepted.into_std().unwrap(), peer, (at, true, false))
+                    .await;
             });
             client.write_all(hello).await.unwrap();
             let begun = Instant::now();

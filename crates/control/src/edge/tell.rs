@@ -1,0 +1,202 @@
+//! What the edge is told: keys, routes, instances.
+//!
+//! Invariants: routes and instances that belong together are told together; an edge that refuses keeps what it had,
+//! and so do we; one that dies over it has refused nothing. Not here: when it is told (`serve`, `reconcile`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use seaworthy_base::Fault;
+use seaworthy_edge::model::{
+    Certificate, Challenge, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site,
+    UNIX_SOCKETS, WHOLE,
+};
+
+use super::{Edge, edge_fault};
+use crate::edge_link::{Link, LinkError};
+
+/// How long an edge finishes that had to be replaced.
+const ENDING: Duration = Duration::from_secs(60 * 60);
+
+impl Edge {
+    /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
+    pub(crate) async fn configure(
+        &mut self,
+        certificates: Vec<Certificate>,
+        secrets: BTreeMap<String, String>,
+    ) -> Result<(), Fault> {
+        let signing = Some(self.options.signing);
+        let version = self.next_version();
+        let keys = Keys { version, certificates, signing, secrets, ..self.keys.clone() };
+        self.send_keys(keys, "the edge did not take the new configuration").await
+    }
+
+    async fn send_keys(&mut self, keys: Keys, refused: &str) -> Result<(), Fault> {
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let told = link.ask(Request::Keys(keys.clone()), Vec::new()).await.map(drop);
+            unless_dead(&link, told).map_err(|error| edge_fault(refused, &error))?;
+        }
+        self.keys = keys;
+        Ok(())
+    }
+
+    /// Sends routes and instances, for an edge of this version in one message. Instances of services that are
+    /// not named any more stay known until [`Self::point`]: who was routed to one before is still served.
+    /// An edge that refuses keeps what it had, and so do we.
+    pub(crate) async fn route(
+        &mut self,
+        sites: Vec<Site>,
+        mut services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<(), Fault> {
+        for (key, known) in &self.endpoints.services {
+            if !services.contains_key(key) {
+                services.insert(key.clone(), known.clone());
+            }
+        }
+        let failed = |error| edge_fault("the edge did not take the new configuration", &error);
+        let (outgoing, roots_pem) = self.ways.clone();
+        let config = Config { version: self.next_version(), sites, outgoing, roots_pem };
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
+            let told = if opens_up {
+                // The next one gets the instances: this one says whether it takes the routes.
+                link.ask(Request::Config(config.clone()), Vec::new()).await.map(drop)
+            } else {
+                send_both(&link, &config, &endpoints).await
+            };
+            unless_dead(&link, told).map_err(failed)?;
+        }
+        let moved = self.endpoints.services != endpoints.services;
+        (self.config, self.endpoints) = (config, endpoints);
+        if opens_up {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await;
+        }
+        if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
+    }
+
+    /// Sets what is demanded of handshakes; it is sent with the next certificates.
+    pub(crate) fn demand(&mut self, handshakes: Vec<Handshake>) {
+        self.keys.handshakes = handshakes;
+    }
+
+    /// Sends certificates and what authorities are to find; routes stay.
+    pub(crate) async fn rekey(
+        &mut self,
+        certificates: Vec<Certificate>,
+        challenges: Vec<Challenge>,
+    ) -> Result<(), Fault> {
+        let version = self.next_version();
+        let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
+        self.send_keys(keys, "the edge did not take the new certificates").await
+    }
+
+    /// Tells every living edge where the instances are, if that changed. Returns whether it did.
+    pub(crate) async fn point(
+        &mut self,
+        services: BTreeMap<String, Vec<Endpoint>>,
+    ) -> Result<bool, LinkError> {
+        if self.endpoints.services == services {
+            return Ok(false);
+        }
+        let endpoints = Endpoints { version: self.next_version(), services };
+        let opens_up = self.must_open_up(&endpoints);
+        self.endpoints = endpoints;
+        if opens_up {
+            self.options.unix_sockets = true;
+            return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
+                LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
+            });
+        }
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
+            link.ask(Request::Endpoints(self.endpoints.clone()), Vec::new()).await?;
+        }
+        self.point_older().await?;
+        Ok(true)
+    }
+
+    /// Tells edges that finish where the instances are: their connections go on.
+    async fn point_older(&self) -> Result<(), LinkError> {
+        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
+            let endpoints = Request::Endpoints(self.endpoints.clone());
+            unless_dead(link, link.ask(endpoints, Vec::new()).await.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
+    fn must_open_up(&self, endpoints: &Endpoints) -> bool {
+        let living = self.link.as_ref().filter(|link| !link.is_dead());
+        let mut endpoints = endpoints.services.values().flatten();
+        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
+            && endpoints.any(|endpoint| endpoint.socket.is_some())
+    }
+}
+
+/// An edge that died over a question has refused nothing: the next one is introduced to all that holds by then.
+pub(super) fn unless_dead(link: &Link, told: Result<(), LinkError>) -> Result<(), LinkError> {
+    if link.is_dead() { Ok(()) } else { told }
+}
+
+/// Routes and instances. One of the version before gets the instances first: no route may lead nowhere.
+async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Result<(), LinkError> {
+    let (config, endpoints) = (config.clone(), endpoints.clone());
+    if link.has(WHOLE) {
+        return link.ask(Request::Whole { config, endpoints }, Vec::new()).await.map(drop);
+    }
+    link.ask(Request::Endpoints(endpoints), Vec::new()).await?;
+    link.ask(Request::Config(config), Vec::new()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL, Reply};
+    use seaworthy_sys::fdpass;
+    use std::os::unix::net::UnixListener;
+    use std::sync::{Arc, mpsc};
+
+    /// Something that greets like an edge with these features, and the verbs that it is told.
+    fn edge(features: &[&str]) -> (Link, mpsc::Receiver<String>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("edge");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let features: Vec<String> = features.iter().map(|one| (*one).to_owned()).collect();
+        let (sender, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            while let Ok(Some((payload, _))) = fdpass::receive_message(&stream, MAX_MESSAGE) {
+                let asked: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+                let reply = if asked["verb"] == "hello" {
+                    Reply::Hello {
+                        proto: PROTOCOL,
+                        build: "0".to_owned(),
+                        pid: std::process::id(),
+                        boot_id: String::new(),
+                        features: features.clone(),
+                        unguarded: Vec::new(),
+                    }
+                } else {
+                    sender.send(asked["verb"].as_str().unwrap().to_owned()).ok();
+                    Reply::Done
+                };
+                fdpass::send_message(&stream, &serde_json::to_vec(&reply).unwrap(), &[]).unwrap();
+            }
+        });
+        let patience = Duration::from_secs(10);
+        let link = Link::connect(&socket, patience, Arc::default()).unwrap();
+        (link, told, dir)
+    }
+
+    #[tokio::test]
+    async fn an_edge_of_the_version_before_knows_the_instances_before_the_routes() {
+        for (features, expected) in
+            [(&[WHOLE][..], &["whole"][..]), (&[], &["endpoints", "config"])]
+        {
+            let (link, told, _dir) = edge(features);
+            send_both(&link, &Config::default(), &Endpoints::default()).await.unwrap();
+            assert_eq!(told.try_iter().collect::<Vec<_>>(), expected);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Ways on which applications call others, as far as they are control's: an address on loopback for each, what the
+//! application is told of it, and where the other side is.
+//!
+//! Why here: the edge, which makes the calls, can neither listen by itself nor ask a name server nor read the system's
+//! certificates. Invariants: an address that an application was told stays the same for as long as its site has a way of
+//! that name, over restarts and reboots; addresses of the other side that were found once stay until others are found,
+//! so that a name server that is gone stops no call; nothing here waits for a name server while a lock is held.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::Rng as _;
+use seaworthy_base::outgoing::Target;
+use seaworthy_base::{Code, Fault};
+use seaworthy_edge::model::{self, Endpoint, EndpointState};
+use seaworthy_manifest::Site;
+use seaworthy_manifest::site::{EnvValue, ServiceKind};
+
+use crate::commands;
+use crate::instances::store_fault;
+use crate::platform::Platform;
+
+/// Above where instances listen, below where the kernel takes ports for connections from.
+const PORTS: std::ops::Range<u16> = 30_000..32_000;
+/// How long what a name server said is taken for true.
+const FRESH: Duration = Duration::from_secs(30);
+/// Of a name so many addresses are used.
+const MOST: usize = 8;
+
+/// What names stand for, by `host:port`.
+pub(crate) type Resolved = BTreeMap<String, Vec<SocketAddr>>;
+
+/// The key of the other side's addresses, and the way's name to people.
+pub(crate) fn label(site: &str, name: &str) -> String {
+    format!("{site}/outgoing.{name}")
+}
+
+fn key(target: &Target) -> String {
+    format!("{}:{}", target.host, target.port)
+}
+
+/// Where an application comes in. Chosen once and remembered.
+fn address(platform: &Platform, site: &str, name: &str) -> Result<SocketAddr, Fault> {
+    let setting = format!("port:{}", label(site, name));
+    let on = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let store = platform.store();
+    let known = store.get_setting(&setting).map_err(|error| store_fault(&error))?;
+    if let Some(port) = known.and_then(|text| text.parse().ok()) {
+        return Ok(on(port));
+    }
+    let mut random = rand::rng();
+    let free = |port: &u16| TcpListener::bind(on(*port)).is_ok();
+    let port = (0..500).map(|_| random.random_range(PORTS)).find(free).ok_or_else(|| {
+        let range = format!("{} to {}", PORTS.start, PORTS.end - 1);
+        Fault::new(Code::PortTaken, format!("there is no free port for `[outgoing.{name}]`"))
+            .because(format!("those from {range} on loopback are taken"))
+            .next("ss -ltnp")
+    })?;
+    store.put_setting(&setting, &port.to_string()).map_err(|error| store_fault(&error))?;
+    Ok(on(port))
+}
+
+/// Tells each program of a site its ways out: `$OUTGOING_X`, also within the values of `env`.
+pub(crate) fn tell_programs(platform: &Platform, site: &mut Site) -> Result<(), Fault> {
+    let mut told: Vec<(String, String)> = Vec::new();
+    for way in &site.outgoing {
+        let address = address(platform, site.name.as_str(), &way.rules.name)?;
+        told.push((way.variable(), format!("http://{address}{}", way.rules.to.path)));
+    }
+    let names: Vec<(&str, &str)> =
+        told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let programs = site.services.values_mut();
+    for service in programs.filter(|service| matches!(service.kind, ServiceKind::Process(_))) {
+        for value in service.env.values_mut() {
+            if let EnvValue::Text(text) = value {
+                *text = commands::replace(text, &names);
+            }
+        }
+        service
+            .env
+            .extend(told.iter().map(|(name, to)| (name.clone(), EnvValue::Text(to.clone()))));
+    }
+    Ok(())
+}
+
+/// New sockets, with their addresses.
+pub(crate) type Sockets = Vec<(SocketAddr, TcpListener)>;
+
+/// The ways of all sites for the edge, and the sockets of those that are not `held` yet.
+pub(crate) fn ways<'a>(
+    platform: &Platform,
+    sites: impl Iterator<Item = (Vec<&'a Site>, &'a Path)>,
+    held: &[SocketAddr],
+) -> Result<(Vec<model::WayOut>, Sockets), Fault> {
+    let (mut ways, mut bound) = (Vec::new(), Vec::new());
+    for (sides, project) in sites {
+        let mut seen = BTreeSet::new();
+        for (site, way) in
+            sides.iter().flat_map(|site| site.outgoing.iter().map(move |way| (site, way)))
+        {
+            let name = &way.rules.name;
+            // In a rollout both releases have it; what serves decides.
+            if !seen.insert(name) {
+                continue;
+            }
+            let listen = address(platform, site.name.as_str(), name)?;
+            if !held.contains(&listen) {
+                bound.push((listen, listen_on(listen, name)?));
+            }
+            let roots_pem = way.ca.as_ref().map(|file| authorities(project, file)).transpose()?;
+            ways.push(model::WayOut {
+                site: site.name.to_string(),
+                listen,
+                service: label(site.name.as_str(), name),
+                rules: way.rules.clone(),
+                roots_pem,
+            });
+        }
+    }
+    Ok((ways, bound))
+}
+
+fn listen_on(address: SocketAddr, name: &str) -> Result<TcpListener, Fault> {
+    seaworthy_sys::socket::listen_tcp(address).map_err(|error| {
+        let what = format!("the edge could not listen on `{address}` for `[outgoing.{name}]`");
+        let fault = Fault::new(Code::PortTaken, what).because(error.to_string());
+        match seaworthy_sys::socket::port_holder(address) {
+            Some(holder) => fault
+                .because(format!("`{}` (pid {}) listens there", holder.program, holder.pid))
+                .next(format!("stop it (`ps -fp {}` shows what it is), then repeat", holder.pid)),
+            None => fault.next("seaworthy status"),
+        }
+    })
+}
+
+fn authorities(project: &Path, file: &str) -> Result<String, Fault> {
+    let path = project.join(file);
+    std::fs::read_to_string(&path).map_err(|error| {
+        let what = format!("the authorities in `{}` could not be read", path.display());
+        Fault::new(Code::CertificateUnfit, what)
+            .because(error.to_string())
+            .next("check `ca` of `[outgoing.X]`: a file of the project with certificates in PEM")
+    })
+}
+
+/// The system's authorities as PEM, where a way needs them.
+pub(crate) fn system_roots(ways: &[model::WayOut]) -> Option<String> {
+    if !ways.iter().any(|way| way.rules.to.tls && way.roots_pem.is_none()) {
+        return None;
+    }
+    Some(all_roots())
+}
+
+/// All of the system's authorities as PEM.
+pub(crate) fn all_roots() -> String {
+    let mut text = String::new();
+    for root in rustls_native_certs::load_native_certs().certs {
+        let body = STANDARD.encode(&root);
+        text.push_str(&format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"));
+    }
+    text
+}
+
+/// The addresses of the other sides of a site's ways, as far as they are known.
+pub(crate) fn add_endpoints(
+    all: &mut BTreeMap<String, Vec<Endpoint>>,
+    site: &Site,
+    resolved: &Resolved,
+) {
+    for way in &site.outgoing {
+        let label = label(site.name.as_str(), &way.rules.name);
+        let known = literal(&way.rules.to).map(|address| vec![address]);
+        let known =
+            known.or_else(|| resolved.get(&key(&way.rules.to)).cloned()).unwrap_or_default();
+        // Connections of one way are no other's, whose authorities may differ.
+        let endpoint = |address| plain(&label, address);
+        all.entry(label.clone()).or_insert_with(|| known.into_iter().map(endpoint).collect());
+    }
+}
+
+/// The addresses of the Redis servers that a site's edges count in, as far as they are known.
+pub(crate) fn add_stores(
+    all: &mut BTreeMap<String, Vec<Endpoint>>,
+    stores: &BTreeMap<String, (Target, Option<PathBuf>)>,
+    resolved: &Resolved,
+) {
+    for (label, (target, socket)) in stores {
+        let known = literal(target).or(socket.as_ref().map(|_| NOWHERE)).map(|one| vec![one]);
+        let known = known.or_else(|| resolved.get(&key(target)).cloned()).unwrap_or_default();
+        let endpoint = |address| Endpoint { socket: socket.clone(), ..plain(label, address) };
+        all.insert(label.clone(), known.into_iter().map(endpoint).collect());
+    }
+}
+
+/// Meaningless, beside a socket.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// One address of somebody else's server.
+fn plain(label: &str, address: SocketAddr) -> Endpoint {
+    Endpoint {
+        instance: label.to_owned(),
+        address,
+        socket: None,
+        http2: false,
+        proxy_header: false,
+        check: None,
+        state: EndpointState::Ready,
+        ends_ms: None,
+    }
+}
+
+fn literal(target: &Target) -> Option<SocketAddr> {
+    let ip: IpAddr = target.host.trim_matches(['[', ']']).parse().ok()?;
+    Some(SocketAddr::new(ip, target.port))
+}
+
+/// Asks for the addresses of all names again and again, until control ends.
+pub(crate) async fn run(platform: Arc<Platform>) {
+    let mut changes = platform.changes.subscribe();
+    loop {
+        resolve(&platform).await;
+        // A manifest may name somebody new.
+        let changed = async {
+            while changes.changed().await.is_ok() {
+                if !unknown(&platform).is_empty() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::time::timeout(FRESH, changed).await.ok();
+    }
+}
+
+/// The targets of all ways of sites that run, by key.
+fn targets(platform: &Platform) -> BTreeMap<String, Target> {
+    let world = platform.world();
+    let running = world.sites.values().filter(|site| site.running);
+    let sites =
+        running.flat_map(|state| state.sides().map(|(_, side)| &side.site).collect::<Vec<_>>());
+    let ways = sites.flat_map(|site| &site.outgoing).map(|way| way.rules.to.clone());
+    let stores = world.stores.values().filter(|(_, socket)| socket.is_none());
+    let all = ways.chain(stores.map(|(target, _)| target.clone()));
+    all.filter(|to| literal(to).is_none()).map(|to| (key(&to), to)).collect()
+}
+
+fn unknown(platform: &Platform) -> Vec<String> {
+    let targets = targets(platform);
+    let world = platform.world();
+    targets.into_keys().filter(|key| !world.resolved.contains_key(key)).collect()
+}
+
+async fn resolve(platform: &Arc<Platform>) {
+    let targets = targets(platform);
+    let asked: Vec<_> = targets
+        .into_iter()
+        .map(|(key, target)| {
+            let look_up = move || {
+                (target.host.as_str(), target.port)
+                    .to_socket_addrs()
+                    .map(|all| all.take(MOST).collect::<Vec<_>>())
+            };
+            (key, tokio::task::spawn_blocking(look_up))
+        })
+        .collect();
+    let mut found = Resolved::new();
+    for (key, answer) in asked {
+        let answer = tokio::time::timeout(FRESH, answer).await;
+        let known = || platform.world().resolved.get(&key).cloned();
+        let addresses = match answer {
+            Ok(Ok(Ok(addresses))) if !addresses.is_empty() => Some(addresses),
+            _ => known(),
+        };
+        found.extend(addresses.map(|addresses| (key, addresses)));
+    }
+    let differs = {
+        let mut world = platform.world();
+        let differs = world.resolved != found;
+        world.resolved = found;
+        differs
+    };
+    if differs {
+        platform.wake.notify_one();
+    }
+}
