@@ -123,7 +123,7 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let stream = TcpStream::connect(address).unwrap();
-        let whole = size_of_val(&serve(&local, stream, address, 443, true));
+        let whole = size_of_val(&serve(&local, stream, address, (address, true, false)));
         let client = Arc::new(Client::new(address.ip(), 443, false));
         let (near, _far) = tokio::io::duplex(1);
         let http1 = size_of_val(&h1::serve(&local, near, client));
