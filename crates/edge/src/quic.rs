@@ -14,7 +14,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +86,7 @@ pub(crate) struct Listening {
     sockets: Vec<OwnedFd>,
     slot: u8,
     endpoint: Endpoint,
+    deaf: Arc<AtomicBool>,
     /// Told when it is taken away.
     ended: Notify,
     shaking: Arc<AtomicUsize>,
@@ -99,7 +100,7 @@ pub(crate) type Sockets = (SocketAddr, Vec<OwnedFd>);
 pub(crate) struct Quic {
     listening: Mutex<Vec<Arc<Listening>>>,
     /// Endpoints that take no new connections and finish those that they have.
-    finishing: Mutex<Vec<(SocketAddr, Endpoint)>>,
+    finishing: Mutex<Vec<(SocketAddr, Endpoint, Arc<AtomicBool>)>>,
     workers: Arc<[Worker]>,
     shared: Arc<Shared>,
     shaking: Arc<AtomicUsize>,
@@ -132,18 +133,22 @@ impl Quic {
         let Some(leader) = self.workers.first() else { return Ok(()) };
         let own = sockets.get(usize::from(slot)).ok_or(io::ErrorKind::InvalidInput)?;
         let socket = UdpSocket::from(own.try_clone()?);
-        let endpoint = {
+        let (endpoint, deaf) = {
             let _within = leader.enter();
-            Endpoint::new_with_abstract_socket(
+            let socket = Arc::new(Socket::new(socket)?);
+            let deaf = socket.deaf();
+            let endpoint = Endpoint::new_with_abstract_socket(
                 endpoint_config(&self.shared, slot),
                 Some(server_config(&self.shared)),
-                Arc::new(Socket::new(socket)?),
+                socket,
                 Arc::new(TokioRuntime),
-            )?
+            )?;
+            (endpoint, deaf)
         };
         let shaking = Arc::clone(&self.shaking);
         let ended = Notify::new();
-        let listening = Arc::new(Listening { address, sockets, slot, endpoint, ended, shaking });
+        let listening =
+            Arc::new(Listening { address, sockets, slot, endpoint, deaf, ended, shaking });
         self.remove(address);
         self.listening().push(Arc::clone(&listening));
         self.shared.speaks_http3.store(true, Ordering::Relaxed);
@@ -155,8 +160,10 @@ impl Quic {
     pub(crate) fn remove(&self, address: SocketAddr) {
         self.finish(|one| one == address);
         let mut finishing = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
-        finishing.retain(|(one, endpoint)| {
+        finishing.retain(|(one, endpoint, deaf)| {
             if *one == address {
+                // At once: the socket may be the next edge's before the last goodbye is said.
+                deaf.store(true, Ordering::Release);
                 endpoint.close(http3_no_error(), b"");
             }
             *one != address
@@ -174,7 +181,7 @@ impl Quic {
         for one in all.extract_if(.., |one| ends(one.address)) {
             one.endpoint.set_server_config(None);
             one.ended.notify_one();
-            finishing.push((one.address, one.endpoint.clone()));
+            finishing.push((one.address, one.endpoint.clone(), Arc::clone(&one.deaf)));
         }
         self.shared.speaks_http3.store(!all.is_empty(), Ordering::Relaxed);
     }

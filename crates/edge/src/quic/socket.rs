@@ -29,6 +29,8 @@ pub(super) struct Socket {
     state: UdpSocketState,
     /// Whether piles can be sent.
     piles: AtomicBool,
+    /// The packets that come are another's now: who read on would answer for connections that he does not know.
+    deaf: Arc<AtomicBool>,
 }
 
 impl Socket {
@@ -36,7 +38,12 @@ impl Socket {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let io = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Self { io, state, piles: AtomicBool::new(true) })
+        Ok(Self { io, state, piles: AtomicBool::new(true), deaf: Arc::default() })
+    }
+
+    /// Set, it reads nothing more; what is sent still goes out.
+    pub(super) fn deaf(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.deaf)
     }
 }
 
@@ -69,6 +76,9 @@ impl AsyncUdpSocket for Socket {
         about: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
+            if self.deaf.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
             ready!(self.io.poll_recv_ready(context))?;
             let received = self
                 .io
