@@ -322,18 +322,25 @@ impl Edge {
             .copied()
             .collect();
         let failed = |error| edge_fault("the edge did not take its new addresses", &error);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let given = self.give_sockets(&link, &added).await;
-            unless_dead(&link, given).map_err(failed)?;
-            if !gone.is_empty() {
-                let unlisten = Request::Unlisten { addresses: gone.clone() };
-                let told = link.ask(unlisten, Vec::new()).await.map(drop);
-                unless_dead(&link, told).map_err(failed)?;
-            }
-        }
+        self.tell_addresses(&added, &gone).await.map_err(failed)?;
         self.listeners.retain(|address, _| !gone.contains(address));
         self.settle_kept();
         Ok(())
+    }
+
+    /// Gives the sockets of new addresses to the edge, and has it close others.
+    async fn tell_addresses(
+        &self,
+        added: &[SocketAddr],
+        gone: &[SocketAddr],
+    ) -> Result<(), LinkError> {
+        let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) else { return Ok(()) };
+        unless_dead(link, self.give_sockets(link, added).await)?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let unlisten = Request::Unlisten { addresses: gone.to_vec() };
+        unless_dead(link, link.ask(unlisten, Vec::new()).await.map(drop))
     }
 
     /// How the edge is; what the draining ones still have with instances is added.

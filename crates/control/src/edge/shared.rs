@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use seaworthy_base::Fault;
 use seaworthy_edge::model::{COUNTS, Request, StoreAt, WayOut};
 
-use super::{Edge, edge_fault, unless_dead};
+use super::{Edge, edge_fault};
 use crate::edge_link::{Link, LinkError};
 use crate::outgoing::Sockets;
 
@@ -32,15 +32,7 @@ impl Edge {
         let gone: Vec<SocketAddr> =
             self.outlets.keys().filter(|address| !wanted.contains(address)).copied().collect();
         let failed = |error| edge_fault("the edge did not take its addresses for calls", &error);
-        if let Some(link) = self.link.clone().filter(|link| !link.is_dead()) {
-            let given = self.give_sockets(&link, &added).await;
-            unless_dead(&link, given).map_err(failed)?;
-            if !gone.is_empty() {
-                let unlisten = Request::Unlisten { addresses: gone.clone() };
-                let told = link.ask(unlisten, Vec::new()).await.map(drop);
-                unless_dead(&link, told).map_err(failed)?;
-            }
-        }
+        self.tell_addresses(&added, &gone).await.map_err(failed)?;
         self.outlets.retain(|address, _| !gone.contains(address));
         Ok(())
     }

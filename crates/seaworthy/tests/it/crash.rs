@@ -83,6 +83,20 @@ impl Scene {
     }
 }
 
+/// The places of a deployment from which on the new release may be the one that serves.
+pub(crate) const FROM_THE_SWITCH_ON: [&str; 10] = [
+    "switch:before",
+    "switched",
+    "switch:done",
+    "watch:before",
+    "watch:done",
+    "drain:before",
+    "drain:done",
+    "keep:before",
+    "keep:done",
+    "closed",
+];
+
 /// Kills control once at each of these places, under load.
 fn play(strategy: &str, places: &[&str]) {
     let scene = Scene::new();
@@ -123,19 +137,7 @@ fn up_to_the_gate_leaves_the_old_release_serving() {
 
 #[test]
 fn from_the_switch_on_leaves_one_of_the_two_serving() {
-    let places = [
-        "switch:before",
-        "switched",
-        "switch:done",
-        "watch:before",
-        "watch:done",
-        "drain:before",
-        "drain:done",
-        "keep:before",
-        "keep:done",
-        "closed",
-    ];
-    play("blue-green", &places);
+    play("blue-green", &FROM_THE_SWITCH_ON);
 }
 
 #[test]

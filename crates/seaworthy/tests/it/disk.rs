@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use seaworthy_testkit::{FakeApp, Output, Sandbox, Site, eventually_some, is_root};
 
+use crate::crash::FROM_THE_SWITCH_ON;
 use crate::{LIMIT, sandbox, shop};
 
 fn served(sandbox: &Sandbox) -> String {
@@ -147,18 +148,6 @@ fn that_is_full_up_to_the_gate_leaves_the_old_release_serving() {
 
 #[test]
 fn that_is_full_from_the_switch_on_leaves_the_one_serving_that_the_journal_names() {
-    let places = [
-        "switch:before",
-        "switched",
-        "switch:done",
-        "watch:before",
-        "watch:done",
-        "drain:before",
-        "drain:done",
-        "keep:before",
-        "keep:done",
-        "closed",
-    ];
-    play("blue-green", &places);
+    play("blue-green", &FROM_THE_SWITCH_ON);
     play("canary", &["canary:before", "canary:done"]);
 }

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -144,29 +146,37 @@ impl Held {
     async fn idle_http1(
         &self,
         stream: TlsStream<TcpStream>,
-        permit: tokio::sync::SemaphorePermit<'_>,
+        permit: SemaphorePermit<'_>,
     ) -> io::Result<()> {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let driver = tokio::spawn(connection);
-        let answer = sender.send_request(self.request()?).await.map_err(io::Error::other)?;
-        answer.into_body().collect().await.map_err(io::Error::other)?;
-        drop(permit);
-        let _open = Open::new(&self.counts);
-        driver.await.ok();
-        Err(io::ErrorKind::UnexpectedEof.into())
+        let answer = sender.send_request(self.request()?).await;
+        self.keep(answer, driver, sender, permit).await
     }
 
     async fn idle_http2(
         &self,
         stream: TlsStream<TcpStream>,
-        permit: tokio::sync::SemaphorePermit<'_>,
+        permit: SemaphorePermit<'_>,
     ) -> io::Result<()> {
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
         let driver = tokio::spawn(connection);
-        let answer = sender.send_request(self.request()?).await.map_err(io::Error::other)?;
+        let answer = sender.send_request(self.request()?).await;
+        self.keep(answer, driver, sender, permit).await
+    }
+
+    /// Keeps a connection that was answered until the other side ends it; without its sender it would end by itself.
+    async fn keep(
+        &self,
+        answer: hyper::Result<http::Response<Incoming>>,
+        driver: JoinHandle<hyper::Result<()>>,
+        _sender: impl Sized,
+        permit: SemaphorePermit<'_>,
+    ) -> io::Result<()> {
+        let answer = answer.map_err(io::Error::other)?;
         answer.into_body().collect().await.map_err(io::Error::other)?;
         drop(permit);
         let _open = Open::new(&self.counts);

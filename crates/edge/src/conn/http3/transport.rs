@@ -85,13 +85,14 @@ pub(super) struct Transport {
     control: Meter,
     streams: Option<Connected<Both>>,
     control_streams: Option<Connected<quinn::RecvStream>>,
-    opening: Option<Connected<quinn::SendStream>>,
+    opener: Opener,
 }
 
 impl Transport {
     pub(super) fn new(connection: quinn::Connection, door: Rc<Door>) -> Self {
         let control = Meter::default();
-        Self { connection, door, control, streams: None, control_streams: None, opening: None }
+        let opener = Opener::new(&connection);
+        Self { connection, door, control, streams: None, control_streams: None, opener }
     }
 }
 
@@ -197,7 +198,7 @@ impl quic::Connection<Bytes> for Transport {
     }
 
     fn opener(&self) -> Opener {
-        Opener { connection: self.connection.clone(), opening: None }
+        Opener::new(&self.connection)
     }
 }
 
@@ -207,45 +208,33 @@ impl quic::OpenStreams<Bytes> for Transport {
 
     fn poll_open_bidi(
         &mut self,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Result<Stream, StreamErrorIncoming>> {
-        Poll::Ready(Err(no_requests()))
+        self.opener.poll_open_bidi(context)
     }
 
     fn poll_open_send(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Sending, StreamErrorIncoming>> {
-        poll_open(&self.connection, &mut self.opening, context)
+        self.opener.poll_open_send(context)
     }
 
     fn close(&mut self, reason: Code, text: &[u8]) {
-        self.connection.close(code(reason.value()), text);
+        self.opener.close(reason, text);
     }
-}
-
-/// A server asks for nothing.
-fn no_requests() -> StreamErrorIncoming {
-    StreamErrorIncoming::Unknown("a server begins no requests".into())
-}
-
-fn poll_open(
-    connection: &quinn::Connection,
-    opening: &mut Option<Connected<quinn::SendStream>>,
-    context: &mut Context<'_>,
-) -> Poll<Result<Sending, StreamErrorIncoming>> {
-    let begin = || -> Connected<quinn::SendStream> {
-        let connection = connection.clone();
-        Box::pin(async move { connection.open_uni().await })
-    };
-    let stream = ready!(poll_kept(opening, begin, context));
-    Poll::Ready(stream.map(Sending::new).map_err(lost))
 }
 
 /// Opens the connection's own streams.
 pub(super) struct Opener {
     connection: quinn::Connection,
     opening: Option<Connected<quinn::SendStream>>,
+}
+
+impl Opener {
+    fn new(connection: &quinn::Connection) -> Self {
+        Self { connection: connection.clone(), opening: None }
+    }
 }
 
 impl quic::OpenStreams<Bytes> for Opener {
@@ -256,14 +245,22 @@ impl quic::OpenStreams<Bytes> for Opener {
         &mut self,
         _context: &mut Context<'_>,
     ) -> Poll<Result<Stream, StreamErrorIncoming>> {
-        Poll::Ready(Err(no_requests()))
+        // A server asks for nothing.
+        let refused = StreamErrorIncoming::Unknown("a server begins no requests".into());
+        Poll::Ready(Err(refused))
     }
 
     fn poll_open_send(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Sending, StreamErrorIncoming>> {
-        poll_open(&self.connection, &mut self.opening, context)
+        let connection = &self.connection;
+        let begin = || -> Connected<quinn::SendStream> {
+            let connection = connection.clone();
+            Box::pin(async move { connection.open_uni().await })
+        };
+        let stream = ready!(poll_kept(&mut self.opening, begin, context));
+        Poll::Ready(stream.map(Sending::new).map_err(lost))
     }
 
     fn close(&mut self, reason: Code, text: &[u8]) {
