@@ -351,7 +351,7 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
     });
     let flooded = (edge.flooded > 0).then(|| {
         format!(
-            "{} connections over HTTP/2 were ended, since their clients flooded them with frames or took back \
+            "{} connections over HTTP/2 or HTTP/3 were ended, since their clients flooded them with frames or took back \
              what they asked for; `deny_from` under [[route]] keeps an address away",
             edge.flooded
         )
