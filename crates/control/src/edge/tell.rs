@@ -4,7 +4,6 @@
 //! and so do we; one that dies over it has refused nothing. Not here: when it is told (`serve`, `reconcile`).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use seaworthy_base::Fault;
 use seaworthy_edge::model::{
@@ -150,6 +149,7 @@ async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Resul
 mod tests {
     use super::*;
     use crate::edge::tests::edge;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn an_edge_of_the_version_before_knows_the_instances_before_the_routes() {
