@@ -63,6 +63,30 @@ fn of_edge_and_control_hands_over_more_addresses_than_one_message_carries() {
 }
 
 #[test]
+fn of_the_edge_leaves_each_visitor_with_the_instance_that_he_had() {
+    let sandbox = sandbox();
+    let site = Site::new("shop")
+        .app("web", FakeApp::new().instances(4))
+        .more("[[route]]\npaths = [\"/*\"]\nto = \"web\"\nsticky = \"cookie\"");
+    sandbox.up(&site);
+    sandbox.wait_ready("shop/web", 4, LIMIT);
+    let client = sandbox.https(&site);
+    let first = client.get("/instance");
+    let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let same = || {
+        let answers = (0..12).map(|_| client.send("GET", "/instance", &[("cookie", &cookie)], b""));
+        answers.into_iter().all(|answer| answer.unwrap().json()["pid"] == first.json()["pid"])
+    };
+    assert!(same());
+    let before = sandbox.status().edge_pid();
+    sandbox.run(["restart", "--edge"]).success();
+    eventually("a new edge", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.edge_pid() != before)
+    });
+    assert!(same());
+}
+
+#[test]
 fn of_what_does_not_run_is_refused() {
     let sandbox = sandbox();
     sandbox.up(&shop());
