@@ -65,9 +65,9 @@ fn of_edge_and_control_hands_over_more_addresses_than_one_message_carries() {
 #[test]
 fn of_the_edge_leaves_each_visitor_with_the_instance_that_he_had() {
     let sandbox = sandbox();
-    let site = Site::new("shop")
-        .app("web", FakeApp::new().instances(4))
-        .more("[[route]]\npaths = [\"/*\"]\nto = \"web\"\nsticky = \"cookie\"");
+    // The last words belong to the route.
+    let site = Site::new("shop").app("web", FakeApp::new().instances(4));
+    let site = site.route("/*", "web").more("sticky = \"cookie\"");
     sandbox.up(&site);
     sandbox.wait_ready("shop/web", 4, LIMIT);
     let client = sandbox.https(&site);
