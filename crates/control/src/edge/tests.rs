@@ -50,6 +50,16 @@ pub(super) fn edge(
     told
 }
 
+/// Waits until it is so; the test fails if it never is.
+async fn eventually(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(GREETING, waiting).await.unwrap();
+}
+
 /// A process that does nothing; ended with the value.
 struct Process(Child);
 
@@ -67,9 +77,7 @@ impl Process {
     }
 
     async fn ended(&self) {
-        while !self.has_ended() {
-            tokio::task::yield_now().await;
-        }
+        eventually(|| self.has_ended()).await;
     }
 }
 
@@ -145,9 +153,7 @@ async fn an_edge_that_did_not_answer_serves_on_where_no_other_can_be_started() {
     edge.stop(Duration::ZERO).await;
     process.ended().await;
     edge.draining.push((3, link.clone()));
-    while !link.has_ended() {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| link.has_ended()).await;
     assert!(!edge.is_silent());
 }
 
