@@ -69,6 +69,15 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 
 #[test]
 fn an_instance_that_was_replaced_is_left_alone_until_it_has_answered() {
+    answers_before_it_goes(false);
+}
+
+#[test]
+fn an_instance_that_was_replaced_is_left_alone_until_it_has_answered_over_an_older_edge() {
+    answers_before_it_goes(true);
+}
+
+fn answers_before_it_goes(over_an_older_edge: bool) {
     let sandbox = sandbox();
     // A folder that the site's user may write.
     let marks = sandbox.folder().join("marks");
@@ -90,6 +99,13 @@ fn an_instance_that_was_replaced_is_left_alone_until_it_has_answered() {
     let asking = client();
     let slow = std::thread::spawn(move || asking.get("/slow"));
     eventually("the request is under way", LIMIT, || begun.exists());
+    if over_an_older_edge {
+        let before = sandbox.status().edge_pid();
+        sandbox.run(["restart", "--edge"]).success();
+        eventually("a new edge", LIMIT, || {
+            sandbox.try_status().is_some_and(|status| status.edge_pid() != before)
+        });
+    }
     sandbox.up(&site("new"));
     assert_eq!(client().get("/").text(), "new");
     // Control has looked again and again by then.
