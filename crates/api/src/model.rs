@@ -104,7 +104,7 @@ pub struct EdgeView {
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
-    /// Connections over HTTP/2 that were ended for a flood of frames.
+    /// Connections over HTTP/2 or HTTP/3 that were ended for a flood.
     #[serde(default)]
     pub flooded: u64,
     /// Older edges that finish what they had begun.

@@ -111,8 +111,11 @@ pub(crate) struct Folder {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Folder of the manifest, or the file itself
-    #[arg(long, default_value = ".", value_name = "DIR")]
-    pub(crate) manifest: PathBuf,
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The same
+    #[arg(long, value_name = "DIR", conflicts_with = "dir")]
+    pub(crate) manifest: Option<PathBuf>,
     /// Problems as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -68,9 +68,11 @@ pub(crate) async fn scale(layout: &Layout, options: &args::Scale) -> Result<Exit
     let (target, count) = (options.target.clone(), options.count);
     let request = ScaleRequest { target: target.clone(), count, asker: asker() };
     let count: String = connect(layout).await?.post("/v1/scale", &request).await?;
-    render::talk(&format!(
-        "{target} has {count} instances now; the next ones are starting or draining"
-    ));
+    let many = match request.count {
+        Some(count) => render::counted(count as usize, "instance"),
+        None => format!("as many instances {count}"),
+    };
+    render::talk(&format!("{target} is to have {many}: `seaworthy status` shows how far it is"));
     Ok(Exit::Ok)
 }
 

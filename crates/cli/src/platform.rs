@@ -48,17 +48,25 @@ pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
     Ok(client)
 }
 
-/// Connects, starting control first when nobody answers.
-pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
+/// As [`connect`]; a control process that is about to end is waited for.
+async fn connect_once_ended(layout: &Layout) -> Result<Client, Failure> {
     let begun = Instant::now();
     loop {
         match connect(layout).await {
-            Err(failure) if failure.fault.code == Code::ControlNotRunning => break,
             Err(failure) if is_ending(&failure) && begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(15)).await;
             }
             other => return other,
         }
+    }
+}
+
+/// Connects, starting control first when nobody answers.
+pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
+    let begun = Instant::now();
+    match connect_once_ended(layout).await {
+        Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+        other => return other,
     }
     seaworthy_control::prepare_folders(layout)?;
     let mut keeper =
@@ -110,7 +118,7 @@ fn start_keeper(layout: &Layout) -> Result<std::process::Child, Failure> {
 
 /// Stops sites.
 pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failure> {
-    let client = match connect(layout).await {
+    let client = match connect_once_ended(layout).await {
         Ok(client) => client,
         Err(failure) if options.all && failure.fault.code == Code::ControlNotRunning => {
             if !goes_on(layout) {
@@ -351,7 +359,7 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
     });
     let flooded = (edge.flooded > 0).then(|| {
         format!(
-            "{} connections over HTTP/2 were ended, since their clients flooded them with frames or took back \
+            "{} connections over HTTP/2 or HTTP/3 were ended, since their clients flooded them with frames or took back \
              what they asked for; `deny_from` under [[route]] keeps an address away",
             edge.flooded
         )

@@ -53,8 +53,11 @@ fn address(platform: &Platform, site: &str, name: &str) -> Result<SocketAddr, Fa
     if let Some(port) = known.and_then(|text| text.parse().ok()) {
         return Ok(on(port));
     }
+    // Those that were given out and are not bound yet, or not now, are others' all the same.
+    let given = store.settings_under("port:").map_err(|error| store_fault(&error))?;
     let mut random = rand::rng();
-    let free = |port: &u16| TcpListener::bind(on(*port)).is_ok();
+    let free =
+        |port: &u16| !given.contains(&port.to_string()) && TcpListener::bind(on(*port)).is_ok();
     let port = (0..500).map(|_| random.random_range(PORTS)).find(free).ok_or_else(|| {
         let range = format!("{} to {}", PORTS.start, PORTS.end - 1);
         Fault::new(Code::PortTaken, format!("there is no free port for `[outgoing.{name}]`"))

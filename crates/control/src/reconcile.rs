@@ -156,6 +156,7 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
         return;
     }
     let status = edge.status().await;
+    let is_silent = edge.is_silent();
     drop(edge);
     let mut world = platform.world();
     let limits: BTreeMap<InstanceId, Duration> = world
@@ -171,6 +172,7 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
             let open = load.tunnels > 0 && since < sockets + CLOSING;
             load.in_flight == 0 && load.pooled == 0 && !open
         });
+        let idle = idle && !is_silent;
         instance.drained = idle || since > DRAIN_LIMIT.max(sockets + CLOSING);
     }
     if let Some(status) = status {

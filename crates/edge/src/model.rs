@@ -373,8 +373,13 @@ pub enum Request {
         /// Which.
         addresses: Vec<SocketAddr>,
     },
-    /// Hand the listening sockets back (the answer carries the descriptors).
-    Listeners,
+    /// Hand the listening sockets back (the answer carries the descriptors): behind the first so many as many as one
+    /// message carries.
+    Listeners {
+        /// How many are known already.
+        #[serde(default)]
+        from: usize,
+    },
     /// Speak HTTP/3 on these as well (descriptors travel with the message, those of a group in the order of
     /// its slots). Only to edges with [`HTTP3`].
     ListenDatagrams {

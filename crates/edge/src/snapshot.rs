@@ -18,6 +18,7 @@ use crate::challenge::Tokens;
 use crate::client_events::ClientEvents;
 use crate::counter::Counter;
 use crate::ending::Ending;
+use crate::gate::Held;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
 use crate::outgoing::{self, Calls, Outlets};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) challenges: Tokens,
+    /// Requests that wait at the gate of a site.
+    pub(crate) held: Arc<Held>,
     pub(crate) tls: Arc<Settings>,
     /// Whether HTTP/3 is served, so that clients may be told.
     pub(crate) speaks_http3: AtomicBool,
@@ -136,6 +139,7 @@ impl Shared {
             speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),
+            held: Arc::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(Arc::clone(&counts)),

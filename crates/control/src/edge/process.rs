@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use seaworthy_api::Layout;
@@ -38,8 +38,8 @@ pub(crate) struct EdgeOptions {
     pub scope: Option<Arc<Scope>>,
 }
 
-/// Starts an edge process that inherits the listening socket of its link; returns where that is.
-pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
+/// Starts an edge process that inherits the listening socket of its link; returns where that is, and the process.
+pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<(PathBuf, Child), LinkError> {
     let socket = options.layout.edge_socket(number);
     match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -74,6 +74,6 @@ pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkE
         let home = scope.home().map_err(LinkError::Gone)?;
         home.admit(&mut command).map_err(LinkError::Gone)?;
     }
-    command.spawn().map_err(LinkError::Gone)?;
-    Ok(socket)
+    let child = command.spawn().map_err(LinkError::Gone)?;
+    Ok((socket, child))
 }

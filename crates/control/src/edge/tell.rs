@@ -4,7 +4,6 @@
 //! and so do we; one that dies over it has refused nothing. Not here: when it is told (`serve`, `reconcile`).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use seaworthy_base::Fault;
 use seaworthy_edge::model::{
@@ -12,11 +11,8 @@ use seaworthy_edge::model::{
     UNIX_SOCKETS, WHOLE,
 };
 
-use super::{Edge, edge_fault};
+use super::{ENDING, Edge, edge_fault};
 use crate::edge_link::{Link, LinkError};
-
-/// How long an edge finishes that had to be replaced.
-const ENDING: Duration = Duration::from_secs(60 * 60);
 
 impl Edge {
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
@@ -152,49 +148,19 @@ async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL, Reply};
-    use seaworthy_sys::fdpass;
-    use std::os::unix::net::UnixListener;
-    use std::sync::{Arc, mpsc};
-
-    /// Something that greets like an edge with these features, and the verbs that it is told.
-    fn edge(features: &[&str]) -> (Link, mpsc::Receiver<String>, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("edge");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let features: Vec<String> = features.iter().map(|one| (*one).to_owned()).collect();
-        let (sender, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            while let Ok(Some((payload, _))) = fdpass::receive_message(&stream, MAX_MESSAGE) {
-                let asked: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-                let reply = if asked["verb"] == "hello" {
-                    Reply::Hello {
-                        proto: PROTOCOL,
-                        build: "0".to_owned(),
-                        pid: std::process::id(),
-                        boot_id: String::new(),
-                        features: features.clone(),
-                        unguarded: Vec::new(),
-                    }
-                } else {
-                    sender.send(asked["verb"].as_str().unwrap().to_owned()).ok();
-                    Reply::Done
-                };
-                fdpass::send_message(&stream, &serde_json::to_vec(&reply).unwrap(), &[]).unwrap();
-            }
-        });
-        let patience = Duration::from_secs(10);
-        let link = Link::connect(&socket, patience, Arc::default()).unwrap();
-        (link, told, dir)
-    }
+    use crate::edge::tests::edge;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn an_edge_of_the_version_before_knows_the_instances_before_the_routes() {
         for (features, expected) in
             [(&[WHOLE][..], &["whole"][..]), (&[], &["endpoints", "config"])]
         {
-            let (link, told, _dir) = edge(features);
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("edge");
+            let told = edge(&socket, std::process::id(), features, 0);
+            let link = Link::connect(&socket, Duration::from_secs(10), std::sync::Arc::default());
+            let link = link.unwrap();
             send_both(&link, &Config::default(), &Endpoints::default()).await.unwrap();
             assert_eq!(told.try_iter().collect::<Vec<_>>(), expected);
         }

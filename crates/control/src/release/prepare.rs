@@ -202,9 +202,12 @@ pub(super) fn refuse_conflicts(
             site.name,
             other.project.display()
         );
-        return Err(
-            Fault::new(Code::HostConflict, what).next("give one of them another `site = \"…\"`")
-        );
+        return Err(Fault::new(Code::HostConflict, what)
+            .next("give one of them another `site = \"…\"`, or")
+            .next(format!(
+                "seaworthy down {}   (where the folder was moved), then repeat",
+                site.name
+            )));
     }
     for (name, other) in
         world.sites.iter().filter(|(name, other)| **name != site.name && other.running)

@@ -48,7 +48,7 @@ pub struct EdgeStatus {
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
-    /// Connections over HTTP/2 that were ended for a flood of frames.
+    /// Connections over HTTP/2 or HTTP/3 that were ended for a flood.
     #[serde(default)]
     pub flooded: u64,
     /// Circuit breakers that opened, or watch.

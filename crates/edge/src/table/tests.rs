@@ -79,6 +79,17 @@ fn a_table_that_is_laid_out_otherwise_is_not_taken() {
     assert!(Table::default().take(short).is_err());
 }
 
+#[test]
+fn a_key_that_stands_twice_in_its_row_is_forgotten_at_once() {
+    let table = Table::default();
+    add(table.failures(), 5);
+    let row = &table.mapped().unwrap().region.words()[HEAD + LIMITS + 5 * ROW..][..ROW];
+    [0, 2].into_iter().for_each(|place| row[place].store(5, Ordering::Relaxed));
+    assert!(table.failures().forget(5));
+    assert_eq!(table.failures().get(5), None);
+    assert!(!table.failures().forget(5));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

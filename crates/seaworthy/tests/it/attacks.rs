@@ -105,14 +105,6 @@ impl Stage {
         Self { sandbox, host, bystander }
     }
 
-    /// The edge's memory in KiB.
-    fn memory(&self) -> u64 {
-        let pid = self.sandbox.status().edge_pid().unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// Sends a preface, `settings` and then pieces until the edge has enough or there are no more. Whether
     /// it closed the connection; the others are served meanwhile, and the edge does not grow.
     fn attack(
@@ -123,7 +115,7 @@ impl Stage {
     ) -> bool {
         let address = self.sandbox.status().https();
         let client = Client::over_http2(address, &self.host, &self.sandbox.ca());
-        let before = self.memory();
+        let before = self.sandbox.edge_memory();
         let mut stream = client.connect().unwrap();
         stream.write_all(PREFACE).unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, settings)).unwrap();
@@ -143,7 +135,7 @@ impl Stage {
                 .map_or_else(|ended| ended, |_| true);
         }
         assert_eq!(self.bystander.get("/").status, 200);
-        let grown = self.memory().saturating_sub(before);
+        let grown = self.sandbox.edge_memory().saturating_sub(before);
         assert!(grown < 48 << 10, "{grown} KiB");
         closed
     }
@@ -224,7 +216,7 @@ fn what_is_no_http_2_ends_the_connection() {
 #[test]
 fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
     let stage = Stage::new();
-    let before = stage.memory();
+    let before = stage.sandbox.edge_memory();
     let cookies = "Cookie: a=b\r\n".repeat(1_000_000);
     let giants = [
         ("cookies", format!("GET / HTTP/1.1\r\nHost: {}\r\n{cookies}\r\n", stage.host)),
@@ -255,7 +247,7 @@ fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
     let answer = client.send("GET", "/", &crumbs, b"");
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 431));
     assert_eq!(stage.bystander.get("/").status, 200);
-    let grown = stage.memory().saturating_sub(before);
+    let grown = stage.sandbox.edge_memory().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
 }
 
