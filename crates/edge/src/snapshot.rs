@@ -65,8 +65,6 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
-    /// Handshakes that asked for a server name that is none.
-    pub(crate) misnamed: AtomicU64,
     /// Connections that were ended early, since descriptors ran short.
     pub(crate) made_room: AtomicU64,
     /// Connections that were ended for a flood of frames.
@@ -142,7 +140,6 @@ impl Shared {
             stores: Stores::default(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
-            misnamed: AtomicU64::new(0),
             made_room: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             scarce: AtomicI32::new(i32::MAX),
@@ -349,7 +346,7 @@ impl Shared {
             upgraded: count(&self.upgraded),
             told: count(&self.told),
             turned_away: count(&self.turned_away),
-            misnamed: count(&self.misnamed),
+            misnamed: self.tls.misnamed(),
             made_room: count(&self.made_room),
             flooded: count(&self.flooded),
             instances,

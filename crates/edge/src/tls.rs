@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use quinn_proto::crypto::rustls::QuicServerConfig;
@@ -20,13 +21,19 @@ use thiserror::Error;
 use crate::model::{Challenge, Keys};
 
 mod demanding;
+#[cfg(test)]
+pub(crate) mod fuzz;
+mod misnamed;
+mod opening;
 mod quic;
 mod stream;
+mod transcript;
 
 use demanding::Demanding;
 pub(crate) use demanding::certificate_header;
+use misnamed::Misnamed;
 pub(crate) use quic::Choosing;
-pub(crate) use stream::{TlsStream, is_misnamed};
+pub(crate) use stream::TlsStream;
 
 /// Why certificates were not taken; the old ones stay.
 #[derive(Debug, Error)]
@@ -167,6 +174,8 @@ pub(crate) struct Settings {
     by_client: Arc<Terms>,
     /// Those of names that demand more.
     demanding: RwLock<Demanding>,
+    /// Handshakes that asked for a server name that is none.
+    misnamed: AtomicU64,
 }
 
 impl fmt::Debug for Settings {
@@ -189,7 +198,24 @@ impl Settings {
             }
             Terms::new(config)
         };
-        Self { usual: make(true), by_client: make(false), demanding: RwLock::default() }
+        Self {
+            usual: make(true),
+            by_client: make(false),
+            demanding: RwLock::default(),
+            misnamed: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a hello with a server name that is none.
+    fn note(&self, misnamed: Option<&Arc<Misnamed>>) {
+        if misnamed.is_some() {
+            self.misnamed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Handshakes that asked for a server name that is none, since the process began.
+    pub(crate) fn misnamed(&self) -> u64 {
+        self.misnamed.load(Ordering::Relaxed)
     }
 
     /// Takes new certificates and demands, all or none.
@@ -233,6 +259,7 @@ fn builder(
     versions: &[&'static SupportedProtocolVersion],
 ) -> ConfigBuilder<ServerConfig, WantsVerifier> {
     let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = transcript::suites();
     let is_large = |suite: &SupportedCipherSuite| {
         suite.suite().as_str().is_some_and(|name| name.contains("AES_256"))
     };

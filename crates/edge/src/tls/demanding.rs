@@ -104,4 +104,4 @@ pub(crate) fn certificate_header(shown: Option<&[CertificateDer<'_>]>) -> Option
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
