@@ -130,7 +130,7 @@ impl Shared {
         let counts = Arc::new(Table::default());
         Self {
             number: options.number,
-            tls: Arc::new(Settings::new(Arc::clone(&resolver))),
+            tls: Arc::new(Settings::new(Arc::clone(&resolver), Arc::clone(&counts))),
             speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),

@@ -181,3 +181,34 @@ fn a_server_name_that_is_none_is_served_as_if_nobody_was_named() {
     }
     sandbox.run(["status"]).success().says(["18 TLS handshakes"]);
 }
+
+#[test]
+fn a_client_comes_back_with_its_ticket_after_the_edge_died_or_was_replaced() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let kept = Place::new();
+    let before = |name: &str| kept.path().join(name).display().to_string();
+    let versions = [("TLSv1.2", "-tls1_2"), ("TLSv1.3", "-tls1_3")];
+    for (version, only) in versions {
+        let said = openssl(&sandbox, "shop.localhost", &[only, "-sess_out", &before(version)]);
+        assert!(said.contains(&format!("New, {version}")), "{said}");
+    }
+    let others = sandbox.status().edge_pid().unwrap();
+    sandbox.kill_hard(others);
+    eventually("another edge serves", LIMIT, || {
+        sandbox.try_status().and_then(|status| status.edge_pid()).is_some_and(|pid| pid != others)
+    });
+    let come_back = |why: &str| {
+        for (version, only) in versions {
+            let said = openssl(&sandbox, "shop.localhost", &[only, "-sess_in", &before(version)]);
+            assert!(said.contains(&format!("Reused, {version}")), "{why}: {said}");
+            assert!(said.contains("\nHTTP/1.1 200 OK"), "{why}: {said}");
+        }
+    };
+    come_back("after a death");
+    sandbox.run(["restart", "edge"]).success();
+    come_back("after another edge took over");
+    // The same ticket is none for another name.
+    let said = openssl(&sandbox, "other.localhost", &["-tls1_3", "-sess_in", &before("TLSv1.3")]);
+    assert!(said.contains("New, TLSv1.3"), "{said}");
+}

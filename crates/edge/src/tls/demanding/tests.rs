@@ -55,7 +55,7 @@ fn both(version: &'static SupportedProtocolVersion) -> (Settings, TlsConnector) 
     let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
     let (chain_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
     let resolver = Arc::new(Resolver::default());
-    let settings = Settings::new(Arc::clone(&resolver));
+    let settings = Settings::new(Arc::clone(&resolver), Arc::default());
     let demand = Handshake {
         hosts: vec!["closed.example".to_owned()],
         clients_pem: Some(chain_pem.clone()),

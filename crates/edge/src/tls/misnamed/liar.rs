@@ -114,7 +114,7 @@ pub(crate) fn pair(suite: &SupportedCipherSuite, groups: &[&'static dyn Supporte
         .with_no_client_auth();
     let tickets = Careless { tickets: ClientSessionMemoryCache::new(8), learns: false };
     client.resumption = Resumption::store(Arc::new(tickets));
-    Pair { server: Settings::new(resolver), client }
+    Pair { server: Settings::new(resolver, Arc::default()), client }
 }
 
 /// The suites of a version that go with our certificate.

@@ -59,7 +59,7 @@ fn a_client_that_asks_for_a_name_that_is_none_is_served_as_if_it_named_nobody() 
             (&ELSEWHERE[..], HandshakeKind::FullWithHelloRetryRequest, 2),
         ] {
             let mut pair = pair(suite, groups);
-            let none = Settings::new(Arc::default());
+            let none = Settings::new(Arc::default(), Arc::default());
             let by = Arc::new(Choosing(Arc::new(std::mem::replace(&mut pair.server, none))));
             for (kind, piece) in
                 [(first, 4096), (HandshakeKind::Resumed, 4096), (HandshakeKind::Resumed, 1)]

@@ -77,7 +77,7 @@ fn configs(suites: &[SupportedCipherSuite]) -> (Settings, TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (Settings::new(resolver), TlsConnector::from(Arc::new(client)))
+    (Settings::new(resolver, Arc::default()), TlsConnector::from(Arc::new(client)))
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
