@@ -212,3 +212,23 @@ fn a_client_comes_back_with_its_ticket_after_the_edge_died_or_was_replaced() {
     let said = openssl(&sandbox, "other.localhost", &["-tls1_3", "-sess_in", &before("TLSv1.3")]);
     assert!(said.contains("New, TLSv1.3"), "{said}");
 }
+
+#[test]
+fn no_handshake_begins_again_on_a_connection() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let address = sandbox.status().https().to_string();
+    let mut command = std::process::Command::new("openssl");
+    command.args(["s_client", "-connect", &address, "-servername", "shop.localhost", "-tls1_2"]);
+    command.arg("-CAfile").arg(sandbox.ca());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    // The word for another handshake. The client ends when it is refused; its input stays open until then.
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"R\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    drop(input);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+    assert_eq!(sandbox.https(&crate::shop()).get("/").status, 200);
+}

@@ -1,8 +1,8 @@
-//! Handshakes that stop in the middle, and such that begin again: raw bytes against the real binary.
+//! Clients that stop in the middle, of a handshake or of a head: raw bytes against the real binary. Bodies and answers:
+//! `cargo xtask slow-tests`, and the edge's own tests in simulated time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Stdio;
 
 use seaworthy_testkit::Sandbox;
 
@@ -74,21 +74,24 @@ fn a_handshake_that_stops_in_the_middle_is_ended_and_holds_nobody_up() {
 }
 
 #[test]
-fn no_handshake_begins_again_on_a_connection() {
+fn a_head_that_stops_in_the_middle_is_ended_and_holds_nobody_up() {
     let sandbox = sandbox();
     sandbox.up(&shop());
-    let address = sandbox.status().https().to_string();
-    let mut command = std::process::Command::new("openssl");
-    command.args(["s_client", "-connect", &address, "-servername", "shop.localhost", "-tls1_2"]);
-    command.arg("-CAfile").arg(sandbox.ca());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut client = command.spawn().unwrap();
-    // The word for another handshake. The client ends when it is refused; its input stays open until then.
-    let mut input = client.stdin.take().unwrap();
-    input.write_all(b"R\n").unwrap();
-    let output = client.wait_with_output().unwrap();
-    drop(input);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
-    assert_eq!(sandbox.https(&shop()).get("/").status, 200);
+    let (address, bystander) = (sandbox.status().http(), sandbox.https(&shop()));
+    let stops = [
+        "GE",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: shop.localhost\r\nX-",
+        "GET / HTTP/1.1\r\nHost: shop.localhost\r\nX: y\r\n",
+    ];
+    let held: Vec<TcpStream> =
+        (0..50).flat_map(|_| stops).map(|head| say(address, head.as_bytes())).collect();
+    for _ in 0..20 {
+        assert_eq!(bystander.get("/").status, 200);
+    }
+    for stream in held {
+        let said = to_the_end(stream);
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408 "), "{}", said.escape_ascii());
+    }
+    assert_eq!(bystander.get("/").status, 200);
 }
