@@ -103,7 +103,7 @@ fn frame(first: u8, is_masked: bool, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..=125 => bytes.push(flag | short as u8),
         long => {
-            bytes.push(flag | 126);
+            bytes.push(flag | 0x7e);
             bytes.extend((long as u16).to_be_bytes());
         }
     }
