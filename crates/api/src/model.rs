@@ -98,7 +98,7 @@ pub struct EdgeView {
     /// Connections of addresses that held as many as one may.
     #[serde(default)]
     pub turned_away: u64,
-    /// Handshakes that were refused, since they asked for a server name that is none.
+    /// Handshakes that asked for a server name that is none.
     #[serde(default)]
     pub misnamed: u64,
     /// Connections that were ended early, since open files ran short.

@@ -352,8 +352,8 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
     });
     let misnamed = (edge.misnamed > 0).then(|| {
         format!(
-            "{} TLS handshakes were refused, since their clients asked for a server name that is none (one with a \
-             port, for example); they are to send the host alone",
+            "{} TLS handshakes asked for a server name that is none (one with a port, for example) and were served \
+             as if they had sent none; the first certificate is shown to them",
             edge.misnamed
         )
     });

@@ -68,8 +68,6 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
-    /// Handshakes that asked for a server name that is none.
-    pub(crate) misnamed: AtomicU64,
     /// Connections that were ended early, since descriptors ran short.
     pub(crate) made_room: AtomicU64,
     /// Connections that were ended for a flood of frames.
@@ -135,7 +133,7 @@ impl Shared {
         let counts = Arc::new(Table::default());
         Self {
             number: options.number,
-            tls: Arc::new(Settings::new(Arc::clone(&resolver))),
+            tls: Arc::new(Settings::new(Arc::clone(&resolver), Arc::clone(&counts))),
             speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),
@@ -146,7 +144,6 @@ impl Shared {
             stores: Stores::default(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
-            misnamed: AtomicU64::new(0),
             made_room: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             scarce: AtomicI32::new(i32::MAX),
@@ -353,7 +350,7 @@ impl Shared {
             upgraded: count(&self.upgraded),
             told: count(&self.told),
             turned_away: count(&self.turned_away),
-            misnamed: count(&self.misnamed),
+            misnamed: self.tls.misnamed(),
             made_room: count(&self.made_room),
             flooded: count(&self.flooded),
             instances,

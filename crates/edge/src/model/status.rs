@@ -42,7 +42,7 @@ pub struct EdgeStatus {
     /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,
-    /// Handshakes that were refused, since they asked for a server name that is none.
+    /// Handshakes that asked for a server name that is none.
     #[serde(default)]
     pub misnamed: u64,
     /// Connections that were ended early, since open files ran short.

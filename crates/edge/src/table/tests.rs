@@ -46,7 +46,7 @@ fn add(rows: Rows<'_>, key: u64) {
 
 #[test]
 fn a_key_takes_sixteen_bytes_and_the_table_is_as_long_as_it_says() {
-    assert_eq!(size_of::<[std::sync::atomic::AtomicU64; 2]>(), 16);
+    assert_eq!(size_of::<[AtomicU64; 2]>(), 16);
     assert_eq!(LENGTH, 4096 + 4 * (1 << 20) + (1 << 20) + 4096);
 }
 

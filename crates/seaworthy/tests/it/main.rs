@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod attacks;
+mod attacks_slow;
 mod backup;
 mod by_hand;
 mod cache;
