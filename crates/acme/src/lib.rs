@@ -20,6 +20,5 @@ mod solve;
 mod window;
 
 pub use model::{
-    Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Shown, Ways,
-    Window,
+    Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Ways, Window,
 };

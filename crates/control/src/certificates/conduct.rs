@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seaworthy_acme::due::WINDOW_AGAIN;
-use seaworthy_acme::{Action, Answer, Event, Refusal, Shown, Window};
+use seaworthy_acme::{Action, Answer, Event, Refusal, Window};
 use seaworthy_api::certificates::RenewProgress;
 use seaworthy_base::{Code, Fault, SiteName, Timestamp};
-use seaworthy_edge::model::Challenge;
 use seaworthy_manifest::site::tls::Dns;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -215,7 +214,7 @@ async fn act(
             kept.put_account(&directory, subject.acme.email.as_deref(), credentials)
         }
         Event::Show { challenges } => {
-            kept.show(name, challenges.into_iter().map(for_edge).collect());
+            kept.show(name, challenges);
             serve::rekey(platform).await
         }
         Event::Hook { verb, name, value } => hook(platform, subject, [verb, name, value]).await,
@@ -234,15 +233,6 @@ async fn act(
             serve::rekey(platform).await
         }
         _ => Ok(()),
-    }
-}
-
-fn for_edge(shown: Shown) -> Challenge {
-    match shown {
-        Shown::Http { token, answer } => Challenge::Http { token, answer },
-        Shown::TlsAlpn { host, chain_pem, key_pem } => {
-            Challenge::TlsAlpn { host, chain_pem, key_pem }
-        }
     }
 }
 

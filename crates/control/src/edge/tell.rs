@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use seaworthy_base::Fault;
+use seaworthy_base::challenge::Shown;
 use seaworthy_edge::model::{
-    Certificate, Challenge, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site,
-    UNIX_SOCKETS, WHOLE,
+    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site, UNIX_SOCKETS, WHOLE,
 };
 
 use super::{Edge, edge_fault};
@@ -85,7 +85,7 @@ impl Edge {
     pub(crate) async fn rekey(
         &mut self,
         certificates: Vec<Certificate>,
-        challenges: Vec<Challenge>,
+        challenges: Vec<Shown>,
     ) -> Result<(), Fault> {
         let version = self.next_version();
         let keys = Keys { version, certificates, challenges, ..self.keys.clone() };
