@@ -13,6 +13,7 @@ pub mod worker;
 pub mod x509;
 
 mod client;
+mod directory;
 mod dns;
 mod order;
 mod preflight;

@@ -1,5 +1,7 @@
 //! Certificates of public authorities, against real ones: Pebble and Caddy's ACME server.
 
+mod renewal;
+
 use std::path::Path;
 use std::time::Duration;
 
