@@ -4,16 +4,18 @@
 //! most need none. Invariants: nothing is gathered beyond what a step must hold (a page streams through);
 //! when the application pauses, what the steps hold back goes out, so that a page appears as fast as it
 //! comes; a body that is changed loses the headers that spoke of its bytes. Rooms: [`coding`] (gzip, br,
-//! zstd), [`nonce`] (HTML), [`verdict`] (lockouts).
+//! zstd), [`nonce`] and [`html`] (pages), [`verdict`] (lockouts).
 
 mod coding;
 #[cfg(test)]
 pub(crate) mod fuzz;
+mod html;
 mod keep;
 mod negotiate;
 mod nonce;
 mod verdict;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -38,7 +40,7 @@ use crate::policy::lockout::Attempt;
 use crate::route::CompiledRoute;
 use crate::serve::Record;
 
-/// Bytes that are taken through the steps at once: what is packed tightly unfolds a piece at a time.
+/// Bytes that are unpacked at once: what is packed tightly unfolds a piece at a time.
 const PIECE: usize = 4 << 10;
 
 /// How a route's answers are shaped.
@@ -153,6 +155,8 @@ impl Write for Sink {
 pub(crate) struct Shaped {
     inner: Content,
     steps: Vec<Box<dyn Step>>,
+    /// Bytes that are taken through the steps at once.
+    most: usize,
     waiting: Bytes,
     /// Something went in since the last flush.
     dirty: bool,
@@ -160,9 +164,12 @@ pub(crate) struct Shaped {
 }
 
 impl Shaped {
-    fn content(inner: Content, steps: Vec<Box<dyn Step>>) -> Content {
-        let waiting = Bytes::new();
-        Content::Shaped(Box::new(Self { inner, steps, waiting, dirty: false, ended: false }))
+    fn new(inner: Content, steps: Vec<Box<dyn Step>>, most: usize) -> Self {
+        Self { inner, steps, most, waiting: Bytes::new(), dirty: false, ended: false }
+    }
+
+    fn content(inner: Content, step: impl Step + 'static) -> Content {
+        Content::Shaped(Box::new(Self::new(inner, vec![Box::new(step)], usize::MAX)))
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -214,7 +221,7 @@ impl Shaped {
                     Poll::Pending => return Poll::Pending,
                 }
             } else {
-                let piece = self.waiting.split_to(PIECE.min(self.waiting.len()));
+                let piece = self.waiting.split_to(self.most.min(self.waiting.len()));
                 self.dirty = true;
                 self.run(&piece, |step, data, out| step.push(data, out))
             };
@@ -234,13 +241,13 @@ impl Shaped {
         data: &[u8],
         mut act: impl FnMut(&mut dyn Step, &[u8], &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<Vec<u8>> {
-        let mut current = data.to_vec();
+        let mut current = Cow::Borrowed(data);
         for step in &mut self.steps {
             let mut out = Vec::new();
             act(step.as_mut(), &current, &mut out)?;
-            current = out;
+            current = Cow::Owned(out);
         }
-        Ok(current)
+        Ok(current.into_owned())
     }
 
     fn flush(&mut self) -> io::Result<Vec<u8>> {
@@ -265,7 +272,7 @@ pub(crate) fn settle(
 ) -> Response<ResponseBody> {
     let (parts, body) = response.into_parts();
     let step = verdict::Verdict::new(attempt, parts.status, parts.headers.clone());
-    let content = Shaped::content(body.into_content(), vec![Box::new(step)]);
+    let content = Shaped::content(body.into_content(), step);
     Response::from_parts(parts, content.into())
 }
 
@@ -279,7 +286,7 @@ pub(crate) fn keep(
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     keeping.length = if content.is_end_stream() { Some(0) } else { length };
-    let content = Shaped::content(content, vec![Box::new(keeping)]);
+    let content = Shaped::content(content, keeping);
     Response::from_parts(parts, content.into())
 }
 
@@ -302,11 +309,14 @@ pub(crate) fn shape(
     let (mut parts, body) = response.into_parts();
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
     let head_only = record.method == Method::HEAD;
-    if let Some(nonce) = record.nonce.as_ref().filter(|_| nonce::is_page(&parts.headers)) {
-        let coded = Coding::of(&parts.headers);
-        if let Ok(coding) = coded {
+    let mut most = usize::MAX;
+    if let Some(nonce) = &record.nonce
+        && let Some(page) = nonce::page(&parts.headers)
+    {
+        if let Ok(coding) = Coding::of(&parts.headers) {
+            most = coding.map_or(most, |_| PIECE);
             steps.extend(coding.map(coding::decoder));
-            steps.push(nonce::nonce(nonce));
+            steps.push(nonce::nonce(nonce, page));
             steps.extend(coding.map(coding::encoder));
             changed(&mut parts.headers);
         } else {
@@ -326,7 +336,8 @@ pub(crate) fn shape(
     if steps.is_empty() || head_only {
         return Response::from_parts(parts, body);
     }
-    Response::from_parts(parts, Shaped::content(body.into_content(), steps).into())
+    let shaped = Shaped::new(body.into_content(), steps, most);
+    Response::from_parts(parts, Content::Shaped(Box::new(shaped)).into())
 }
 
 fn has_no_content(status: StatusCode) -> bool {

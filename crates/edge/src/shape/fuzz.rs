@@ -1,9 +1,10 @@
 //! What must hold of any page on its way.
 
+use super::nonce::Page;
 use super::{Step, nonce};
 
 fn through(pieces: &[&[u8]]) -> Option<Vec<u8>> {
-    let (mut step, mut out): (Box<dyn Step>, Vec<u8>) = (nonce::nonce("N"), Vec::new());
+    let (mut step, mut out): (Box<dyn Step>, Vec<u8>) = (nonce::nonce("N", Page::Html), Vec::new());
     for piece in pieces {
         step.push(piece, &mut out).ok()?;
         step.flush(&mut out).ok()?;

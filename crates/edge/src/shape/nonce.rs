@@ -1,8 +1,10 @@
 //! Puts a nonce on the scripts and styles of a page while it streams by.
 //!
-//! By a real HTML tokenizer (`lol_html`), not by searching for text: a `<script` in an attribute, a
-//! comment or a text area is none. What somebody managed to write into the page as a script gets its
+//! By a real HTML tokenizer, not by searching for text: a `<script` in an attribute, a comment or a text area is
+//! none. Ours ([`html`](super::html)) for HTML; from the first `svg` or `math` on `lol_html`, which knows when the
+//! tree leaves them, and for XHTML. What somebody managed to write into the page as a script gets its
 //! nonce too: a nonce in the edge protects against what is put into the page later, in the browser.
+//! The nonce is the tag's first attribute: of two, browsers take the first.
 
 use std::io;
 
@@ -10,28 +12,55 @@ use http::HeaderMap;
 use http::header::{CONTENT_RANGE, CONTENT_TYPE};
 use lol_html::{HtmlRewriter, MemorySettings, Settings, element};
 
+use super::html::{Found, Scanner};
 use super::{Sink, Step};
 
 /// What one tag or piece of text may hold while it is incomplete.
 const MEMORY: usize = 4 << 20;
 
+/// The kinds of pages whose elements we can find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Html,
+    Xhtml,
+}
+
 /// Whether an answer is a page whose elements we can find.
-pub(super) fn is_page(headers: &HeaderMap) -> bool {
+pub(super) fn page(headers: &HeaderMap) -> Option<Page> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.to_ascii_lowercase();
     let (essence, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
-    matches!(essence.trim(), "text/html" | "application/xhtml+xml")
-        // Two bytes a letter: no tag is recognised.
-        && !parameters.contains("utf-16")
-        && !headers.contains_key(CONTENT_RANGE)
+    // Two bytes a letter: no tag is recognised, or one that is none.
+    let is_wide = parameters.contains("utf-16") || parameters.contains("iso-2022");
+    if is_wide || headers.contains_key(CONTENT_RANGE) {
+        return None;
+    }
+    match essence.trim() {
+        "text/html" => Some(Page::Html),
+        "application/xhtml+xml" => Some(Page::Xhtml),
+        _ => None,
+    }
 }
 
-/// Takes what the rewriter gives.
-type Output = Box<dyn FnMut(&[u8])>;
+/// The step for one page.
+pub(super) fn nonce(value: &str, page: Page) -> Box<dyn Step> {
+    match page {
+        Page::Html => {
+            let mark = format!(" nonce=\"{value}\"");
+            Box::new(Nonce { scanner: Scanner::new(), mark, value: value.to_owned(), foreign: None })
+        }
+        Page::Xhtml => Box::new(Rewriter::new(value, "")),
+    }
+}
 
+/// Of HTML.
 struct Nonce {
-    rewriter: Option<HtmlRewriter<'static, Output>>,
-    sink: Sink,
+    scanner: Scanner,
+    /// What is put behind a tag's name.
+    mark: String,
+    value: String,
+    /// Has taken over.
+    foreign: Option<Rewriter>,
 }
 
 impl std::fmt::Debug for Nonce {
@@ -40,34 +69,99 @@ impl std::fmt::Debug for Nonce {
     }
 }
 
-/// The step for one page.
-pub(super) fn nonce(value: &str) -> Box<dyn Step> {
-    let (sink, value) = (Sink::of(usize::MAX), value.to_owned());
-    let to = sink.clone();
-    let mark = element!("script, style, link", move |element| {
-        element.set_attribute("nonce", &value)?;
-        Ok(())
-    });
-    let settings = Settings::new()
-        .append_element_content_handler(mark)
-        .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MEMORY))
-        .with_strict(false);
-    let write: Output = Box::new(move |bytes: &[u8]| to.held.borrow_mut().extend_from_slice(bytes));
-    Box::new(Nonce { rewriter: Some(HtmlRewriter::new(settings, write)), sink })
-}
-
 impl Step for Nonce {
     fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(rewriter) = &mut self.foreign {
+            return rewriter.push(data, out);
+        }
+        out.reserve(data.len() + data.len() / 16 + self.mark.len());
+        let mut rest = data;
+        while let Some(found) = self.scanner.next(rest) {
+            let (Found::Element(at) | Found::Foreign(at, _)) = found;
+            let (before, after) = rest.split_at(at);
+            out.extend_from_slice(before);
+            rest = after;
+            match found {
+                Found::Element(_) => out.extend_from_slice(self.mark.as_bytes()),
+                Found::Foreign(_, tag) => {
+                    let rewriter = self.foreign.insert(Rewriter::new(&self.value, tag));
+                    return rewriter.push(rest, out);
+                }
+            }
+        }
+        out.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.foreign.as_mut().map_or(Ok(()), |rewriter| rewriter.flush(out))
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.foreign.as_mut().map_or(Ok(()), |rewriter| rewriter.end(out))
+    }
+}
+
+/// Takes what the rewriter gives.
+type Output = Box<dyn FnMut(&[u8])>;
+
+/// Of what `lol_html` reads.
+struct Rewriter {
+    rewriter: Option<HtmlRewriter<'static, Output>>,
+    sink: Sink,
+    /// The beginning of a tag that was sent already, as long as the rewriter does not know of it.
+    begun: &'static str,
+    /// So many bytes of what it gives were sent already.
+    sent: usize,
+}
+
+impl std::fmt::Debug for Rewriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("rewriter")
+    }
+}
+
+impl Rewriter {
+    fn new(value: &str, begun: &'static str) -> Self {
+        let (sink, value) = (Sink::of(usize::MAX), value.to_owned());
+        let to = sink.clone();
+        let mark = element!("script, style, link", move |element| {
+            element.set_attribute("nonce", &value)?;
+            Ok(())
+        });
+        let settings = Settings::new()
+            .append_element_content_handler(mark)
+            .with_memory_settings(MemorySettings::new().with_max_allowed_memory_usage(MEMORY))
+            .with_strict(false);
+        let write: Output =
+            Box::new(move |bytes: &[u8]| to.held.borrow_mut().extend_from_slice(bytes));
+        let rewriter = Some(HtmlRewriter::new(settings, write));
+        Self { rewriter, sink, begun, sent: begun.len() }
+    }
+
+    fn drain(&mut self, out: &mut Vec<u8>) {
+        let mut held = self.sink.held.borrow_mut();
+        let sent = self.sent.min(held.len());
+        self.sent -= sent;
+        out.extend_from_slice(held.get(sent..).unwrap_or_default());
+        held.clear();
+    }
+}
+
+impl Step for Rewriter {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         if let (Some(rewriter), false) = (&mut self.rewriter, data.is_empty()) {
+            let begun = std::mem::take(&mut self.begun);
+            rewriter.write(begun.as_bytes()).map_err(io::Error::other)?;
             rewriter.write(data).map_err(io::Error::other)?;
         }
-        self.sink.drain(out);
+        self.drain(out);
         Ok(())
     }
 
     /// What is held back is the beginning of a tag: it cannot be given.
     fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.sink.drain(out);
+        self.drain(out);
         Ok(())
     }
 
@@ -75,7 +169,7 @@ impl Step for Nonce {
         if let Some(rewriter) = self.rewriter.take() {
             rewriter.end().map_err(io::Error::other)?;
         }
-        self.sink.drain(out);
+        self.drain(out);
         Ok(())
     }
 }
