@@ -144,8 +144,8 @@ fn pass(behind: &Client, call: &Call) -> Say {
     let answer = behind.send(&call.method, &call.target, &headers, &call.body);
     let Ok(answer) = answer else { return Say(502, String::new(), String::new()) };
     let back = answer.headers.iter().filter(|(name, _)| kept(name));
-    let lines = back.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    Say(answer.status, lines, answer.text())
+    let lines: Vec<String> = back.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    Say(answer.status, lines.concat(), answer.text())
 }
 
 fn problem(status: u16, kind: &str, detail: &str) -> Say {
