@@ -1,7 +1,7 @@
 //! Bodies on their way: what a client sends, and what it is sent.
 //!
 //! Enums instead of boxes, since every request has two. Invariants: a piece is never gathered, only
-//! passed on; between two pieces no more than the route's idle time goes by, either way; the connection
+//! passed on, but for the beginning of what is uploaded ([`RequestBody::begin`]); between two pieces no more than the route's idle time goes by, either way; the connection
 //! to an instance goes back to the pool only when its response was read whole.
 
 use std::cell::Cell;
@@ -113,12 +113,14 @@ pub(crate) enum RequestBody {
 /// What a client sends, within bounds.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    pub(crate) body: ClientBody,
+    /// Its beginning, as far as that was waited for.
+    held: Bytes,
+    body: ClientBody,
     /// Bytes that may still come.
-    pub(crate) left: u64,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) alarm: Alarm,
-    pub(crate) progress: Rc<Progress>,
+    left: u64,
+    idle: Option<Duration>,
+    alarm: Alarm,
+    progress: Rc<Progress>,
 }
 
 const TOO_LARGE: (StatusCode, &str) =
@@ -127,6 +129,56 @@ const CUT_OFF: (StatusCode, &str) =
     (StatusCode::BAD_REQUEST, "the body was cut off, or its chunks are not in order");
 const TOO_SLOW: (StatusCode, &str) =
     (StatusCode::REQUEST_TIMEOUT, "the client sent nothing of the body for the route's idle time");
+
+/// Bytes of a body that are there before an instance is asked.
+const BEGINNING: u64 = 16 << 10;
+
+impl RequestBody {
+    /// `body` within bounds, with its progress where there is anything to come.
+    pub(crate) fn new(
+        body: ClientBody,
+        most: Option<u64>,
+        idle: Option<Duration>,
+        alarm: Alarm,
+    ) -> (Self, Option<Rc<Progress>>) {
+        if body.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let progress = Rc::new(Progress::default());
+        let (left, of_body) = (most.unwrap_or(u64::MAX), Rc::clone(&progress));
+        let upload = Upload { held: Bytes::new(), body, left, idle, alarm, progress: of_body };
+        (Self::Upload(Box::new(upload)), Some(progress))
+    }
+
+    /// Waits for the beginning of a body that says how long it is: a client that sends slowly keeps nobody but us
+    /// waiting. A body without a length may be one half of a conversation.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub(crate) async fn begin(&mut self) -> Result<(), (StatusCode, &'static str)> {
+        let Some(length) = self.size_hint().exact() else { return Ok(()) };
+        let mut held = Vec::new();
+        let mut first = Bytes::new();
+        while ((first.len() + held.len()) as u64) < length.min(BEGINNING) {
+            let next = std::future::poll_fn(|context| Pin::new(&mut *self).poll_frame(context));
+            let Some(frame) = next.await else { break };
+            let Ok(frame) = frame else {
+                let Self::Upload(upload) = self else { break };
+                return Err(upload.progress.fault().unwrap_or(CUT_OFF));
+            };
+            let Ok(data) = frame.into_data() else { break };
+            if first.is_empty() {
+                first = data;
+            } else {
+                held.extend_from_slice(&data);
+            }
+        }
+        if let Self::Upload(upload) = self {
+            upload.held = if held.is_empty() { first } else { [&first[..], &held].concat().into() };
+        }
+        Ok(())
+    }
+}
 
 impl Upload {
     fn fail(&self, (status, cause): (StatusCode, &'static str)) -> Polled {
@@ -141,6 +193,9 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let Self::Upload(upload) = &mut *self else { return Poll::Ready(None) };
+        if !upload.held.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut upload.held)))));
+        }
         let Poll::Ready(polled) = Pin::new(&mut upload.body).poll_frame(context) else {
             let Some(idle) = upload.idle else { return Poll::Pending };
             ready!(upload.alarm.poll(context, idle));
@@ -165,14 +220,19 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Upload(upload) => upload.body.is_end_stream(),
+            Self::Upload(upload) => upload.held.is_empty() && upload.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(upload) => upload.body.size_hint(),
+            Self::Upload(upload) => {
+                let left = upload.body.size_hint().exact();
+                left.map_or_else(SizeHint::default, |left| {
+                    SizeHint::with_exact(left + upload.held.len() as u64)
+                })
+            }
         }
     }
 }

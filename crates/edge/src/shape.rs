@@ -223,7 +223,7 @@ impl Shaped {
             } else {
                 let piece = self.waiting.split_to(self.most.min(self.waiting.len()));
                 self.dirty = true;
-                self.run(&piece, |step, data, out| step.push(data, out))
+                self.push(&piece)
             };
             match changed {
                 Ok(out) if out.is_empty() => {}
@@ -248,6 +248,16 @@ impl Shaped {
             current = Cow::Owned(out);
         }
         Ok(current.into_owned())
+    }
+
+    /// Takes a piece through; the last one with the end, where it is known to be the last.
+    fn push(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = self.run(piece, |step, data, out| step.push(data, out))?;
+        if self.waiting.is_empty() && self.inner.is_end_stream() {
+            self.ended = true;
+            out.append(&mut self.finish()?);
+        }
+        Ok(out)
     }
 
     fn flush(&mut self) -> io::Result<Vec<u8>> {

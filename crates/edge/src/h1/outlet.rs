@@ -175,6 +175,11 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outlet<B> {
                 // A Vec takes every byte.
                 write!(self.buffer, "{size:x}\r\n").ok();
                 self.tail = b"\r\n";
+                if self.body.is_end_stream() {
+                    // The end goes with the last chunk where it is known already.
+                    self.tail = b"\r\n0\r\n\r\n";
+                    self.delimited = Delimited::Done;
+                }
             }
             Delimited::ToEnd => {}
             Delimited::Done => return Err(WRONG_LENGTH.into()),

@@ -14,15 +14,12 @@ use std::time::{Duration, SystemTime};
 use http::header::{CACHE_CONTROL, CONNECTION, HOST, HeaderName, LOCATION, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::Outlet;
 use super::again;
 use super::line::{NoTurn, Slot};
-use crate::body::{
-    ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
-};
+use crate::body::{ClientBody, Content, FromInstance, RequestBody, ResponseBody, Times};
 use crate::forwarded::{encode_all, strip};
 use crate::instance::Instance;
 use crate::respond;
@@ -128,7 +125,8 @@ async fn make(
     let kept = &outlet.kept;
     kept.calls.fetch_add(1, Ordering::Relaxed);
     let replayable = upstream::is_replayable(&parts.method, &body);
-    let (body, progress) = upload(local, body, outlet.rules.idle);
+    let alarm = Alarm::new(&local.watch);
+    let (body, progress) = RequestBody::new(body, None, Some(outlet.rules.idle), alarm);
     let mut message = Message::Body(body);
     let rule = &outlet.rules.retry;
     let total = outlet.rules.total.and_then(|total| record.begun.checked_add(total));
@@ -287,26 +285,6 @@ async fn ask(
         }
     }
     Tried::Failed(Some(message), failed(why))
-}
-
-/// The body as it goes out; with its progress where there is one.
-fn upload(
-    local: &Rc<Local>,
-    body: ClientBody,
-    idle: Duration,
-) -> (RequestBody, Option<Rc<Progress>>) {
-    if body.is_end_stream() {
-        return (RequestBody::Empty, None);
-    }
-    let progress = Rc::new(Progress::default());
-    let upload = Upload {
-        body,
-        left: u64::MAX,
-        idle: Some(idle),
-        alarm: Alarm::new(&local.watch),
-        progress: Rc::clone(&progress),
-    };
-    (RequestBody::Upload(Box::new(upload)), Some(progress))
 }
 
 /// What the application gets of an answer.

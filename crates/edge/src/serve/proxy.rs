@@ -12,19 +12,15 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
-use hyper::body::Body as _;
 use seaworthy_base::delivery::Balance;
 
 use super::tunnel::Tunnel;
 use super::{Client, Record, Refusal, events, record, refuse};
-use crate::body::{
-    ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times, Upload,
-};
+use crate::body::{ClientBody, Content, FromInstance, RequestBody, ResponseBody, Times};
 use crate::events::EventStream;
 use crate::forwarded::{self, Way, lists};
 use crate::model::Action;
 use crate::policy::keys::{Caller, Hasher, Keys};
-use crate::route::CompiledRoute;
 use crate::trace;
 use crate::upstream::{self, Aim, Answer, Outgoing, sticky};
 use crate::watch::Alarm;
@@ -105,7 +101,13 @@ pub(super) async fn forward(
         size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
-    let ((body, progress), begun) = (outgoing(local, body, &route, idle), record.begun);
+    let alarm = Alarm::of_client(&local.watch);
+    let (mut body, progress) = RequestBody::new(body, route.settings.body_limit, idle, alarm);
+    // Without an idle time the route streams.
+    if idle.is_some() && !upgrade {
+        body.begin().await.or_else(|(status, cause)| refuse(status, cause))?;
+    }
+    let begun = record.begun;
     let request = Outgoing {
         parts: &parts,
         fields: &fields,
@@ -206,27 +208,6 @@ fn told(client: &Client, ip: std::net::IpAddr, port: u16) -> (HeaderValue, Heade
         if ip == client.peer { client.peer_text.clone() } else { forwarded::address_value(ip) };
     let port = if port == client.port { client.port_text.clone() } else { port.into() };
     (address, port)
-}
-
-/// The body as it goes to the instance; with its progress where there is one.
-fn outgoing(
-    local: &Rc<Local>,
-    body: ClientBody,
-    route: &CompiledRoute,
-    idle: Option<Duration>,
-) -> (RequestBody, Option<Rc<Progress>>) {
-    if body.is_end_stream() {
-        return (RequestBody::Empty, None);
-    }
-    let progress = Rc::new(Progress::default());
-    let upload = Upload {
-        body,
-        left: route.settings.body_limit.unwrap_or(u64::MAX),
-        idle,
-        alarm: Alarm::of_client(&local.watch),
-        progress: Rc::clone(&progress),
-    };
-    (RequestBody::Upload(Box::new(upload)), Some(progress))
 }
 
 pub(super) fn wants_upgrade(parts: &Parts) -> bool {

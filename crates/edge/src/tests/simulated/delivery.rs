@@ -288,3 +288,45 @@ fn a_foreign_instance_that_says_it_is_not_well_is_left_out_until_it_is() {
         assert_eq!(why_out(&edge, checked), None);
     });
 }
+
+#[test]
+fn an_instance_is_not_asked_before_the_beginning_of_a_body_is_there() {
+    simulate(async {
+        let serve = |mut stream: Stream, seen: Rc<RefCell<Vec<String>>>| async move {
+            while let Some(head) = head(&mut stream).await {
+                seen.borrow_mut().push(head);
+                let mut body = vec![0; 20_000];
+                if stream.read_exact(&mut body[..10]).await.is_err() {
+                    return;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok();
+            }
+        };
+        let (address, seen) = instance(serve).await;
+        let edge = Simulated::new(to_web(), &[address]);
+        let mut client = edge.client();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n")
+            .await
+            .unwrap();
+        for piece in [&b"0123"[..], b"4", b"5678"] {
+            client.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(seen.borrow().len(), 0, "{piece:?}");
+        }
+        client.write_all(b"9").await.unwrap();
+        assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 200 "));
+        assert_eq!(seen.borrow().len(), 1);
+        // Of a long body only the beginning is waited for, of one without a length nothing.
+        for (length, begun) in [("Content-Length: 20000", 16 << 10), ("Transfer-Encoding: chunked", 0)] {
+            seen.borrow_mut().clear();
+            let mut client = edge.client();
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{length}\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            client.write_all(&vec![b'x'; begun]).await.unwrap();
+            while seen.borrow().is_empty() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+}
