@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 7] = [
         "seaworthy-runtime",
         "seaworthy-release",
         "seaworthy-backup",
+        "seaworthy-acme",
     ],
     &["seaworthy-manifest", "seaworthy-state", "seaworthy-secrets"],
     &["seaworthy-sys"],

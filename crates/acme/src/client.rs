@@ -164,10 +164,11 @@ impl Client {
     }
 }
 
-fn retry_after(answer: &Response<Bytes>) -> Option<Timestamp> {
+/// Until when an answer asks us to wait (RFC 9110 § 10.2.3).
+pub(crate) fn retry_after(answer: &Response<Bytes>) -> Option<Timestamp> {
     let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Timestamp(Timestamp::now().0 + seconds * 1000));
+        return Some(Timestamp(Timestamp::now().0.saturating_add(seconds.saturating_mul(1000))));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     let since = date.duration_since(SystemTime::UNIX_EPOCH).ok()?;

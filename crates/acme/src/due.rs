@@ -1,7 +1,7 @@
 //! When a certificate is to be asked for, and of whom: pure decisions.
 //!
 //! Why two thirds: what fails then has a third of the life to be mended in. An authority that says when
-//! (RFC 9773) is followed. Invariants: no moment is the same for two sites (the seed spreads them); after a
+//! (RFC 9773) is followed, unless what it says makes no sense. Invariants: no moment is the same for two sites (the seed spreads them); after a
 //! failure the next try is never sooner than the last wait, and never sooner than the authority allows; a
 //! clock that jumped back makes nobody wait for it to catch up.
 
@@ -20,6 +20,10 @@ const WAITS: [u64; 8] = [60, 300, 900, 1_800, 3_600, 10_800, 21_600, 43_200];
 pub const LEFT_ALONE: Duration = Duration::from_secs(3_600);
 /// Renewals without a window are spread over this part of a certificate's life.
 const SPREAD: u64 = 30;
+/// A window may not leave less than this part of a life: what fails then could not be mended any more.
+const LEFT: u64 = 10;
+/// An authority whose windows are always over has a certificate renewed before its time once in so long.
+const HURRY_AGAIN: Duration = Duration::from_secs(86_400);
 /// How often an authority that names no windows is asked whether it does by now.
 pub const WINDOW_AGAIN: Duration = Duration::from_secs(6 * 3_600);
 
@@ -48,6 +52,8 @@ pub struct Past {
     pub window: Option<Window>,
     /// When it is to be asked for a window again.
     pub ask_again: Option<Timestamp>,
+    /// When a certificate was last renewed before its time, because of a window.
+    pub hurried: Option<Timestamp>,
 }
 
 /// Why a certificate is asked for.
@@ -87,7 +93,7 @@ pub fn next(
         None => Some(Reason::Missing),
         Some(held) if !same_names(&held.hosts, hosts) => Some(Reason::Names),
         Some(held) if held.not_after <= now => Some(Reason::Expired),
-        Some(held) if renew_at(held, past.window, seed) <= now => Some(Reason::Due),
+        Some(held) if renew_at(held, past, seed) <= now => Some(Reason::Due),
         Some(_) => None,
     };
     if let Some(reason) = wanted {
@@ -97,21 +103,35 @@ pub fn next(
     let again = past.ask_again.filter(|again| again.since(now) <= WINDOW_AGAIN * 28);
     match (again, held) {
         (Some(again), Some(held)) if again > now => {
-            Next::Wait(again.min(renew_at(held, past.window, seed)))
+            Next::Wait(again.min(renew_at(held, past, seed)))
         }
         _ => Next::AskWindow,
     }
 }
 
-/// When a certificate is renewed: at a moment of the authority's window, else after two thirds of its life.
-pub fn renew_at(held: &Held, window: Option<Window>, seed: u64) -> Timestamp {
+/// When a certificate is renewed: at a moment of the authority's window, else after two thirds of its life. A window
+/// that begins when hardly anything is left of it counts for nothing.
+pub fn renew_at(held: &Held, past: &Past, seed: u64) -> Timestamp {
     let part = |span: u64| ((u128::from(span) * u128::from(seed)) >> 64) as u64;
-    if let Some(window) = window.filter(|window| window.start < window.end) {
-        let chosen = window.start.0 + part(window.end.0 - window.start.0);
-        return Timestamp(chosen).min(held.not_after);
-    }
     let life = held.not_after.0.saturating_sub(held.not_before.0);
-    Timestamp(held.not_before.0 + life / 3 * 2 + part(life / SPREAD))
+    let usual = Timestamp(held.not_before.0 + life / 3 * 2 + part(life / SPREAD));
+    let Some(window) = past.window else { return usual };
+    let (start, end) = (window.start.0, window.end.0.min(held.not_after.0 - life / LEFT));
+    if start >= end {
+        return usual;
+    }
+    let chosen = Timestamp(start + part(end - start));
+    let again = past.hurried.map(|last| Timestamp(last.0 + HURRY_AGAIN.as_millis() as u64));
+    // Not sooner than then, and not later than without any window.
+    again.map_or(chosen, |again| chosen.max(again.min(usual)))
+}
+
+/// What is remembered of a renewal that takes place now: whether a window had it done before its time.
+pub fn hurried(held: Option<&Held>, past: &Past, now: Timestamp, seed: u64) -> Option<Timestamp> {
+    let is_early = held.is_some_and(|held| {
+        renew_at(held, past, seed) <= now && now < renew_at(held, &Past::default(), seed)
+    });
+    if is_early { Some(now) } else { past.hurried }
 }
 
 /// The earliest moment of the next try: after the wait, and once some directory may be asked.
@@ -207,6 +227,47 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_comes_too_late_counts_for_nothing_and_one_that_ends_too_late_is_cut() {
+        let fresh = held(NOW.0, 90 * DAY);
+        let at = |start: u64, end: u64| {
+            let window = Window {
+                start: Timestamp(NOW.0 + start * DAY),
+                end: Timestamp(NOW.0 + end * DAY),
+                ask_again: NOW,
+            };
+            renew_at(&fresh, &Past { window: Some(window), ..Past::default() }, u64::MAX)
+        };
+        let usual = renew_at(&fresh, &Past::default(), u64::MAX);
+        for (start, end) in [(81, 82), (90, 91), (3000, 4000), (20, 20), (21, 20)] {
+            assert_eq!(at(start, end), usual, "{start} {end}");
+        }
+        assert!(at(70, 72).since(NOW) > Duration::from_secs(71 * 86_400), "as it is");
+        let cut = at(70, 4000).since(NOW).as_secs_f64() / 86_400.0;
+        assert!((80.9..=81.0).contains(&cut), "{cut}");
+    }
+
+    #[test]
+    fn an_authority_whose_windows_are_always_over_is_followed_once_a_day() {
+        let window = Window { start: Timestamp(1), end: Timestamp(2), ask_again: NOW };
+        let past = Past { window: Some(window), ..quiet() };
+        let old = held(NOW.0 - DAY, 90 * DAY);
+        assert_eq!(ask(Some(&old), &past, NOW), Next::Obtain(Reason::Due));
+        let hurried = hurried(Some(&old), &past, NOW, 7);
+        assert_eq!(hurried, Some(NOW));
+        let (fresh, past) = (held(NOW.0, 90 * DAY), Past { hurried, ..past });
+        assert_eq!(ask(Some(&fresh), &past, NOW), Next::Wait(Timestamp(NOW.0 + DAY)));
+        let tomorrow = Timestamp(NOW.0 + DAY);
+        assert_eq!(ask(Some(&fresh), &past, tomorrow), Next::Obtain(Reason::Due));
+        // One that lives for hours only is renewed in its own time.
+        let short = held(NOW.0, DAY / 4);
+        assert_eq!(renew_at(&short, &past, 7), renew_at(&short, &Past::default(), 7));
+        // What was due anyway, or was asked for by hand without any window, is no hurry.
+        assert_eq!(super::hurried(Some(&held(NOW.0 - 80 * DAY, 90 * DAY)), &quiet(), NOW, 7), None);
+        assert_eq!(super::hurried(Some(&old), &quiet(), NOW, 7), None);
+        assert_eq!(super::hurried(None, &past, NOW, 7), Some(NOW));
+    }
+
+    #[test]
     fn tries_that_fail_are_further_and_further_apart_and_five_in_the_first_hour() {
         let (mut past, mut now, mut tries) = (Past::default(), NOW, Vec::new());
         while now.since(NOW) < Duration::from_secs(100 * 3600) {
@@ -257,24 +318,30 @@ mod tests {
         #[test]
         fn renewal_lies_within_the_life_or_the_window_whatever_the_numbers(
             from in 0u64..4_000_000_000_000, life in 0u64..(400 * DAY), seed: u64,
-            start in 0u64..4_000_000_000_000, length in 1u64..(30 * DAY)
+            start in 0u64..4_000_000_000_000, length in 1u64..(30 * DAY),
+            hurried in 0u64..4_000_000_000_000
         ) {
             let held = held(from, life);
-            let plain = renew_at(&held, None, seed);
+            let plain = renew_at(&held, &Past::default(), seed);
             prop_assert!(plain.0 >= from && plain <= held.not_after);
             let window = Window {
                 start: Timestamp(start), end: Timestamp(start + length), ask_again: Timestamp(0),
             };
-            let chosen = renew_at(&held, Some(window), seed);
+            let past = Past { window: Some(window), ..Past::default() };
+            let chosen = renew_at(&held, &past, seed);
             prop_assert!(chosen <= held.not_after);
-            prop_assert!(chosen == held.not_after || (chosen.0 >= start && chosen.0 < start + length));
+            prop_assert!(chosen == plain || (chosen.0 >= start && chosen.0 < start + length));
+            // Having hurried before puts nothing off beyond what would be without a window.
+            let later = renew_at(&held, &Past { hurried: Some(Timestamp(hurried)), ..past }, seed);
+            prop_assert!(later >= chosen && later <= chosen.max(plain));
         }
 
         #[test]
         fn sites_do_not_renew_in_the_same_moment(one: u64, other: u64) {
             prop_assume!(one.abs_diff(other) > u64::MAX / 1000);
             let held = held(NOW.0, 90 * DAY);
-            prop_assert!(renew_at(&held, None, one) != renew_at(&held, None, other));
+            let none = Past::default();
+            prop_assert!(renew_at(&held, &none, one) != renew_at(&held, &none, other));
         }
     }
 }

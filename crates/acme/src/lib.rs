@@ -13,6 +13,7 @@ pub mod worker;
 pub mod x509;
 
 mod client;
+mod directory;
 mod dns;
 mod order;
 mod preflight;
@@ -20,6 +21,5 @@ mod solve;
 mod window;
 
 pub use model::{
-    Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Shown, Ways,
-    Window,
+    Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Ways, Window,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+use seaworthy_base::challenge::Shown;
 use seaworthy_base::{Fault, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -83,37 +84,6 @@ impl fmt::Debug for Dns {
             Self::Route53 { .. } => "Route53",
             Self::Hook => "Hook",
         })
-    }
-}
-
-/// A challenge as the edge is to answer it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shown {
-    /// At `/.well-known/acme-challenge/<token>`.
-    Http {
-        /// The token.
-        token: String,
-        /// What is answered.
-        answer: String,
-    },
-    /// To a handshake for `acme-tls/1`.
-    TlsAlpn {
-        /// The server name.
-        host: String,
-        /// The certificate (PEM).
-        chain_pem: String,
-        /// Its key (PEM).
-        key_pem: String,
-    },
-}
-
-impl fmt::Debug for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http { token, .. } => write!(f, "Http({token})"),
-            Self::TlsAlpn { host, .. } => write!(f, "TlsAlpn({host})"),
-        }
     }
 }
 

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::Request;
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeStatus,
     ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus,
@@ -19,7 +17,8 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use seaworthy_base::{Code, Fault, Timestamp};
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
+use crate::directory::{Meta, host_of, printable};
 use crate::due;
 use crate::model::{Challenge, Directory, Event, Issued, Job, Pending, Refusal};
 use crate::preflight;
@@ -42,14 +41,6 @@ struct Try<'a> {
     directory: &'a Directory,
     /// Leave the order unfinished.
     rehearse: bool,
-}
-
-/// What an authority says of itself.
-struct Meta {
-    /// The names by which CAA records call it.
-    identities: Vec<String>,
-    /// It takes accounts only that are bound to one of its own.
-    bound: bool,
 }
 
 /// What a try came to when it did not come to an end.
@@ -118,38 +109,38 @@ impl Try<'_> {
         Err(self.refusal(self.fault("did not get beyond its own protocol").because(why)))
     }
 
-    /// What the authority says of itself; that it is one is found out here, too.
+    /// What the authority says of itself; that it is one, and that it has what is wished for, is found out here, too.
     async fn meta(&self) -> Result<Meta, Box<Refusal>> {
-        let unreachable = |why: String| {
-            self.refusal(
-                Fault::new(
-                    Code::AuthorityUnreachable,
-                    format!("the authority `{}` cannot be reached", self.directory.url),
-                )
-                .because(why)
-                .next(format!("curl -sS {}", self.directory.url)),
-            )
-        };
-        let request = Request::get(&self.directory.url).body(Bytes::new());
-        let request = request.map_err(|error| unreachable(error.to_string()))?;
-        let answer = self.client.send(request).await;
-        let answer = answer.map_err(|error| unreachable(error.to_string()))?;
-        if !answer.status().is_success() {
-            return Err(unreachable(format!("it answered with {}", answer.status().as_u16())));
-        }
-        let document: serde_json::Value = serde_json::from_slice(answer.body())
-            .map_err(|_| unreachable("what it answered is no ACME directory".to_owned()))?;
-        let bound = document["meta"]["externalAccountRequired"] == true;
+        let meta = Meta::ask(self.client, &self.directory.url).await;
+        let meta = meta.map_err(|fault| self.refusal(fault))?;
         let known = self.job.accounts.contains_key(&self.directory.url);
-        if bound && self.directory.eab.is_none() && !known {
+        if meta.bound && self.directory.eab.is_none() && !known {
             let fault = self.fault("takes only accounts that are bound to one of its own");
             return Err(self.refusal(fault.next(
                 "[tls]  acme = { eab = { kid = \"…\", key = \"secret:EAB_KEY\" } }   (the authority's site shows both)",
             )));
         }
-        let named = document["meta"]["caaIdentities"].as_array().cloned().unwrap_or_default();
-        let identities = named.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
-        Ok(Meta { identities, bound })
+        match &self.job.profile {
+            Some(wanted) if !meta.profiles.contains(wanted) => {
+                Err(self.refusal(self.without_profile(wanted, &meta.profiles)))
+            }
+            _ => Ok(meta),
+        }
+    }
+
+    /// A profile that is not offered may not be asked for (draft-ietf-acme-profiles-00 § 4), and one that was wished
+    /// for is not left out in silence (docs/decisions/045).
+    fn without_profile(&self, wanted: &str, offered: &[String]) -> Fault {
+        let fault = self.fault(&format!("has no profile `{wanted}`"));
+        let nearest = offered.iter().min_by_key(|one| strsim::damerau_levenshtein(wanted, one));
+        match nearest {
+            Some(nearest) => fault
+                .because(format!("it offers {}", offered.join(", ")))
+                .next(format!("[tls]  acme = {{ profile = \"{nearest}\" }}")),
+            None => fault
+                .because("it offers no profiles")
+                .next("leave `profile` out of `acme` in `[tls]`"),
+        }
     }
 
     async fn once(
@@ -258,27 +249,22 @@ impl Try<'_> {
         }
         let names: Vec<Identifier> =
             self.job.hosts.iter().map(|host| Identifier::Dns(host.clone())).collect();
-        let mut wanted = NewOrder::new(&names);
-        if let Some(profile) = &self.job.profile {
-            wanted = wanted.profile(profile);
-        }
+        let wanted = || {
+            let order = NewOrder::new(&names);
+            self.job.profile.iter().fold(order, |order, profile| order.profile(profile))
+        };
         let before = self.job.replaces.as_ref();
         let before = before.filter(|(_, directory)| *directory == self.directory.url);
         let leaf = before.and_then(|(chain, _)| x509::leaf(chain).ok());
         let replaced = leaf.as_ref().and_then(|leaf| CertificateIdentifier::try_from(leaf).ok());
         if let Some(replaced) = replaced {
-            match account.new_order(&wanted.replaces(replaced)).await {
-                Ok(order) => return Ok(order),
-                Err(error) if is_problem(&error, "badNonce") => return Err(error),
+            match account.new_order(&wanted().replaces(replaced)).await {
                 // It knows no replacing, or this one was replaced already: an order like any other.
-                Err(_) => {}
-            }
-            wanted = NewOrder::new(&names);
-            if let Some(profile) = &self.job.profile {
-                wanted = wanted.profile(profile);
+                Err(error) if is_about_this_order(&error) => {}
+                made => return made,
             }
         }
-        account.new_order(&wanted).await
+        account.new_order(&wanted()).await
     }
 
     /// Proves every name that is not proven yet.
@@ -460,6 +446,13 @@ impl Try<'_> {
             let detail = printable(sub.detail.as_deref().unwrap_or_default());
             refusal.fault.causes.push(detail);
         }
+        if let Some(profile) =
+            self.job.profile.as_ref().filter(|_| kind.ends_with(":invalidProfile"))
+        {
+            let what = format!("choose another `profile` than `{profile}` for `acme` in `[tls]`");
+            refusal.fault =
+                refusal.fault.next(what).next(format!("curl -sS {}", self.directory.url));
+        }
         if kind.ends_with(":rateLimited") && refusal.not_before.is_none() {
             let until = Timestamp(Timestamp::now().0 + due::LEFT_ALONE.as_millis() as u64);
             refusal.not_before = Some(until);
@@ -473,17 +466,19 @@ fn is_problem(error: &Error, kind: &str) -> bool {
     problem.r#type.as_deref().and_then(|text| text.strip_prefix(PROBLEM)) == Some(kind)
 }
 
+/// Whether another order may be taken where this one was not: what is wrong with the nonce, the account, the profile or how
+/// often we ask is wrong with any.
+fn is_about_this_order(error: &Error) -> bool {
+    let of_any = ["badNonce", "accountDoesNotExist", "rateLimited", "invalidProfile"];
+    match error {
+        Error::Api(_) => !of_any.iter().any(|kind| is_problem(error, kind)),
+        Error::Unsupported(_) => true,
+        // What it made is not what was asked for (RFC 9773 § 5); not when nobody answered.
+        Error::Other(inner) => !inner.is::<ClientError>(),
+        _ => false,
+    }
+}
+
 fn is_nonce(kind: &str) -> bool {
     kind.strip_prefix(PROBLEM) == Some("badNonce")
-}
-
-/// What an authority says, in one line and without control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(600).collect()
-}
-
-/// An authority as people call it.
-pub(crate) fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
 }

@@ -14,12 +14,13 @@ use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rand::distr::{Alphanumeric, SampleString};
+use seaworthy_base::challenge::Shown;
 use seaworthy_base::{Code, Fault};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::dns::DnsError;
-use crate::model::{Challenge, Event, Job, Shown};
+use crate::model::{Challenge, Event, Job};
 use crate::worker::Voice;
 
 /// To connect and to be answered.

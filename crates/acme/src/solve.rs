@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use seaworthy_base::challenge::Shown;
 use seaworthy_base::{Code, Fault};
 use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::dns;
-use crate::model::{Challenge, Dns, Event, Job, Shown};
+use crate::model::{Challenge, Dns, Event, Job};
 use crate::worker::Voice;
 
 /// How often a record is looked for.

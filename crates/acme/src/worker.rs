@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::client::Client;
 use crate::dns::Resolver;
-use crate::model::{Action, Answer, Event, Job};
+use crate::model::{Action, Answer, Event, Job, Refusal};
 use crate::order;
 use crate::window;
 
@@ -87,13 +87,30 @@ fn work(job: &Job, voice: &Voice, sender: UnboundedSender<Answer>) -> Result<(),
             Action::Obtain => order::obtain(job, &client, voice).await?,
             Action::Rehearse => order::rehearse(job, &client, voice).await?,
             Action::AskWindow { directory, chain_pem } => {
-                let window = window::ask(job, &client, directory, chain_pem).await?;
-                voice.say(&Event::Window { window });
+                ask_window(&client, voice, directory, chain_pem).await?;
             }
         }
         voice.say(&Event::Done);
         Ok(())
     })
+}
+
+async fn ask_window(
+    client: &Client,
+    voice: &Voice,
+    directory: &str,
+    chain_pem: &str,
+) -> Result<(), Fault> {
+    let asked = window::ask(client, directory, chain_pem).await;
+    match &asked {
+        Ok(window) => voice.say(&Event::Window { window: *window }),
+        Err(fault) => {
+            let (directory, fault) = (directory.to_owned(), fault.clone());
+            let not_before = client.take_patience();
+            voice.say(&Event::Refused { refusal: Refusal { directory, fault, not_before } });
+        }
+    }
+    asked.map(drop)
 }
 
 #[expect(

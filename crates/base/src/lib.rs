@@ -4,6 +4,7 @@
 //! control protocol, the logs), so they must mean the same thing on both sides.
 //! Invariant: no I/O here, except that [`clock::SystemClock`] reads the clock.
 
+pub mod challenge;
 pub mod clock;
 pub mod delivery;
 pub mod exit;

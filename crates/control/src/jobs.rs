@@ -123,7 +123,7 @@ fn all(platform: &Arc<Platform>) -> Vec<Ready> {
                 site: name.clone(),
                 job: job.clone(),
                 applied: serving.clone(),
-                values: site.values.clone(),
+                values: site.serving_values().clone(),
                 user: site.user.clone(),
                 exchanging: site.rollout.as_ref().is_some_and(|rollout| rollout.everything),
             })

@@ -10,9 +10,10 @@ use std::sync::{PoisonError, RwLock};
 
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use seaworthy_base::challenge::Shown;
 
 use crate::body::{Content, ResponseBody};
-use crate::model::{Challenge, Keys};
+use crate::model::Keys;
 
 /// Where authorities look.
 const PLACE: &str = "/.well-known/acme-challenge/";
@@ -29,8 +30,8 @@ impl Tokens {
     /// Takes those of a new input.
     pub(crate) fn swap(&self, keys: &Keys) {
         let each = keys.challenges.iter().filter_map(|challenge| match challenge {
-            Challenge::Http { token, answer } => Some((token.clone(), answer.clone())),
-            Challenge::TlsAlpn { .. } => None,
+            Shown::Http { token, answer } => Some((token.clone(), answer.clone())),
+            Shown::TlsAlpn { .. } => None,
         });
         let tokens: HashMap<_, _> = each.collect();
         let any = !tokens.is_empty();

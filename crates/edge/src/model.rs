@@ -18,7 +18,7 @@ use seaworthy_base::outgoing::Outgoing;
 use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
-pub use keys::{Certificate, Challenge, Handshake, Keys};
+pub use keys::{Certificate, Handshake, Keys};
 pub use status::{
     BreakerState, CallState, EdgeStatus, EventCount, InstanceLoad, LockedOut, StoreState,
 };

@@ -61,6 +61,13 @@ pub(crate) struct Greeted {
     pub(crate) shaking: Shaking,
 }
 
+impl Greeted {
+    /// Counts among the handshakes under way until its own is over.
+    pub(crate) fn new(incoming: Incoming, port: u16, under_way: &Arc<AtomicUsize>) -> Self {
+        Self { incoming, port, shaking: Shaking::new(under_way) }
+    }
+}
+
 /// One of the handshakes under way.
 #[derive(Debug)]
 pub(crate) struct Shaking(Arc<AtomicUsize>);
@@ -135,15 +142,7 @@ impl Quic {
         let socket = UdpSocket::from(own.try_clone()?);
         let (endpoint, deaf) = {
             let _within = leader.enter();
-            let socket = Arc::new(Socket::new(socket)?);
-            let deaf = socket.deaf();
-            let endpoint = Endpoint::new_with_abstract_socket(
-                endpoint_config(&self.shared, slot),
-                Some(server_config(&self.shared)),
-                socket,
-                Arc::new(TokioRuntime),
-            )?;
-            (endpoint, deaf)
+            open(socket, slot, &self.shared)?
         };
         let shaking = Arc::clone(&self.shaking);
         let ended = Notify::new();
@@ -198,6 +197,23 @@ impl Quic {
     }
 }
 
+/// An endpoint on the socket in that slot, read by the runtime that is entered; and what makes it read no more.
+pub(crate) fn open(
+    socket: UdpSocket,
+    slot: u8,
+    shared: &Shared,
+) -> io::Result<(Endpoint, Arc<AtomicBool>)> {
+    let socket = Arc::new(Socket::new(socket)?);
+    let deaf = socket.deaf();
+    let endpoint = Endpoint::new_with_abstract_socket(
+        endpoint_config(shared, slot),
+        Some(server_config(shared)),
+        socket,
+        Arc::new(TokioRuntime),
+    )?;
+    Ok((endpoint, deaf))
+}
+
 /// Accepts until the address is taken away. Runs on the leader.
 pub(crate) async fn run(local: Rc<Local>, listening: Arc<Listening>, workers: Arc<[Worker]>) {
     loop {
@@ -222,8 +238,7 @@ fn deal(local: &Rc<Local>, workers: &[Worker], listening: &Listening, incoming: 
     }
     let fewest = workers.iter().enumerate().min_by_key(|(_, worker)| worker.load());
     let Some((place, worker)) = fewest else { return };
-    let shaking = Shaking::new(&listening.shaking);
-    let greeted = Greeted { incoming, port: listening.address.port(), shaking };
+    let greeted = Greeted::new(incoming, listening.address.port(), &listening.shaking);
     let open: Open = worker.open(&local.shared);
     if place == 0 {
         worker::greet(local, greeted, open);

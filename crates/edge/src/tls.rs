@@ -16,9 +16,10 @@ use rustls::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use seaworthy_base::challenge::Shown;
 use thiserror::Error;
 
-use crate::model::{Challenge, Keys};
+use crate::model::Keys;
 use crate::table::Table;
 
 mod demanding;
@@ -89,7 +90,7 @@ impl Resolver {
             all.first.get_or_insert(certified);
         }
         for challenge in &keys.challenges {
-            let Challenge::TlsAlpn { host, chain_pem, key_pem } = challenge else { continue };
+            let Shown::TlsAlpn { host, chain_pem, key_pem } = challenge else { continue };
             let shown = shown(chain_pem, key_pem);
             let shown = shown.map_err(|why| KeyError { hosts: host.clone(), why })?;
             all.challenges.insert(host.clone(), shown);

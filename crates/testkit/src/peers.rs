@@ -20,7 +20,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use acme::{Authority, Wish, free_port, make_certificate};
+pub use acme::{Authority, Front, Ordered, Renewal, Wish, free_port, make_certificate};
 pub use mariadb::MariaDb;
 pub use named::{KEY, KEY_NAME, Named};
 pub use outside::{Call, Outside, Say};

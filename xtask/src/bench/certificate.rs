@@ -1,18 +1,18 @@
 //! How soon a new certificate is shown, and that open connections do not notice.
 //!
 //! A site with a certificate of its own gets another one, again and again, while connections are held open and
-//! openssl shakes hands without a pause. Control has a new certificate when it first reads the file: the kernel
+//! somebody shakes hands every few milliseconds. Control has a new certificate when it first reads the file: the kernel
 //! notes when (`st_atime`, as it is where nobody mounts with `noatime`). From there to the end of the first
-//! handshake that shows it is the figure; a handshake of openssl, with the start of its process, is part of it.
-//! Not here: how soon control looks at files (every two seconds).
+//! handshake that shows it is the figure. Not here: how soon control looks at files (every two seconds).
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::median;
 use super::peers::{Stage, free_ports, make_certificate};
@@ -25,6 +25,8 @@ const OPEN: usize = 200;
 const BOUND: f64 = 100.0;
 /// For control to look at the files, and for the edge to show what is in them.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Who shakes hands.
+const PROBE: &str = include_str!("certificate_probe.py");
 
 /// Changes the certificate so many times.
 pub(super) fn certificate(stage: &Stage, rounds: usize) -> Result<()> {
@@ -58,10 +60,14 @@ pub(super) fn certificate(stage: &Stage, rounds: usize) -> Result<()> {
         ]),
     )?;
     let mut times = Vec::new();
+    let probe = platform.dir.join("probe.py");
+    fs::write(&probe, PROBE)?;
     for round in 1..=rounds {
-        let name = format!("number {round}");
+        // With an end, so that the first is not found in the tenth.
+        let name = format!("number {round}.");
+        let mut asking = Asking::start(&probe, https, &name)?;
         put(&made, &project, &name)?;
-        let shown = until_shown(https, &name)?;
+        let shown = asking.until_shown(&name)?;
         let had = read_at(&project.join("cert.pem"))?;
         let took = shown.saturating_sub(had).as_secs_f64() * 1000.0;
         println!("  round {round}  {took:>6.1} ms");
@@ -89,21 +95,38 @@ fn put(made: &Path, project: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// When a handshake first showed the certificate with this name, since 1970.
-fn until_shown(port: u16, name: &str) -> Result<Duration> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        let output = Command::new("openssl")
-            .args(["s_client", "-brief", "-connect", &format!("127.0.0.1:{port}")])
-            .args(["-servername", HOST])
-            .stdin(Stdio::null())
-            .output()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        if String::from_utf8_lossy(&output.stderr).contains(&format!("CN = {name}\n")) {
-            return Ok(now);
-        }
+/// Somebody who shakes hands until a certificate with this name is shown; ends with us.
+struct Asking(Child);
+
+impl Asking {
+    fn start(probe: &Path, port: u16, name: &str) -> Result<Self> {
+        let mut python = Command::new("python3");
+        python.arg(probe).args([&port.to_string(), HOST, name]).stdout(Stdio::piped());
+        Ok(Self(python.spawn().context("could not start python3")?))
     }
-    bail!("`{name}` was not shown within {} s", PATIENCE.as_secs())
+
+    /// When it was shown, since 1970.
+    fn until_shown(&mut self, name: &str) -> Result<Duration> {
+        let begun = Instant::now();
+        while self.0.try_wait()?.is_none() {
+            if begun.elapsed() > PATIENCE {
+                bail!("`{name}` was not shown within {} s", PATIENCE.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut said = String::new();
+        let mut output = self.0.stdout.take().context("the probe has no output")?;
+        output.read_to_string(&mut said)?;
+        let nanos = said.trim().parse().with_context(|| format!("the probe said `{said}`"))?;
+        Ok(Duration::from_nanos(nanos))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 /// When somebody first read a file after it was made, since 1970.

@@ -31,11 +31,19 @@ pub(crate) async fn run(platform: Arc<Platform>) {
     let (done, mut ended) = mpsc::unbounded_channel::<SiteName>();
     let mut under_way: BTreeSet<SiteName> = BTreeSet::new();
     let mut changes = platform.changes.subscribe();
+    // What was read and not served yet: tried again until it is.
+    let mut fresh = false;
     loop {
         while let Ok(name) = ended.try_recv() {
             under_way.remove(&name);
         }
-        look(&platform, &mut under_way, &done).await;
+        fresh |= look(&platform, &mut under_way, &done);
+        if fresh {
+            match crate::serve::rekey(&platform).await {
+                Ok(()) => fresh = false,
+                Err(fault) => crate::say(&fault.to_string()),
+            }
+        }
         changes.mark_unchanged();
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -46,11 +54,12 @@ pub(crate) async fn run(platform: Arc<Platform>) {
     }
 }
 
-async fn look(
+/// Has done what is due; says whether certificates were found that are not served yet.
+fn look(
     platform: &Arc<Platform>,
     under_way: &mut BTreeSet<SiteName>,
     done: &mpsc::UnboundedSender<SiteName>,
-) {
+) -> bool {
     let mut fresh = false;
     for (site, project) in sites(platform) {
         match &site.tls {
@@ -63,9 +72,7 @@ async fn look(
             Tls::Internal | Tls::Off => platform.world().note(&site.name, "certificate", None),
         }
     }
-    if fresh && let Err(fault) = crate::serve::rekey(platform).await {
-        crate::say(&fault.to_string());
-    }
+    fresh
 }
 
 /// The sites that run, as they serve.

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use seaworthy_acme::due::WINDOW_AGAIN;
-use seaworthy_acme::{Action, Answer, Event, Refusal, Shown, Window};
+use seaworthy_acme::{Action, Answer, Event, Refusal, Window};
+use seaworthy_acme::{due, x509};
 use seaworthy_api::certificates::RenewProgress;
 use seaworthy_base::{Code, Fault, SiteName, Timestamp};
-use seaworthy_edge::model::Challenge;
 use seaworthy_manifest::site::tls::Dns;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
+use super::clock;
 use super::job::Subject;
 use crate::commands::{self, Surroundings};
 use crate::crash;
@@ -33,6 +33,8 @@ struct Brought {
     refused: Vec<Refusal>,
     window: Option<Window>,
     issued: bool,
+    /// When a window last had a certificate renewed before its time.
+    hurried: Option<Timestamp>,
 }
 
 /// Gets a certificate; one that another run got while we waited for our turn will do.
@@ -44,11 +46,16 @@ pub(super) async fn obtain(
     let before = platform.certificates.get(name).certificate;
     let turn = platform.certificates.turn(name);
     let _turn = turn.lock().await;
-    if platform.certificates.get(name).certificate != before {
+    let kept = platform.certificates.get(name);
+    if kept.certificate != before {
         return Ok(());
     }
+    let held = before.and_then(|issued| x509::read(&issued.chain_pem).ok());
+    let held = held.as_ref().map(|facts| &facts.held);
+    let hurried = due::hurried(held, &kept.past, Timestamp::now(), clock::seed(name));
     let subject = Subject::find(platform, name)?;
     let (outcome, brought) = run(platform, &subject, Action::Obtain, to).await;
+    let brought = Brought { hurried, ..brought };
     note(platform, name, &outcome, &brought)?;
     outcome
 }
@@ -74,7 +81,9 @@ pub(super) async fn ask_window(platform: &Arc<Platform>, name: &SiteName) -> Res
     let action = Action::AskWindow { directory: issued.directory, chain_pem: issued.chain_pem };
     let (to, _nobody) = mpsc::unbounded_channel();
     let (outcome, brought) = run(platform, &subject, action, &to).await;
-    let later = Timestamp(Timestamp::now().0 + WINDOW_AGAIN.as_millis() as u64);
+    let later = Timestamp(Timestamp::now().0 + due::WINDOW_AGAIN.as_millis() as u64);
+    let patience = brought.refused.iter().filter_map(|refusal| refusal.not_before).max();
+    let later = patience.map_or(later, |patience| patience.max(later));
     platform.certificates.change(name, |kept| {
         let window = brought.window;
         kept.past.ask_again = Some(window.map_or(later, |window| window.ask_again));
@@ -102,8 +111,9 @@ fn note(
         match outcome {
             Ok(()) => {
                 kept.fault = None;
-                kept.past = seaworthy_acme::due::Past {
+                kept.past = due::Past {
                     not_before: std::mem::take(&mut kept.past.not_before),
+                    hurried: brought.hurried,
                     ..Default::default()
                 };
             }
@@ -215,7 +225,7 @@ async fn act(
             kept.put_account(&directory, subject.acme.email.as_deref(), credentials)
         }
         Event::Show { challenges } => {
-            kept.show(name, challenges.into_iter().map(for_edge).collect());
+            kept.show(name, challenges);
             serve::rekey(platform).await
         }
         Event::Hook { verb, name, value } => hook(platform, subject, [verb, name, value]).await,
@@ -234,15 +244,6 @@ async fn act(
             serve::rekey(platform).await
         }
         _ => Ok(()),
-    }
-}
-
-fn for_edge(shown: Shown) -> Challenge {
-    match shown {
-        Shown::Http { token, answer } => Challenge::Http { token, answer },
-        Shown::TlsAlpn { host, chain_pem, key_pem } => {
-            Challenge::TlsAlpn { host, chain_pem, key_pem }
-        }
     }
 }
 

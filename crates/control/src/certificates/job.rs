@@ -48,7 +48,7 @@ impl Subject {
             site: serving.site.clone(),
             release: serving.release,
             user: state.user.clone(),
-            values: state.values.clone(),
+            values: state.serving_values().clone(),
             project: state.project.clone(),
         })
     }

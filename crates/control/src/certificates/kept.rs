@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seaworthy_acme::due::Past;
 use seaworthy_acme::{Issued, Pending};
+use seaworthy_base::challenge::Shown;
 use seaworthy_base::{Fault, SiteName};
-use seaworthy_edge::model::Challenge;
 use seaworthy_sys::files::{create_private_dir, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub(crate) struct Certificates {
     /// One worker at a time for a site.
     turns: Mutex<BTreeMap<SiteName, Arc<tokio::sync::Mutex<()>>>>,
     /// What authorities are to find now, by site.
-    shown: Mutex<BTreeMap<SiteName, Vec<Challenge>>>,
+    shown: Mutex<BTreeMap<SiteName, Vec<Shown>>>,
     /// Certificates from files, as they were last read and good.
     pub(super) own: Mutex<BTreeMap<SiteName, Own>>,
 }
@@ -119,12 +119,12 @@ impl Certificates {
     }
 
     /// Sets what authorities are to find of a site.
-    pub(crate) fn show(&self, site: &SiteName, challenges: Vec<Challenge>) {
+    pub(crate) fn show(&self, site: &SiteName, challenges: Vec<Shown>) {
         locked(&self.shown).insert(site.clone(), challenges);
     }
 
     /// What authorities are to find now.
-    pub(crate) fn shown(&self) -> Vec<Challenge> {
+    pub(crate) fn shown(&self) -> Vec<Shown> {
         locked(&self.shown).values().flatten().cloned().collect()
     }
 }

@@ -1,11 +1,13 @@
 //! Certificates from files: read again when they change, the last good ones served while they are broken.
 //!
 //! Invariants: what the edge could not use never reaches it; two files that are replaced one after the other are
-//! waited for (in between the key belongs to another certificate).
+//! waited for (in between the key belongs to another certificate); files that did not change are not read.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use seaworthy_acme::x509;
@@ -14,10 +16,14 @@ use seaworthy_manifest::site::{Site, Tls};
 
 use crate::platform::Platform;
 
+/// By what a file is told from the one that was there before: the clock of a file system is coarse, and a file that
+/// replaces another is another one.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
 /// A pair as it was last read and good.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
-    stamps: [Option<SystemTime>; 2],
+    stamps: [Stamp; 2],
     chain_pem: String,
     key_pem: String,
 }
@@ -30,17 +36,21 @@ pub(super) fn read(
     cert: &str,
     key: &str,
 ) -> Result<(String, String), Fault> {
-    let fresh = load(project, cert, key);
-    let mut all = platform.certificates.own.lock().unwrap_or_else(PoisonError::into_inner);
-    match (fresh, all.get(site)) {
-        (Ok(own), _) => {
-            let pair = (own.chain_pem.clone(), own.key_pem.clone());
-            all.insert(site.clone(), own);
-            Ok(pair)
+    let mut all = known(platform);
+    let stamps = [stamp(project, cert), stamp(project, key)];
+    if all.get(site).is_none_or(|own| own.stamps != stamps) {
+        match (load(project, cert, key), all.get(site)) {
+            (Ok(own), _) => drop(all.insert(site.clone(), own)),
+            (Err(fault), None) => return Err(fault),
+            (Err(_), Some(_)) => {}
         }
-        (Err(_), Some(known)) => Ok((known.chain_pem.clone(), known.key_pem.clone())),
-        (Err(fault), None) => Err(fault),
     }
+    let own = all.get(site).map(|own| (own.chain_pem.clone(), own.key_pem.clone()));
+    Ok(own.unwrap_or_default())
+}
+
+fn known(platform: &Platform) -> MutexGuard<'_, BTreeMap<SiteName, Own>> {
+    platform.certificates.own.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks whether the files changed; the fault says why the new ones are not served. Returns whether there are
@@ -51,22 +61,24 @@ pub(super) fn changed(
     project: &Path,
 ) -> (bool, Option<Fault>) {
     let Tls::Files { cert, key } = &site.tls else { return (false, None) };
-    let known = {
-        let all = platform.certificates.own.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&site.name).map(|own| (own.stamps, own.chain_pem.clone()))
-    };
+    let mut all = known(platform);
     let stamps = [stamp(project, cert), stamp(project, key)];
-    if let Some((_, chain)) = known.as_ref().filter(|(before, _)| *before == stamps) {
-        return (false, fault(site, cert, chain));
+    if let Some(own) = all.get(&site.name).filter(|own| own.stamps == stamps) {
+        return (false, fault(site, cert, &own.chain_pem));
     }
     match load(project, cert, key) {
-        Ok(own) => (true, fault(site, cert, &own.chain_pem)),
+        Ok(own) => {
+            let fault = fault(site, cert, &own.chain_pem);
+            all.insert(site.name.clone(), own);
+            (true, fault)
+        }
         Err(fault) => (false, Some(fault.because("the one before is served"))),
     }
 }
 
-fn stamp(project: &Path, path: &str) -> Option<SystemTime> {
-    fs::metadata(project.join(path)).and_then(|found| found.modified()).ok()
+fn stamp(project: &Path, path: &str) -> Stamp {
+    let found = fs::metadata(project.join(path)).ok()?;
+    Some((found.modified().ok()?, found.ino(), found.len()))
 }
 
 fn load(project: &Path, cert: &str, key: &str) -> Result<Own, Fault> {

@@ -63,13 +63,11 @@ fn one(
     };
     let decision = (public && source == "acme").then(|| clock::next(platform, site, now));
     let next = decision.map(|decision| match decision {
-        Next::Wait(until) if is_issued && kept.past.failures == 0 => {
-            let at = due::renew_at(&facts.held, kept.past.window, clock::seed(&site.name));
-            at.max(until.min(at))
-        }
-        Next::Wait(until) => until,
         Next::Obtain(_) => now,
-        Next::AskWindow => due::renew_at(&facts.held, kept.past.window, clock::seed(&site.name)),
+        Next::Wait(until) if !is_issued || kept.past.failures > 0 => until,
+        Next::Wait(_) | Next::AskWindow => {
+            due::renew_at(&facts.held, &kept.past, clock::seed(&site.name))
+        }
     });
     let state = match decision {
         Some(_) if !is_issued => "waiting",

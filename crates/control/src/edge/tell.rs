@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use seaworthy_base::Fault;
+use seaworthy_base::challenge::Shown;
 use seaworthy_edge::model::{
-    Certificate, Challenge, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site,
-    UNIX_SOCKETS, WHOLE,
+    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site, UNIX_SOCKETS, WHOLE,
 };
 
 use super::{ENDING, Edge, edge_fault};
@@ -81,7 +81,7 @@ impl Edge {
     pub(crate) async fn rekey(
         &mut self,
         certificates: Vec<Certificate>,
-        challenges: Vec<Challenge>,
+        challenges: Vec<Shown>,
     ) -> Result<(), Fault> {
         let version = self.next_version();
         let keys = Keys { version, certificates, challenges, ..self.keys.clone() };

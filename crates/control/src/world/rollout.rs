@@ -60,6 +60,14 @@ impl SiteState {
         }
     }
 
+    /// Values of the secrets of the release that serves: what it needs before the rollout is over, too.
+    pub(crate) fn serving_values(&self) -> &Values {
+        match &self.rollout {
+            Some(rollout) if rollout.switched() => &rollout.values,
+            _ => &self.values,
+        }
+    }
+
     /// Both releases of a rollout, the one that serves before the switch first.
     pub(crate) fn sides(&self) -> impl Iterator<Item = (Side, &Applied)> {
         let next = self.rollout.as_ref().map(|rollout| (Side::Next, &rollout.next));

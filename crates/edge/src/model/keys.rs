@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use seaworthy_base::challenge::Shown;
 use serde::{Deserialize, Serialize};
 
 use super::StoreAt;
@@ -26,7 +27,7 @@ pub struct Keys {
     pub stores: BTreeMap<String, StoreAt>,
     /// What authorities are to find now.
     #[serde(default)]
-    pub challenges: Vec<Challenge>,
+    pub challenges: Vec<Shown>,
     /// Sites whose handshakes demand more than others.
     #[serde(default)]
     pub handshakes: Vec<Handshake>,
@@ -45,40 +46,9 @@ pub struct Handshake {
     pub require: bool,
 }
 
-/// Proof that a name is ours, while an authority looks.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Challenge {
-    /// http-01: `/.well-known/acme-challenge/<token>` on any host (RFC 8555 § 8.3).
-    Http {
-        /// The token.
-        token: String,
-        /// What is answered.
-        answer: String,
-    },
-    /// tls-alpn-01: a handshake for `acme-tls/1` (RFC 8737).
-    TlsAlpn {
-        /// The server name.
-        host: String,
-        /// Certificate in PEM.
-        chain_pem: String,
-        /// Private key in PEM.
-        key_pem: String,
-    },
-}
-
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys {{ version: {}, certificates: {} }}", self.version, self.certificates.len())
-    }
-}
-
-impl std::fmt::Debug for Challenge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Http { token, .. } => write!(f, "Http({token})"),
-            Self::TlsAlpn { host, .. } => write!(f, "TlsAlpn({host})"),
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod deadlines;
 mod delivery;
+mod http3;
 mod protocols;
 mod retries;
 
@@ -58,6 +59,7 @@ impl Simulated {
         let site = Site {
             name: "shop".into(),
             hosts: vec!["a.example".into()],
+            http3_port: Some(443),
             routes,
             ..Site::default()
         };

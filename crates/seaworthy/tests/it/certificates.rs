@@ -1,5 +1,7 @@
 //! Certificates of public authorities, against real ones: Pebble and Caddy's ACME server.
 
+mod renewal;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +11,9 @@ use seaworthy_testkit::peers::{
 use seaworthy_testkit::{Client, Sandbox, Site, eventually, eventually_some};
 
 use crate::{LIMIT, sandbox};
+
+/// A key (base64url) that accounts are bound by.
+const BINDING: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
 
 /// Where a site is to be, before it is there.
 pub(crate) struct Ports {
@@ -114,10 +119,7 @@ fn a_site_gets_its_certificate_by_http_01_and_keeps_its_connections_when_it_is_r
 #[test]
 fn the_next_authority_is_asked_bound_to_an_account_and_a_wildcard_is_proven_by_a_record() {
     let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
-    let binding = (
-        "kid-1".to_owned(),
-        "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W".to_owned(),
-    );
+    let binding = ("kid-1".to_owned(), BINDING.to_owned());
     let wish = Wish { binding: Some(binding.clone()), ..Wish::new(1, 1, names.address) };
     let pebble = Authority::pebble(&wish);
     let dead = format!("https://127.0.0.1:{}/directory", free_port());
@@ -309,6 +311,33 @@ fn caddy_is_an_authority_too() {
     }
 }
 
+#[test]
+fn a_release_that_is_still_watched_asks_with_its_own_secrets() {
+    let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
+    let plain = Wish::new(ports.http, ports.https, names.address);
+    let bound = Wish { binding: Some(("kid-1".to_owned(), BINDING.to_owned())), ..plain };
+    let pebble = Authority::pebble(&bound);
+    let site = |eab: &str| {
+        let acme = format!(
+            "directories = [\"{}\"], resolvers = [\"{}\"]{eab}",
+            pebble.directory, names.address
+        );
+        let domains = "[\"shop.sea.test\"]\n[deploy]\nwatch = { for = \"10m\" }";
+        public_site(&ports, domains, &acme, &pebble.api_root())
+            .file(".env", &format!("EAB_KEY={BINDING}\n"))
+            .file("release.txt", eab)
+    };
+    sandbox.up(&site(""));
+    sandbox.run(["cert", "renew"]).code(1).says(["takes only accounts that are bound"]);
+    let project = sandbox.write(&site(", eab = { kid = \"kid-1\", key = \"secret:EAB_KEY\" }"));
+    let _deploy = sandbox.spawn(["deploy".as_ref(), project.as_os_str()]);
+    eventually("it is watched", LIMIT, || {
+        sandbox.run(["releases", "shop", "--json"]).json()["deployments"][0]["state"] == "watch"
+    });
+    sandbox.run(["cert", "renew"]).success();
+    assert_eq!(client(&ports, "shop.sea.test", &pebble.root()).get("/").status, 200);
+}
+
 /// The `toml` blocks of the guide's page.
 pub(crate) fn examples() -> Vec<&'static str> {
     let page = include_str!("../../../../docs/guide/tls.md");
@@ -319,7 +348,7 @@ pub(crate) fn examples() -> Vec<&'static str> {
 #[test]
 fn the_guides_examples_of_authorities_bring_certificates() {
     let (ports, names, sandbox) = (ways_in(), Named::start(""), sandbox());
-    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let key = BINDING;
     let plain = Wish::new(ports.http, ports.https, names.address);
     let bound = Wish { binding: Some(("kid-1".to_owned(), key.to_owned())), ..plain.clone() };
     let (free, bound) = (Authority::pebble(&plain), Authority::pebble(&bound));

@@ -18,18 +18,19 @@ fn library() -> PathBuf {
     found.ok_or("libfaketime is missing (Debian and Ubuntu: package faketime)").unwrap()
 }
 
-struct Clock(PathBuf);
+pub(crate) struct Clock(PathBuf);
 
 impl Clock {
     /// Sets the clock: so far from the machine's, as libfaketime writes it.
-    fn set(&self, offset: &str) {
+    pub(crate) fn set(&self, offset: &str) {
         let new = self.0.with_extension("new");
         fs::write(&new, offset).unwrap();
         fs::rename(&new, &self.0).unwrap();
     }
 }
 
-fn with_clock() -> (Sandbox, Clock) {
+/// A platform whose processes have a clock of their own.
+pub(crate) fn with_clock() -> (Sandbox, Clock) {
     let sandbox = sandbox();
     let file = sandbox.folder().join("clock");
     let clock = Clock(file.clone());

@@ -4,6 +4,8 @@
 //! and names resolved by the test's own name server. Pebble refuses a part of all nonces unless it is told not to,
 //! as its authors recommend.
 
+mod front;
+
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
+
+pub use front::{Front, Ordered, Renewal};
 
 use super::{Place, Server, command, command_as};
 use crate::{Client, eventually};

@@ -17,19 +17,19 @@ fn about(begun: Instant, expected: Duration) {
     assert!(took >= expected && took <= expected + LATE, "{took:?} instead of {expected:?}");
 }
 
-fn idle_of(idle: u64) -> Vec<Route> {
+pub(super) fn idle_of(idle: u64) -> Vec<Route> {
     let settings = Settings { idle_ms: Some(idle), ..Settings::default() };
     vec![Route { settings, ..route("*", Action::Proxy("shop/web".into())) }]
 }
 
 /// An instance that reads whatever comes and answers nothing.
-async fn silent() -> SocketAddr {
+pub(super) async fn silent() -> SocketAddr {
     let serve = |mut stream: Stream, _| async move { drop(rest(&mut stream).await) };
     instance(serve).await.0
 }
 
 /// One that sends half of an answer and stands still.
-async fn half() -> SocketAddr {
+pub(super) async fn half() -> SocketAddr {
     let serve = |mut stream: Stream, _| async move {
         if head(&mut stream).await.is_some() {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await.ok();
@@ -40,7 +40,7 @@ async fn half() -> SocketAddr {
 }
 
 /// One that answers with so many bytes.
-async fn large(size: usize) -> SocketAddr {
+pub(super) async fn large(size: usize) -> SocketAddr {
     let serve = move |mut stream: Stream, _| async move {
         while head(&mut stream).await.is_some() {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
