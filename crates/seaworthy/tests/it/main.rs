@@ -12,6 +12,7 @@ mod certificates;
 mod change;
 mod check;
 mod clock;
+mod commands;
 mod control;
 mod counted;
 mod crash;
