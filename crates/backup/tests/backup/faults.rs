@@ -198,25 +198,60 @@ try() { name=$1; shift; if "$@" 2>/dev/null; then echo "$name POSSIBLE" >&2; els
 try read bash -c ": < $SECRET"
 try write bash -c ": > ${SECRET%/*}/written"
 try elsewhere bash -c ": < /dev/tcp/127.0.0.1/$OTHER"
+try datagram bash -c ": > /dev/udp/127.0.0.1/$OTHER"
+try abstract python3 -c "import socket; socket.socket(socket.AF_UNIX).connect('\\0$ABSTRACT')"
 try null bash -c ": > /dev/null"
-exec /usr/bin/mariadb-dump "$@""#;
+"#;
+
+/// What is open to everybody on the machine, and a script that tries it.
+struct Open {
+    folder: PathBuf,
+    script: String,
+    _listener: std::net::TcpListener,
+    _abstract: std::os::unix::net::UnixListener,
+}
+
+/// Anybody may read it, write beside it and connect there: but for being shut in.
+fn open_to_all(platform: &Platform) -> Open {
+    use std::os::linux::net::SocketAddrExt;
+    let folder = platform.place.path().join("open");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(folder.join("secret"), "x").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = format!("sw-test-{}-{port}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let script = TRIES
+        .replace("$SECRET", &folder.join("secret").display().to_string())
+        .replace("${SECRET%/*}", &folder.display().to_string())
+        .replace("$OTHER", &port.to_string())
+        .replace("$ABSTRACT", &name);
+    Open {
+        folder,
+        script,
+        _listener: listener,
+        _abstract: std::os::unix::net::UnixListener::bind_addr(&address).unwrap(),
+    }
+}
+
+/// What came of it.
+const REFUSED: [&str; 6] = [
+    "read refused",
+    "write refused",
+    "elsewhere refused",
+    "datagram refused",
+    "abstract refused",
+    "null POSSIBLE",
+];
 
 #[test]
 fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_server() {
     let server = MariaDb::start();
     server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
     let platform = Platform::new();
-    // Anybody may read it, write beside it and connect there: but for being shut in.
-    let open = platform.place.path().join("open");
-    fs::create_dir_all(&open).unwrap();
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    fs::write(open.join("secret"), "x").unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let other = listener.local_addr().unwrap().port();
-    let script = TRIES
-        .replace("$SECRET", &open.join("secret").display().to_string())
-        .replace("${SECRET%/*}", &open.display().to_string())
-        .replace("$OTHER", &other.to_string());
+    let open = open_to_all(&platform);
+    let script = format!("{}exec /usr/bin/mariadb-dump \"$@\"", open.script);
     let path = format!(
         "{}:{}",
         wrapper(&platform, "mariadb-dump", &script).display(),
@@ -226,10 +261,34 @@ fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_se
     let worker =
         Worker::start_with(&platform.job("database.main", &source, take()), &[("PATH", &path)]);
     let taken: Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
-    let expected = ["read refused", "write refused", "elsewhere refused", "null POSSIBLE"];
-    assert_eq!(taken.set.doubts, expected);
+    assert_eq!(taken.set.doubts, REFUSED);
     assert_eq!(taken.set.databases[0].rows["t"], 1, "its server and its password are given");
-    assert!(!open.join("written").exists());
+    assert!(!open.folder.join("written").exists());
+}
+
+#[test]
+fn a_scratch_server_opens_nothing_but_its_folders_and_reaches_nobody() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
+    let platform = Platform::new();
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    platform.take("database.main", &source);
+    let open = open_to_all(&platform);
+    // It says what came of it and does not come up: then what it said is told.
+    let script = format!(
+        "case \"$*\" in *--skip-networking*) {}exit 1;; esac\nexec /usr/sbin/mariadbd \"$@\"",
+        open.script
+    );
+    let dir = wrapper(&platform, "mariadbd", &script);
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let drill = Action::Drill { set: None, store: None };
+    let job = platform.job("database.main", &source, drill);
+    let report = Worker::start_with(&job, &[("PATH", &path)]).finish().unwrap();
+    let drilled: seaworthy_backup::Drilled = serde_json::from_value(report).unwrap();
+    let fault = drilled.drill.fault.unwrap();
+    assert_eq!(fault.evidence, REFUSED, "{fault:?}");
+    assert!(!open.folder.join("written").exists());
+    assert_eq!(platform.drill("database.main", &source).drill.fault, None, "the real one comes up");
 }
 
 #[test]
