@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use seaworthy_backup::{Action, Event, RestoreTarget, SetReport, Source, State, Taken, Verified};
-use seaworthy_testkit::peers::{MariaDb, Postgres, unprivileged};
+use seaworthy_testkit::peers::{MariaDb, Postgres, Redis, unprivileged};
 
 use crate::platform::{Platform, Worker, take};
 
@@ -73,6 +73,42 @@ fn damage_anywhere_is_found_and_nothing_damaged_is_ever_restored() {
     assert_eq!(verified.copies[0].3, State::Verified);
     platform.run::<seaworthy_backup::Restored>(ITEM, &source, restore(&to));
     assert!(to.join("uploads/b").is_file());
+}
+
+/// Backs up, takes one thing away, and has the backup hold what is left without saying so.
+fn drill_misses(platform: &Platform, source: &Source, lose: impl FnOnce(), said: &str) {
+    let (item, other) = ("database.main", "database.forged");
+    let taken = platform.take(item, source);
+    lose();
+    let forged = platform.take(other, source);
+    platform.forge(item, &taken, other, &forged);
+    let fault = platform.drill(item, source).drill.fault.unwrap();
+    assert_eq!(fault.code.as_str(), "SW-BAK-007");
+    assert!(fault.to_string().contains(said), "{fault}");
+}
+
+/// PostgreSQL, MariaDB and MySQL have a test of their own each.
+#[test]
+fn one_thing_that_is_missing_in_what_was_stored_makes_a_drill_fail() {
+    let platform = Platform::new();
+    let path = platform.place.path().join("app.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch("CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (1), (2), (3)")
+        .unwrap();
+    let lose = || database.execute_batch("DELETE FROM t WHERE n = 2").unwrap();
+    drill_misses(&platform, &Source::Sqlite { path }, lose, "rows of t: 3 were saved, 2 came back");
+
+    let (platform, server) = (Platform::new(), Redis::start());
+    server.run(&["EVAL", "for n = 1, 100 do redis.call('SET', 'k' .. n, 'v') end", "0"]);
+    let lose = || drop(server.run(&["DEL", "k77"]));
+    let said = "keys that do not expire: 100 were saved, 99 came back";
+    drill_misses(&platform, &Source::Redis { url: server.url() }, lose, said);
+
+    let platform = Platform::new();
+    let source = files(&platform);
+    let lose = || fs::remove_file(platform.place.path().join("uploads/a")).unwrap();
+    drill_misses(&platform, &source, lose, "number of files: 2 were saved, 1 came back");
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Way {
                     self.from.cut();
                     return self.to.cut();
                 }
-                Fate::Slow if over => std::thread::park_timeout(Duration::from_millis(200)),
+                Fate::Slow if over => std::thread::park_timeout(Duration::from_millis(120)),
                 _ => {}
             }
             if self.dead.1.load(Ordering::Acquire) {
@@ -339,7 +339,8 @@ fn is_read_back(fate: Fate) {
     platform.take("files.uploads", &source);
     // Less than a tenth of what is read.
     line.arm(800 << 10);
-    platform.stall_ms = Some(STALL_MS);
+    // All tries that end after this time are over before a slow one has all.
+    platform.stall_ms = Some(2000);
     let to = platform.place.path().join("restored");
     let restore = Action::Restore {
         set: None,
