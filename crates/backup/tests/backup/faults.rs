@@ -213,15 +213,24 @@ fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green
 
 /// Takes a backup while staging lies on a file system of so many megabytes, in a mount namespace of the worker's.
 fn on_a_small_disk(platform: &Platform, item: &str, source: &Source, megabytes: u32) -> Worker {
+    with_little_room(platform, platform.job(item, source, take()), "staging", megabytes)
+}
+
+/// The same for another job and another folder of the state.
+fn with_little_room(
+    platform: &Platform,
+    mut job: seaworthy_backup::Job,
+    folder: &str,
+    megabytes: u32,
+) -> Worker {
     let root = unprivileged().is_some();
-    let mut job = platform.job(item, source, take());
     if !root {
         job.run_as = None;
     }
-    let staging = platform.state().join("staging");
+    let folder = platform.state().join(folder);
     let line = format!(
         "mount -t tmpfs -o size={megabytes}m none '{}' && exec \"$0\" \"$@\"",
-        staging.display()
+        folder.display()
     );
     let words: &[&str] =
         if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
@@ -386,6 +395,26 @@ fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
         (1, &good.set.id, &State::Verified)
     );
     assert_eq!(report.last_run.unwrap().fault.unwrap().code.as_str(), "SW-CTL-004");
+}
+
+#[test]
+fn a_drill_of_many_tiny_files_is_not_begun_where_their_blocks_have_no_room() {
+    let platform = Platform::new();
+    let root = platform.place.path().join("uploads");
+    for folder in 0..60 {
+        let folder = root.join(folder.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        (0..1000).for_each(|n| fs::write(folder.join(n.to_string()), "").unwrap());
+    }
+    let source = Source::Files { trees: vec![("uploads".to_owned(), root)] };
+    platform.take(ITEM, &source);
+    let drill = || Action::Drill { set: None, store: None };
+    fs::create_dir_all(platform.state().join("scratch")).unwrap();
+    let worker = with_little_room(&platform, platform.job(ITEM, &source, drill()), "scratch", 400);
+    let drilled: seaworthy_backup::Drilled =
+        serde_json::from_value(worker.finish().unwrap()).unwrap();
+    assert_eq!(drilled.drill.fault.unwrap().code.as_str(), "SW-CTL-004");
+    assert_eq!(platform.drill(ITEM, &source).drill.fault, None);
 }
 
 /// The numbers in the file, or none when it is no whole database.

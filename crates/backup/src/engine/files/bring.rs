@@ -23,10 +23,16 @@ use crate::seal::{CHUNK, write_fault};
 use crate::set::{Set, hex};
 use crate::work::Work;
 
+/// What a file takes on a disk besides its content, however small that is: the rest of a block.
+const ENTRY: u64 = 4096;
+
 /// Restores into a scratch folder and compares with the index and the counts.
 pub(super) fn trial(work: &Work, set: &Set, parts: &Parts) -> Result<Trial, Fault> {
     let scratch = work.scratch()?;
-    let bytes = set.databases.first().map_or(0, |facts| facts.bytes);
+    let bytes = set.databases.first().map_or(0, |facts| {
+        let entries: u64 = facts.rows.values().sum();
+        facts.bytes + entries * ENTRY
+    });
     work.need_space(scratch.path(), bytes, "a drill")?;
     work.step("restoring files into a scratch folder");
     let mut trial = Trial::default();

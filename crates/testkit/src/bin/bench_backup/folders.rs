@@ -136,7 +136,7 @@ pub(crate) fn flat(plan: &Plan) {
     }
 }
 
-/// A tenth of the files, then all of them, ten in each folder: taken, taken again, verified, pruned, drilled, lost and
+/// A tenth of the files, then all of them, ten in each folder: taken, taken again, verified, pruned, lost, drilled and
 /// restored. Time grows with them, memory does not.
 pub(crate) fn tiny(plan: &Plan) {
     for files in [plan.tiny / 10, plan.tiny] {
@@ -159,9 +159,9 @@ pub(crate) fn tiny(plan: &Plan) {
         let (first, again) = (take(), take());
         let verified = run(serde_json::json!({ "action": "verify", "full": true, "set": null }));
         let pruned = run(serde_json::json!({ "action": "prune", "plan_only": false }));
-        let drilled = run(serde_json::json!({ "action": "drill", "set": null, "store": null }));
         // Room for what comes back.
         fs::remove_dir_all(&root).expect("they go");
+        let drilled = run(serde_json::json!({ "action": "drill", "set": null, "store": null }));
         let target = serde_json::json!({ "target": "to", "url": place.path().join("restored") });
         let restored = run(serde_json::json!({
             "action": "restore", "set": null, "at": null, "store": null, "target": target, "identity": null
