@@ -237,6 +237,17 @@ fn wrong_sockets(unix: bool) -> io::Result<Calls> {
     Ok([(libc::SYS_socket, all)].into())
 }
 
+/// Filters for a program that we start: of sockets only those of TCP and Unix streams, and no second way to them.
+fn no_datagrams() -> io::Result<Vec<BpfProgram>> {
+    let mut sockets = compile(wrong_sockets(true)?, libc::EACCES)?;
+    let rings = [(libc::SYS_io_uring_setup, Vec::new())];
+    let mut rings = compile(rings.into(), libc::ENOSYS)?;
+    for program in [&mut sockets, &mut rings] {
+        refuse_other_tables(program);
+    }
+    Ok(vec![sockets, rings])
+}
+
 /// On x86-64 the same calls have second numbers (x32), which the rules above do not name.
 fn refuse_other_tables(program: &mut BpfProgram) {
     #[cfg(target_arch = "x86_64")]
