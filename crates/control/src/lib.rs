@@ -81,6 +81,7 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
         &layout.state,
         &layout.run,
         &layout.instances(),
+        &layout.sockets(),
         &layout.state.join("logs"),
         &layout.state.join("sites"),
         &layout.state.join("data"),
@@ -181,7 +182,6 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     tokio::spawn(names::run(Arc::clone(&platform)));
     tokio::spawn(jobs::run(Arc::clone(&platform)));
     tokio::spawn(scaling::run(Arc::clone(&platform)));
-    tokio::spawn(outgoing::run(Arc::clone(&platform)));
     tokio::spawn(backups::run_clock(Arc::clone(&platform)));
     tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));

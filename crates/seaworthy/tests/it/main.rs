@@ -47,6 +47,7 @@ mod status;
 mod stored;
 mod systemd;
 mod tls;
+mod unix_socket;
 mod up;
 mod upgrade;
 
