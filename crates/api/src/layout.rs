@@ -107,8 +107,8 @@ impl Layout {
     /// An instance's folder for the Unix socket of its program. Its name is short, whatever the instance's is.
     pub fn sockets_of(&self, id: &InstanceId) -> PathBuf {
         let digest = Sha256::digest(id.to_string().as_bytes());
-        let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        self.sockets().join(name)
+        let number = digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        self.sockets().join(format!("{number:012x}"))
     }
 
     /// Releases of a site.

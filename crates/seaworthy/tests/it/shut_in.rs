@@ -137,7 +137,7 @@ fn an_edge_that_serves_sockets_of_instances_reaches_those_and_no_other() {
         let lines = log.lines().filter(|line| line.contains("sandbox edge: unix "));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    let guards = sandbox.run(["status"]).stdout().to_owned();
+    let guards = sandbox.run(["status"]).raw_stdout().to_owned();
     let told = guards.contains("Unix sockets of others are not shut off");
     if seaworthy_testkit::is_root("that the edge reaches no other socket") {
         assert!(!told, "{guards}");
