@@ -216,6 +216,9 @@ pub struct InstanceView {
     pub shim_pid: Option<u32>,
     /// Where it listens, by port name.
     pub listening: BTreeMap<String, SocketAddr>,
+    /// The Unix socket by which it can be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     /// Milliseconds since its last start.
     pub uptime_ms: Option<u64>,
     /// Starts after the first.

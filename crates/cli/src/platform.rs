@@ -384,10 +384,11 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
 fn instance_lines(instance: &InstanceView) -> String {
     let style = render::state_style(&instance.state);
     let short = instance.id.splitn(3, '/').nth(2).unwrap_or(&instance.id);
-    let address = instance.listening.values().next().map(ToString::to_string).unwrap_or_default();
+    let socket = instance.socket.as_ref().map(|path| format!("unix:{}", path.display()));
+    let address = instance.listening.values().next().map(ToString::to_string).or(socket);
     let mut facts = Vec::new();
     facts.extend(instance.pid.map(|pid| format!("pid {pid}")));
-    facts.extend(Some(address).filter(|address| !address.is_empty()));
+    facts.extend(address);
     facts.extend(
         instance
             .uptime_ms

@@ -31,7 +31,7 @@ use crate::processes;
 use process::spawn;
 use tell::unless_dead;
 
-pub(crate) use process::EdgeOptions;
+pub(crate) use process::{EdgeOptions, Sockets};
 
 /// How long an edge that runs may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
@@ -293,6 +293,8 @@ impl Edge {
 
     async fn start(&mut self) -> Result<Link, Fault> {
         self.number += 1;
+        // Also for an edge that a control before us started, whose leave we do not remember.
+        self.options.sockets = self.options.sockets.max(self.needed(&self.endpoints));
         let (options, number, ended) = (self.options.clone(), self.number, Arc::clone(&self.ended));
         let started = tokio::task::spawn_blocking(move || {
             let (socket, mut process) = spawn(&options, number)?;

@@ -82,6 +82,7 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
         &layout.state,
         &layout.run,
         &layout.instances(),
+        &layout.sockets(),
         &layout.state.join("logs"),
         &layout.state.join("sites"),
         &layout.state.join("data"),
@@ -182,7 +183,6 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     defect::keep_running(&platform, "names", names::run);
     defect::keep_running(&platform, "jobs", jobs::run);
     defect::keep_running(&platform, "scaling", scaling::run);
-    defect::keep_running(&platform, "outgoing calls", outgoing::run);
     defect::keep_running(&platform, "backups", backups::run_clock);
     defect::keep_running(&platform, "certificates", certificates::run_clock);
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));

@@ -236,6 +236,7 @@ fn instances_of(
                 pid: status.and_then(|status| status.pid),
                 shim_pid: status.map(|status| status.shim_pid),
                 listening: status.map(|status| status.listening.clone()).unwrap_or_default(),
+                socket: status.and_then(|status| status.socket.clone()),
                 uptime_ms: status
                     .filter(|status| status.pid.is_some())
                     .and_then(|status| status.started)

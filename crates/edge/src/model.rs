@@ -28,6 +28,8 @@ pub use store::StoreAt;
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// A feature: this edge may open the Unix sockets of our own instances.
+pub const OWN_SOCKETS: &str = "own-sockets";
 /// A feature: this edge counts in a table that it is handed.
 pub const COUNTS: &str = "counts";
 /// Feature of an edge that takes routes and instances in one message.
@@ -284,6 +286,22 @@ pub struct Endpoint {
     /// time; they go on when absent.
     #[serde(default)]
     pub ends_ms: Option<u64>,
+}
+
+impl Endpoint {
+    /// One at an address, to which new requests go.
+    pub fn ready(instance: String, address: SocketAddr) -> Self {
+        Self {
+            instance,
+            address,
+            socket: None,
+            http2: false,
+            proxy_header: false,
+            check: None,
+            state: EndpointState::Ready,
+            ends_ms: None,
+        }
+    }
 }
 
 /// How an instance is asked whether it is well.

@@ -215,7 +215,8 @@ impl Shared {
     /// What is made of routes, and of ways out.
     fn compiled(&self, config: &Config) -> Result<(Arc<route::Table>, Arc<Outlets>), RouteError> {
         let table = Arc::new(route::Table::build(config)?);
-        let outlets = self.calls.build(config, &self.current().outlets, &self.breakers)?;
+        let counted = (&self.breakers, &self.counts);
+        let outlets = self.calls.build(config, &self.current().outlets, counted)?;
         Ok((table, Arc::new(outlets)))
     }
 

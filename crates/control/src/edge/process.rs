@@ -28,14 +28,25 @@ pub(crate) struct EdgeOptions {
     pub program: PathBuf,
     /// Threads that serve.
     pub threads: u16,
-    /// Instances listen on Unix sockets.
-    pub unix_sockets: bool,
+    /// Unix sockets that it may open.
+    pub sockets: Sockets,
     /// As whom it runs.
     pub user: Option<User>,
     /// What every edge signs cookies with.
     pub signing: [u8; 16],
     /// Where it lives under systemd.
     pub scope: Option<Arc<Scope>>,
+}
+
+/// Unix sockets that an edge may open; each is more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sockets {
+    /// None.
+    None,
+    /// Those of our own instances.
+    Own,
+    /// Any: servers that somebody else runs may listen anywhere.
+    Any,
 }
 
 /// Starts an edge process that inherits the listening socket of its link; returns where that is, and the process.
@@ -61,8 +72,14 @@ pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<(PathBuf, Chil
         .arg("--threads")
         .arg(options.threads.to_string());
     command.arg("--public").arg(options.layout.public_root());
-    if options.unix_sockets {
-        command.arg("--unix-sockets");
+    match options.sockets {
+        Sockets::None => {}
+        Sockets::Own => {
+            command.arg("--sockets").arg(options.layout.sockets());
+        }
+        Sockets::Any => {
+            command.arg("--unix-sockets");
+        }
     }
     command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
     if let Some(user) = &options.user {

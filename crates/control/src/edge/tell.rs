@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use seaworthy_base::Fault;
 use seaworthy_base::challenge::Shown;
 use seaworthy_edge::model::{
-    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site, UNIX_SOCKETS, WHOLE,
+    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, OWN_SOCKETS, Request, Site,
+    UNIX_SOCKETS, WHOLE,
 };
 
-use super::{ENDING, Edge, edge_fault};
+use super::{ENDING, Edge, Sockets, edge_fault};
 use crate::edge_link::{Link, LinkError};
 
 impl Edge {
@@ -66,7 +67,6 @@ impl Edge {
         let moved = self.endpoints.services != endpoints.services;
         (self.config, self.endpoints) = (config, endpoints);
         if opens_up {
-            self.options.unix_sockets = true;
             return self.replace(ENDING).await;
         }
         if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
@@ -100,7 +100,6 @@ impl Edge {
         let opens_up = self.must_open_up(&endpoints);
         self.endpoints = endpoints;
         if opens_up {
-            self.options.unix_sockets = true;
             return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
                 LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
             });
@@ -121,12 +120,30 @@ impl Edge {
         Ok(())
     }
 
-    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
+    /// Whether an instance listens on a Unix socket that the edge that runs was started without leave to open.
     fn must_open_up(&self, endpoints: &Endpoints) -> bool {
         let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = endpoints.services.values().flatten();
-        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
-            && endpoints.any(|endpoint| endpoint.socket.is_some())
+        living.is_some_and(|link| self.needed(endpoints) > may_open(link))
+    }
+
+    /// The leave that an edge needs for these instances.
+    pub(super) fn needed(&self, endpoints: &Endpoints) -> Sockets {
+        let own = self.options.layout.sockets();
+        let all = endpoints.services.values().flatten().filter_map(|one| one.socket.as_ref());
+        all.map(|path| if path.starts_with(&own) { Sockets::Own } else { Sockets::Any })
+            .max()
+            .unwrap_or(Sockets::None)
+    }
+}
+
+/// The leave that an edge was started with.
+fn may_open(link: &Link) -> Sockets {
+    if link.has(UNIX_SOCKETS) {
+        Sockets::Any
+    } else if link.has(OWN_SOCKETS) {
+        Sockets::Own
+    } else {
+        Sockets::None
     }
 }
 

@@ -94,7 +94,7 @@ fn control(run: &Path) -> Edge {
         layout: Layout { state: run.join("state"), run: run.to_path_buf() },
         program: "/bin/false".into(),
         threads: 1,
-        unix_sockets: false,
+        sockets: Sockets::None,
         user: None,
         signing: [0; 16],
         scope: None,

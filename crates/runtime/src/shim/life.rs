@@ -29,7 +29,7 @@ use crate::backoff::Backoff;
 use crate::driver::cgroup_name;
 use crate::health::Readiness;
 use crate::logs::InstanceLog;
-use crate::model::{ExitReason, Phase, Spec};
+use crate::model::{ExitReason, Phase, Ports, Spec};
 use end::{LastEnd, Stop};
 use run::Run;
 
@@ -193,18 +193,20 @@ impl Life {
     }
 
     fn take_findings(&mut self) {
+        let mut lost = false;
         while let Some(finding) = self.prober.next() {
             let now = self.now();
             let current = finding.start == self.starts && self.stop == Stop::No;
             let Some(run) = self.run.as_mut().filter(|_| current) else { continue };
             let age = now.saturating_sub(run.began);
+            lost |= matches!(finding.ready, Some(Err(_)));
             let readiness =
                 finding.ready.and_then(|result| run.health.ready(&self.spec.ready, age, result));
             match readiness {
                 Some(Readiness::Ready) => {
                     self.phase = Phase::Ready;
                     self.lost_ports = 0;
-                    self.prober.aim(self.starts, run.address, true);
+                    self.prober.aim(self.starts, run.address.clone(), true);
                 }
                 Some(Readiness::Unready) => self.phase = Phase::Unready,
                 None => {}
@@ -217,6 +219,18 @@ impl Life {
                 self.log.say(&format!("hung, restarting: {error}"));
                 self.kill_tree();
             }
+        }
+        if lost && matches!(self.spec.ports, Ports::Socket(_)) {
+            // It may have made its socket anew: others still have the one before.
+            self.find_sockets();
+        }
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn clear(&self) {
+        if let Ports::Socket(rule) = &self.spec.ports {
+            // Control sweeps what could not be removed, and says why.
+            rule.clear().ok();
         }
     }
 

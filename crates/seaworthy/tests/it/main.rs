@@ -50,6 +50,7 @@ mod status;
 mod stored;
 mod systemd;
 mod tls;
+mod unix_socket;
 mod up;
 mod upgrade;
 

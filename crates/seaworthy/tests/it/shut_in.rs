@@ -136,6 +136,76 @@ fn an_edge_may_open_unix_sockets_once_an_instance_listens_on_one() {
 }
 
 #[test]
+fn an_edge_that_serves_sockets_of_instances_reaches_those_and_no_other() {
+    let sandbox = sandbox();
+    // Open to everybody: only the sandbox stands before it.
+    let socket = sandbox.folder().join("other.sock");
+    let _listening = UnixListener::bind(&socket).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&socket, open).unwrap();
+    let file = sandbox.folder().join("p/secret");
+    std::fs::write(&file, "secret").unwrap();
+    let places = format!("{}:{}", file.display(), socket.display());
+    let sandbox = sandbox.env("SEAWORTHY_SANDBOX_TRY", &places);
+    let web = FakeApp::new().flag("--socket $SOCKET").key("socket = true");
+    let page = "[service.page]\nstatic = \"public\"";
+    let site = Site::new("shop").app("web", web).more(page).route("/health", "web");
+    let site = site.route("/*", "page").file("public/index.html", "page");
+    sandbox.up(&site);
+    let tried = || {
+        let log = std::fs::read_to_string(sandbox.state().join("logs/control.log")).unwrap();
+        let lines = log.lines().filter(|line| line.contains("sandbox edge: unix "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let guards = sandbox.run(["status"]).raw_stdout().to_owned();
+    let told = guards.contains("Unix sockets of others are not shut off");
+    if seaworthy_testkit::is_root("that the edge reaches no other socket") {
+        assert!(!told, "{guards}");
+    }
+    let serves = || {
+        let client = sandbox.https(&site);
+        assert_eq!(client.get("/health").status, 200);
+        // Files are served and logs written, under the paths that they always had.
+        assert_eq!(client.get("/index.html").text(), "page");
+    };
+    serves();
+    let edge = sandbox.status().edge_pid();
+    sandbox.run(["restart", "edge"]).success();
+    eventually("another edge", LIMIT, || sandbox.status().edge_pid() != edge);
+    serves();
+    eventually("the request stands in the log", LIMIT, || {
+        sandbox.run(["logs", "shop", "--access"]).stdout().contains("/index.html")
+    });
+    let tried = tried();
+    assert!(tried.len() >= 2, "{tried:?}");
+    assert!(told || tried.iter().all(|line| line.contains("unix refused")), "{tried:?}");
+    let log = std::fs::read_to_string(sandbox.state().join("logs/control.log")).unwrap();
+    assert!(!log.contains("sandbox edge: read POSSIBLE"), "{log}");
+}
+
+#[test]
+fn a_control_that_took_over_an_edge_starts_the_next_one_with_the_same_leave() {
+    let sandbox = sandbox();
+    let web = FakeApp::new().flag("--socket $SOCKET").key("socket = true");
+    let site = Site::new("shop").app("web", web);
+    sandbox.up(&site);
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    eventually("another control", LIMIT, || {
+        let status = sandbox.try_status();
+        status.is_some_and(|status| status.control_pid() != before.control_pid())
+    });
+    assert_eq!(sandbox.status().edge_pid(), before.edge_pid());
+    let client = sandbox.https(&site);
+    assert_eq!(client.get("/health").status, 200);
+    sandbox.run(["restart", "edge"]).success();
+    eventually("another edge", LIMIT, || sandbox.status().edge_pid() != before.edge_pid());
+    for _ in 0..10 {
+        assert_eq!(client.get("/health").status, 200);
+    }
+}
+
+#[test]
 fn udp_sockets_come_from_control_and_the_edge_can_open_none() {
     let sandbox = sandbox().env("SEAWORTHY_SANDBOX_TRY", "/none:/none");
     let site = Site::new("shop").manifest(

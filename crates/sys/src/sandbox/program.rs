@@ -45,11 +45,15 @@ pub struct Prepared {
 
 /// Whether programs can be shut in on this kernel.
 pub fn is_known() -> bool {
+    landlock_version() > 0
+}
+
+/// Which version of Landlock this kernel has; nothing or less where it has none.
+pub(super) fn landlock_version() -> i64 {
     // SAFETY: with this flag the call takes no pointer and answers with a version number.
-    let version = unsafe {
+    unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32)
-    };
-    version > 0
+    }
 }
 
 impl Program {
