@@ -75,9 +75,7 @@ pub(crate) async fn scale(layout: &Layout, options: &args::Scale) -> Result<Exit
         Some(count) => render::counted(count as usize, "instance"),
         None => format!("as many instances {said}"),
     };
-    render::talk(&format!(
-        "{target} is to have {many}; they start or drain now: seaworthy status"
-    ));
+    render::talk(&format!("{target} is to have {many}; they start or drain now: seaworthy status"));
     Ok(Exit::Ok)
 }
 

@@ -16,10 +16,10 @@ use seaworthy_base::delivery::Balance;
 
 use super::tunnel::Tunnel;
 use super::{Client, Record, Refusal, events, record, refuse};
-use crate::body::{ClientBody, Content, FromInstance, RequestBody, ResponseBody, Times};
+use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times};
 use crate::events::EventStream;
 use crate::forwarded::{self, Way, lists};
-use crate::model::Action;
+use crate::model::{Action, Settings};
 use crate::policy::keys::{Caller, Hasher, Keys};
 use crate::trace;
 use crate::upstream::{self, Aim, Answer, Outgoing, sticky};
@@ -60,14 +60,12 @@ pub(super) async fn forward(
     complete(&mut parts);
     let (address, port) = told(client, record.client, record.port);
     let ruled = !route.request_rules.is_empty();
+    let prepare = |headers: &mut HeaderMap| {
+        let (address, port) = (address.clone(), port.clone());
+        forwarded::prepare(headers, &way, address, port, &route.request_rules);
+    };
     if ruled {
-        forwarded::prepare(
-            &mut parts.headers,
-            &way,
-            address.clone(),
-            port.clone(),
-            &route.request_rules,
-        );
+        prepare(&mut parts.headers);
     }
     let fields = |out: &mut Vec<u8>| {
         if ruled {
@@ -79,13 +77,7 @@ pub(super) async fn forward(
     let headers = || {
         let mut headers = parts.headers.clone();
         if !ruled {
-            forwarded::prepare(
-                &mut headers,
-                &way,
-                address.clone(),
-                port.clone(),
-                &route.request_rules,
-            );
+            prepare(&mut headers);
         }
         headers
     };
@@ -101,12 +93,7 @@ pub(super) async fn forward(
         size: &|| size(&parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
-    let alarm = Alarm::of_client(&local.watch);
-    let (mut body, progress) = RequestBody::new(body, route.settings.body_limit, idle, alarm);
-    // Without an idle time the route streams.
-    if idle.is_some() && !upgrade {
-        body.begin().await.or_else(|(status, cause)| refuse(status, cause))?;
-    }
+    let (body, progress) = begin(local, body, &route.settings, upgrade).await?;
     let begun = record.begun;
     let request = Outgoing {
         parts: &parts,
@@ -124,10 +111,11 @@ pub(super) async fn forward(
         Ok(answer) => answer,
         Err(failure) => {
             record.upstream = failure.instance;
-            if let Some((status, cause)) = progress.and_then(|progress| progress.fault()) {
-                return refuse(status, cause);
-            }
-            return Err((failure.status, failure.cause));
+            // What the client sent wrongly is its own fault.
+            let fault = progress.and_then(|progress| progress.fault());
+            return fault.map_or(Err((failure.status, failure.cause)), |(status, cause)| {
+                refuse(status, cause)
+            });
         }
     };
     record.retries = answer.retries;
@@ -139,6 +127,23 @@ pub(super) async fn forward(
     }
     let times = Times { idle, end: delivery.total.and_then(|total| begun.checked_add(total)) };
     pass_back(local, answer, upgrade, times)
+}
+
+/// The body as it goes to the instance, with its progress where there is one; its beginning is there.
+async fn begin(
+    local: &Rc<Local>,
+    body: ClientBody,
+    settings: &Settings,
+    upgrade: bool,
+) -> Result<(RequestBody, Option<Rc<Progress>>), Refusal> {
+    let idle = settings.idle_ms.map(Duration::from_millis);
+    let alarm = Alarm::of_client(&local.watch);
+    let (mut body, progress) = RequestBody::new(body, settings.body_limit, idle, alarm);
+    // Without an idle time the route streams.
+    if idle.is_some() && !upgrade {
+        body.begin().await.or_else(|(status, cause)| refuse(status, cause))?;
+    }
+    Ok((body, progress))
 }
 
 /// What the client is sent of an answer, and where it came from.

@@ -198,7 +198,6 @@ impl Scanner {
     fn take_tag(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
             (State::Data, b'<') => self.to(State::TagOpen, true),
-            (State::Data, _) => true,
             (State::TagOpen, b'!') => self.to(State::Markup, true),
             (State::TagOpen, b'/') => self.to(State::EndTagOpen, true),
             (State::TagOpen, b'?') => self.to(State::Bogus, true),
@@ -214,7 +213,7 @@ impl Scanner {
             }
             (State::EndTagOpen, _) => self.to(State::Bogus, false),
             (State::EndTagName, _) if ends_name(byte) => self.to(State::BeforeAttribute, false),
-            (State::EndTagName, _) => true,
+            (State::Data | State::EndTagName, _) => true,
             _ => {
                 self.word.push(byte);
                 true
@@ -238,12 +237,11 @@ impl Scanner {
             // Alone, a solidus parts two attributes.
             (_, b'/') => self.to(State::BeforeAttribute, true),
             (State::BeforeAttribute, _) if is_space(byte) => true,
-            // In front of a name, an equals sign is its first letter.
-            (State::BeforeAttribute, _) => self.to(State::Attribute, true),
             (State::Attribute | State::AfterAttribute, b'=') => self.to(State::BeforeValue, true),
             (State::Attribute | State::AfterAttribute, _) if is_space(byte) => {
                 self.to(State::AfterAttribute, true)
             }
+            // In front of a name, an equals sign is its first letter.
             _ => self.to(State::Attribute, true),
         }
     }

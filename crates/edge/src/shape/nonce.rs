@@ -47,7 +47,12 @@ pub(super) fn nonce(value: &str, page: Page) -> Box<dyn Step> {
     match page {
         Page::Html => {
             let mark = format!(" nonce=\"{value}\"");
-            Box::new(Nonce { scanner: Scanner::new(), mark, value: value.to_owned(), foreign: None })
+            Box::new(Nonce {
+                scanner: Scanner::new(),
+                mark,
+                value: value.to_owned(),
+                foreign: None,
+            })
         }
         Page::Xhtml => Box::new(Rewriter::new(value, "")),
     }
@@ -107,7 +112,7 @@ type Output = Box<dyn FnMut(&[u8])>;
 
 /// Of what `lol_html` reads.
 struct Rewriter {
-    rewriter: Option<HtmlRewriter<'static, Output>>,
+    inner: Option<HtmlRewriter<'static, Output>>,
     sink: Sink,
     /// The beginning of a tag that was sent already, as long as the rewriter does not know of it.
     begun: &'static str,
@@ -135,8 +140,8 @@ impl Rewriter {
             .with_strict(false);
         let write: Output =
             Box::new(move |bytes: &[u8]| to.held.borrow_mut().extend_from_slice(bytes));
-        let rewriter = Some(HtmlRewriter::new(settings, write));
-        Self { rewriter, sink, begun, sent: begun.len() }
+        let inner = Some(HtmlRewriter::new(settings, write));
+        Self { inner, sink, begun, sent: begun.len() }
     }
 
     fn drain(&mut self, out: &mut Vec<u8>) {
@@ -150,7 +155,7 @@ impl Rewriter {
 
 impl Step for Rewriter {
     fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        if let (Some(rewriter), false) = (&mut self.rewriter, data.is_empty()) {
+        if let (Some(rewriter), false) = (&mut self.inner, data.is_empty()) {
             let begun = std::mem::take(&mut self.begun);
             rewriter.write(begun.as_bytes()).map_err(io::Error::other)?;
             rewriter.write(data).map_err(io::Error::other)?;
@@ -166,7 +171,7 @@ impl Step for Rewriter {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        if let Some(rewriter) = self.rewriter.take() {
+        if let Some(rewriter) = self.inner.take() {
             rewriter.end().map_err(io::Error::other)?;
         }
         self.drain(out);

@@ -135,7 +135,8 @@ fn elements(page: &[u8]) -> Vec<usize> {
         to.borrow_mut().push(element.source_location().bytes().start);
         Ok(())
     });
-    let settings = lol_html::Settings::new().append_element_content_handler(note).with_strict(false);
+    let settings =
+        lol_html::Settings::new().append_element_content_handler(note).with_strict(false);
     let mut rewriter = lol_html::HtmlRewriter::new(settings, |_: &[u8]| ());
     rewriter.write(page).unwrap();
     rewriter.end().unwrap();
@@ -147,7 +148,8 @@ fn ours(page: &[u8], size: usize) -> (Vec<usize>, bool) {
     let (mut scanner, mut found, mut begun) = (html::Scanner::new(), Vec::new(), 0);
     for piece in page.chunks(size) {
         let mut rest = piece;
-        while let Some(html::Found::Element(at) | html::Found::Foreign(at, _)) = scanner.next(rest) {
+        while let Some(html::Found::Element(at) | html::Found::Foreign(at, _)) = scanner.next(rest)
+        {
             let end = begun + (piece.len() - rest.len()) + at;
             found.push(page[..end].iter().rposition(|byte| *byte == b'<').unwrap());
             rest = &rest[at..];
@@ -159,13 +161,70 @@ fn ours(page: &[u8], size: usize) -> (Vec<usize>, bool) {
 
 /// What pages are made of, and what is made to mislead who reads them.
 const PARTS: [&str; 64] = [
-    "<script>", "</script>", "<SCRIPT src=x>", "</sCript >", "</script/>", "<script/>", "<style>",
-    "</style>", "<link rel=x>", "<link/>", "<textarea>", "</textarea>", "<title>", "</title>", "<iframe>",
-    "</iframe>", "<noscript>", "</noscript>", "<xmp>", "</xmp>", "<noembed>", "<noframes>", "</noframes>",
-    "<p", " a=", "\"", "'", "=", ">", "<", "/", "!", "-", "--", "<!--", "-->", "--!>", "<!-->", "<!--->",
-    "<!", "<?", "</", "</>", "<![CDATA[", "]]>", "<!doctype html PUBLIC \"a>b\">", "script", "style",
-    "link", " ", "\n", "\t", "\r", "\u{c}", "text", "\0", "é", "<b title=\"<script>\">", "<a/b='>'c>",
-    "<p \"=>", "<p a='\"'b>", "<scriptx>", "<!-- <script> ", "<plaintextual>",
+    "<script>",
+    "</script>",
+    "<SCRIPT src=x>",
+    "</sCript >",
+    "</script/>",
+    "<script/>",
+    "<style>",
+    "</style>",
+    "<link rel=x>",
+    "<link/>",
+    "<textarea>",
+    "</textarea>",
+    "<title>",
+    "</title>",
+    "<iframe>",
+    "</iframe>",
+    "<noscript>",
+    "</noscript>",
+    "<xmp>",
+    "</xmp>",
+    "<noembed>",
+    "<noframes>",
+    "</noframes>",
+    "<p",
+    " a=",
+    "\"",
+    "'",
+    "=",
+    ">",
+    "<",
+    "/",
+    "!",
+    "-",
+    "--",
+    "<!--",
+    "-->",
+    "--!>",
+    "<!-->",
+    "<!--->",
+    "<!",
+    "<?",
+    "</",
+    "</>",
+    "<![CDATA[",
+    "]]>",
+    "<!doctype html PUBLIC \"a>b\">",
+    "script",
+    "style",
+    "link",
+    " ",
+    "\n",
+    "\t",
+    "\r",
+    "\u{c}",
+    "text",
+    "\0",
+    "é",
+    "<b title=\"<script>\">",
+    "<a/b='>'c>",
+    "<p \"=>",
+    "<p a='\"'b>",
+    "<scriptx>",
+    "<!-- <script> ",
+    "<plaintextual>",
 ];
 
 proptest! {

@@ -318,7 +318,9 @@ fn an_instance_is_not_asked_before_the_beginning_of_a_body_is_there() {
         assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 200 "));
         assert_eq!(seen.borrow().len(), 1);
         // Of a long body only the beginning is waited for, of one without a length nothing.
-        for (length, begun) in [("Content-Length: 20000", 16 << 10), ("Transfer-Encoding: chunked", 0)] {
+        for (length, begun) in
+            [("Content-Length: 20000", 16 << 10), ("Transfer-Encoding: chunked", 0)]
+        {
             seen.borrow_mut().clear();
             let mut client = edge.client();
             let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{length}\r\n\r\n");
