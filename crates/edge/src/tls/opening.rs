@@ -147,17 +147,20 @@ fn pieces(bytes: &[u8]) -> Found {
     let (mut at, mut missing, mut pieces) = (0, None, Pieces::default());
     loop {
         let Some(&kind) = bytes.get(at) else { return Found::Part };
-        if kind == CHANGE_CIPHER_SPEC && at == 0 {
-            // A byte that means nothing may stand before a second hello (RFC 8446 § D.4).
-            at = RECORD + 1;
-            continue;
-        }
         let Some(piece) = pieces.ranges.get_mut(pieces.count) else { return Found::Other };
-        if kind != HANDSHAKE {
+        if kind != HANDSHAKE && !(kind == CHANGE_CIPHER_SPEC && at == 0) {
             return Found::Other;
         }
         let Some(&[.., high, low]) = bytes.get(at..at + RECORD) else { return Found::Part };
         let (start, size) = (at + RECORD, usize::from(u16::from_be_bytes([high, low])));
+        if kind == CHANGE_CIPHER_SPEC {
+            if size != 1 {
+                return Found::Other;
+            }
+            // One that means nothing may stand before a second hello (RFC 8446 § D.4).
+            at = start + size;
+            continue;
+        }
         let left = match missing {
             Some(left) => left,
             None if size < HEADER => return Found::Other,
@@ -169,9 +172,13 @@ fn pieces(bytes: &[u8]) -> Found {
                 }
             }
         };
-        *piece = start..start + size.min(left);
+        *piece = start..start + size;
         pieces.count += 1;
-        if size >= left {
+        if size > left {
+            // Nothing may follow a hello in its record (RFC 8446 § 5.1).
+            return Found::Other;
+        }
+        if size == left {
             let is_whole = bytes.len() >= piece.end;
             return if is_whole { Found::Whole(pieces) } else { Found::Part };
         }

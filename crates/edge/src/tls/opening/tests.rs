@@ -85,10 +85,20 @@ fn everything_else_passes_as_it_is_and_a_whole_hello_without_being_kept() {
         ("hardly anything in the first", records(&bad, 3)),
         ("records of nothing", [HANDSHAKE, 3, 1, 0, 0].repeat(5000)),
         ("too long", records(&long, 16 << 10)),
+        ("more in its record", records(&[&bad[..], &[0]].concat(), 16 << 10)),
+        ("more in its last record", records(&[&bad[..], &[0]].concat(), 50)),
+        (
+            "a record that is longer",
+            [HANDSHAKE, 3, 1, 1, 0].into_iter().chain(bad.clone()).collect(),
+        ),
         ("no hello", b"GET / HTTP/1.1\r\n\r\n".repeat(5000)),
         ("another message", records(&[&[2][..], &bad[1..]].concat(), 16 << 10)),
         ("another record", [&[21, 3, 3, 0, 2, 2, 40][..], &records(&bad, 16 << 10)].concat()),
         ("what means nothing, without end", idle),
+        (
+            "what means nothing, and more",
+            [&[20, 3, 3, 0, 2, 1, 1][..], &records(&bad, 99)].concat(),
+        ),
         ("half a hello", records(&bad, 16 << 10)[..50].to_vec()),
     ] {
         for piece in [1, 7, 90, 1000] {
