@@ -162,6 +162,14 @@ async def another_name_shows_no_certificate_of_this_one():
         assert (await client.ask(b"GET", b"/"))[0] in (200, 421)
 
 
+async def a_name_that_is_none_counts_as_none_sent():
+    own = configuration()
+    own.server_name = HOST + ":443"
+    own.verify_mode = ssl.CERT_NONE
+    async with dial(own) as client:
+        assert (await client.ask(b"GET", b"/"))[0] == 200
+
+
 async def a_packet_of_rubbish_is_survived():
     async with dial() as client:
         for length in (1, 20, 1200):
@@ -172,7 +180,8 @@ async def a_packet_of_rubbish_is_survived():
 CHECKS = [a_page_and_its_length, a_hundred_at_once, more_than_the_window, a_part,
           a_body_that_is_too_long, a_fixed_answer_to_a_body, keys_are_changed, other_connection_ids, each_cipher,
           a_session_is_resumed_and_sends_nothing_early, a_version_that_nobody_speaks, no_other_protocol,
-          another_name_shows_no_certificate_of_this_one, a_packet_of_rubbish_is_survived]
+          another_name_shows_no_certificate_of_this_one, a_name_that_is_none_counts_as_none_sent,
+          a_packet_of_rubbish_is_survived]
 
 
 async def main():

@@ -10,6 +10,7 @@ mod generate;
 mod host_test;
 mod http2_tests;
 mod http3_tests;
+mod mysql_tests;
 mod setup;
 mod slow_tests;
 mod tidy;
@@ -37,6 +38,7 @@ cargo xtask cache-tests     the cache judged by http-cache-tests (needs npm and 
 cargo xtask tls-tests       TLS judged by testssl.sh and sslyze: grade A, no serious finding (needs PyPI)
 cargo xtask http2-tests     HTTP/2 judged by httpwg-cli: every case of RFC 9113 (needs crates.io)
 cargo xtask http3-tests     HTTP/3 asked by an independent client, aioquic (needs PyPI)
+cargo xtask mysql-tests     backups of MySQL's own server and tools (needs Debian's unstable packages: 70 MB)
 cargo xtask slow-tests      slow clients judged by slowhttptest: available in all four of its modes
 cargo xtask soak            minutes of mixed load while everything is killed (--help for its options)";
 
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         ["tls-tests"] => tls_tests::tls_tests(),
         ["http2-tests"] => http2_tests::http2_tests(),
         ["http3-tests"] => http3_tests::http3_tests(),
+        ["mysql-tests"] => mysql_tests::mysql_tests(),
         ["slow-tests"] => slow_tests::slow_tests(),
         ["cache-tests"] => cache_tests::cache_tests(),
         ["help" | "--help" | "-h"] => {

@@ -41,6 +41,8 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     // No program: looked for beside `/usr/bin`.
     ("../lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
     ("pip3", "python3-pip"),
+    // A server that listens on a Unix socket.
+    ("gunicorn", "gunicorn"),
 ];
 
 /// What `host-test --vm` needs.

@@ -99,6 +99,18 @@ impl Layout {
         self.instances().join(id.site.as_str()).join(id.file_name())
     }
 
+    /// All instances' folders for the Unix sockets of their programs.
+    pub fn sockets(&self) -> PathBuf {
+        self.run.join("u")
+    }
+
+    /// An instance's folder for the Unix socket of its program. Its name is short, whatever the instance's is.
+    pub fn sockets_of(&self, id: &InstanceId) -> PathBuf {
+        let digest = Sha256::digest(id.to_string().as_bytes());
+        let number = digest.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        self.sockets().join(format!("{number:012x}"))
+    }
+
     /// Releases of a site.
     pub fn releases(&self, site: &SiteName) -> PathBuf {
         self.state.join("sites").join(site.as_str()).join("releases")

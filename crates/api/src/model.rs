@@ -51,6 +51,9 @@ pub struct PlatformStatus {
     pub edge: EdgeView,
     /// Every site.
     pub sites: Vec<SiteStatus>,
+    /// Deployments that go on and have not begun to replace anything.
+    #[serde(default)]
+    pub deployments: Vec<GoingOn>,
     /// Guards that this kernel or host cannot give, in words.
     pub guards: Vec<String>,
     /// What is wrong with the platform itself.
@@ -98,13 +101,13 @@ pub struct EdgeView {
     /// Connections of addresses that held as many as one may.
     #[serde(default)]
     pub turned_away: u64,
-    /// Handshakes that were refused, since they asked for a server name that is none.
+    /// Handshakes that asked for a server name that is none.
     #[serde(default)]
     pub misnamed: u64,
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
-    /// Connections over HTTP/2 that were ended for a flood of frames.
+    /// Connections over HTTP/2 or HTTP/3 that were ended for a flood.
     #[serde(default)]
     pub flooded: u64,
     /// Older edges that finish what they had begun.
@@ -213,6 +216,9 @@ pub struct InstanceView {
     pub shim_pid: Option<u32>,
     /// Where it listens, by port name.
     pub listening: BTreeMap<String, SocketAddr>,
+    /// The Unix socket by which it can be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     /// Milliseconds since its last start.
     pub uptime_ms: Option<u64>,
     /// Starts after the first.

@@ -24,7 +24,7 @@ use crate::model::{RestoreTarget, Source};
 use crate::open::{self, Plain};
 use crate::seal::{Sealing, pump, write_fault};
 use crate::set::{Part, Set};
-use crate::tool::{Running, Tool};
+use crate::tool::{LOADING, Running, Tool};
 use crate::work::Work;
 
 /// More than this of roles or users is not taken into memory.
@@ -184,7 +184,7 @@ impl Parts {
     /// Feeds an opened part to a tool, to the end of both.
     pub(crate) fn feed(&self, work: &Work, set: &Set, part: &Part, to: &Tool) -> Result<(), Fault> {
         let mut plain = self.open(set.id.as_str(), &part.file)?;
-        let mut running = to.start(true)?;
+        let mut running = to.clone().stall(work.patience(LOADING)).start(true)?;
         let (total, mut done) = (part.plain_bytes, 0);
         let fed = running.stdin.as_mut().map_or(Ok(()), |stdin| {
             open::feed(&mut plain, stdin, |bytes| {

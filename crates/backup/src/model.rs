@@ -26,6 +26,9 @@ pub struct Job {
     pub owner: Vec<String>,
     /// Whether to wait for another run on the same item.
     pub patient: bool,
+    /// A store, a server or a tool that moves nothing for so long is given up; what fits each of them when absent.
+    #[serde(default)]
+    pub stall_ms: Option<u64>,
     /// What to do.
     pub action: Action,
 }

@@ -2,11 +2,12 @@
 //! files that they were given.
 //!
 //! A dump tool reads whatever a server sends; one that is taken over shall find nothing else on this machine and reach
-//! no other port. Invariants: a file that is not named here cannot be opened, though the tool's user owns it; on a
-//! kernel without Landlock a backup says so. Not here: servers that are started (they have a data folder of their
-//! own), and as whom tools run.
+//! no other port; a scratch server has its folders and reaches nobody. Invariants: a file that is not named here cannot be
+//! opened, though the tool's user owns it; on a kernel without Landlock a backup says so. Not here: servers that we run
+//! for a site, and as whom tools run.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use seaworthy_sys::sandbox::Program;
@@ -59,13 +60,31 @@ const NAMES: u16 = 53;
 pub(crate) struct ShutIn {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    own: Vec<PathBuf>,
     ports: Option<Vec<u16>>,
+    /// A name must be looked up.
+    looks_up: bool,
+    /// Its server is behind an abstract socket.
+    is_abstract: bool,
 }
 
 impl ShutIn {
     /// A tool that reaches no server and reads these files.
     pub(crate) fn with(read: Vec<PathBuf>) -> Self {
-        Self { read, write: Vec::new(), ports: Some(Vec::new()) }
+        Self {
+            read,
+            write: Vec::new(),
+            own: Vec::new(),
+            ports: Some(Vec::new()),
+            looks_up: false,
+            is_abstract: false,
+        }
+    }
+
+    /// A program that reaches nobody and does what it likes in folders of its own: a scratch server.
+    pub(crate) fn within(own: &[&Path]) -> Self {
+        let own = own.iter().map(|folder| folder.to_path_buf()).collect();
+        Self { own, ..Self::with(Vec::new()) }
     }
 
     /// A client of that server; `port` is the one that it has unless the URL says otherwise.
@@ -82,7 +101,15 @@ impl ShutIn {
             Some(host) if host.starts_with(['/', '@']) => Some(Vec::new()),
             _ => Some(vec![url.port.unwrap_or(port), NAMES]),
         };
-        Self { read, write: Vec::new(), ports }
+        let host = url.host.as_deref();
+        let is_address = |host: &str| host.parse::<IpAddr>().is_ok() || host == "localhost";
+        Self {
+            looks_up: ports.is_none()
+                || host.is_some_and(|host| !host.starts_with(['/', '@']) && !is_address(host)),
+            is_abstract: ports.is_none() || host.is_some_and(|host| host.starts_with('@')),
+            ports,
+            ..Self::with(read)
+        }
     }
 
     /// It may read a file.
@@ -107,7 +134,15 @@ impl ShutIn {
         }
         let read = LOOKED_UP.iter().map(PathBuf::from).chain(self.read.iter().cloned());
         let write = std::iter::once(PathBuf::from(NOWHERE)).chain(self.write.iter().cloned());
-        Program { read: read.collect(), run, write: write.collect(), ports: self.ports.clone() }
+        Program {
+            read: read.collect(),
+            run,
+            write: write.collect(),
+            own: self.own.clone(),
+            ports: self.ports.clone(),
+            datagrams: self.looks_up,
+            abstract_sockets: self.is_abstract,
+        }
     }
 }
 
@@ -149,6 +184,21 @@ mod tests {
         assert_eq!(ports("postgres://%2Frun%2Fpostgresql/shop"), Some(vec![]));
         for several in ["postgres://a,b/shop", "postgres:///shop?host=a&port=6000"] {
             assert_eq!(ports(several), None, "{several}");
+        }
+    }
+
+    #[test]
+    fn a_client_has_datagrams_only_where_a_name_must_be_looked_up() {
+        let rules = |text: &str| {
+            let url = crate::url::parse(text, &["postgres"]).unwrap();
+            let rules = ShutIn::client_of(&url, 5432, Vec::new()).rules("/usr/bin/psql");
+            (rules.datagrams, rules.abstract_sockets)
+        };
+        assert_eq!(rules("postgres://db.example/shop"), (true, false));
+        assert_eq!(rules("postgres:///shop?host=db.example"), (true, true));
+        assert_eq!(rules("postgres://%40name/shop"), (false, true));
+        for near in ["127.0.0.1", "[::1]", "10.1.2.3:6000", "localhost", "%2Frun%2Fpostgresql"] {
+            assert_eq!(rules(&format!("postgres://{near}/shop")), (false, false), "{near}");
         }
     }
 

@@ -10,6 +10,7 @@ mod sftp;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use seaworthy_base::Fault;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{StoreAt, StorePlace};
 use crate::set::{Set, SetId};
 use crate::work::Work;
+
+/// A store that neither takes nor gives a byte for so long is given up.
+const STALL: Duration = Duration::from_secs(120);
 
 /// What a store says of a part without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +66,9 @@ pub(crate) fn connect(at: &StoreAt, work: &Work) -> Result<Box<dyn Store>, Fault
             let staging = work.state().join("staging");
             Ok(Box::new(folder::Folder::new(&at.name, path, site, item, staging)))
         }
-        StorePlace::S3 { .. } => Ok(Box::new(s3::S3::new(&at.name, &at.place, site, item)?)),
+        StorePlace::S3 { .. } => Ok(Box::new(s3::S3::new(&at.name, &at.place, site, item, work)?)),
         StorePlace::Sftp { .. } => {
-            let files = work.private()?;
-            Ok(Box::new(sftp::SftpStore::connect(&at.name, &at.place, site, item, files)?))
+            Ok(Box::new(sftp::SftpStore::connect(&at.name, &at.place, site, item, work)?))
         }
     }
 }

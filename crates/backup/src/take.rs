@@ -150,14 +150,22 @@ fn publish(
     stores: &mut [Named],
 ) -> Result<Taken, Fault> {
     let mut taken = Taken { set, stores: Vec::new(), failed: Vec::new(), removed: Vec::new() };
-    for (name, store) in stores.iter_mut() {
+    for (at, (name, store)) in work.job.stores.iter().zip(stores.iter_mut()) {
+        // A dump takes long: what was away as it began may be back.
+        if store.is_err() {
+            *store = store::connect(at, work);
+        }
         let outcome = match store {
             Ok(store) => put(work, records, &taken.set, staged, name, store.as_mut()),
             Err(fault) => Err(fault.clone()),
         };
         match outcome {
             Ok(()) => taken.stores.push(name.clone()),
-            Err(fault) => taken.failed.push(StoreReport { store: name.clone(), fault }),
+            Err(fault) => {
+                // Not asked again in this run: one that does not answer takes its time for it.
+                *store = Err(fault.clone());
+                taken.failed.push(StoreReport { store: name.clone(), fault });
+            }
         }
     }
     if taken.stores.is_empty() {
@@ -244,12 +252,19 @@ fn catch_up(work: &Work, records: &mut Records, taken: &Taken, stores: &mut [Nam
     }
 }
 
-/// The newest set that fits, of those that any store has.
+/// The newest set that fits, of those that any store has. One that does not answer is not asked again.
 fn newest(records: &Records, stores: &mut [Named], fits: impl Fn(&Set) -> bool) -> Option<Set> {
     let mut best: Option<Set> = None;
-    for (_, store) in stores.iter_mut() {
-        let Ok(store) = store else { continue };
-        for id in store.sets().unwrap_or_default().into_iter().rev() {
+    for (_, entry) in stores.iter_mut() {
+        let Ok(store) = entry else { continue };
+        let ids = match store.sets() {
+            Ok(ids) => ids,
+            Err(fault) => {
+                *entry = Err(fault);
+                continue;
+            }
+        };
+        for id in ids.into_iter().rev() {
             if best.as_ref().is_some_and(|best| best.id >= id) {
                 break;
             }

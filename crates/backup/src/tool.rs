@@ -1,7 +1,7 @@
 //! Running the engines' own tools: as another user, with nothing inherited, ended when they hang.
 //!
 //! Invariants: no shell, no secret in an argument; a client opens only what it was given (`shut_in`); a tool dies with us, whatever kills us; what it says on
-//! standard error is kept; one that neither reads nor writes for [`STALL`] is ended. Not here: which tool.
+//! standard error is kept; one that neither reads nor writes for too long is ended. Not here: which tool.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -20,15 +20,17 @@ use crate::model::RunAs;
 use crate::shut_in::ShutIn;
 
 /// A tool that moves no byte for so long hangs: a dump waits for locks, but not this long.
-const STALL: Duration = Duration::from_secs(30 * 60);
+pub(crate) const STALL: Duration = Duration::from_secs(30 * 60);
+/// One that loads a dump: at its end a server makes indexes, and nothing moves meanwhile.
+pub(crate) const LOADING: Duration = Duration::from_secs(12 * 3600);
 /// How long a dump is let write before it is read: what a fast one writes in this time is far less than a pipe holds.
 const GATHER: Duration = Duration::from_micros(500);
 /// How much a pipe holds: as much as anybody may ask for.
 const PIPE: usize = 1 << 20;
 /// Lines of standard error that are kept: the first and the last so many.
 const KEPT_LINES: usize = 40;
-/// The longest line that is kept.
-const LINE: usize = 2000;
+/// The longest line that is kept; what is longer counts as several.
+const LINE: u64 = 2000;
 /// The longest output that is taken into memory.
 const MAX_OUTPUT: u64 = 64 << 20;
 
@@ -45,6 +47,8 @@ pub(crate) struct Tool {
     pub run_as: Option<RunAs>,
     /// Whether it may go on without reading or writing: what it does shows elsewhere.
     pub silent: bool,
+    /// It is ended when it neither reads nor writes for so long.
+    pub stall: Duration,
     /// What it may open; everything that its user may, without.
     pub shut_in: Option<ShutIn>,
 }
@@ -60,6 +64,7 @@ pub(crate) struct Running {
     pub stdin: Option<Counted<PipeWriter>>,
     stderr: Option<JoinHandle<Vec<String>>>,
     moved: Arc<AtomicU64>,
+    stall: Duration,
     stalled: Arc<AtomicBool>,
     done: Arc<AtomicBool>,
 }
@@ -125,6 +130,7 @@ impl Tool {
             dir: dir.to_path_buf(),
             run_as: run_as.cloned(),
             silent: false,
+            stall: STALL,
             shut_in: None,
         }
     }
@@ -138,6 +144,12 @@ impl Tool {
     /// Adds variables.
     pub(crate) fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.environment.extend(variables);
+        self
+    }
+
+    /// Has it ended when it neither reads nor writes for so long.
+    pub(crate) fn stall(mut self, stall: Duration) -> Self {
+        self.stall = stall;
         self
     }
 
@@ -225,6 +237,7 @@ impl Tool {
             stdin: stdin.map(|pipe| Counted { pipe, moved: Arc::clone(&moved) }),
             stderr: Some(std::thread::spawn(move || keep_lines(err_reader))),
             moved: Arc::clone(&moved),
+            stall: self.stall,
             stalled: Arc::default(),
             done: Arc::default(),
             child,
@@ -254,6 +267,7 @@ impl Running {
     fn watch(&self) {
         let (group, moved) = (self.child.id(), Arc::clone(&self.moved));
         let (stalled, done) = (Arc::clone(&self.stalled), Arc::clone(&self.done));
+        let stall = self.stall;
         std::thread::spawn(move || {
             let (mut last, mut still) = (0, Duration::ZERO);
             let step = Duration::from_millis(500);
@@ -262,7 +276,7 @@ impl Running {
                 let now = moved.load(Ordering::Relaxed);
                 still = if now == last { still + step } else { Duration::ZERO };
                 last = now;
-                if still > STALL {
+                if still >= stall {
                     stalled.store(true, Ordering::Release);
                     process::kill_group(group);
                     return;
@@ -296,10 +310,9 @@ impl Running {
         };
         match status {
             Ok(status) if status.success() => Ok(lines),
-            Ok(_) if self.stalled.load(Ordering::Acquire) => Err(fault(format!(
-                "nothing moved for {} minutes: it was ended",
-                STALL.as_secs() / 60
-            ))),
+            Ok(_) if self.stalled.load(Ordering::Acquire) => {
+                Err(fault(format!("nothing moved for {} s: it was ended", self.stall.as_secs())))
+            }
             Ok(status) => Err(fault(ending(status))),
             Err(error) => Err(fault(error.to_string())),
         }
@@ -369,11 +382,11 @@ fn keep_lines(pipe: PipeReader) -> Vec<String> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        match io::BufRead::read_until(&mut reader, b'\n', &mut line) {
+        // In pieces: a tool that never ends its line must not fill our memory.
+        match io::BufRead::read_until(&mut (&mut reader).take(LINE), b'\n', &mut line) {
             Ok(got) if got > 0 => {}
             _ => break,
         }
-        line.truncate(LINE);
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if first.len() < KEPT_LINES {
             first.push(text);
@@ -429,6 +442,25 @@ mod tests {
             .output(Code::BackupTool)
             .unwrap_err();
         assert!(fault.what.contains("pg_dump_of_nowhere") && fault.next[0].contains("apt install"));
+    }
+
+    #[test]
+    fn one_that_moves_nothing_is_ended_and_what_it_said_is_kept() {
+        let fault = shell("echo waiting >&2; exec sleep 600")
+            .stall(Duration::from_secs(1))
+            .output(Code::BackupTool)
+            .unwrap_err();
+        assert_eq!(fault.causes, ["nothing moved for 1 s: it was ended"]);
+        assert_eq!(fault.evidence, ["waiting"]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_kept_in_pieces() {
+        let fault = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1")
+            .output(Code::BackupTool)
+            .unwrap_err();
+        assert_eq!(fault.evidence.len(), 2 * KEPT_LINES + 1);
+        assert!(fault.evidence.iter().all(|line| line.len() as u64 <= LINE));
     }
 
     #[test]

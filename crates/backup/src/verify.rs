@@ -10,6 +10,7 @@ use std::time::Instant;
 use seaworthy_base::{Code, Fault, Timestamp};
 
 use crate::judge;
+use crate::model::StoreAt;
 use crate::records::{Check, Records};
 use crate::report::Verified;
 use crate::seal::digest;
@@ -23,21 +24,38 @@ pub(crate) fn verify(work: &Work, full: bool, only: Option<&str>) -> Result<Veri
     let mut records = work.records()?;
     let mut report =
         Verified { item: job.item.name.clone(), copies: Vec::new(), read_bytes: 0, took_ms: 0 };
+    let mut unreachable = None;
     for at in &job.stores {
-        let mut store = store::connect(at, work)?;
-        for id in store.sets()? {
-            if only.is_some_and(|only| only != id.as_str()) {
-                continue;
-            }
-            one(work, &mut records, store.as_mut(), &at.name, &id, full, &mut report)?;
+        // One that does not answer says nothing of the others.
+        if let Err(fault) = of_store(work, &mut records, at, full, only, &mut report) {
+            unreachable = unreachable.or(Some(fault));
         }
-        lost(&mut records, store.as_mut(), &at.name, only, &mut report)?;
+    }
+    if let Some(fault) = unreachable {
+        return Err(fault);
     }
     if let (Some(only), true) = (only, report.copies.is_empty()) {
         return Err(no_such_set(only, &job.item.name));
     }
     report.took_ms = begun.elapsed().as_millis() as u64;
     Ok(report)
+}
+
+/// Verifies the copies in one store.
+fn of_store(
+    work: &Work,
+    records: &mut Records,
+    at: &StoreAt,
+    full: bool,
+    only: Option<&str>,
+    report: &mut Verified,
+) -> Result<(), Fault> {
+    let mut store = store::connect(at, work)?;
+    let there = store.sets()?;
+    for id in there.iter().filter(|id| only.is_none_or(|only| only == id.as_str())) {
+        one(work, records, store.as_mut(), &at.name, id, full, report)?;
+    }
+    lost(records, &there, &at.name, only, report)
 }
 
 /// The fault of an id that no store has.
@@ -94,12 +112,11 @@ fn one(
 /// Copies that were there and are gone without us.
 fn lost(
     records: &mut Records,
-    store: &mut dyn Store,
+    there: &[SetId],
     name: &str,
     only: Option<&str>,
     report: &mut Verified,
 ) -> Result<(), Fault> {
-    let there = store.sets()?;
     let ids: Vec<SetId> = records
         .checks
         .keys()

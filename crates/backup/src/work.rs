@@ -72,6 +72,11 @@ impl Work {
         &self.job.folders.state
     }
 
+    /// How long something may move nothing: what is usual for it, unless the job says otherwise.
+    pub(crate) fn patience(&self, usual: Duration) -> Duration {
+        self.job.stall_ms.map_or(usual, Duration::from_millis)
+    }
+
     /// The item's records, held until they are dropped. A job that somebody waits for waits its turn.
     pub(crate) fn records(&self) -> Result<Records, Fault> {
         let open = || Records::open(self.state(), &self.job.site, &self.job.item.name);

@@ -55,12 +55,10 @@ fn dispatch(cli: Cli, layout: &Layout) -> Result<Exit, render::Failure> {
         Verb::Schema => manifest::schema(),
         Verb::Reference { what } => manifest::reference(&what),
         Verb::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "seaworthy",
-                &mut std::io::stdout(),
-            );
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "seaworthy", &mut text);
+            // Who reads only its beginning is no fault.
+            render::print(&String::from_utf8_lossy(&text));
             Ok(Exit::Ok)
         }
         Verb::Man => manifest::man(),

@@ -38,7 +38,7 @@ pub(crate) fn init(options: &Folder) -> Result<Exit, Failure> {
 
 /// Shows every problem of a manifest.
 pub(crate) fn check(options: &Check) -> Result<Exit, Failure> {
-    match seaworthy_manifest::load(&options.manifest) {
+    match seaworthy_manifest::load(options.manifest.as_ref().unwrap_or(&options.dir)) {
         Ok(site) => {
             if options.json {
                 render::json(
@@ -46,10 +46,10 @@ pub(crate) fn check(options: &Check) -> Result<Exit, Failure> {
                 );
             } else {
                 render::talk(&format!(
-                    "ok: site `{}`, {} services, {} routes",
+                    "ok: site `{}`, {}, {}",
                     site.name,
-                    site.services.len(),
-                    site.routes.len()
+                    render::counted(site.services.len(), "service"),
+                    render::counted(site.routes.len(), "route")
                 ));
             }
             Ok(Exit::Ok)

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use seaworthy_api::model::{
-    CallView, DownRequest, EdgeView, InstanceView, PlatformStatus, RestartRequest, SiteStatus,
+    CallView, DownRequest, EdgeView, GoingOn, InstanceView, PlatformStatus, RestartRequest,
+    SiteStatus,
 };
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
@@ -48,17 +49,25 @@ pub(crate) async fn connect(layout: &Layout) -> Result<Client, Failure> {
     Ok(client)
 }
 
-/// Connects, starting control first when nobody answers.
-pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
+/// As [`connect`]; a control process that is about to end is waited for.
+async fn connect_once_ended(layout: &Layout) -> Result<Client, Failure> {
     let begun = Instant::now();
     loop {
         match connect(layout).await {
-            Err(failure) if failure.fault.code == Code::ControlNotRunning => break,
             Err(failure) if is_ending(&failure) && begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(15)).await;
             }
             other => return other,
         }
+    }
+}
+
+/// Connects, starting control first when nobody answers.
+pub(crate) async fn connect_or_start(layout: &Layout) -> Result<Client, Failure> {
+    let begun = Instant::now();
+    match connect_once_ended(layout).await {
+        Err(failure) if failure.fault.code == Code::ControlNotRunning => {}
+        other => return other,
     }
     seaworthy_control::prepare_folders(layout)?;
     let mut keeper =
@@ -110,7 +119,7 @@ fn start_keeper(layout: &Layout) -> Result<std::process::Child, Failure> {
 
 /// Stops sites.
 pub(crate) async fn down(layout: &Layout, options: &Down) -> Result<Exit, Failure> {
-    let client = match connect(layout).await {
+    let client = match connect_once_ended(layout).await {
         Ok(client) => client,
         Err(failure) if options.all && failure.fault.code == Code::ControlNotRunning => {
             if !goes_on(layout) {
@@ -252,6 +261,12 @@ fn calls(one: &CallView) -> String {
     format!("  outgoing {:<7} {}  {state}{errors}\n", one.name, one.to)
 }
 
+/// What a deployment is at that replaces nothing yet.
+fn going_on(one: &GoingOn) -> String {
+    let time = format_duration(Duration::from_secs(one.for_ms / 1000));
+    format!("{} {} for {}: {}, since {time}", one.verb, one.number, one.who, one.step)
+}
+
 fn show(status: &PlatformStatus) -> String {
     let mut out = String::new();
     for site in &status.sites {
@@ -280,6 +295,9 @@ fn show(status: &PlatformStatus) -> String {
                 let _infallible = writeln!(out, "  preview          {preview}");
             }
         }
+        for one in status.deployments.iter().filter(|one| one.site == site.name) {
+            let _infallible = writeln!(out, "  deploying        {}", going_on(one));
+        }
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }
@@ -296,6 +314,10 @@ fn show(status: &PlatformStatus) -> String {
             }
         }
         out.push('\n');
+    }
+    let known = |one: &&GoingOn| status.sites.iter().any(|site| site.name == one.site);
+    for one in status.deployments.iter().filter(|one| !known(one)) {
+        let _infallible = writeln!(out, "{}  first deployment\n  {}\n", one.site, going_on(one));
     }
     if status.sites.is_empty() {
         out.push_str("no site runs\n\n");
@@ -344,14 +366,14 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
     });
     let misnamed = (edge.misnamed > 0).then(|| {
         format!(
-            "{} TLS handshakes were refused, since their clients asked for a server name that is none (one with a \
-             port, for example); they are to send the host alone",
+            "{} TLS handshakes asked for a server name that is none (one with a port, for example) and were served \
+             as if they had sent none; the first certificate is shown to them",
             edge.misnamed
         )
     });
     let flooded = (edge.flooded > 0).then(|| {
         format!(
-            "{} connections over HTTP/2 were ended, since their clients flooded them with frames or took back \
+            "{} connections over HTTP/2 or HTTP/3 were ended, since their clients flooded them with frames or took back \
              what they asked for; `deny_from` under [[route]] keeps an address away",
             edge.flooded
         )
@@ -362,10 +384,11 @@ fn sent_away(edge: &EdgeView) -> Vec<String> {
 fn instance_lines(instance: &InstanceView) -> String {
     let style = render::state_style(&instance.state);
     let short = instance.id.splitn(3, '/').nth(2).unwrap_or(&instance.id);
-    let address = instance.listening.values().next().map(ToString::to_string).unwrap_or_default();
+    let socket = instance.socket.as_ref().map(|path| format!("unix:{}", path.display()));
+    let address = instance.listening.values().next().map(ToString::to_string).or(socket);
     let mut facts = Vec::new();
     facts.extend(instance.pid.map(|pid| format!("pid {pid}")));
-    facts.extend(Some(address).filter(|address| !address.is_empty()));
+    facts.extend(address);
     facts.extend(
         instance
             .uptime_ms

@@ -54,6 +54,11 @@ pub(crate) fn print(text: &str) {
     anstream::stdout().write_all(text.as_bytes()).ok();
 }
 
+/// `1 route`, `2 routes`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Prints to standard error.
 pub(crate) fn talk(text: &str) {
     anstream::stderr().write_all(format!("{text}\n").as_bytes()).ok();

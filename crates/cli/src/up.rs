@@ -23,6 +23,7 @@ pub(crate) fn absolute(dir: &Path) -> Result<std::path::PathBuf, Failure> {
     dir.canonicalize().map_err(|error| {
         Fault::new(Code::ManifestMissing, format!("there is no folder `{}`", dir.display()))
             .because(error.to_string())
+            .next("the same command with the project's folder, the one with `seaworthy.toml` in it")
             .into()
     })
 }
@@ -34,10 +35,8 @@ pub(crate) fn check_first(dir: &Path) -> Result<SiteName, Failure> {
         Err(report) if report.code == Code::ManifestInvalid => {
             render::talk(report.render(render::color()).trim_end());
             let count = report.total();
-            let what = format!(
-                "the manifest has {count} problem{}: nothing was changed",
-                if count == 1 { "" } else { "s" }
-            );
+            let count = render::counted(count, "problem");
+            let what = format!("the manifest has {count}: nothing was changed");
             Err(Fault::new(Code::ManifestInvalid, what).into())
         }
         Err(report) => Err(report.to_fault().into()),

@@ -32,6 +32,20 @@ pub(crate) struct DatagramRecord {
     slots: BTreeMap<u32, u8>,
 }
 
+impl DatagramRecord {
+    /// Whether these are the sockets that were written down for an address.
+    fn has(&self, address: SocketAddr, sockets: &[OwnedFd]) -> bool {
+        let is_udp_there = |fd: &OwnedFd| {
+            let copy = fd.try_clone().map(UdpSocket::from);
+            datagram::is_datagram(fd.as_fd())
+                && copy.and_then(|socket| socket.local_addr()).is_ok_and(|at| at == address)
+        };
+        let cookies = sockets.iter().filter_map(|fd| socket::socket_cookie(fd.as_fd()).ok());
+        let cookies: Vec<u64> = cookies.collect();
+        self.cookies.get(&address) == Some(&cookies) && sockets.iter().all(is_udp_there)
+    }
+}
+
 /// All groups, and who reads which slot.
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
@@ -199,14 +213,9 @@ impl Datagrams {
         let mut fds = fds.into_iter();
         for group in groups {
             let sockets: Vec<OwnedFd> = fds.by_ref().take(group.slots.into()).collect();
-            let ours = sockets.iter().all(|fd| datagram::is_datagram(fd.as_fd()));
-            let cookies: Vec<u64> =
-                sockets.iter().filter_map(|fd| socket::socket_cookie(fd.as_fd()).ok()).collect();
-            let sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from).collect();
-            let same = |one: &UdpSocket| one.local_addr().is_ok_and(|at| at == group.address);
-            let known = record.cookies.get(&group.address) == Some(&cookies);
-            if ours && known && sockets.iter().all(same) {
-                self.groups.insert(group.address, sockets);
+            if record.has(group.address, &sockets) {
+                let sockets = sockets.into_iter().map(UdpSocket::from);
+                self.groups.insert(group.address, sockets.collect());
             } else {
                 crate::say(&format!(
                     "the edge handed back UDP sockets for {} that are not ours: left alone",
@@ -234,6 +243,27 @@ mod tests {
         assert_eq!(all.slots.get(&6), Some(&2));
         assert_eq!(all.seat(7, &[2, 4, 5, 6]), Some(2));
         assert_eq!(all.slots.get(&7), Some(&1));
+    }
+
+    #[test]
+    fn only_sockets_that_were_written_down_are_taken_back() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = socket.local_addr().unwrap();
+        let there = stream.local_addr().unwrap();
+        let cookie = |fd: std::os::fd::BorrowedFd<'_>| socket::socket_cookie(fd).unwrap();
+        let (own, of_tcp) = (cookie(socket.as_fd()), cookie(stream.as_fd()));
+        let all = [OwnedFd::from(socket)];
+        let of = |address, cookies: &[u64]| DatagramRecord {
+            cookies: BTreeMap::from([(address, cookies.to_vec())]),
+            ..DatagramRecord::default()
+        };
+        assert!(of(here, &[own]).has(here, &all));
+        assert!(!of(here, &[own + 1]).has(here, &all));
+        assert!(!of(here, &[own, own]).has(here, &all));
+        assert!(!of(there, &[own]).has(there, &all));
+        assert!(!DatagramRecord::default().has(here, &all));
+        assert!(!of(there, &[of_tcp]).has(there, &[OwnedFd::from(stream)]));
     }
 
     #[tokio::test]

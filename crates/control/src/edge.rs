@@ -4,10 +4,13 @@
 //! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
+mod hear;
 mod process;
 mod quic;
 mod shared;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,9 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
-use seaworthy_edge::model::{
-    COUNTS, Config, EdgeStatus, Endpoints, Keys, Listener, Reply, Request,
-};
+use seaworthy_edge::model::{COUNTS, Config, Endpoints, Keys, Listener, Reply, Request};
+use seaworthy_sys::fdpass::MAX_FDS;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -29,13 +31,16 @@ use crate::processes;
 use process::spawn;
 use tell::unless_dead;
 
-pub(crate) use process::EdgeOptions;
+pub(crate) use process::{EdgeOptions, Sockets};
 
 /// How long an edge that runs may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
 /// How long a new one may: it starts in a few milliseconds, but on a machine that is starved ten seconds were too few, and
 /// an upgrade was taken back for nothing.
 const STARTING: Duration = Duration::from_secs(30);
+
+/// How long an edge finishes that had to be replaced.
+const ENDING: Duration = Duration::from_secs(60 * 60);
 
 /// What is remembered of the running edge, so that the next control finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,13 +128,7 @@ impl Edge {
             self.draining.extend(link.map(|link| (*number, link)));
         }
         let Some(link) = self.find(record.number).await else { return };
-        if let Ok((Reply::Listeners { listeners }, fds)) =
-            link.ask(Request::Listeners, Vec::new()).await
-        {
-            for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(fd, (listener.tls, listener.outgoing), record);
-            }
-        }
+        self.take_back_from(&link, record).await;
         if link.has(COUNTS)
             && let Ok((_, fds)) = link.ask(Request::GiveCounts, Vec::new()).await
         {
@@ -140,6 +139,25 @@ impl Edge {
             self.version = status.config.max(status.endpoints).max(status.keys) + 1;
         }
         self.link = Some(link);
+    }
+
+    /// Takes the listening sockets back, as many at a time as one message carries.
+    async fn take_back_from(&mut self, link: &Link, record: &EdgeRecord) {
+        let mut from = 0;
+        loop {
+            let before = self.listeners.len() + self.outlets.len();
+            let asked = link.ask(Request::Listeners { from }, Vec::new()).await;
+            let Ok((Reply::Listeners { listeners }, fds)) = asked else { return };
+            let count = fds.len();
+            for (listener, fd) in listeners.into_iter().zip(fds) {
+                self.take_back(fd, (listener.tls, listener.outgoing), record);
+            }
+            from += count;
+            // An edge of the version before says the same again.
+            if count < MAX_FDS || self.listeners.len() + self.outlets.len() == before {
+                return;
+            }
+        }
     }
 
     fn settle_kept(&mut self) {
@@ -219,12 +237,11 @@ impl Edge {
 
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
     pub(crate) async fn ensure(&mut self) -> Result<bool, Fault> {
-        self.draining.retain(|(_, link)| !link.is_dead());
+        self.draining.retain(|(_, link)| !link.has_ended());
         if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
             return Ok(false);
         }
-        self.link = Some(self.start_whole().await?);
-        Ok(true)
+        self.replace(ENDING).await.map(|()| true)
     }
 
     /// A new edge on the same sockets takes over; the old one finishes what it has.
@@ -239,32 +256,52 @@ impl Edge {
                 return Err(fault);
             }
         };
-        if let Some(old) = self.link.replace(link) {
-            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            old.ask(Request::Drain { deadline_ms }, Vec::new()).await.map_err(|error| {
-                edge_fault("the old edge process did not begin to drain", &error)
-            })?;
-            self.draining.push((before, old));
-        }
+        let old = self.link.replace(link);
+        self.part_from(before, old, deadline).await;
         Ok(())
+    }
+
+    /// Has the edge of that number finish, if it is still there. One that did not answer in time is asked anew, and ended
+    /// if that is in vain: it would go on taking connections, with what it knew.
+    async fn part_from(&mut self, number: u32, old: Option<Link>, deadline: Duration) {
+        if old.as_ref().is_some_and(Link::has_ended) {
+            return;
+        }
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let drains =
+            async |link: &Link| link.ask(Request::Drain { deadline_ms }, Vec::new()).await.is_ok();
+        let link = match &old {
+            Some(link) if drains(link).await => old,
+            _ => match self.find(number).await {
+                Some(anew) if drains(&anew).await => Some(anew),
+                _ => {
+                    old.iter().for_each(Link::end);
+                    None
+                }
+            },
+        };
+        self.draining.extend(link.map(|link| (number, link)));
     }
 
     /// Starts an edge that knows everything, or none.
     async fn start_whole(&mut self) -> Result<Link, Fault> {
         let link = self.start().await?;
         let Err(error) = self.introduce(&link).await else { return Ok(link) };
-        if !link.is_dead() {
-            processes::kill(link.pid);
-        }
+        link.end();
         Err(edge_fault("a new edge process did not take its configuration", &error))
     }
 
     async fn start(&mut self) -> Result<Link, Fault> {
         self.number += 1;
+        // Also for an edge that a control before us started, whose leave we do not remember.
+        self.options.sockets = self.options.sockets.max(self.needed(&self.endpoints));
         let (options, number, ended) = (self.options.clone(), self.number, Arc::clone(&self.ended));
         let started = tokio::task::spawn_blocking(move || {
-            let socket = spawn(&options, number)?;
-            Link::connect(&socket, STARTING, ended)
+            let (socket, mut process) = spawn(&options, number)?;
+            Link::connect(&socket, STARTING, ended).inspect_err(|_| {
+                // Nobody would ever tell it anything. It may have ended by itself.
+                process.kill().and_then(|()| process.wait()).ok();
+            })
         });
         let failed = |cause: String| {
             Fault::new(Code::EdgeDown, "the edge process could not be started")
@@ -290,19 +327,19 @@ impl Edge {
     }
 
     async fn give_sockets(&self, link: &Link, addresses: &[SocketAddr]) -> Result<(), LinkError> {
-        if addresses.is_empty() {
-            return Ok(());
+        for addresses in addresses.chunks(MAX_FDS) {
+            let (mut listeners, mut fds) = (Vec::new(), Vec::new());
+            for address in addresses {
+                let held = self.listeners.get(address).map(|held| (&held.socket, held.tls));
+                let outlet = self.outlets.get(address).map(|socket| (socket, false));
+                let outgoing = outlet.is_some();
+                let Some((socket, tls)) = outlet.or(held) else { continue };
+                listeners.push(Listener { address: *address, tls, outgoing });
+                fds.push(OwnedFd::from(socket.try_clone().map_err(LinkError::Gone)?));
+            }
+            link.ask(Request::Listen { listeners }, fds).await?;
         }
-        let (mut listeners, mut fds) = (Vec::new(), Vec::new());
-        for address in addresses {
-            let held = self.listeners.get(address).map(|held| (&held.socket, held.tls));
-            let outlet = self.outlets.get(address).map(|socket| (socket, false));
-            let outgoing = outlet.is_some();
-            let Some((socket, tls)) = outlet.or(held) else { continue };
-            listeners.push(Listener { address: *address, tls, outgoing });
-            fds.push(OwnedFd::from(socket.try_clone().map_err(LinkError::Gone)?));
-        }
-        link.ask(Request::Listen { listeners }, fds).await.map(drop)
+        Ok(())
     }
 
     /// Makes the listeners what is wanted: `bound` are new sockets, everything not in `wanted` is closed.
@@ -343,56 +380,18 @@ impl Edge {
         unless_dead(link, link.ask(unlisten, Vec::new()).await.map(drop))
     }
 
-    /// How the edge is; what the draining ones still have with instances is added.
-    pub(crate) async fn status(&self) -> Option<EdgeStatus> {
-        let link = self.link.as_ref().filter(|link| !link.is_dead())?;
-        let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await else {
-            return None;
-        };
-        let mut status = *status;
-        for (_, old) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
-            let Ok((Reply::Status(more), _)) = old.ask(Request::Status, Vec::new()).await else {
-                continue;
-            };
-            for (instance, load) in more.instances {
-                let entry = status.instances.entry(instance).or_default();
-                entry.in_flight += load.in_flight;
-                entry.pooled += load.pooled;
-                entry.tunnels += load.tunnels;
-                entry.answered += load.answered;
-                entry.errors += load.errors;
-                entry.times.resize(load.times.len().max(entry.times.len()), 0);
-                entry.times.iter_mut().zip(load.times).for_each(|(sum, one)| *sum += one);
-            }
-        }
-        Some(status)
-    }
-
-    /// Asks every living edge the same, the newest first. A draining one may end before it answers.
-    pub(crate) async fn ask_all(&self, request: &Request) -> Result<Vec<Reply>, Fault> {
-        let mut replies = Vec::new();
-        if let Some(link) = self.link.as_ref().filter(|link| !link.is_dead()) {
-            let failed = |error| edge_fault("the edge did not answer", &error);
-            replies.push(link.ask(request.clone(), Vec::new()).await.map_err(failed)?.0);
-        }
-        for (_, link) in self.draining.iter().filter(|(_, link)| !link.is_dead()) {
-            let answer = link.ask(request.clone(), Vec::new()).await;
-            replies.extend(answer.ok().map(|(reply, _)| reply));
-        }
-        Ok(replies)
-    }
-
     /// Ends the edge: what is under way gets `patience`.
     pub(crate) async fn stop(&mut self, patience: Duration) {
         let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(0);
         let older = self.draining.drain(..).map(|(_, link)| link);
         for link in self.link.take().into_iter().chain(older) {
             let pid = link.pid;
-            let asked = link.ask(Request::Drain { deadline_ms }, Vec::new()).await;
+            if link.ask(Request::Drain { deadline_ms }, Vec::new()).await.is_err() {
+                link.end();
+            }
             let waiting = tokio::task::spawn_blocking(move || processes::wait_for_end(pid));
-            let ended = tokio::time::timeout(patience + Duration::from_secs(2), waiting).await;
-            if (asked.is_err() || ended.is_err()) && !link.is_dead() {
-                processes::kill(pid);
+            if tokio::time::timeout(patience + Duration::from_secs(2), waiting).await.is_err() {
+                link.end();
             }
         }
         self.listeners.clear();

@@ -148,8 +148,10 @@ fn header_rules(rules: &site::HeaderRules) -> HeaderRules {
 /// What follows the key of a service where its new release is tried.
 const TRIED: &str = "~";
 
-/// Nobody listens there; it stands for an instance that has no address yet, so that requests wait for it.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+/// Nobody listens there. It stands for an instance that has no address yet, so that requests wait for it; beside a
+/// Unix socket it means nothing.
+pub(crate) const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// What an instance is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,16 +168,8 @@ pub(crate) enum Use {
 
 /// An instance that is sure to come: requests wait for it.
 pub(crate) fn expected(site: &str, service: &str) -> Endpoint {
-    Endpoint {
-        instance: format!("{site}/{service}"),
-        address: NOWHERE,
-        socket: None,
-        http2: false,
-        proxy_header: false,
-        check: None,
-        state: EndpointState::Starting,
-        ends_ms: None,
-    }
+    let expected = Endpoint::ready(format!("{site}/{service}"), NOWHERE);
+    Endpoint { state: EndpointState::Starting, ..expected }
 }
 
 /// Where a service's new release is tried and nothing of it is ready, what serves stands in.
@@ -212,26 +206,26 @@ pub(crate) fn add_instance(
         return;
     }
     let first = ports.first().map_or("http", String::as_str);
-    let address_of = |port: &str| status.listening.get(port).copied();
+    let address_of = |port: &str| {
+        let socket = status.socket.clone().map(|path| (NOWHERE, Some(path)));
+        socket.or_else(|| status.listening.get(port).map(|address| (*address, None)))
+    };
     let (site, service) = (status.id.site.as_str(), status.id.service.as_str());
     let ends_ms = if let Use::Ending(within) = used { Some(within) } else { None };
-    let mut put = |key: String, address: Option<SocketAddr>| {
+    let mut put = |key: String, address: Option<(SocketAddr, Option<PathBuf>)>| {
         let state = if address.is_none() && state == EndpointState::Ready {
             EndpointState::Starting
         } else {
             state
         };
-        let address = address.unwrap_or(NOWHERE);
+        let (address, socket) = address.unwrap_or((NOWHERE, None));
         let key = if used == Use::Candidate { key + TRIED } else { key };
         all.entry(key).or_default().push(Endpoint {
-            instance: status.id.to_string(),
-            address,
-            socket: None,
+            socket,
             http2,
-            proxy_header: false,
-            check: None,
             state,
             ends_ms,
+            ..Endpoint::ready(status.id.to_string(), address)
         });
     };
     put(service_key(site, service, None), address_of(first).or_else(|| address_of("http")));
@@ -252,23 +246,24 @@ pub(crate) fn add_upstreams(
     let check = service.check.as_ref().map(check);
     for url in urls {
         let endpoint = |address: SocketAddr, socket: Option<PathBuf>| Endpoint {
-            instance: url.clone(),
-            address,
             socket,
             http2: service.http2 || url.starts_with("h2c://"),
             proxy_header: service.proxy_header,
             check: check.clone(),
-            state: EndpointState::Ready,
-            ends_ms: None,
+            ..Endpoint::ready(url.clone(), address)
         };
         if let Some(path) = url.strip_prefix("unix:") {
             entry.push(endpoint(NOWHERE, Some(path.into())));
             continue;
         }
         let authority = authority(url);
-        let address = authority.parse().ok().or_else(|| names.get(&authority).copied());
+        let address = authority.parse().ok().or_else(|| first(names, &authority));
         entry.extend(address.map(|address| endpoint(address, None)));
     }
+}
+
+fn first(names: &Known, authority: &str) -> Option<SocketAddr> {
+    names.get(authority)?.first().copied()
 }
 
 /// The name and port of a server that has to be looked up.

@@ -2,7 +2,8 @@
 //!
 //! A thread of its own, because descriptors travel with blocking calls. Invariants: a reply belongs to
 //! the request before it; when the connection or the edge ends, every waiting request fails and the
-//! owner is woken. Not here: what is sent and when.
+//! owner is woken; a connection that is over says nothing of the process, which may only have been slow
+//! and serves on. Not here: what is sent and when.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +38,10 @@ type Question = (Request, Vec<OwnedFd>, oneshot::Sender<Answer>);
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     questions: mpsc::Sender<Question>,
+    /// Nothing can be asked any more.
     dead: Arc<AtomicBool>,
+    /// The process is over.
+    ended: Arc<AtomicBool>,
     /// The edge's process.
     pub pid: u32,
     /// Guards that it does not have.
@@ -61,8 +65,8 @@ impl Link {
             (Reply::Failed { message }, _) => return Err(LinkError::Refused(message)),
             _ => return Err(LinkError::Refused("it greeted with something else".to_owned())),
         };
-        let dead = Arc::new(AtomicBool::new(false));
-        watch_process(pid, &dead, &ended);
+        let (dead, over) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        watch_process(pid, [&dead, &over], &ended);
         let (questions, receiver) = mpsc::channel::<Question>();
         let flag = Arc::clone(&dead);
         let thread = std::thread::Builder::new().name("edge-link".to_owned()).stack_size(256 << 10);
@@ -81,7 +85,7 @@ impl Link {
             }
         });
         spawned.map_err(LinkError::Gone)?;
-        Ok(Self { questions, dead, pid, unguarded, features })
+        Ok(Self { questions, dead, ended: over, pid, unguarded, features })
     }
 
     /// Asks, and waits for the reply.
@@ -105,9 +109,21 @@ impl Link {
         self.features.iter().any(|one| one == feature)
     }
 
-    /// Whether the edge ended.
+    /// Whether nothing can be asked any more: the edge ended, or did not answer in time.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether the edge's process is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Ends the edge's process at once.
+    pub(crate) fn end(&self) {
+        if !self.has_ended() {
+            crate::processes::kill(self.pid);
+        }
     }
 }
 
@@ -130,12 +146,12 @@ fn exchange(stream: &UnixStream, request: &Request, fds: &[OwnedFd]) -> Answer {
 }
 
 /// Waits for the end of the process in a thread: the socket alone would tell only at the next request.
-fn watch_process(pid: u32, dead: &Arc<AtomicBool>, ended: &Arc<Notify>) {
-    let (dead, ended) = (Arc::clone(dead), Arc::clone(ended));
+fn watch_process(pid: u32, flags: [&Arc<AtomicBool>; 2], ended: &Arc<Notify>) {
+    let (flags, ended) = (flags.map(Arc::clone), Arc::clone(ended));
     let thread = std::thread::Builder::new().name("edge-watch".to_owned()).stack_size(64 << 10);
     let spawned = thread.spawn(move || {
         crate::processes::wait_for_end(pid);
-        dead.store(true, Ordering::SeqCst);
+        flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
         ended.notify_one();
     });
     if let Err(error) = spawned {

@@ -14,6 +14,7 @@ use seaworthy_base::{ByteSize, Code, Fault, InstanceId, RequestId, Timestamp};
 
 use seaworthy_edge::model::EdgeStatus;
 use seaworthy_manifest::site::ServiceKind;
+use seaworthy_runtime::model::Status;
 
 use crate::outgoing;
 use crate::platform::Platform;
@@ -263,12 +264,7 @@ fn tell(
     };
     let status = one.status.as_ref();
     fact("pid", status.and_then(|status| status.pid).map(|pid| pid.to_string()));
-    fact(
-        "listens on",
-        status.filter(|status| !status.listening.is_empty()).map(|status| {
-            status.listening.values().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        }),
-    );
+    fact("listens on", status.map(listens_on).filter(|places| !places.is_empty()));
     fact("started", status.and_then(|status| status.started).map(|at| at.to_string()));
     fact("restarts", status.map(|status| status.restarts.to_string()));
     fact(
@@ -303,6 +299,13 @@ fn tell(
         next.push(format!("seaworthy logs {} --service {} --follow", id.site, id.service));
     }
     Explanation { v: VERSION, subject: format!("instance {id}"), summary, facts, evidence, next }
+}
+
+/// Where an instance can be reached.
+fn listens_on(status: &Status) -> String {
+    let socket = status.socket.iter().map(|path| format!("unix:{}", path.display()));
+    let all = status.listening.values().map(ToString::to_string).chain(socket);
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// Why the edge sends nothing to an instance, and how the circuit breakers of its service are.

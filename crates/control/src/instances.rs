@@ -14,6 +14,7 @@ use seaworthy_manifest::site::ServiceKind;
 use seaworthy_release::Side;
 use seaworthy_runtime::driver::{self, ShimClient};
 use seaworthy_runtime::model::Status;
+use seaworthy_runtime::socket;
 use seaworthy_state::{InstanceRecord, InstanceState};
 
 use crate::databases;
@@ -62,7 +63,8 @@ pub(crate) async fn launch(
             _ => &state.values,
         };
         let place = Place { layout: &platform.layout, site, release: applied.release };
-        let spec = specs::build(&id, description, process, place, values, user, hash.to_owned());
+        let users = (user, platform.edge_user.as_ref().map(|edge| edge.gid));
+        let spec = specs::build(&id, description, process, place, values, users, hash.to_owned());
         (spec, applied.release)
     };
     let record = InstanceRecord {
@@ -299,7 +301,10 @@ pub(crate) fn forget(platform: &Arc<Platform>, id: &InstanceId) {
 
 fn sweep(platform: &Arc<Platform>, id: &InstanceId, run_dir: &Path) {
     let home = platform.scope.as_ref().map(|scope| scope.home()).transpose();
-    if let Err(error) = home.and_then(|home| driver::sweep(id, run_dir, home.as_ref())) {
+    let swept = home
+        .and_then(|home| driver::sweep(id, run_dir, home.as_ref()))
+        .and_then(|()| socket::remove(&platform.layout.sockets_of(id)));
+    if let Err(error) = swept {
         crate::say(&format!("could not clean up after {id}: {error}"));
     }
     if let Err(error) = platform.store().remove_instance(id) {

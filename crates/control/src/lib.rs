@@ -26,6 +26,7 @@ mod crash;
 mod databases;
 mod datagrams;
 mod decide;
+mod defect;
 mod edge;
 mod edge_config;
 mod edge_link;
@@ -81,6 +82,7 @@ pub fn prepare_folders(layout: &Layout) -> Result<(), Fault> {
         &layout.state,
         &layout.run,
         &layout.instances(),
+        &layout.sockets(),
         &layout.state.join("logs"),
         &layout.state.join("sites"),
         &layout.state.join("data"),
@@ -177,13 +179,12 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     if let Some(manager) = platform.manager.clone() {
         tokio::spawn(manager::report(manager));
     }
-    tokio::spawn(reconcile::run(Arc::clone(&platform)));
-    tokio::spawn(names::run(Arc::clone(&platform)));
-    tokio::spawn(jobs::run(Arc::clone(&platform)));
-    tokio::spawn(scaling::run(Arc::clone(&platform)));
-    tokio::spawn(outgoing::run(Arc::clone(&platform)));
-    tokio::spawn(backups::run_clock(Arc::clone(&platform)));
-    tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
+    defect::keep_running(&platform, "instances", reconcile::run);
+    defect::keep_running(&platform, "names", names::run);
+    defect::keep_running(&platform, "jobs", jobs::run);
+    defect::keep_running(&platform, "scaling", scaling::run);
+    defect::keep_running(&platform, "backups", backups::run_clock);
+    defect::keep_running(&platform, "certificates", certificates::run_clock);
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

@@ -1,5 +1,5 @@
 //! Ways on which applications call others, as far as they are control's: an address on loopback for each, what the
-//! application is told of it, and where the other side is.
+//! application is told of it, and which name the other side has (where that is: `names`).
 //!
 //! Why here: the edge, which makes the calls, can neither listen by itself nor ask a name server nor read the system's
 //! certificates. Invariants: an address that an application was told stays the same for as long as its site has a way of
@@ -7,33 +7,28 @@
 //! so that a name server that is gone stops no call; nothing here waits for a name server while a lock is held.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rand::Rng as _;
 use seaworthy_base::outgoing::Target;
 use seaworthy_base::{Code, Fault};
-use seaworthy_edge::model::{self, Endpoint, EndpointState};
+use seaworthy_edge::model::{self, Endpoint};
 use seaworthy_manifest::Site;
 use seaworthy_manifest::site::{EnvValue, ServiceKind};
 
 use crate::commands;
+use crate::edge_config::NOWHERE;
 use crate::instances::store_fault;
+use crate::names::Known;
 use crate::platform::Platform;
 
 /// Above where instances listen, below where the kernel takes ports for connections from.
 const PORTS: std::ops::Range<u16> = 30_000..32_000;
-/// How long what a name server said is taken for true.
-const FRESH: Duration = Duration::from_secs(30);
-/// Of a name so many addresses are used.
-const MOST: usize = 8;
-
-/// What names stand for, by `host:port`.
-pub(crate) type Resolved = BTreeMap<String, Vec<SocketAddr>>;
+/// Redis servers by label, each by its address or by its Unix socket.
+pub(crate) type Stores = BTreeMap<String, (Target, Option<PathBuf>)>;
 
 /// The key of the other side's addresses, and the way's name to people.
 pub(crate) fn label(site: &str, name: &str) -> String {
@@ -53,8 +48,11 @@ fn address(platform: &Platform, site: &str, name: &str) -> Result<SocketAddr, Fa
     if let Some(port) = known.and_then(|text| text.parse().ok()) {
         return Ok(on(port));
     }
+    // Those that were given out and are not bound yet, or not now, are others' all the same.
+    let given = store.settings_under("port:").map_err(|error| store_fault(&error))?;
     let mut random = rand::rng();
-    let free = |port: &u16| TcpListener::bind(on(*port)).is_ok();
+    let free =
+        |port: &u16| !given.contains(&port.to_string()) && TcpListener::bind(on(*port)).is_ok();
     let port = (0..500).map(|_| random.random_range(PORTS)).find(free).ok_or_else(|| {
         let range = format!("{} to {}", PORTS.start, PORTS.end - 1);
         Fault::new(Code::PortTaken, format!("there is no free port for `[outgoing.{name}]`"))
@@ -167,18 +165,13 @@ pub(crate) fn all_roots() -> String {
 }
 
 /// The addresses of the other sides of a site's ways, as far as they are known.
-pub(crate) fn add_endpoints(
-    all: &mut BTreeMap<String, Vec<Endpoint>>,
-    site: &Site,
-    resolved: &Resolved,
-) {
+pub(crate) fn add_endpoints(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &Site, names: &Known) {
     for way in &site.outgoing {
         let label = label(site.name.as_str(), &way.rules.name);
         let known = literal(&way.rules.to).map(|address| vec![address]);
-        let known =
-            known.or_else(|| resolved.get(&key(&way.rules.to)).cloned()).unwrap_or_default();
+        let known = known.or_else(|| names.get(&key(&way.rules.to)).cloned()).unwrap_or_default();
         // Connections of one way are no other's, whose authorities may differ.
-        let endpoint = |address| plain(&label, address);
+        let endpoint = |address| Endpoint::ready(label.clone(), address);
         all.entry(label.clone()).or_insert_with(|| known.into_iter().map(endpoint).collect());
     }
 }
@@ -186,31 +179,17 @@ pub(crate) fn add_endpoints(
 /// The addresses of the Redis servers that a site's edges count in, as far as they are known.
 pub(crate) fn add_stores(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
-    stores: &BTreeMap<String, (Target, Option<PathBuf>)>,
-    resolved: &Resolved,
+    stores: &Stores,
+    names: &Known,
 ) {
     for (label, (target, socket)) in stores {
         let known = literal(target).or(socket.as_ref().map(|_| NOWHERE)).map(|one| vec![one]);
-        let known = known.or_else(|| resolved.get(&key(target)).cloned()).unwrap_or_default();
-        let endpoint = |address| Endpoint { socket: socket.clone(), ..plain(label, address) };
+        let known = known.or_else(|| names.get(&key(target)).cloned()).unwrap_or_default();
+        let endpoint = |address| Endpoint {
+            socket: socket.clone(),
+            ..Endpoint::ready(label.clone(), address)
+        };
         all.insert(label.clone(), known.into_iter().map(endpoint).collect());
-    }
-}
-
-/// Meaningless, beside a socket.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// One address of somebody else's server.
-fn plain(label: &str, address: SocketAddr) -> Endpoint {
-    Endpoint {
-        instance: label.to_owned(),
-        address,
-        socket: None,
-        http2: false,
-        proxy_header: false,
-        check: None,
-        state: EndpointState::Ready,
-        ends_ms: None,
     }
 }
 
@@ -219,72 +198,13 @@ fn literal(target: &Target) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, target.port))
 }
 
-/// Asks for the addresses of all names again and again, until control ends.
-pub(crate) async fn run(platform: Arc<Platform>) {
-    let mut changes = platform.changes.subscribe();
-    loop {
-        resolve(&platform).await;
-        // A manifest may name somebody new.
-        let changed = async {
-            while changes.changed().await.is_ok() {
-                if !unknown(&platform).is_empty() {
-                    return;
-                }
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::time::timeout(FRESH, changed).await.ok();
-    }
+/// The names of the other sides of a site's ways.
+pub(crate) fn names_of(site: &Site) -> impl Iterator<Item = String> {
+    site.outgoing.iter().map(|way| &way.rules.to).filter(|to| literal(to).is_none()).map(key)
 }
 
-/// The targets of all ways of sites that run, by key.
-fn targets(platform: &Platform) -> BTreeMap<String, Target> {
-    let world = platform.world();
-    let running = world.sites.values().filter(|site| site.running);
-    let sites =
-        running.flat_map(|state| state.sides().map(|(_, side)| &side.site).collect::<Vec<_>>());
-    let ways = sites.flat_map(|site| &site.outgoing).map(|way| way.rules.to.clone());
-    let stores = world.stores.values().filter(|(_, socket)| socket.is_none());
-    let all = ways.chain(stores.map(|(target, _)| target.clone()));
-    all.filter(|to| literal(to).is_none()).map(|to| (key(&to), to)).collect()
-}
-
-fn unknown(platform: &Platform) -> Vec<String> {
-    let targets = targets(platform);
-    let world = platform.world();
-    targets.into_keys().filter(|key| !world.resolved.contains_key(key)).collect()
-}
-
-async fn resolve(platform: &Arc<Platform>) {
-    let targets = targets(platform);
-    let asked: Vec<_> = targets
-        .into_iter()
-        .map(|(key, target)| {
-            let look_up = move || {
-                (target.host.as_str(), target.port)
-                    .to_socket_addrs()
-                    .map(|all| all.take(MOST).collect::<Vec<_>>())
-            };
-            (key, tokio::task::spawn_blocking(look_up))
-        })
-        .collect();
-    let mut found = Resolved::new();
-    for (key, answer) in asked {
-        let answer = tokio::time::timeout(FRESH, answer).await;
-        let known = || platform.world().resolved.get(&key).cloned();
-        let addresses = match answer {
-            Ok(Ok(Ok(addresses))) if !addresses.is_empty() => Some(addresses),
-            _ => known(),
-        };
-        found.extend(addresses.map(|addresses| (key, addresses)));
-    }
-    let differs = {
-        let mut world = platform.world();
-        let differs = world.resolved != found;
-        world.resolved = found;
-        differs
-    };
-    if differs {
-        platform.wake.notify_one();
-    }
+/// The names of stores.
+pub(crate) fn names_of_stores(stores: &Stores) -> impl Iterator<Item = String> {
+    let remote = stores.values().filter(|(_, socket)| socket.is_none());
+    remote.map(|(target, _)| target).filter(|target| literal(target).is_none()).map(key)
 }

@@ -17,13 +17,14 @@ use seaworthy_state::{EventRecord, Store};
 use seaworthy_sys::systemd::Manager;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::ca::Authority;
 use crate::certificates::Certificates;
-use crate::edge::{Edge, EdgeOptions};
+use crate::edge::{Edge, EdgeOptions, Sockets};
 use crate::jobs::Running;
 use crate::manager::{self, Kept};
+use crate::names;
 use crate::release::Turns;
 use crate::scope::Scope;
 use crate::users;
@@ -56,6 +57,8 @@ pub(crate) struct Platform {
     pub wake: Arc<Notify>,
     /// Counts changes, for those who wait for something to become true.
     pub changes: watch::Sender<u64>,
+    /// How many names are looked up at once.
+    pub lookups: Semaphore,
     /// One deployment of a site at a time.
     pub turns: Turns,
     /// Jobs that run.
@@ -127,7 +130,7 @@ impl Platform {
             layout: layout.clone(),
             program: program.clone(),
             threads: cores,
-            unix_sockets: false,
+            sockets: Sockets::None,
             user,
             signing: signing(&spec_key),
             scope: scope.clone(),
@@ -146,6 +149,7 @@ impl Platform {
             edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake), kept)),
             wake,
             changes: watch::Sender::new(0),
+            lookups: Semaphore::new(names::AT_ONCE),
             turns: Turns::default(),
             jobs: Running::default(),
             identity: Alphanumeric.sample_string(&mut rand::rng(), 16),

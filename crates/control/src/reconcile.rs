@@ -37,6 +37,7 @@ pub(crate) async fn run(platform: Arc<Platform>) {
 /// One look.
 pub(crate) async fn pass(platform: &Arc<Platform>) {
     crash::wait("reconcile").await;
+    crash::point("reconcile");
     keep_edge(platform).await;
     // Decisions follow from one another (forget, then launch): until there is nothing left to do.
     for _ in 0..8 {
@@ -156,6 +157,7 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
         return;
     }
     let status = edge.status().await;
+    let is_silent = edge.is_silent();
     drop(edge);
     let mut world = platform.world();
     let limits: BTreeMap<InstanceId, Duration> = world
@@ -171,6 +173,7 @@ pub(crate) async fn tell_edge(platform: &Arc<Platform>) {
             let open = load.tunnels > 0 && since < sockets + CLOSING;
             load.in_flight == 0 && load.pooled == 0 && !open
         });
+        let idle = idle && !is_silent;
         instance.drained = idle || since > DRAIN_LIMIT.max(sockets + CLOSING);
     }
     if let Some(status) = status {

@@ -3,7 +3,7 @@
 //! One way for `up`, `deploy` and `rollback`. Rooms: [`source`] (where files come from), [`prepare`] and
 //! [`plan`] (what can be refused or foreseen), [`flow`] (the steps, journaled by [`run`]), [`build`] with
 //! [`files`], [`gate`], [`watch`], [`settle`] (what is wanted, in the world and on the disk), [`back`]
-//! (rollback; of the databases too: [`data_back`], [`bring_back`]), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
+//! (rollback; of the databases too: [`data_back`], [`bring_back`]), [`resume`] (what another control or a panic left), [`turn`] (one at a time). Invariant: everything that
 //! can be refused is refused before anything changes.
 
 mod back;
@@ -42,6 +42,7 @@ use seaworthy_release::{Deployment, Strategy};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::databases;
+use crate::defect::caught;
 use crate::platform::Platform;
 use crate::world::Refused;
 use back::Target;
@@ -52,7 +53,7 @@ pub(crate) use files::{disk_fault, hex};
 pub(crate) use prepare::resolve_secrets;
 pub(crate) use resume::resume;
 pub(crate) use settle::record;
-pub(crate) use turn::{Turn, Turns, Word, take as take_turn};
+pub(crate) use turn::{Patience, Turn, Turns, Word, take as take_turn};
 pub(crate) use views::releases;
 
 /// Where progress goes.
@@ -77,7 +78,8 @@ impl Reporter {
 /// Applies a project's files; the last thing reported is `Done` or `Failed`.
 pub(crate) async fn apply(platform: &Arc<Platform>, request: ApplyRequest, report: &Reporter) {
     let begun = Instant::now();
-    tell(begun, attempt(platform, &request, report).await, report);
+    let done = caught(attempt(platform, &request, report)).await.unwrap_or_else(Err);
+    tell(begun, done, report);
 }
 
 /// Goes back to an earlier release.
@@ -87,7 +89,8 @@ pub(crate) async fn rollback(
     report: &Reporter,
 ) {
     let begun = Instant::now();
-    tell(begun, go_back(platform, &request, report).await, report);
+    let done = caught(go_back(platform, &request, report)).await.unwrap_or_else(Err);
+    tell(begun, done, report);
 }
 
 fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
@@ -104,7 +107,8 @@ fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
 pub(crate) fn order(platform: &Arc<Platform>, request: &OrderRequest) -> Result<String, Fault> {
     let nothing = || {
         let what = format!("no deployment of `{}` goes on", request.site);
-        Fault::new(Code::NoSuchRelease, what).next("seaworthy status")
+        let next = format!("seaworthy releases {}   (how the last ones ended)", request.site);
+        Fault::new(Code::NoSuchRelease, what).next(next)
     };
     let name: SiteName = request.site.parse().map_err(|_| nothing())?;
     let word = match request.word.as_str() {
@@ -142,7 +146,8 @@ async fn attempt(
         return Ok(outcome(platform, &prepared, None).await);
     }
     let no_wait = options.is_some_and(|options| options.no_wait);
-    let turn = take_turn(platform, &name, &by(&request.asker), no_wait, report).await?;
+    let patience = if no_wait { Patience::None } else { Patience::Watched };
+    let turn = take_turn(platform, &name, &by(&request.asker), patience, report).await?;
     let was_running = is_running(platform, &name);
     let result = match ready(report) {
         Ok(prepared) => {
@@ -183,7 +188,8 @@ async fn go_back(
     let turn = if request.plan_only {
         None
     } else {
-        Some(take_turn(platform, &name, &by(&request.asker), false, report).await?)
+        let who = by(&request.asker);
+        Some(take_turn(platform, &name, &who, Patience::Watched, report).await?)
     };
     let Target { applied, data, schema } = back::target(platform, &name, request)?;
     let project = platform.world().sites.get(&name).map(|site| site.project.clone());
@@ -249,7 +255,11 @@ async fn carry_out(
     let run = Run::open(platform, turn, record, report)?;
     let subject = format!("{name} deployment {}", run.record().number);
     platform.audit(&by(asker), verb, &subject, source);
-    let done = flow::go(&run, prepared).await;
+    let done = match caught(flow::go(&run, prepared)).await {
+        Ok(done) => done,
+        Err(defect) => Box::pin(resume::after_defect(&run, defect)).await,
+    };
+    run.sweep().await;
     databases::settle(platform, name);
     let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);

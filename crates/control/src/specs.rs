@@ -12,7 +12,7 @@ use seaworthy_base::{InstanceId, ReleaseId, SiteName};
 use seaworthy_manifest::site::{
     self, Command, EnvValue, Instances, PortUse, Process, Service, ServiceKind,
 };
-use seaworthy_runtime::model::{Limits, Log, Ports, Probe, Restart, Spec, Stop, User};
+use seaworthy_runtime::model::{Limits, Log, Ports, Probe, Restart, SocketRule, Spec, Stop, User};
 use seaworthy_secrets::Secret;
 use sha2::{Digest, Sha256};
 
@@ -128,7 +128,8 @@ pub(crate) fn hash(service: &Service, content: &str, values: &Values, key: &str)
     release::hex(&hash.finalize()[..16])
 }
 
-/// Puts a specification together. Every part comes from another place, hence the arguments.
+/// Puts a specification together. Every part comes from another place, hence the arguments. `edge_group` is the edge's,
+/// where the edge runs as a user of its own.
 #[expect(
     clippy::too_many_arguments,
     reason = "a struct of the same seven would only be taken apart again"
@@ -139,9 +140,10 @@ pub(crate) fn build(
     process: &Process,
     place: Place<'_>,
     values: &Values,
-    user: Option<User>,
+    (user, edge_group): (Option<User>, Option<u32>),
     hash: String,
 ) -> Spec {
+    let owner = user.as_ref().map(|user| (user.uid, user.gid));
     let data = place.layout.data(place.site).display().to_string();
     let release_id = place.release.to_string();
     let names = [("DATA", data.as_str()), ("RELEASE", release_id.as_str())];
@@ -160,6 +162,12 @@ pub(crate) fn build(
         ports: match &process.port {
             PortUse::Environment(ports) => Ports::Environment(ports.clone()),
             PortUse::Fixed(port) => Ports::Fixed(*port),
+            PortUse::Socket(name) => Ports::Socket(SocketRule {
+                folder: place.layout.sockets_of(id),
+                name: name.clone(),
+                owner,
+                group: edge_group,
+            }),
         },
         ready: probe(&process.health.ready),
         live: probe(&process.health.live),

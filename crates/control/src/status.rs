@@ -44,6 +44,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
         addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
     };
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
+    let deployments = rollout::going_on(platform);
     let world = platform.world();
     let mut guards = platform.guards.clone();
     guards.extend(unguarded.into_iter().map(|guard| format!("edge: {guard}")));
@@ -73,6 +74,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             .map(|(name, site)| one_site(platform, &world, name, site, urls(site), &edge_status))
             .chain(never_started(&world))
             .collect(),
+        deployments,
         edge: EdgeView {
             pid,
             http,
@@ -234,6 +236,7 @@ fn instances_of(
                 pid: status.and_then(|status| status.pid),
                 shim_pid: status.map(|status| status.shim_pid),
                 listening: status.map(|status| status.listening.clone()).unwrap_or_default(),
+                socket: status.and_then(|status| status.socket.clone()),
                 uptime_ms: status
                     .filter(|status| status.pid.is_some())
                     .and_then(|status| status.started)

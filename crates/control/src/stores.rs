@@ -81,13 +81,18 @@ pub(crate) fn faults(edge: &EdgeStatus, site: &SiteName) -> Vec<Fault> {
         Some((name, store.gone.as_ref()?))
     });
     own.map(|(name, why)| {
+        let next = if why.contains("certificate") {
+            "its authority must be one of the system's: its certificate as a .crt file into /usr/local/share/ca-certificates, then: update-ca-certificates && seaworthy restart edge".to_owned()
+        } else {
+            format!("see whether it runs; the URL is `url` of `[{name}]`")
+        };
         Fault::new(
             Code::StoreGone,
             format!("`{name}` is gone: each server counts limits for itself"),
         )
         .because(why.clone())
         .because("what is locked out stays so; others may fail as often on each server")
-        .next(format!("see whether it runs; the URL is `url` of `[{name}]`"))
+        .next(next)
     })
     .collect()
 }

@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use seaworthy_base::outgoing::Target;
 use seaworthy_base::{Fault, InstanceId, ReleaseId, ServiceName, SiteName};
 use seaworthy_edge::model::{EdgeStatus, Endpoint, Endpoints, Gate};
-use seaworthy_manifest::site::{Process, Service, ServiceKind, Site};
+use seaworthy_manifest::site::{PortUse, Process, Service, ServiceKind, Site};
 use seaworthy_runtime::model::{Phase, Status, User};
 use seaworthy_runtime::scale::Scale;
 use serde::{Deserialize, Serialize};
@@ -22,8 +21,8 @@ use seaworthy_release::{Phase as RolloutPhase, Role, Side};
 use crate::databases::Servers;
 use crate::decide::{How, Seen, Wanted};
 use crate::edge_config;
-use crate::names::Known;
-use crate::outgoing::{self, Resolved};
+use crate::names::Names;
+use crate::outgoing::{self, Stores};
 use crate::specs::Values;
 
 pub(crate) use rollout::Rollout;
@@ -146,12 +145,10 @@ pub(crate) struct World {
     pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
-    /// Where servers are that applications call.
-    pub resolved: Resolved,
     /// Redis servers that edges count in: by `site/redis.X` host and port, or the socket.
-    pub stores: BTreeMap<String, (Target, Option<PathBuf>)>,
-    /// Addresses of servers that somebody else runs.
-    pub names: Known,
+    pub stores: Stores,
+    /// Addresses of servers that somebody else runs, that applications call, and of stores.
+    pub names: Names,
     /// The edge's last status.
     pub edge: EdgeStatus,
     /// Set while control ends.
@@ -161,6 +158,12 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The manifests of all sites that run: of what serves, and of what is to take its place.
+    pub(crate) fn running_sites(&self) -> impl Iterator<Item = &Site> {
+        let running = self.sites.values().filter(|site| site.running);
+        running.flat_map(|state| state.sides().map(|(_, side)| &side.site))
+    }
+
     /// The process services that should run, in the order of their sites.
     pub(crate) fn wanted(&self, cores: u16) -> Vec<Wanted> {
         let running = self.sites.iter().filter(|(_, site)| site.running && !self.closing);
@@ -328,10 +331,10 @@ impl World {
     /// The endpoints for the edge; version 0, to be set by who sends them.
     pub(crate) fn endpoints(&self, cores: u16) -> Endpoints {
         let mut all: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
-        outgoing::add_stores(&mut all, &self.stores, &self.resolved);
+        outgoing::add_stores(&mut all, &self.stores, &self.names.known);
         for (name, site) in self.sites.iter().filter(|(_, site)| site.running) {
             for (_, applied) in site.sides() {
-                outgoing::add_endpoints(&mut all, &applied.site, &self.resolved);
+                outgoing::add_endpoints(&mut all, &applied.site, &self.names.known);
                 for (service, description) in &applied.site.services {
                     let key = edge_config::service_key(name.as_str(), service.as_str(), None);
                     match &description.kind {
@@ -341,7 +344,7 @@ impl World {
                                 key,
                                 urls,
                                 description,
-                                &self.names,
+                                &self.names.known,
                             );
                         }
                         ServiceKind::Process(_) => drop(all.entry(key).or_default()),
@@ -411,10 +414,8 @@ impl World {
     fn port_names(&self, id: &InstanceId, one: &Instance) -> Vec<String> {
         match self.described(id, one).map(|service| &service.kind) {
             Some(ServiceKind::Process(process)) => match &process.port {
-                seaworthy_manifest::site::PortUse::Environment(ports) => {
-                    ports.iter().map(|(name, _)| name.clone()).collect()
-                }
-                seaworthy_manifest::site::PortUse::Fixed(_) => vec!["http".to_owned()],
+                PortUse::Environment(ports) => ports.iter().map(|(name, _)| name.clone()).collect(),
+                PortUse::Fixed(_) | PortUse::Socket(_) => vec!["http".to_owned()],
             },
             _ => vec!["http".to_owned()],
         }

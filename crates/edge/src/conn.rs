@@ -86,9 +86,6 @@ async fn begin(
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
     let accepted = within_patience(&local.watch, HANDSHAKE, accepted).await?;
-    if accepted.as_ref().is_err_and(tls::is_misnamed) {
-        local.shared.misnamed.fetch_add(1, Ordering::Relaxed);
-    }
     let mut stream = accepted.ok()?;
     let session = stream.session();
     if session.alpn_protocol() == Some(tls::ACME_TLS) {

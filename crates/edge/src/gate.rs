@@ -1,12 +1,12 @@
 //! A site that is closed for a while: requests wait (hold), or are told to come again (maintenance).
 //!
-//! Invariants: a hold is bounded in time and number, and ends by itself at its deadline if control never
-//! says so; a site without a gate pays one comparison. Not here: who may pass a route (policies).
+//! Invariants: a hold is bounded in time and number, also while routes change, and ends by itself at its deadline
+//! if control never says so; a site without a gate pays one comparison. Not here: who may pass a route (policies).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
@@ -27,8 +27,6 @@ pub enum Gate {
         until_ms: u64,
         /// So many wait at most.
         most: u32,
-        /// So many wait.
-        waiting: Arc<AtomicU32>,
     },
     /// Requests are answered with 503.
     Maintenance {
@@ -46,7 +44,7 @@ impl Gate {
         Ok(match &site.gate {
             None => None,
             Some(model::Gate::Hold { until_ms, most }) => {
-                Some(Self::Hold { until_ms: *until_ms, most: *most, waiting: Arc::default() })
+                Some(Self::Hold { until_ms: *until_ms, most: *most })
             }
             Some(model::Gate::Maintenance { page, retry_after, allow }) => {
                 let networks = allow.iter().map(|text| text.parse()).collect::<Result<_, _>>();
@@ -95,19 +93,20 @@ pub(crate) async fn pass(local: &Rc<Local>, host: &str, client: IpAddr) -> Passa
         let snapshot = local.current();
         let Some(site) = snapshot.table.site(host) else { return Passage::Open };
         let Some(gate) = &site.gate else { return Passage::Open };
-        let Gate::Hold { until_ms, most, waiting } = gate else {
+        let Gate::Hold { until_ms, most } = gate else {
             let closed = gate.closed(client);
             return closed.map_or(Passage::Open, |answer| Passage::Closed(Box::new(answer)));
         };
         let Some(left) = left(*until_ms) else { return Passage::Open };
         if place.is_none() {
-            place = Some(Place::take(waiting));
-            if waiting.load(Ordering::Relaxed) > *most {
+            let taken = Place::take(&local.shared.held, &site.name);
+            if taken.number > *most {
                 return Passage::Refused(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "the site is held and too many requests wait",
                 );
             }
+            place = Some(taken);
         }
         drop(snapshot);
         tokio::time::timeout(left, swapped).await.ok();
@@ -119,18 +118,35 @@ fn left(until_ms: u64) -> Option<Duration> {
     Duration::from_millis(until_ms).checked_sub(now).filter(|left| !left.is_zero())
 }
 
+/// How many requests wait, by site.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<HashMap<Arc<str>, u32>>);
+
 /// A place among those that wait.
-struct Place(Arc<AtomicU32>);
+struct Place {
+    held: Arc<Held>,
+    site: Arc<str>,
+    /// So many waited then, with this one.
+    number: u32,
+}
 
 impl Place {
-    fn take(waiting: &Arc<AtomicU32>) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(waiting))
+    fn take(held: &Arc<Held>, site: &Arc<str>) -> Self {
+        let mut all = held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.entry(Arc::clone(site)).or_default();
+        *waiting += 1;
+        Self { held: Arc::clone(held), site: Arc::clone(site), number: *waiting }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut all = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = all.get_mut(&self.site) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                all.remove(&self.site);
+            }
+        }
     }
 }

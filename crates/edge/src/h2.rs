@@ -32,9 +32,6 @@ const STREAMS: usize = 128;
 /// What a client may send before a handler has taken any of it: of a stream, and of all together.
 const STREAM_WINDOW: u32 = 256 << 10;
 const WINDOW: u32 = 1 << 20;
-/// The largest head, counted as § 6.5.2 does, and the most fields; cookies count as one. As of HTTP/1.1.
-const LARGEST_HEAD: usize = 64 << 10;
-const MOST_FIELDS: usize = 100;
 
 /// Why something ends (§ 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,10 +26,12 @@ mod counter;
 mod date;
 mod ending;
 mod events;
+mod floods;
 mod forwarded;
 mod gate;
 mod h1;
 mod h2;
+mod head;
 mod instance;
 mod link;
 pub mod model;
@@ -68,8 +70,10 @@ pub struct EdgeOptions {
     pub log_dir: PathBuf,
     /// Where files are served from; the only place it may read.
     pub public: PathBuf,
-    /// Whether it may open Unix sockets: only where instances listen on them.
+    /// Whether it may open Unix sockets: only where servers that somebody else runs listen on them.
     pub unix_sockets: bool,
+    /// The folder below which it may open Unix sockets: only where our own instances listen on them.
+    pub sockets: Option<PathBuf>,
     /// User and group to become.
     pub user: Option<(u32, u32)>,
 }
@@ -80,9 +84,6 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     let open_files = process::raise_open_files();
     let link = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     let starter = process::current_uid();
-    if let Some((uid, gid)) = options.user {
-        process::drop_to_user(uid, gid, &[gid])?;
-    }
     let rules = sandbox::Rules {
         // The two of the kernel say where our own code lies and which boot this is.
         read: vec![
@@ -91,10 +92,18 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
             "/proc/sys/kernel/random/boot_id".into(),
         ],
         write: vec![options.log_dir.clone()],
-        unix_sockets: options.unix_sockets,
+        sockets: if options.unix_sockets {
+            sandbox::Sockets::Any
+        } else {
+            options.sockets.clone().map_or(sandbox::Sockets::None, sandbox::Sockets::Below)
+        },
     };
+    let mut unguarded = sandbox::see_only(&rules);
+    if let Some((uid, gid)) = options.user {
+        process::drop_to_user(uid, gid, &[gid])?;
+    }
     // Before there are threads: they get it from the one that starts them.
-    let mut unguarded = sandbox::restrict_files(&rules)?;
+    unguarded.extend(sandbox::restrict_files(&rules)?);
     let shared = Arc::new(snapshot::Shared::new(options));
     shared.allow_open_files(open_files);
     let workers = (0..options.threads.max(1))
@@ -106,7 +115,11 @@ pub fn main(options: &EdgeOptions) -> io::Result<()> {
     };
     unguarded.extend(sandbox::restrict_calls(&rules)?);
     sandbox::attempt("edge");
-    let unix = options.unix_sockets.then(|| model::UNIX_SOCKETS.to_owned());
+    let unix = match rules.sockets {
+        sandbox::Sockets::None => None,
+        sandbox::Sockets::Below(_) => Some(model::OWN_SOCKETS.to_owned()),
+        sandbox::Sockets::Any => Some(model::UNIX_SOCKETS.to_owned()),
+    };
     let always = [model::COUNTS, model::WHOLE, model::HTTP3].map(str::to_owned);
     let features = unix.into_iter().chain(always).collect();
     let link = link::Socket { listener: link, starter, unguarded, features };

@@ -159,9 +159,10 @@ impl Link {
                 addresses.into_iter().for_each(|address| listeners.tcp.remove(Some(address)));
                 Reply::Done
             }
-            Request::Listeners => match listeners.tcp.all() {
+            Request::Listeners { from } => match listeners.tcp.all() {
                 Ok(all) => {
-                    let (listeners, fds) = all.into_iter().unzip();
+                    let some = all.into_iter().skip(from).take(fdpass::MAX_FDS);
+                    let (listeners, fds) = some.unzip();
                     return (Reply::Listeners { listeners }, fds);
                 }
                 Err(error) => failed(error.to_string()),

@@ -28,6 +28,8 @@ pub use store::StoreAt;
 pub const PROTOCOL: u32 = 1;
 /// A feature: this edge may open Unix sockets.
 pub const UNIX_SOCKETS: &str = "unix-sockets";
+/// A feature: this edge may open the Unix sockets of our own instances.
+pub const OWN_SOCKETS: &str = "own-sockets";
 /// A feature: this edge counts in a table that it is handed.
 pub const COUNTS: &str = "counts";
 /// Feature of an edge that takes routes and instances in one message.
@@ -286,6 +288,22 @@ pub struct Endpoint {
     pub ends_ms: Option<u64>,
 }
 
+impl Endpoint {
+    /// One at an address, to which new requests go.
+    pub fn ready(instance: String, address: SocketAddr) -> Self {
+        Self {
+            instance,
+            address,
+            socket: None,
+            http2: false,
+            proxy_header: false,
+            check: None,
+            state: EndpointState::Ready,
+            ends_ms: None,
+        }
+    }
+}
+
 /// How an instance is asked whether it is well.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
@@ -373,8 +391,13 @@ pub enum Request {
         /// Which.
         addresses: Vec<SocketAddr>,
     },
-    /// Hand the listening sockets back (the answer carries the descriptors).
-    Listeners,
+    /// Hand the listening sockets back (the answer carries the descriptors): behind the first so many as many as one
+    /// message carries.
+    Listeners {
+        /// How many are known already.
+        #[serde(default)]
+        from: usize,
+    },
     /// Speak HTTP/3 on these as well (descriptors travel with the message, those of a group in the order of
     /// its slots). Only to edges with [`HTTP3`].
     ListenDatagrams {

@@ -4,13 +4,14 @@
 //! its instances: here one bound holds for all of them. Invariants: a call that waits is bounded in number and time; a
 //! call is made again only where that changes nothing; who the other side is was proven before a byte is sent to it;
 //! nothing of a call but its method, its host and how it went is kept or logged, since paths of such calls hold keys as
-//! often as headers do; a change of the rules drops no call. Rooms: [`line`] (whose turn it is), [`again`] (when a call
+//! often as headers do; a change of the rules drops no call. Rooms: [`line`] (whose turn it is), [`ring`] (what all edges know of that), [`again`] (when a call
 //! is made again), [`call`] (one call), [`tls`]. Not here: where the other side is (control resolves names, which this
 //! process cannot), and listening.
 
 mod again;
 mod call;
 mod line;
+mod ring;
 mod tls;
 
 use std::collections::HashMap;
@@ -28,9 +29,11 @@ pub(crate) use line::Slot;
 pub(crate) use tls::ClientTls;
 
 use self::line::{Line, Pace};
+use self::ring::Ring;
 use self::tls::Roots;
 use crate::model::{CallState, Config, Settings, WayOut};
 use crate::route::RouteError;
+use crate::table::Table;
 use crate::upstream::{Breaker, Breakers};
 
 /// Ways out by where applications come in.
@@ -90,7 +93,7 @@ impl Calls {
         &self,
         config: &Config,
         before: &Outlets,
-        breakers: &Breakers,
+        (breakers, counts): (&Breakers, &Arc<Table>),
     ) -> Result<Outlets, RouteError> {
         let mut all = Outlets::default();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,12 +117,15 @@ impl Calls {
                 (true, None) => {
                     let pem = way.roots_pem.as_ref().or(config.roots_pem.as_ref());
                     let roots = roots.of(pem.map_or("", String::as_str)).map_err(refuse)?;
-                    Some(Arc::new(ClientTls::new(roots, &way.rules.to.host).map_err(refuse)?))
+                    Some(Arc::new(
+                        ClientTls::new(roots, &way.rules.to.host, &["http/1.1"]).map_err(refuse)?,
+                    ))
                 }
             };
             let host = HeaderValue::from_str(&way.rules.to.authority());
             let host = host.map_err(|_| refuse("its host is none".to_owned()))?;
-            own.line.set(Pace::new(&way.rules));
+            let ring = || Ring::new(counts, &way.site, &label);
+            own.line.set(Pace::new(&way.rules), Some(&ring));
             let outlet = Outlet {
                 site: way.site.as_str().into(),
                 label: label.as_str().into(),

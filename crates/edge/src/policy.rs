@@ -47,6 +47,7 @@ use crate::body::ResponseBody;
 use crate::respond;
 use crate::route::{CompiledRoute, CompiledSite};
 use crate::serve::Record;
+use crate::snapshot::Shared;
 use crate::worker::Local;
 
 /// An answer instead of the one that was asked for.
@@ -157,10 +158,11 @@ pub(crate) fn admit_counts(
     access::check(policy, record.client, parts.uri.query())?;
     if policy.counts {
         let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: None };
-        let keys = keys::Keys { caller, site, hasher: shared.lockouts.hasher() };
-        record.attempt = lockout::begin_by_head(&shared.lockouts, &policy.lockouts, &keys)?;
-        let keys = keys::Keys { hasher: shared.limits.hasher(), ..keys };
-        limit::check(&shared.limits, policy.limits_by_head(), &keys, clock::monotonic_ms())?;
+        let counted = Counted::new(shared, site, caller);
+        record.attempt =
+            lockout::begin_by_head(&shared.lockouts, &policy.lockouts, &counted.failures)?;
+        let (limits, now) = (policy.limits_by_head(), clock::monotonic_ms());
+        limit::check(&shared.limits, limits, &counted.rates, now)?;
     }
     Ok(())
 }
@@ -200,14 +202,26 @@ pub(crate) fn admit_body(
 ) -> Result<(), Refused> {
     let (shared, policy) = (&local.shared, &route.policy);
     let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: Some(fields) };
-    let keys = keys::Keys { caller, site, hasher: shared.lockouts.hasher() };
-    let attempt = lockout::begin_by_body(&shared.lockouts, &policy.lockouts, &keys)?;
+    let counted = Counted::new(shared, site, caller);
+    let attempt = lockout::begin_by_body(&shared.lockouts, &policy.lockouts, &counted.failures)?;
     if let Some(attempt) = attempt {
         match &mut record.attempt {
             Some(earlier) => earlier.join(*attempt),
             None => record.attempt = Some(attempt),
         }
     }
-    let keys = keys::Keys { hasher: shared.limits.hasher(), ..keys };
-    limit::check(&shared.limits, policy.limits_by_body(), &keys, clock::monotonic_ms())
+    limit::check(&shared.limits, policy.limits_by_body(), &counted.rates, clock::monotonic_ms())
+}
+
+/// What a request is counted under: each table hashes by a secret of its own.
+struct Counted<'a> {
+    failures: keys::Keys<'a>,
+    rates: keys::Keys<'a>,
+}
+
+impl<'a> Counted<'a> {
+    fn new(shared: &Shared, site: &'a CompiledSite, caller: keys::Caller<'a>) -> Self {
+        let keys = |hasher| keys::Keys { caller, site, hasher };
+        Self { failures: keys(shared.lockouts.hasher()), rates: keys(shared.limits.hasher()) }
+    }
 }

@@ -18,6 +18,7 @@ use crate::challenge::Tokens;
 use crate::client_events::ClientEvents;
 use crate::counter::Counter;
 use crate::ending::Ending;
+use crate::gate::Held;
 use crate::instance::{Address, Instance, Load, Service};
 use crate::model::{Config, EdgeStatus, Endpoint, EndpointState, Endpoints, InstanceLoad};
 use crate::outgoing::{self, Calls, Outlets};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) number: u32,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) challenges: Tokens,
+    /// Requests that wait at the gate of a site.
+    pub(crate) held: Arc<Held>,
     pub(crate) tls: Arc<Settings>,
     /// Whether HTTP/3 is served, so that clients may be told.
     pub(crate) speaks_http3: AtomicBool,
@@ -65,8 +68,6 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// Connections of addresses that held too many.
     pub(crate) turned_away: AtomicU64,
-    /// Handshakes that asked for a server name that is none.
-    pub(crate) misnamed: AtomicU64,
     /// Connections that were ended early, since descriptors ran short.
     pub(crate) made_room: AtomicU64,
     /// Connections that were ended for a flood of frames.
@@ -132,17 +133,17 @@ impl Shared {
         let counts = Arc::new(Table::default());
         Self {
             number: options.number,
-            tls: Arc::new(Settings::new(Arc::clone(&resolver))),
+            tls: Arc::new(Settings::new(Arc::clone(&resolver), Arc::clone(&counts))),
             speaks_http3: AtomicBool::new(false),
             resolver,
             challenges: Tokens::default(),
+            held: Arc::default(),
             log: AccessLog::new(&options.log_dir, options.threads),
             spill: Arc::default(),
             limits: Buckets::new(Arc::clone(&counts)),
             stores: Stores::default(),
             seats: Arc::default(),
             turned_away: AtomicU64::new(0),
-            misnamed: AtomicU64::new(0),
             made_room: AtomicU64::new(0),
             flooded: AtomicU64::new(0),
             scarce: AtomicI32::new(i32::MAX),
@@ -214,7 +215,8 @@ impl Shared {
     /// What is made of routes, and of ways out.
     fn compiled(&self, config: &Config) -> Result<(Arc<route::Table>, Arc<Outlets>), RouteError> {
         let table = Arc::new(route::Table::build(config)?);
-        let outlets = self.calls.build(config, &self.current().outlets, &self.breakers)?;
+        let counted = (&self.breakers, &self.counts);
+        let outlets = self.calls.build(config, &self.current().outlets, counted)?;
         Ok((table, Arc::new(outlets)))
     }
 
@@ -349,7 +351,7 @@ impl Shared {
             upgraded: count(&self.upgraded),
             told: count(&self.told),
             turned_away: count(&self.turned_away),
-            misnamed: count(&self.misnamed),
+            misnamed: self.tls.misnamed(),
             made_room: count(&self.made_room),
             flooded: count(&self.flooded),
             instances,

@@ -52,7 +52,7 @@ pub(crate) struct Store {
 impl Store {
     fn new(label: &str, at: &StoreAt) -> Result<Self, String> {
         let tls = at.roots_pem.as_deref().filter(|_| at.tls);
-        let tls = tls.map(|pem| ClientTls::new(roots_of(pem)?, &at.host)).transpose()?;
+        let tls = tls.map(|pem| ClientTls::new(roots_of(pem)?, &at.host, &[])).transpose()?;
         let secret = format!("{:?} {:?} {}", at.user, at.password, at.database);
         let digest = Sha256::new().chain_update("seaworthy-store ").chain_update(secret).finalize();
         let mut key = [0; 16];

@@ -1,5 +1,5 @@
 //! What is counted in one place for all threads, for the old and the new edge at once, and for the next one after a
-//! crash: rates, failed attempts, open circuit breakers.
+//! crash: rates, failed attempts, open circuit breakers; and the secrets of tickets ([`secrets`]), for the same reason.
 //!
 //! The memory is made by control ([`create`]), which hands it to each edge and gets it back from the one that it
 //! adopts; it is gone when the last of them is. Until it comes, and where none comes (an older control), an edge
@@ -9,23 +9,28 @@
 //! or waits as long as its own rule says. Not here: what the states mean, which those know who count.
 
 mod rows;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use seaworthy_sys::memory::{self, Region};
 
 use crate::policy::keys::Hasher;
 pub(crate) use rows::Rows;
+use secrets::Secrets;
+pub(crate) use secrets::{SPAN, Secret};
 
 /// The first word: whose it is, and how it is laid out. Another layout gets another number.
 const MAGIC: u64 = u64::from_le_bytes(*b"seacnt\x00\x01");
-/// The head, in words: a page, of which the first three are used.
+/// The head, in words: a page, of which the first three are used, and those of the secrets.
 const HEAD: usize = 512;
+/// Where in the head the secrets of tickets lie. In tables of earlier builds nothing does.
+const SECRETS: usize = 8;
 /// Words of a row: four keys with their states, a cache line.
 const ROW: usize = 8;
 /// 262,144 keys of rates in 4 MiB.
@@ -50,6 +55,8 @@ pub(crate) struct Table {
     mapped: OnceLock<Option<Mapped>>,
     /// What was handed over, for the next control.
     given: OnceLock<OwnedFd>,
+    /// Who asks for secrets.
+    asking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -97,9 +104,19 @@ impl Table {
         self.mapped().map_or(Hasher { secret: (0, 0) }, |mapped| mapped.hasher)
     }
 
-    fn part(&self, from: usize, length: usize) -> Rows<'_> {
+    fn words(&self, from: usize, length: usize) -> &[AtomicU64] {
         let words = self.mapped().and_then(|mapped| mapped.region.words().get(from..from + length));
-        Rows::new(words.unwrap_or_default())
+        words.unwrap_or_default()
+    }
+
+    fn part(&self, from: usize, length: usize) -> Rows<'_> {
+        Rows::new(self.words(from, length))
+    }
+
+    /// The secrets of a span of [`SPAN`] seconds since 1970 and of the one before; nothing where there is no memory.
+    pub(crate) fn secrets(&self, span: u64) -> Option<[Secret; 2]> {
+        let _alone = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Secrets::new(self.words(SECRETS, secrets::WORDS))?.of(span))
     }
 
     /// Of rates.

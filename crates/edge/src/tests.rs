@@ -47,6 +47,7 @@ impl Edge {
             log_dir: dir.path().to_owned(),
             public: dir.path().to_owned(),
             unix_sockets: true,
+            sockets: None,
             user: None,
         };
         let shared = Arc::new(Shared::new(&options));
@@ -114,15 +115,9 @@ impl Edge {
     }
 
     fn place(&self, upstreams: &[SocketAddr], state: EndpointState) {
-        let endpoint = |address: &SocketAddr| Endpoint {
-            instance: format!("shop/web/{}@1", address.port()),
-            address: *address,
-            socket: None,
-            http2: false,
-            proxy_header: false,
-            check: None,
-            state,
-            ends_ms: None,
+        let endpoint = |address: &SocketAddr| {
+            let instance = format!("shop/web/{}@1", address.port());
+            Endpoint { state, ..Endpoint::ready(instance, *address) }
         };
         let services =
             BTreeMap::from([("shop/web".to_owned(), upstreams.iter().map(endpoint).collect())]);

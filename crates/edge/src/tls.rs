@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use quinn_proto::crypto::rustls::QuicServerConfig;
@@ -19,15 +20,24 @@ use seaworthy_base::challenge::Shown;
 use thiserror::Error;
 
 use crate::model::Keys;
+use crate::table::Table;
 
 mod demanding;
+#[cfg(test)]
+pub(crate) mod fuzz;
+mod misnamed;
+mod opening;
 mod quic;
 mod stream;
+mod tickets;
+mod transcript;
 
 use demanding::Demanding;
 pub(crate) use demanding::certificate_header;
+use misnamed::Misnamed;
 pub(crate) use quic::Choosing;
-pub(crate) use stream::{TlsStream, is_misnamed};
+pub(crate) use stream::TlsStream;
+use tickets::Tickets;
 
 /// Why certificates were not taken; the old ones stay.
 #[derive(Debug, Error)]
@@ -168,6 +178,10 @@ pub(crate) struct Settings {
     by_client: Arc<Terms>,
     /// Those of names that demand more.
     demanding: RwLock<Demanding>,
+    /// Handshakes that asked for a server name that is none.
+    misnamed: AtomicU64,
+    /// Where the secrets of tickets lie.
+    table: Arc<Table>,
 }
 
 impl fmt::Debug for Settings {
@@ -178,25 +192,40 @@ impl fmt::Debug for Settings {
 
 impl Settings {
     /// TLS 1.2 and 1.3, post-quantum key exchange first, HTTP/2 and HTTP/1.1.
-    pub(crate) fn new(resolver: Arc<Resolver>) -> Self {
-        let ticketer = aws_lc_rs::Ticketer::new().ok();
+    pub(crate) fn new(resolver: Arc<Resolver>, table: Arc<Table>) -> Self {
+        let tickets = Tickets::new(Arc::clone(&table), Vec::new());
         let make = |ignore_client_order| {
-            let mut config = config(Arc::clone(&resolver));
+            let builder = builder(&[&TLS13, &TLS12]).with_no_client_auth();
+            let config = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<_>);
+            let mut config = ready(config, Arc::clone(&tickets));
             config.ignore_client_order = ignore_client_order;
-            if let Some(ticketer) = &ticketer {
-                config.ticketer = Arc::clone(ticketer);
-                // One is enough to come back with; each is sealed and sent before anybody asked for it.
-                config.send_tls13_tickets = 1;
-            }
             Terms::new(config)
         };
-        Self { usual: make(true), by_client: make(false), demanding: RwLock::default() }
+        Self {
+            usual: make(true),
+            by_client: make(false),
+            demanding: RwLock::default(),
+            misnamed: AtomicU64::new(0),
+            table,
+        }
+    }
+
+    /// Counts a hello with a server name that is none.
+    fn note(&self, misnamed: Option<&Arc<Misnamed>>) {
+        if misnamed.is_some() {
+            self.misnamed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Handshakes that asked for a server name that is none, since the process began.
+    pub(crate) fn misnamed(&self) -> u64 {
+        self.misnamed.load(Ordering::Relaxed)
     }
 
     /// Takes new certificates and demands, all or none.
     pub(crate) fn swap(&self, resolver: &Arc<Resolver>, keys: &Keys) -> Result<(), KeyError> {
         let before = self.demanding.read().unwrap_or_else(PoisonError::into_inner);
-        let demanding = before.renewed(resolver, &keys.handshakes)?;
+        let demanding = before.renewed(resolver, &keys.handshakes, &self.table)?;
         drop(before);
         resolver.swap(keys)?;
         *self.demanding.write().unwrap_or_else(PoisonError::into_inner) = demanding;
@@ -219,21 +248,21 @@ impl Settings {
     }
 }
 
-fn config(resolver: Arc<Resolver>) -> ServerConfig {
-    let mut config = builder(&[&TLS13, &TLS12]).with_no_client_auth().with_cert_resolver(resolver);
-    config.alpn_protocols = protocols();
+/// What all configurations have in common.
+fn ready(mut config: ServerConfig, tickets: Arc<Tickets>) -> ServerConfig {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
+    config.ignore_client_order = true;
+    config.ticketer = tickets;
+    // One is enough to come back with; each is sealed and sent before anybody asked for it.
+    config.send_tls13_tickets = 1;
     config
-}
-
-/// What is spoken on top.
-fn protocols() -> Vec<Vec<u8>> {
-    vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()]
 }
 
 fn builder(
     versions: &[&'static SupportedProtocolVersion],
 ) -> ConfigBuilder<ServerConfig, WantsVerifier> {
     let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = transcript::suites();
     let is_large = |suite: &SupportedCipherSuite| {
         suite.suite().as_str().is_some_and(|name| name.contains("AES_256"))
     };

@@ -173,6 +173,11 @@ pub const SERVICE: &[Key] = &[
     ),
     key("port", Kind::Integer, "the port it insists on; several run side by side all the same"),
     key(
+        "socket",
+        Kind::Any,
+        "it listens on a Unix socket instead: `true`, or the file's name where the program insists on one; `$SOCKET` is the whole path, in a folder of each instance's own (`$RUNTIME_DIRECTORY`)",
+    ),
+    key(
         "ports",
         Kind::Map,
         "named ports and the variable of each; the first is the default (`{ http = \"PORT\" }`)",
@@ -195,7 +200,6 @@ pub const SERVICE: &[Key] = &[
     key("spa", Kind::Switch, "`static`: unknown paths get index.html"),
     key("cache_control", Kind::Map, "`static`: path pattern and `Cache-Control`"),
     planned("image"),
-    planned("socket"),
     planned("sandbox"),
 ];
 

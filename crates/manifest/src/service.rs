@@ -6,6 +6,7 @@
 
 mod health;
 mod process;
+mod socket;
 
 use std::ops::Range;
 use std::path::{Component, Path};
@@ -14,6 +15,7 @@ use seaworthy_base::ServiceName;
 use toml::de::DeValue;
 
 use self::process::read_process;
+use self::socket::read_socket;
 use crate::keys;
 use crate::limits;
 use crate::read::{Entry, Found, Reader, Value, is_secret_name};
@@ -54,7 +56,10 @@ pub(crate) fn read_service(
         (declared.after_items, declared.after) = read_after(reader, value);
     }
     let before = reader.count();
-    let port = read_port(reader, found.get("port"), found.get("ports"));
+    let port = match read_socket(reader, &found) {
+        Some(port) => port,
+        None => read_port(reader, found.get("port"), found.get("ports")),
+    };
     if reader.understood(before) {
         declared.ports = ports_of(&found, &port);
     }
@@ -87,6 +92,7 @@ fn read_kind(
     let variables: Vec<String> = match &port {
         PortUse::Environment(all) => all.iter().map(|(_, variable)| variable.clone()).collect(),
         PortUse::Fixed(_) => vec!["PORT".to_owned()],
+        PortUse::Socket(_) => vec!["SOCKET".to_owned(), "RUNTIME_DIRECTORY".to_owned()],
     };
     names.extend(variables.iter().map(String::as_str));
     let kinds: Vec<&str> = KINDS.into_iter().filter(|key| found.contains_key(key)).collect();

@@ -253,6 +253,8 @@ pub enum PortUse {
     Environment(Vec<(String, String)>),
     /// It insists on this one; underneath it gets a free one.
     Fixed(u16),
+    /// It listens on a Unix socket of this name, below a folder of the instance's own.
+    Socket(String),
 }
 
 /// `health`: when an instance may serve, and when it must be restarted.

@@ -169,6 +169,45 @@ fn fixed_ports_and_secrets_are_read() {
     assert!(service.secrets[1].as_file);
 }
 
+#[test]
+fn a_socket_is_a_name_in_the_instances_own_folder() {
+    let service = |lines: &str| format!("site = \"shop\"\n[service.web]\nrun = \"x\"\n{lines}\n");
+    let port = |lines: &str| {
+        let site = try_parse(&service(lines)).unwrap();
+        let service = site.services.into_values().next().unwrap();
+        let ServiceKind::Process(process) = service.kind else { panic!("{lines}") };
+        process.port
+    };
+    assert_eq!(port("socket = true"), site::PortUse::Socket("sock".to_owned()));
+    assert_eq!(port("socket = \"tmp/a.sock\""), site::PortUse::Socket("tmp/a.sock".to_owned()));
+    assert_eq!(port("socket = false\nport = 80"), site::PortUse::Fixed(80));
+    for (line, told) in [
+        ("socket = \"/run/app.sock\"", "one socket for all instances"),
+        ("socket = \"../app.sock\"", "is no name of a file below"),
+        ("socket = \"tmp/\"", "is no name of a file below"),
+        ("socket = \"\"", "is no name of a file below"),
+        ("socket = \"a\\nb\"", "is no name of a file below"),
+        ("socket = 1", "`socket` is `true`, or the name"),
+        ("socket = true\nport = 80", "`socket` and `port` exclude each other"),
+        ("socket = true\nports = { http = \"P\" }", "`socket` and `ports` exclude each other"),
+    ] {
+        let report = try_parse(&service(line)).unwrap_err();
+        assert_eq!(report.problems.len(), 1, "{line}: {}", report.render(false));
+        assert!(report.problems[0].message.contains(told), "{line}: {}", report.render(false));
+    }
+    let long = service(&format!("socket = \"{}\"", "a".repeat(65)));
+    assert!(try_parse(&long).unwrap_err().problems[0].message.contains("65 bytes, more than 64"));
+    let theirs = "site = \"shop\"\n[service.web]\nupstreams = [\"unix:/a\"]\nsocket = true\n";
+    let report = try_parse(theirs).unwrap_err();
+    assert!(report.problems[0].message.contains("a program that we start"));
+    // What it has no port for cannot be asked for; the socket is there to be named.
+    let command = |word: &str| {
+        try_parse(&format!("site = \"shop\"\n[service.web]\nrun = \"x {word}\"\nsocket = true\n"))
+    };
+    assert!(command("--bind unix:$SOCKET --dir $RUNTIME_DIRECTORY").is_ok());
+    assert!(command("--port $PORT").is_err());
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "(\\PC|\n){0,200}") {

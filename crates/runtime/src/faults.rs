@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use seaworthy_base::{Code, Fault, InstanceId};
 
-use crate::model::{ExitReason, ExitRecord, Ports};
+use crate::model::{ExitReason, ExitRecord, Ports, SocketRule};
 
 /// What the shim knows when it judges.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) listening: &'a [SocketAddr],
     pub(crate) expected: Option<u16>,
     pub(crate) ports: &'a Ports,
+    /// Whether its Unix socket takes connections.
+    pub(crate) on_socket: bool,
     pub(crate) ready: bool,
     pub(crate) was_ready: bool,
     pub(crate) past_start: bool,
@@ -183,6 +185,13 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
     if facts.ready {
         return None;
     }
+    if let Ports::Socket(rule) = facts.ports
+        && !facts.on_socket
+        && (!facts.listening.is_empty() || facts.past_start)
+    {
+        return Some(not_on_its_socket(facts, rule));
+    }
+    let nowhere = facts.listening.is_empty() && !facts.on_socket;
     if !facts.listening.is_empty() && facts.listening.iter().find(on_port).is_none() {
         let wanted = expected.unwrap_or_default();
         let found = facts.listening.first().map_or(0, SocketAddr::port);
@@ -196,10 +205,12 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
             .next(format!("let it listen on $PORT, or say that it insists: port = {found}")),
         );
     }
-    if facts.listening.is_empty() && facts.past_start {
+    if nowhere && facts.past_start {
         let wanted = match facts.ports {
             Ports::Fixed(port) | Ports::Own(port) => format!("port {port}"),
-            Ports::Environment(_) => format!("PORT={}", expected.unwrap_or_default()),
+            Ports::Environment(_) | Ports::Socket(_) => {
+                format!("PORT={}", expected.unwrap_or_default())
+            }
         };
         return Some(Fault::new(Code::NeverListened, format!("{name} runs but does not listen anywhere")).because(format!("it was given {wanted}")).next("check that `run` starts a server in the foreground that listens on 127.0.0.1:$PORT"));
     }
@@ -208,12 +219,34 @@ fn judge_running(facts: &Facts<'_>) -> Option<Fault> {
     if let (Some(fault), true) = (judge_ended(facts), waits) {
         return Some(fault);
     }
-    let error = facts.probe_error.filter(|_| facts.past_start && !facts.listening.is_empty())?;
+    let error = facts.probe_error.filter(|_| facts.past_start && !nowhere)?;
     Some(
         Fault::new(Code::NotReady, format!("{name} is not ready"))
             .because(error.to_owned())
             .next("check `health` of the service, or what its health check depends on"),
     )
+}
+
+/// A program that was told to listen on a Unix socket and does not.
+fn not_on_its_socket(facts: &Facts<'_>, rule: &SocketRule) -> Fault {
+    let name = format!("`{}`", facts.id);
+    let wanted = format!("it was given SOCKET={}", rule.path().display());
+    let advice = "let it listen on $SOCKET, such as: --bind unix:$SOCKET";
+    let Some(found) = facts.listening.first() else {
+        return Fault::new(
+            Code::NeverListened,
+            format!("{name} runs but does not listen on its socket"),
+        )
+        .because(wanted)
+        .next(advice);
+    };
+    Fault::new(
+        Code::WrongPort,
+        format!("{name} listens on the wrong place: {found} instead of its Unix socket"),
+    )
+    .because("it does not listen where SOCKET says")
+    .seen(format!("{wanted} and listens on {}", shown(facts.listening)))
+    .next(format!("{advice}; or leave out `socket` and let it listen on $PORT"))
 }
 
 fn shown(addresses: &[SocketAddr]) -> String {

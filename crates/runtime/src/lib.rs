@@ -16,4 +16,5 @@ mod ports;
 mod probe;
 pub mod scale;
 pub mod shim;
+pub mod socket;
 mod wire;

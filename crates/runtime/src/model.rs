@@ -87,6 +87,21 @@ pub enum Ports {
     Fixed(u16),
     /// It was configured to listen on this one, and really does: nobody else may have it.
     Own(u16),
+    /// None: it listens on a Unix socket.
+    Socket(SocketRule),
+}
+
+/// Where a program makes its Unix socket, and who may connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketRule {
+    /// The instance's own folder of sockets.
+    pub folder: PathBuf,
+    /// The socket's name below the program's room in it, `/` allowed.
+    pub name: String,
+    /// User and group that the program runs as, where they are not ours.
+    pub owner: Option<(u32, u32)>,
+    /// The group of the edge, where it is not our user.
+    pub group: Option<u32>,
 }
 
 /// One check; the fields mean what the manifest's keys mean.
@@ -206,6 +221,9 @@ pub struct Status {
     pub started: Option<Timestamp>,
     /// Where it really listens, by port name (`http` for the default one).
     pub listening: BTreeMap<String, SocketAddr>,
+    /// The Unix socket by which it can be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     /// Starts after the first.
     pub restarts: u32,
     /// Whether it is in a crash loop.

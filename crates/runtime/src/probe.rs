@@ -1,30 +1,32 @@
-//! One health check: GET with exact rules, a TCP connection, or a few words of another protocol.
+//! One health check, over TCP or a Unix socket: GET with exact rules, a connection, or a few words of another protocol.
 //!
 //! No redirects (a login page is no health), exact statuses, values inside the JSON answer, a bound on
 //! time and size. Invariant: a check ends within its timeout whatever the program does.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::model::{Probe, Say};
+use crate::socket::Address;
 
 /// The longest answer that is looked at, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Checks once; the error says in words what came instead.
-pub(crate) fn check(probe: &Probe, address: SocketAddr) -> Result<(), String> {
+pub(crate) fn check(probe: &Probe, address: &Address) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_millis(probe.timeout_ms);
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let mut stream = TcpStream::connect_timeout(&address, left())
-        .map_err(|error| format!("no connection to {address}: {error}"))?;
+    let mut stream =
+        address.connect(left()).map_err(|error| format!("no connection to {address}: {error}"))?;
     if let Some(say) = &probe.say {
         stream.set_read_timeout(Some(left())).ok();
         return speak(&mut stream, say);
     }
     let Some(path) = &probe.path else { return Ok(()) };
     let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: */*\r\nUser-Agent: seaworthy-health\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAccept: */*\r\nUser-Agent: seaworthy-health\r\n",
+        address.host()
     );
     for (name, value) in &probe.headers {
         request.extend([name, ": ", value, "\r\n"]);
@@ -182,9 +184,9 @@ mod tests {
         }
     }
 
-    fn server(answer: &'static str) -> SocketAddr {
+    fn server(answer: &'static str) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
@@ -198,30 +200,30 @@ mod tests {
 
     #[test]
     fn redirects_wrong_statuses_and_silence_are_no_health() {
-        assert!(check(&probe(), server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).is_ok());
-        let error =
-            check(&probe(), server("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")).unwrap_err();
+        assert!(check(&probe(), &server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).is_ok());
+        let error = check(&probe(), &server("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"))
+            .unwrap_err();
         assert_eq!(error, "GET /h was answered with 302, expected 200 to 299");
-        assert_eq!(check(&probe(), server("")).unwrap_err(), "no answer to GET /h within 300 ms");
+        assert_eq!(check(&probe(), &server("")).unwrap_err(), "no answer to GET /h within 300 ms");
     }
 
     #[test]
     fn a_server_without_http_is_ready_when_its_answer_begins_as_it_should() {
         let say = Say { words: b"PING\r\n".to_vec(), answer: b"+PONG".to_vec() };
         let ping = Probe { path: None, say: Some(say), ..probe() };
-        assert!(check(&ping, server("+PONG\r\n")).is_ok());
-        let error = check(&ping, server("-LOADING the dataset\r\n")).unwrap_err();
+        assert!(check(&ping, &server("+PONG\r\n")).is_ok());
+        let error = check(&ping, &server("-LOADING the dataset\r\n")).unwrap_err();
         assert!(error.ends_with("-LOADING the dataset"), "{error}");
-        assert!(check(&ping, server("+PO")).is_err());
+        assert!(check(&ping, &server("+PO")).is_err());
     }
 
     #[test]
     fn values_inside_the_json_answer_are_compared() {
         let inside = Probe { json: [("a.ready".to_owned(), true.into())].into(), ..probe() };
-        assert!(check(&inside, server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n{\"a\":{\r\n\u{39}\r\n\"ready\":t\r\n5\r\nrue}}\r\n0\r\n\r\n")).is_ok());
+        assert!(check(&inside, &server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n{\"a\":{\r\n\u{39}\r\n\"ready\":t\r\n5\r\nrue}}\r\n0\r\n\r\n")).is_ok());
         let error = check(
             &inside,
-            server("HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{\"a\":{\"ready\":false}}"),
+            &server("HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{\"a\":{\"ready\":false}}"),
         )
         .unwrap_err();
         assert!(error.contains("not JSON") || error.contains("is false"), "{error}");

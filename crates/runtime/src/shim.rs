@@ -88,6 +88,7 @@ fn run() -> io::Result<()> {
     }
     clients.farewell(&life);
     std::fs::remove_file(&socket).ok();
+    life.clear();
     Ok(())
 }
 

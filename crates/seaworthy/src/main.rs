@@ -54,6 +54,7 @@ fn edge(arguments: &[String]) -> Exit {
         log_dir: option(arguments, "--log-dir").map(PathBuf::from).unwrap_or_default(),
         public: option(arguments, "--public").map(PathBuf::from).unwrap_or_default(),
         unix_sockets: arguments.iter().any(|argument| argument == "--unix-sockets"),
+        sockets: option(arguments, "--sockets").map(PathBuf::from),
         user,
     };
     match seaworthy_edge::main(&options) {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod deployments;
+mod room;
 mod schema;
 
 use std::fs;
@@ -253,6 +254,12 @@ impl Store {
     /// A setting.
     pub fn get_setting(&self, name: &str) -> Result<Option<String>> {
         self.one("SELECT value FROM settings WHERE name = ?1", [name])
+    }
+
+    /// The values of all settings whose names begin so.
+    pub fn settings_under(&self, beginning: &str) -> Result<Vec<String>> {
+        let sql = "SELECT value FROM settings WHERE substr(name, 1, length(?1)) = ?1";
+        self.texts(sql, [beginning])
     }
 
     /// Sets a setting.
@@ -536,6 +543,28 @@ mod tests {
             store.releases(&"a".parse().unwrap()).unwrap(),
             [release("r9-00000002"), release("r10-00000001")]
         );
+    }
+
+    #[test]
+    fn settings_are_found_by_how_their_names_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for (name, value) in [("port:a", "1"), ("port:b", "2"), ("report:a", "3"), ("por", "4")] {
+            store.put_setting(name, value).unwrap();
+        }
+        let mut found = store.settings_under("port:").unwrap();
+        found.sort_unstable();
+        assert_eq!(found, ["1", "2"]);
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let journal: Option<String> = store.one("PRAGMA journal_mode", []).unwrap();
+        let synchronous: Option<u32> = store.one("PRAGMA synchronous", []).unwrap();
+        // 2 is FULL: with a write-ahead log NORMAL would lose the last commits with the power.
+        assert_eq!((journal.as_deref(), synchronous), (Some("wal"), Some(2)));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Two locks, because each leaves a gap. Landlock says which files may be opened, and that no socket is bound and
 //! nobody outside is signalled; but it lets a program in memory be executed and (before Linux 7.1) any Unix socket
 //! be reached. seccomp refuses the calls themselves: starting programs, tracing, mounting, new namespaces, code
-//! that is written and then run, every new socket but TCP. Invariants: what was open stays usable; there is no
+//! that is written and then run, every new socket but TCP. Who may open sockets of our own instances gets a root of its
+//! own besides, in which there is no path to others ([`see_only`]). Invariants: what was open stays usable; there is no
 //! way back; a lock that the kernel does not have is named, not hidden. Not here: users and `no_new_privs`, which
 //! come first ([`crate::process`]).
 
 mod program;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +37,37 @@ pub struct Rules {
     /// Folders in which files may be made, changed and removed.
     pub write: Vec<PathBuf>,
     /// New Unix stream sockets.
-    pub unix_sockets: bool,
+    pub sockets: Sockets,
+}
+
+/// Which Unix stream sockets may be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Sockets {
+    /// None.
+    #[default]
+    None,
+    /// Those below this folder.
+    Below(PathBuf),
+    /// Any that its mode leaves open.
+    Any,
+}
+
+/// The first version of Landlock that tells Unix sockets apart by their path.
+const KNOWS_SOCKETS: i64 = 9;
+
+/// Takes everything out of sight but what the rules name, where [`Sockets::Below`] asks for it: of a process that has one
+/// thread and is root still. Returns the guards that this machine does not give.
+pub fn see_only(rules: &Rules) -> Vec<String> {
+    let Sockets::Below(sockets) = &rules.sockets else { return Vec::new() };
+    let named = rules.read.iter().chain(&rules.write).filter(|path| path.is_dir());
+    let mut folders: Vec<PathBuf> = named.cloned().collect();
+    folders.extend([PathBuf::from("/proc"), sockets.clone()]);
+    match view::enter(&folders) {
+        Err(error) if program::landlock_version() < KNOWS_SOCKETS => vec![format!(
+            "Unix sockets of others are not shut off from the edge (a root of its own could not be made: {error})"
+        )],
+        _ => Vec::new(),
+    }
 }
 
 /// Both locks for a process of one thread. Returns the guards that this kernel does not give.
@@ -49,7 +81,7 @@ pub fn enter(rules: &Rules) -> io::Result<Vec<String>> {
 pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
     crate::process::no_new_privs()?;
     let mut handled = AccessFs::from_all(NEWEST);
-    if rules.unix_sockets {
+    if rules.sockets == Sockets::Any {
         handled.remove(AccessFs::ResolveUnix);
     }
     let ruleset = Ruleset::default()
@@ -77,6 +109,13 @@ pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(io::Error::other)?;
         }
     }
+    if let Sockets::Below(folder) = &rules.sockets
+        && let Ok(fd) = PathFd::new(folder)
+    {
+        // An older kernel knows nothing of it: there it is out of sight (`see_only`).
+        let reach = PathBeneath::new(fd, AccessFs::ResolveUnix);
+        ruleset = ruleset.add_rule(reach).map_err(io::Error::other)?;
+    }
     let status = ruleset.restrict_self().map_err(io::Error::other)?;
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => {
@@ -93,7 +132,7 @@ pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
 pub fn restrict_calls(rules: &Rules) -> io::Result<Vec<String>> {
     crate::process::no_new_privs()?;
     let mut programs = vec![compile(forbidden()?, libc::EPERM)?];
-    programs.push(compile(wrong_sockets(rules.unix_sockets)?, libc::EACCES)?);
+    programs.push(compile(wrong_sockets(rules.sockets != Sockets::None)?, libc::EACCES)?);
     // Its arguments lie in memory, where a filter cannot look; the C library falls back to `clone`.
     programs.push(compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?);
     for mut program in programs {
@@ -237,6 +276,17 @@ fn wrong_sockets(unix: bool) -> io::Result<Calls> {
     Ok([(libc::SYS_socket, all)].into())
 }
 
+/// Filters for a program that we start: of sockets only those of TCP and Unix streams, and no second way to them.
+fn no_datagrams() -> io::Result<Vec<BpfProgram>> {
+    let mut sockets = compile(wrong_sockets(true)?, libc::EACCES)?;
+    let rings = [(libc::SYS_io_uring_setup, Vec::new())];
+    let mut rings = compile(rings.into(), libc::ENOSYS)?;
+    for program in [&mut sockets, &mut rings] {
+        refuse_other_tables(program);
+    }
+    Ok(vec![sockets, rings])
+}
+
 /// On x86-64 the same calls have second numbers (x32), which the rules above do not name.
 fn refuse_other_tables(program: &mut BpfProgram) {
     #[cfg(target_arch = "x86_64")]
@@ -276,6 +326,7 @@ pub fn attempt(name: &str) {
     let last = |code: i64| if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     let empty = c"".as_ptr();
     let nothing = std::ptr::null::<libc::c_char>();
+    let own = std::process::id();
     // SAFETY: each call gets a valid empty string, null pointers or numbers; a call that succeeds ends us or makes a
     // descriptor that stays open, which a test may.
     let raw = unsafe {
@@ -299,6 +350,23 @@ pub fn attempt(name: &str) {
             ("udp", last(libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0))),
             ("netlink", last(libc::syscall(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, 0))),
             ("io_uring", last(libc::syscall(libc::SYS_io_uring_setup, 1, nothing))),
+            // Without the lock these fail too, but for what is wrong with their numbers.
+            ("ptrace", last(libc::syscall(libc::SYS_ptrace, libc::PTRACE_PEEKTEXT, 0, 0, 0))),
+            (
+                "peek",
+                last(libc::syscall(libc::SYS_process_vm_readv, own, nothing, 0, nothing, 0, 0)),
+            ),
+            (
+                "poke",
+                last(libc::syscall(libc::SYS_process_vm_writev, own, nothing, 0, nothing, 0, 0)),
+            ),
+            ("getfd", last(libc::syscall(libc::SYS_pidfd_getfd, -1, 0, 0))),
+            ("kcmp", last(libc::syscall(libc::SYS_kcmp, 0, 0, 0, 0, 0))),
+            ("perf", last(libc::syscall(libc::SYS_perf_event_open, nothing, 0, 0, -1, 0))),
+            ("keys", last(libc::syscall(libc::SYS_keyctl, -1))),
+            ("setns", last(libc::syscall(libc::SYS_setns, -1, 0))),
+            ("bind", last(libc::syscall(libc::SYS_bind, -1, nothing, 0))),
+            ("listening", last(libc::syscall(libc::SYS_listen, -1, 0))),
             ("userns", last(libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER))),
             (
                 "code",

@@ -17,13 +17,16 @@ mod options;
 mod streams;
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use options::Options;
+use rustix::net::SocketFlags;
 
 /// What all threads share.
 #[derive(Debug)]
@@ -100,15 +103,28 @@ fn serve(options: Options) -> ExitCode {
         park_for_ever();
     }
     let address = SocketAddr::new(app.options.bind, app.options.port);
-    let listener = match TcpListener::bind(address) {
+    let (place, listener) = match &app.options.socket {
+        Some(path) => (
+            path.display().to_string(),
+            UnixListener::bind(path).map(|listener| TcpListener::from(OwnedFd::from(listener))),
+        ),
+        None => (address.to_string(), TcpListener::bind(address)),
+    };
+    let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
-            complain(&format!("Error: could not listen on {address}: {error}"));
+            complain(&format!("Error: could not listen on {place}: {error}"));
             return ExitCode::from(1);
         }
     };
-    say(&format!("fakeapp: listening on {address}"));
-    for stream in listener.incoming().flatten() {
+    say(&format!("fakeapp: listening on {place}"));
+    loop {
+        // A Unix socket is accepted from by the same call, but has no address that the library could read.
+        let Ok(stream) =
+            rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).map(TcpStream::from)
+        else {
+            continue;
+        };
         let app = Arc::clone(&app);
         app.hang_if_asked();
         let spawned = std::thread::Builder::new()
@@ -118,7 +134,6 @@ fn serve(options: Options) -> ExitCode {
             complain(&format!("fakeapp: no thread for a connection: {error}"));
         }
     }
-    ExitCode::SUCCESS
 }
 
 /// TERM and INT end it once nothing is under way (at most five seconds later), or are ignored.

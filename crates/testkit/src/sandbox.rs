@@ -229,6 +229,15 @@ impl Sandbox {
         Status::new(output.json())
     }
 
+    /// What the edge holds resident, in KiB.
+    #[track_caller]
+    pub fn edge_memory(&self) -> u64 {
+        let pid = self.status().edge_pid().expect("an edge runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// `status --json` while control may be away.
     pub fn try_status(&self) -> Option<Status> {
         let output = self.run(["status", "--json"]);

@@ -26,6 +26,13 @@ const HOSTS_OF_A_SITE: usize = 100;
 /// After the last one stood: what was only needed to open them is given back.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// Many connections of a habit to one address of a proxy.
+fn many(hold: &Path, habit: &str, port: u16, more: &[(&str, String)]) -> Result<Held> {
+    let address = format!("127.0.0.1:{port}");
+    let list = [("habit", habit.to_owned()), ("address", address)];
+    Held::start(hold, MANY, &words(&[&list[..], more].concat()))
+}
+
 /// Connections held by a process of the harness, which ends with us.
 pub(super) struct Held {
     child: Child,
@@ -89,16 +96,9 @@ pub(super) fn idle(stage: &Stage) -> Result<()> {
         for kind in [Kind::Nginx, Kind::Seaworthy] {
             let running = stage.start(kind)?;
             let before = running.rss_kib()?;
-            let held = Held::start(
-                &hold,
-                MANY,
-                &words(&[
-                    ("habit", habit.to_owned()),
-                    ("address", format!("127.0.0.1:{}", running.https)),
-                    ("host", "tls.localhost".to_owned()),
-                    ("authority", stage.authority(kind).display().to_string()),
-                ]),
-            )?;
+            let authority = stage.authority(kind).display().to_string();
+            let more = [("host", "tls.localhost".to_owned()), ("authority", authority)];
+            let held = many(&hold, habit, running.https, &more)?;
             std::thread::sleep(SETTLE);
             let each = running.rss_kib()?.saturating_sub(before) as f64 / MANY as f64;
             println!(
@@ -181,16 +181,8 @@ pub(super) fn slow(stage: &Stage) -> Result<()> {
             let running = stage.start(kind)?;
             let alone = steady(stage, &running)?;
             let before = running.rss_kib()?;
-            let held = Held::start(
-                &hold,
-                MANY,
-                &words(&[
-                    ("habit", habit.to_owned()),
-                    ("address", format!("127.0.0.1:{}", running.http)),
-                    ("host", "plain.localhost".to_owned()),
-                    ("path", path.to_owned()),
-                ]),
-            )?;
+            let more = [("host", "plain.localhost".to_owned()), ("path", path.to_owned())];
+            let held = many(&hold, habit, running.http, &more)?;
             let beside = steady(stage, &running)?;
             let more = running.rss_kib()?.saturating_sub(before) as f64 / 1024.0;
             let counted = held.end()?;

@@ -1,11 +1,13 @@
 //! MariaDB and MySQL: `mariadb-dump --single-transaction`, rows counted in the dump's own stream.
 //!
 //! These servers cannot lend one session's snapshot to another, so what is recorded is counted from the dump
-//! itself (`rows`), which is of one moment. Rooms: `connect` (how clients reach a server), `survey` (facts),
-//! `server` (a scratch server), `bring` (restore). Several databases are several dumps, each of one moment.
+//! itself (`rows`), which is of one moment. Rooms: `connect` (how clients reach a server), `program` (whose
+//! programs), `survey` (facts), `server` (a scratch server), `bring` (restore). Several databases are several dumps,
+//! each of one moment.
 
 mod bring;
 pub(crate) mod connect;
+pub(crate) mod program;
 mod rows;
 mod server;
 mod survey;
@@ -16,6 +18,7 @@ use std::io;
 use seaworthy_base::{Code, Fault};
 
 use self::connect::{Client, Connection, text};
+use self::program::Kind;
 use self::rows::RowCounter;
 use super::{Dump, Engine, Into, Parts, Placed, Trial};
 use crate::facts::{DatabaseFacts, differences};
@@ -69,7 +72,8 @@ impl Engine for Mysql {
         let server = client.one("SELECT version()")?;
         let tool = client.version()?;
         let names = self.names(&client)?;
-        let mut dump = Dump { server, tool, ..Dump::default() };
+        let doubts = program::doubt(&server, &tool).into_iter().collect();
+        let mut dump = Dump { server, tool, doubts, ..Dump::default() };
         for (at, name) in names.iter().enumerate() {
             work.step(format!("dumping {name}"));
             let file = super::dump_file(at, names.len(), "sql.zst.age");
@@ -201,10 +205,14 @@ fn database(
 /// server is asked for the statements one by one.
 fn users(client: &Client, into: &Into<'_>) -> Result<Part, Fault> {
     const FILE: &str = "users.sql.zst.age";
+    let one_by_one = || into.seal(&mut statements(client)?.as_bytes(), FILE, USERS, "sql");
+    if client.kind()? == Kind::Mysql {
+        return one_by_one();
+    }
     let running = client.dump_tool()?.args(["--system=users", "--insert-ignore"]).start(false)?;
     match into.seal_output(running, FILE, USERS, "sql") {
         Err(fault) if fault.evidence.iter().any(|line| line.contains("unknown variable")) => {
-            into.seal(&mut statements(client)?.as_bytes(), FILE, USERS, "sql")
+            one_by_one()
         }
         other => other,
     }
@@ -215,16 +223,56 @@ fn statements(client: &Client) -> Result<String, Fault> {
     let own = "user NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema', '')";
     let users =
         client.rows(&format!("SELECT user, host FROM mysql.user WHERE {own} ORDER BY 1, 2"))?;
-    let mut all = String::new();
+    // A hash is bytes, line ends and quotes among them.
+    let readable = match client.kind()? {
+        Kind::Mysql => "SET print_identified_with_as_hex = ON; ",
+        Kind::MariaDb => "",
+    };
+    // Everybody first, then what they may do: a role that is given must be there.
+    let (mut made, mut rights) = (String::new(), String::new());
     for user in &users {
         let [name, host] = &user[..] else { continue };
         let name = format!("{}@{}", text(name), text(host));
-        let make = client.one(&format!("SHOW CREATE USER {name}"))?;
-        let make = make.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1);
-        all.push_str(&format!("{make};\n"));
+        let make = client.one(&format!("{readable}SHOW CREATE USER {name}"))?;
+        let (make, roles) = without_roles(&make);
+        made.push_str(&make.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1));
+        made.push_str(";\n");
         for grant in client.column(&format!("SHOW GRANTS FOR {name}"))? {
-            all.push_str(&format!("{grant};\n"));
+            rights.push_str(&format!("{grant};\n"));
+        }
+        if let Some(roles) = roles {
+            rights.push_str(&format!("ALTER USER {name} DEFAULT ROLE {roles};\n"));
         }
     }
-    Ok(all)
+    Ok(made + &rights)
+}
+
+/// How a user is made, and the roles that are its own from the start: MySQL takes them only once they were given.
+fn without_roles(make: &str) -> (String, Option<&str>) {
+    let parts = make.split_once(" DEFAULT ROLE ");
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(" REQUIRE ")?)));
+    match parts {
+        Some((before, (roles, after))) => (format!("{before} REQUIRE {after}"), Some(roles)),
+        None => (make.to_owned(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_of_a_user_come_after_the_user() {
+        let make = "CREATE USER `a`@`%` IDENTIFIED WITH 'x' AS 0x24 DEFAULT ROLE `r`@`%`,`s`@`%` REQUIRE NONE ACCOUNT UNLOCK";
+        assert_eq!(
+            without_roles(make),
+            (
+                "CREATE USER `a`@`%` IDENTIFIED WITH 'x' AS 0x24 REQUIRE NONE ACCOUNT UNLOCK"
+                    .to_owned(),
+                Some("`r`@`%`,`s`@`%`")
+            )
+        );
+        let plain = "CREATE USER `a`@`%` IDENTIFIED BY PASSWORD '*1'";
+        assert_eq!(without_roles(plain), (plain.to_owned(), None));
+    }
 }

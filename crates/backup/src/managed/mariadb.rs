@@ -11,7 +11,7 @@ use seaworthy_base::{Code, Fault};
 
 use super::memory::{self, share};
 use super::{Home, Logins, command, failed, in_memory, login, other_version};
-use crate::engine::mysql::connect::find;
+use crate::engine::mysql::program::find;
 use crate::tool::Tool;
 
 /// The file that says of which version the data is.

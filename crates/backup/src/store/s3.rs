@@ -1,8 +1,9 @@
 //! S3, or what speaks like it.
 //!
 //! Parts go up in pieces (an upload that is cut off leaves nothing that can be read), the document last: objects
-//! without it are no set. Requests are repeated by the client library. Invariant: at most [`SIDE_BY_SIDE`] + 1
-//! pieces are in memory.
+//! without it are no set. Requests are repeated by the client library; an object that breaks off is read on from there.
+//! Invariants: pieces in memory have [`MEMORY`] bytes together, or there is one (S3 takes ten thousand pieces: those of
+//! more than 300 GB are larger); nobody waits for a server that moves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,23 +17,29 @@ use futures_util::stream::BoxStream;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart,
+    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
+    RetryConfig, WriteMultipart,
 };
 use seaworthy_base::{Code, Fault};
 use tokio::runtime::Runtime;
 
-use super::{Stamp, Store};
+use super::{STALL, Stamp, Store};
 use crate::model::StorePlace;
 use crate::set::{DOCUMENT, Set, SetId};
+use crate::work::Work;
 
 /// Bytes of a piece; S3 takes ten thousand of them, which makes 80 GB.
 const PIECE: usize = 8 << 20;
 /// Larger pieces for what would be more than ten thousand.
 const MOST_PIECES: u64 = 9000;
-/// Pieces under way at a time.
+/// Pieces under way at a time, besides the one that is read.
 const SIDE_BY_SIDE: usize = 2;
-/// One request: a piece over a slow line.
+/// What all of them may take.
+const MEMORY: usize = 32 << 20;
+/// One piece, over a slow line.
 const REQUEST: Duration = Duration::from_secs(10 * 60);
+/// An object that breaks off is asked for the rest so often, unless some of it came meanwhile.
+const AGAIN: u32 = 3;
 /// What an upload that was cut off left is removed after this time; a younger one may be somebody's that runs.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 
@@ -41,7 +48,10 @@ pub(crate) struct S3 {
     name: String,
     shown: String,
     prefix: Key,
+    /// For all but what is written: answers come soon, and content as it comes, however long it takes.
     client: AmazonS3,
+    /// For what is written: nothing comes back before all of it is there.
+    writer: AmazonS3,
     runtime: Rc<Runtime>,
 }
 
@@ -52,15 +62,17 @@ impl S3 {
         place: &StorePlace,
         site: &str,
         item: &str,
+        work: &Work,
     ) -> Result<Self, Fault> {
         let StorePlace::S3 { bucket, prefix, endpoint, region, key } = place else {
             return Err(Fault::new(Code::Internal, "this store is no S3"));
         };
+        let plain = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let options = ClientOptions::new()
-            .with_timeout(REQUEST)
-            .with_connect_timeout(Duration::from_secs(20));
+            .with_connect_timeout(Duration::from_secs(20))
+            .with_allow_http(plain);
         let retry = RetryConfig {
-            max_retries: 6,
+            max_retries: 4,
             retry_timeout: Duration::from_secs(120),
             ..RetryConfig::default()
         };
@@ -74,8 +86,10 @@ impl S3 {
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        let plain = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let built = builder.with_client_options(options.with_allow_http(plain)).build();
+        let build = |options| builder.clone().with_client_options(options).build();
+        let client =
+            build(options.clone().with_timeout_disabled().with_read_timeout(work.patience(STALL)));
+        let writer = build(options.with_timeout(work.patience(REQUEST)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let failed = |error: &dyn std::error::Error| {
             Fault::new(Code::BackupStore, format!("store `{name}` cannot be used"))
@@ -85,7 +99,8 @@ impl S3 {
             name: name.to_owned(),
             shown: format!("s3://{bucket}/{prefix}"),
             prefix: Key::from(format!("{prefix}/{site}/{item}")),
-            client: built.map_err(|error| failed(&error))?,
+            client: client.map_err(|error| failed(&error))?,
+            writer: writer.map_err(|error| failed(&error))?,
             runtime: Rc::new(runtime.map_err(|error| failed(&error))?),
         })
     }
@@ -135,8 +150,9 @@ impl S3 {
         let mut file = File::open(from)?;
         let size = file.metadata()?.len();
         let piece = usize::try_from(size / MOST_PIECES + 1)?.max(PIECE);
+        let side_by_side = (MEMORY / piece).saturating_sub(1).min(SIDE_BY_SIDE);
         let mut upload =
-            WriteMultipart::new_with_chunk_size(self.client.put_multipart(to).await?, piece);
+            WriteMultipart::new_with_chunk_size(self.writer.put_multipart(to).await?, piece);
         let work = async {
             let mut buffer = vec![0; 1 << 20];
             loop {
@@ -145,7 +161,7 @@ impl S3 {
                 if bytes.is_empty() {
                     return Ok::<(), Box<dyn std::error::Error + Send + Sync>>(());
                 }
-                upload.wait_for_capacity(SIDE_BY_SIDE).await?;
+                upload.wait_for_capacity(side_by_side).await?;
                 upload.write(bytes);
                 moved(got as u64);
             }
@@ -225,18 +241,24 @@ impl Store for S3 {
         }
         let document = PutPayload::from(set.document()?);
         let key = self.key(&set.id, DOCUMENT);
-        let put = self.client.put(&key, document);
+        let put = self.writer.put(&key, document);
         self.runtime.block_on(put).map(drop).map_err(|error| self.fault(&what, &error))
     }
 
     fn open(&mut self, set: &Set, file: &str) -> Result<Box<dyn Read>, Fault> {
-        let got = self.runtime.block_on(self.client.get(&self.key(&set.id, file)));
-        let got = got.map_err(|error| {
+        let key = self.key(&set.id, file);
+        let got = self.runtime.block_on(self.client.get(&key)).map_err(|error| {
             self.fault(&format!("`{file}` of backup {} cannot be read", set.id), &error)
         })?;
         Ok(Box::new(Body {
+            key,
+            tag: got.meta.e_tag.clone(),
+            left: got.meta.size,
+            at: 0,
+            tries: 0,
             stream: got.into_stream(),
             piece: Bytes::new(),
+            client: self.client.clone(),
             runtime: Rc::clone(&self.runtime),
         }))
     }
@@ -270,9 +292,36 @@ impl Store for S3 {
 
 /// An object that is read as it comes.
 struct Body {
+    key: Key,
+    /// Changes when the object does: the rest of another one is of no use.
+    tag: Option<String>,
+    /// Where the next byte is, and how many are to come.
+    at: u64,
+    left: u64,
+    /// How often it broke off since anything came.
+    tries: u32,
     stream: BoxStream<'static, Result<Bytes, object_store::Error>>,
     piece: Bytes,
+    client: AmazonS3,
     runtime: Rc<Runtime>,
+}
+
+impl Body {
+    /// Asks for what is to come of an object that broke off.
+    fn go_on(&mut self, error: object_store::Error) -> io::Result<()> {
+        self.tries += 1;
+        if self.tries > AGAIN || self.tag.is_none() {
+            return Err(io::Error::other(error));
+        }
+        let options = GetOptions {
+            range: Some(GetRange::Offset(self.at)),
+            if_match: self.tag.clone(),
+            ..GetOptions::default()
+        };
+        let got = self.runtime.block_on(self.client.get_opts(&self.key, options));
+        self.stream = got.map_err(io::Error::other)?.into_stream();
+        Ok(())
+    }
 }
 
 impl Read for Body {
@@ -280,7 +329,13 @@ impl Read for Body {
         while self.piece.is_empty() {
             match self.runtime.block_on(self.stream.next()) {
                 None => return Ok(0),
-                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
+                Some(Ok(piece)) => {
+                    let length = piece.len() as u64;
+                    (self.at, self.left) = (self.at + length, self.left.saturating_sub(length));
+                    (self.piece, self.tries) = (piece, 0);
+                }
+                Some(Err(_)) if self.left == 0 => return Ok(0),
+                Some(Err(error)) => self.go_on(error)?,
             }
         }
         let count = self.piece.len().min(buffer.len());

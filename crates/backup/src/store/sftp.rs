@@ -2,15 +2,17 @@
 //!
 //! Why `ssh` and not an implementation of ours: keys, agents, jump hosts and host keys work as they do for the
 //! person who set the server up. As in a folder, a set is put together under a name that is no id, synced where
-//! the server can, and renamed. Invariants: an unknown host key is refused, never learned; nobody is asked.
+//! the server can, and renamed. Invariants: an unknown host key is refused, never learned; nobody is asked; a server
+//! that moves nothing is given up, and with it the connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File as LocalFile;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use openssh_sftp_client::error::SftpErrorKind;
@@ -23,15 +25,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 
-use super::{Stamp, Store};
+use super::{STALL, Stamp, Store};
 use crate::model::StorePlace;
 use crate::set::{DOCUMENT, Set, SetId};
-use crate::work::Temporary;
+use crate::work::{Temporary, Work};
 
 /// Begins the names of sets that are being put together.
 const PARTIAL: &str = ".partial-";
 /// Bytes read and written at once.
 const CHUNK: usize = 256 << 10;
+/// Bringing what was sent onto the server's disk takes longer than sending some of it.
+const SETTLING: Duration = Duration::from_secs(10 * 60);
+/// What `ssh` says of its end comes at once.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A server's folder.
 pub(crate) struct SftpStore {
@@ -45,19 +51,53 @@ pub(crate) struct SftpStore {
 struct Link {
     sftp: Sftp,
     ssh: RefCell<Child>,
+    /// How long the server may move nothing: usually, and while it settles what it got.
+    stall: (Duration, Duration),
+    /// It moved nothing for so long.
+    dead: Cell<bool>,
     _files: Temporary,
     runtime: Runtime,
 }
 
+impl Link {
+    /// Has the server do something.
+    fn wait<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.runtime.block_on(self.soon(self.stall.0, what))
+    }
+
+    /// The same within other work; one that takes longer is the end of the connection.
+    async fn soon<T>(
+        &self,
+        patience: Duration,
+        what: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = || {
+            let text = format!("nothing moved for {} s: it was given up", patience.as_secs());
+            Error::IOError(io::Error::new(io::ErrorKind::TimedOut, text))
+        };
+        if self.dead.get() {
+            return Err(late());
+        }
+        if let Ok(done) = tokio::time::timeout(patience, what).await {
+            return done;
+        }
+        self.dead.set(true);
+        self.ssh.borrow_mut().start_kill().ok();
+        Err(late())
+    }
+}
+
 impl SftpStore {
-    /// Connects. `files` is a folder for the key, which goes with it.
+    /// Connects.
     pub(crate) fn connect(
         name: &str,
         place: &StorePlace,
         site: &str,
         item: &str,
-        files: Temporary,
+        work: &Work,
     ) -> Result<Self, Fault> {
+        // For the key: it goes with the connection.
+        let files = work.private()?;
         let StorePlace::Sftp { host, user, path, .. } = place else {
             return Err(Fault::new(Code::Internal, "this store is no SFTP"));
         };
@@ -82,19 +122,23 @@ impl SftpStore {
             let (Some(stdin), Some(stdout)) = (ssh.stdin.take(), ssh.stdout.take()) else {
                 return Err(fault("`ssh` has no pipes".to_owned()));
             };
-            match Sftp::new(stdin, stdout, SftpOptions::new()).await {
-                Ok(sftp) => Ok((sftp, ssh)),
-                Err(error) => {
-                    let mut said = String::new();
-                    if let Some(mut stderr) = ssh.stderr.take() {
-                        stderr.read_to_string(&mut said).await.ok();
-                    }
-                    Err(explain(fault, said.trim(), &error))
-                }
+            let stall = work.patience(STALL);
+            let opened = tokio::time::timeout(stall, Sftp::new(stdin, stdout, SftpOptions::new()));
+            match opened.await {
+                Ok(Ok(sftp)) => Ok((sftp, ssh)),
+                Ok(Err(error)) => Err(explain(fault, &last_words(&mut ssh).await, &error)),
+                Err(_) => Err(fault(format!("it did not answer for {} s", stall.as_secs()))),
             }
         });
         let (sftp, ssh) = opened?;
-        let link = Link { sftp, ssh: RefCell::new(ssh), _files: files, runtime };
+        let link = Link {
+            sftp,
+            ssh: RefCell::new(ssh),
+            stall: (work.patience(STALL), work.patience(SETTLING)),
+            dead: Cell::new(false),
+            _files: files,
+            runtime,
+        };
         Ok(Self {
             name: name.to_owned(),
             dir: Path::new(path).join(site).join(item),
@@ -120,7 +164,7 @@ impl SftpStore {
     }
 
     fn names(&self, dir: &Path) -> Result<Vec<String>, Error> {
-        self.link.runtime.block_on(async {
+        self.link.wait(async {
             let opened = match self.fs().open_dir(dir).await {
                 Err(error) if is_missing(&error) => return Ok(Vec::new()),
                 other => other?,
@@ -155,9 +199,11 @@ impl SftpStore {
         from: &mut dyn Read,
         moved: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
-        let file =
-            self.link.sftp.options().write(true).create(true).truncate(true).open(path).await?;
-        let mut file = Box::pin(TokioCompatFile::new(file));
+        let link = &self.link;
+        let (usual, settling) = link.stall;
+        let mut options = link.sftp.options();
+        let open = options.write(true).create(true).truncate(true).open(path);
+        let mut file = Box::pin(TokioCompatFile::new(link.soon(usual, open).await?));
         let mut buffer = vec![0; CHUNK];
         loop {
             let got = from.read(&mut buffer).map_err(Error::IOError)?;
@@ -165,14 +211,14 @@ impl SftpStore {
             if bytes.is_empty() {
                 break;
             }
-            file.write_all(bytes).await.map_err(Error::IOError)?;
+            link.soon(usual, async { file.write_all(bytes).await.map_err(Error::IOError) }).await?;
             moved(got as u64);
         }
-        file.flush().await.map_err(Error::IOError)?;
-        if self.link.sftp.support_fsync() {
-            file.as_mut().as_mut_file().sync_all().await?;
+        link.soon(settling, async { file.flush().await.map_err(Error::IOError) }).await?;
+        if link.sftp.support_fsync() {
+            link.soon(settling, file.as_mut().as_mut_file().sync_all()).await?;
         }
-        file.as_mut().shutdown().await.map_err(Error::IOError)
+        link.soon(settling, async { file.shutdown().await.map_err(Error::IOError) }).await
     }
 
     fn put_together(
@@ -185,24 +231,24 @@ impl SftpStore {
         let document =
             set.document().map_err(|fault| Error::IOError(io::Error::other(fault.to_string())))?;
         self.link.runtime.block_on(async {
-            self.make(&draft).await?;
+            self.link.soon(self.link.stall.0, self.make(&draft)).await?;
             for part in &set.parts {
                 let mut from = LocalFile::open(staged.join(&part.file)).map_err(Error::IOError)?;
                 self.write(&draft.join(&part.file), &mut from, moved).await?;
             }
             self.write(&draft.join(DOCUMENT), &mut document.as_slice(), &mut |_| {}).await?;
-            self.fs().rename(&draft, self.dir.join(set.id.as_str())).await
+            let published = self.dir.join(set.id.as_str());
+            self.link
+                .soon(self.link.stall.0, async { self.fs().rename(&draft, published).await })
+                .await
         })
     }
 
     fn remove_folder(&self, dir: &Path) -> Result<(), Error> {
-        let names = self.names(dir)?;
-        self.link.runtime.block_on(async {
-            for name in names {
-                self.fs().remove_file(dir.join(name)).await?;
-            }
-            self.fs().remove_dir(dir).await
-        })
+        for name in self.names(dir)? {
+            self.link.wait(async { self.fs().remove_file(dir.join(name)).await })?;
+        }
+        self.link.wait(async { self.fs().remove_dir(dir).await })
     }
 }
 
@@ -257,6 +303,15 @@ fn ssh(place: &StorePlace, files: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
+/// What `ssh` said before it ended.
+async fn last_words(ssh: &mut Child) -> String {
+    let mut said = String::new();
+    if let Some(mut stderr) = ssh.stderr.take() {
+        tokio::time::timeout(LAST_WORDS, stderr.read_to_string(&mut said)).await.ok();
+    }
+    said.trim().to_owned()
+}
+
 /// What `ssh` says tells more than that the protocol did not begin.
 fn explain(fault: impl Fn(String) -> Fault, said: &str, error: &Error) -> Fault {
     let last = said.lines().rev().find(|line| !line.is_empty()).unwrap_or_default();
@@ -284,7 +339,7 @@ impl Store for SftpStore {
         let mut sets: Vec<SetId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let there = |id: &SetId| {
             let path = self.dir.join(id.as_str()).join(DOCUMENT);
-            self.link.runtime.block_on(async { self.fs().metadata(&path).await }).is_ok()
+            self.link.wait(async { self.fs().metadata(&path).await }).is_ok()
         };
         sets.retain(there);
         sets.sort();
@@ -293,7 +348,7 @@ impl Store for SftpStore {
 
     fn document(&mut self, id: &SetId) -> Result<Vec<u8>, Fault> {
         let path = self.dir.join(id.as_str()).join(DOCUMENT);
-        let read = self.link.runtime.block_on(async { self.fs().read(&path).await });
+        let read = self.link.wait(async { self.fs().read(&path).await });
         read.map(|bytes| bytes.to_vec())
             .map_err(|error| self.fault(&format!("backup {id} cannot be read"), &error))
     }
@@ -303,7 +358,7 @@ impl Store for SftpStore {
         let mut stamps = Vec::new();
         for part in &set.parts {
             let path = dir.join(&part.file);
-            match self.link.runtime.block_on(async { self.fs().metadata(&path).await }) {
+            match self.link.wait(async { self.fs().metadata(&path).await }) {
                 Ok(meta) => {
                     let time =
                         meta.modified().map(openssh_sftp_client::UnixTimeStamp::as_system_time);
@@ -334,7 +389,7 @@ impl Store for SftpStore {
 
     fn open(&mut self, set: &Set, file: &str) -> Result<Box<dyn Read>, Fault> {
         let path = self.dir.join(set.id.as_str()).join(file);
-        let opened = self.link.runtime.block_on(async { self.link.sftp.open(&path).await });
+        let opened = self.link.wait(async { self.link.sftp.open(&path).await });
         let opened = opened.map_err(|error| {
             self.fault(&format!("`{file}` of backup {} cannot be read", set.id), &error)
         })?;
@@ -346,10 +401,8 @@ impl Store for SftpStore {
 
     fn remove(&mut self, id: &SetId) -> Result<(), Fault> {
         let draft = self.dir.join(format!("{PARTIAL}{id}"));
-        let renamed = self
-            .link
-            .runtime
-            .block_on(async { self.fs().rename(self.dir.join(id.as_str()), &draft).await });
+        let renamed =
+            self.link.wait(async { self.fs().rename(self.dir.join(id.as_str()), &draft).await });
         renamed
             .and_then(|()| self.remove_folder(&draft))
             .map_err(|error| self.fault(&format!("backup {id} could not be removed"), &error))
@@ -375,7 +428,13 @@ struct Remote {
 
 impl Read for Remote {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.link.runtime.block_on(self.file.read(buffer))
+        let Self { file, link } = self;
+        link.wait(async { file.read(buffer).await.map_err(Error::IOError) }).map_err(|error| {
+            match error {
+                Error::IOError(error) => error,
+                other => io::Error::other(other),
+            }
+        })
     }
 }
 

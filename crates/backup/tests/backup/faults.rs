@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use seaworthy_backup::{Action, Event, RestoreTarget, SetReport, Source, State, Taken, Verified};
-use seaworthy_testkit::peers::{MariaDb, Postgres, unprivileged};
+use seaworthy_testkit::peers::{MariaDb, Postgres, Redis, unprivileged};
 
 use crate::platform::{Platform, Worker, take};
 
@@ -73,6 +73,42 @@ fn damage_anywhere_is_found_and_nothing_damaged_is_ever_restored() {
     assert_eq!(verified.copies[0].3, State::Verified);
     platform.run::<seaworthy_backup::Restored>(ITEM, &source, restore(&to));
     assert!(to.join("uploads/b").is_file());
+}
+
+/// Backs up, takes one thing away, and has the backup hold what is left without saying so.
+fn drill_misses(platform: &Platform, source: &Source, lose: impl FnOnce(), said: &str) {
+    let (item, other) = ("database.main", "database.forged");
+    let taken = platform.take(item, source);
+    lose();
+    let forged = platform.take(other, source);
+    platform.forge(item, &taken, other, &forged);
+    let fault = platform.drill(item, source).drill.fault.unwrap();
+    assert_eq!(fault.code.as_str(), "SW-BAK-007");
+    assert!(fault.to_string().contains(said), "{fault}");
+}
+
+/// PostgreSQL, MariaDB and MySQL have a test of their own each.
+#[test]
+fn one_thing_that_is_missing_in_what_was_stored_makes_a_drill_fail() {
+    let platform = Platform::new();
+    let path = platform.place.path().join("app.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch("CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (1), (2), (3)")
+        .unwrap();
+    let lose = || database.execute_batch("DELETE FROM t WHERE n = 2").unwrap();
+    drill_misses(&platform, &Source::Sqlite { path }, lose, "rows of t: 3 were saved, 2 came back");
+
+    let (platform, server) = (Platform::new(), Redis::start());
+    server.run(&["EVAL", "for n = 1, 100 do redis.call('SET', 'k' .. n, 'v') end", "0"]);
+    let lose = || drop(server.run(&["DEL", "k77"]));
+    let said = "keys that do not expire: 100 were saved, 99 came back";
+    drill_misses(&platform, &Source::Redis { url: server.url() }, lose, said);
+
+    let platform = Platform::new();
+    let source = files(&platform);
+    let lose = || fs::remove_file(platform.place.path().join("uploads/a")).unwrap();
+    drill_misses(&platform, &source, lose, "number of files: 2 were saved, 1 came back");
 }
 
 #[test]
@@ -177,15 +213,24 @@ fn a_tool_that_ends_well_after_half_a_dump_or_with_a_warning_makes_nothing_green
 
 /// Takes a backup while staging lies on a file system of so many megabytes, in a mount namespace of the worker's.
 fn on_a_small_disk(platform: &Platform, item: &str, source: &Source, megabytes: u32) -> Worker {
+    with_little_room(platform, platform.job(item, source, take()), "staging", megabytes)
+}
+
+/// The same for another job and another folder of the state.
+fn with_little_room(
+    platform: &Platform,
+    mut job: seaworthy_backup::Job,
+    folder: &str,
+    megabytes: u32,
+) -> Worker {
     let root = unprivileged().is_some();
-    let mut job = platform.job(item, source, take());
     if !root {
         job.run_as = None;
     }
-    let staging = platform.state().join("staging");
+    let folder = platform.state().join(folder);
     let line = format!(
         "mount -t tmpfs -o size={megabytes}m none '{}' && exec \"$0\" \"$@\"",
-        staging.display()
+        folder.display()
     );
     let words: &[&str] =
         if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] };
@@ -198,25 +243,60 @@ try() { name=$1; shift; if "$@" 2>/dev/null; then echo "$name POSSIBLE" >&2; els
 try read bash -c ": < $SECRET"
 try write bash -c ": > ${SECRET%/*}/written"
 try elsewhere bash -c ": < /dev/tcp/127.0.0.1/$OTHER"
+try datagram bash -c ": > /dev/udp/127.0.0.1/$OTHER"
+try abstract python3 -c "import socket; socket.socket(socket.AF_UNIX).connect('\\0$ABSTRACT')"
 try null bash -c ": > /dev/null"
-exec /usr/bin/mariadb-dump "$@""#;
+"#;
+
+/// What is open to everybody on the machine, and a script that tries it.
+struct Open {
+    folder: PathBuf,
+    script: String,
+    _listener: std::net::TcpListener,
+    _abstract: std::os::unix::net::UnixListener,
+}
+
+/// Anybody may read it, write beside it and connect there: but for being shut in.
+fn open_to_all(platform: &Platform) -> Open {
+    use std::os::linux::net::SocketAddrExt;
+    let folder = platform.place.path().join("open");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(folder.join("secret"), "x").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = format!("sw-test-{}-{port}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let script = TRIES
+        .replace("$SECRET", &folder.join("secret").display().to_string())
+        .replace("${SECRET%/*}", &folder.display().to_string())
+        .replace("$OTHER", &port.to_string())
+        .replace("$ABSTRACT", &name);
+    Open {
+        folder,
+        script,
+        _listener: listener,
+        _abstract: std::os::unix::net::UnixListener::bind_addr(&address).unwrap(),
+    }
+}
+
+/// What came of it.
+const REFUSED: [&str; 6] = [
+    "read refused",
+    "write refused",
+    "elsewhere refused",
+    "datagram refused",
+    "abstract refused",
+    "null POSSIBLE",
+];
 
 #[test]
 fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_server() {
     let server = MariaDb::start();
     server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
     let platform = Platform::new();
-    // Anybody may read it, write beside it and connect there: but for being shut in.
-    let open = platform.place.path().join("open");
-    fs::create_dir_all(&open).unwrap();
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    fs::write(open.join("secret"), "x").unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let other = listener.local_addr().unwrap().port();
-    let script = TRIES
-        .replace("$SECRET", &open.join("secret").display().to_string())
-        .replace("${SECRET%/*}", &open.display().to_string())
-        .replace("$OTHER", &other.to_string());
+    let open = open_to_all(&platform);
+    let script = format!("{}exec /usr/bin/mariadb-dump \"$@\"", open.script);
     let path = format!(
         "{}:{}",
         wrapper(&platform, "mariadb-dump", &script).display(),
@@ -226,10 +306,34 @@ fn a_dump_tool_opens_nothing_but_what_it_was_given_and_reaches_nobody_but_its_se
     let worker =
         Worker::start_with(&platform.job("database.main", &source, take()), &[("PATH", &path)]);
     let taken: Taken = serde_json::from_value(worker.finish().unwrap()).unwrap();
-    let expected = ["read refused", "write refused", "elsewhere refused", "null POSSIBLE"];
-    assert_eq!(taken.set.doubts, expected);
+    assert_eq!(taken.set.doubts, REFUSED);
     assert_eq!(taken.set.databases[0].rows["t"], 1, "its server and its password are given");
-    assert!(!open.join("written").exists());
+    assert!(!open.folder.join("written").exists());
+}
+
+#[test]
+fn a_scratch_server_opens_nothing_but_its_folders_and_reaches_nobody() {
+    let server = MariaDb::start();
+    server.sql("CREATE DATABASE shop; USE shop; CREATE TABLE t (x INT); INSERT INTO t VALUES (1)");
+    let platform = Platform::new();
+    let source = Source::Mysql { url: server.url("shop"), databases: None };
+    platform.take("database.main", &source);
+    let open = open_to_all(&platform);
+    // It says what came of it and does not come up: then what it said is told.
+    let script = format!(
+        "case \"$*\" in *--skip-networking*) {}exit 1;; esac\nexec /usr/sbin/mariadbd \"$@\"",
+        open.script
+    );
+    let dir = wrapper(&platform, "mariadbd", &script);
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let drill = Action::Drill { set: None, store: None };
+    let job = platform.job("database.main", &source, drill);
+    let report = Worker::start_with(&job, &[("PATH", &path)]).finish().unwrap();
+    let drilled: seaworthy_backup::Drilled = serde_json::from_value(report).unwrap();
+    let fault = drilled.drill.fault.unwrap();
+    assert_eq!(fault.evidence, REFUSED, "{fault:?}");
+    assert!(!open.folder.join("written").exists());
+    assert_eq!(platform.drill("database.main", &source).drill.fault, None, "the real one comes up");
 }
 
 #[test]
@@ -291,6 +395,26 @@ fn a_full_disk_publishes_nothing_and_keeps_what_was_there() {
         (1, &good.set.id, &State::Verified)
     );
     assert_eq!(report.last_run.unwrap().fault.unwrap().code.as_str(), "SW-CTL-004");
+}
+
+#[test]
+fn a_drill_of_many_tiny_files_is_not_begun_where_their_blocks_have_no_room() {
+    let platform = Platform::new();
+    let root = platform.place.path().join("uploads");
+    for folder in 0..60 {
+        let folder = root.join(folder.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        (0..1000).for_each(|n| fs::write(folder.join(n.to_string()), "").unwrap());
+    }
+    let source = Source::Files { trees: vec![("uploads".to_owned(), root)] };
+    platform.take(ITEM, &source);
+    let drill = || Action::Drill { set: None, store: None };
+    fs::create_dir_all(platform.state().join("scratch")).unwrap();
+    let worker = with_little_room(&platform, platform.job(ITEM, &source, drill()), "scratch", 400);
+    let drilled: seaworthy_backup::Drilled =
+        serde_json::from_value(worker.finish().unwrap()).unwrap();
+    assert_eq!(drilled.drill.fault.unwrap().code.as_str(), "SW-CTL-004");
+    assert_eq!(platform.drill(ITEM, &source).drill.fault, None);
 }
 
 /// The numbers in the file, or none when it is no whole database.

@@ -5,9 +5,12 @@
 mod faults;
 mod files;
 mod log;
+mod managed;
 mod mariadb;
+mod mysql;
 mod platform;
 mod postgres;
 mod redis;
 mod sqlite;
+mod stalls;
 mod stores;

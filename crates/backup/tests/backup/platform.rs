@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use seaworthy_backup::{
     Action, Event, Folders, Item, ItemReport, Job, OwnerKey, Rules, RunAs, Source, StoreAt,
-    StorePlace, make_owner_key,
+    StorePlace, Taken, make_owner_key,
 };
 use seaworthy_base::Fault;
 use seaworthy_testkit::peers::{Place, unprivileged};
@@ -24,6 +24,10 @@ pub(crate) struct Platform {
     pub(crate) patient: bool,
     /// Programs that come before the others.
     pub(crate) programs: Option<PathBuf>,
+    /// There are no others.
+    pub(crate) alone: bool,
+    /// What moves nothing for so long is given up.
+    pub(crate) stall_ms: Option<u64>,
 }
 
 impl Platform {
@@ -38,6 +42,8 @@ impl Platform {
             log: None,
             patient: false,
             programs: None,
+            alone: false,
+            stall_ms: None,
         }
     }
 
@@ -59,6 +65,7 @@ impl Platform {
             run_as: unprivileged().map(|(uid, gid)| RunAs { uid, gid, groups: Vec::new() }),
             owner: vec![self.owner.recipient.clone()],
             patient: self.patient,
+            stall_ms: self.stall_ms,
             action,
         }
     }
@@ -67,8 +74,9 @@ impl Platform {
     pub(crate) fn start(&self, item: &str, source: &Source, action: Action) -> Worker {
         let job = self.job(item, source, action);
         let Some(programs) = &self.programs else { return Worker::start(&job) };
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-        Worker::start_with(&job, &[("PATH", &path)])
+        let rest = if self.alone { String::new() } else { std::env::var("PATH").unwrap() };
+        let path = format!("{}:{rest}", programs.display());
+        Worker::start_with(&job, &[("PATH", path.trim_end_matches(':'))])
     }
 
     /// A job to its end, which must be a good one.
@@ -117,7 +125,7 @@ impl Platform {
     }
 
     #[track_caller]
-    pub(crate) fn take(&self, item: &str, source: &Source) -> seaworthy_backup::Taken {
+    pub(crate) fn take(&self, item: &str, source: &Source) -> Taken {
         self.run(item, source, take())
     }
 
@@ -141,6 +149,17 @@ impl Platform {
         }
     }
 
+    /// Makes one backup hold what another one does, whole and sealed: what it says of itself stays as it was.
+    pub(crate) fn forge(&self, item: &str, taken: &Taken, other: &str, forged: &Taken) {
+        let to = self.set_dir(item, taken.set.id.as_str());
+        let from = self.set_dir(other, forged.set.id.as_str());
+        for part in &forged.set.parts {
+            std::fs::copy(from.join(&part.file), to.join(&part.file)).unwrap();
+        }
+        let set = seaworthy_backup::Set { parts: forged.set.parts.clone(), ..taken.set.clone() };
+        std::fs::write(to.join("set.json"), set.document().unwrap()).unwrap();
+    }
+
     /// The folder of a set in a folder store.
     pub(crate) fn set_dir(&self, item: &str, id: &str) -> PathBuf {
         self.place.path().join("store/shop").join(item).join(id)
@@ -156,7 +175,7 @@ pub(crate) fn folder_store(name: &str, path: &Path) -> StoreAt {
 }
 
 /// The worker's program.
-const WORKER: &str = env!("CARGO_BIN_EXE_backup-worker-under-test");
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_backup-worker-under-test");
 
 /// A worker that runs.
 pub(crate) struct Worker {

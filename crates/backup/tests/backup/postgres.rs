@@ -139,15 +139,7 @@ fn one_row_that_is_missing_in_what_was_stored_makes_a_drill_fail_and_the_backup_
     server.sql("shop", "DELETE FROM orders WHERE id = 777");
     // The same backup, whole and sealed, but for that row.
     let forged = platform.take("database.forged", &source(&server));
-    let (dir, other) = (
-        platform.set_dir(ITEM, taken.set.id.as_str()),
-        platform.set_dir("database.forged", forged.set.id.as_str()),
-    );
-    for part in &forged.set.parts {
-        std::fs::copy(other.join(&part.file), dir.join(&part.file)).unwrap();
-    }
-    let set = seaworthy_backup::Set { parts: forged.set.parts.clone(), ..taken.set.clone() };
-    std::fs::write(dir.join("set.json"), set.document().unwrap()).unwrap();
+    platform.forge(ITEM, &taken, "database.forged", &forged);
     let drilled = platform.drill(ITEM, &source(&server));
     let fault = drilled.drill.fault.unwrap();
     assert_eq!(fault.code.as_str(), "SW-BAK-007");

@@ -22,7 +22,7 @@ use crate::platform::{Platform, take};
 const ITEM: &str = "files.uploads";
 
 /// An S3 server on a loopback port, as long as the test's process lives.
-fn s3(folder: &Path) -> String {
+pub(crate) fn s3(folder: &Path) -> String {
     std::fs::create_dir_all(folder.join("bucket")).unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -50,7 +50,7 @@ fn s3(folder: &Path) -> String {
     format!("http://{address}")
 }
 
-fn s3_store(endpoint: &str, secret: &str) -> StoreAt {
+pub(crate) fn s3_store(endpoint: &str, secret: &str) -> StoreAt {
     let place = StorePlace::S3 {
         bucket: "bucket".to_owned(),
         prefix: "a/b".to_owned(),
@@ -61,7 +61,7 @@ fn s3_store(endpoint: &str, secret: &str) -> StoreAt {
     StoreAt { name: "offsite".to_owned(), place }
 }
 
-fn sftp_store(sshd: &Sshd, host_key: &str) -> StoreAt {
+pub(crate) fn sftp_store(sshd: &Sshd, host_key: &str) -> StoreAt {
     let place = StorePlace::Sftp {
         host: "127.0.0.1".to_owned(),
         port: sshd.port,
@@ -73,7 +73,7 @@ fn sftp_store(sshd: &Sshd, host_key: &str) -> StoreAt {
     StoreAt { name: "nas".to_owned(), place }
 }
 
-fn files(platform: &Platform) -> (PathBuf, Source) {
+pub(crate) fn files(platform: &Platform) -> (PathBuf, Source) {
     let root = platform.place.path().join("uploads");
     std::fs::create_dir_all(&root).unwrap();
     std::fs::write(root.join("small"), "small").unwrap();

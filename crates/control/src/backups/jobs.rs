@@ -130,6 +130,7 @@ pub(super) fn job(
         run_as: user.map(|user| RunAs { uid: user.uid, gid: user.gid, groups: user.groups }),
         owner,
         patient: true,
+        stall_ms: None,
         action,
     })
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use seaworthy_api::Layout;
@@ -28,8 +28,8 @@ pub(crate) struct EdgeOptions {
     pub program: PathBuf,
     /// Threads that serve.
     pub threads: u16,
-    /// Instances listen on Unix sockets.
-    pub unix_sockets: bool,
+    /// Unix sockets that it may open.
+    pub sockets: Sockets,
     /// As whom it runs.
     pub user: Option<User>,
     /// What every edge signs cookies with.
@@ -38,8 +38,19 @@ pub(crate) struct EdgeOptions {
     pub scope: Option<Arc<Scope>>,
 }
 
-/// Starts an edge process that inherits the listening socket of its link; returns where that is.
-pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkError> {
+/// Unix sockets that an edge may open; each is more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sockets {
+    /// None.
+    None,
+    /// Those of our own instances.
+    Own,
+    /// Any: servers that somebody else runs may listen anywhere.
+    Any,
+}
+
+/// Starts an edge process that inherits the listening socket of its link; returns where that is, and the process.
+pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<(PathBuf, Child), LinkError> {
     let socket = options.layout.edge_socket(number);
     match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -61,8 +72,14 @@ pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkE
         .arg("--threads")
         .arg(options.threads.to_string());
     command.arg("--public").arg(options.layout.public_root());
-    if options.unix_sockets {
-        command.arg("--unix-sockets");
+    match options.sockets {
+        Sockets::None => {}
+        Sockets::Own => {
+            command.arg("--sockets").arg(options.layout.sockets());
+        }
+        Sockets::Any => {
+            command.arg("--unix-sockets");
+        }
     }
     command.arg("--log-dir").arg(&logs).env("GLIBC_TUNABLES", EDGE_ALLOCATOR);
     if let Some(user) = &options.user {
@@ -74,6 +91,6 @@ pub(super) fn spawn(options: &EdgeOptions, number: u32) -> Result<PathBuf, LinkE
         let home = scope.home().map_err(LinkError::Gone)?;
         home.admit(&mut command).map_err(LinkError::Gone)?;
     }
-    command.spawn().map_err(LinkError::Gone)?;
-    Ok(socket)
+    let child = command.spawn().map_err(LinkError::Gone)?;
+    Ok((socket, child))
 }

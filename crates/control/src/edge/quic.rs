@@ -42,10 +42,10 @@ impl Edge {
 
     /// Gives a new edge a slot of its own, and all sockets. New connections are its from then on.
     pub(super) async fn give_datagrams(&mut self, link: &Link) -> Result<(), LinkError> {
-        self.draining.retain(|(_, link)| !link.is_dead());
+        self.draining.retain(|(_, link)| !link.has_ended());
         let mut living: Vec<u32> = self.draining.iter().map(|(number, _)| *number).collect();
         // The one before is still there when it is being replaced.
-        let before = self.link.as_ref().filter(|link| !link.is_dead());
+        let before = self.link.as_ref().filter(|link| !link.has_ended());
         living.extend(before.map(|_| self.number.saturating_sub(1)));
         let addresses: Vec<SocketAddr> = self.datagrams().into_iter().collect();
         if let Some(cut_off) = self.datagrams.seat(self.number, &living)

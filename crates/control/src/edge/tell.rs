@@ -4,19 +4,16 @@
 //! and so do we; one that dies over it has refused nothing. Not here: when it is told (`serve`, `reconcile`).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use seaworthy_base::Fault;
 use seaworthy_base::challenge::Shown;
 use seaworthy_edge::model::{
-    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, Request, Site, UNIX_SOCKETS, WHOLE,
+    Certificate, Config, Endpoint, Endpoints, Handshake, Keys, OWN_SOCKETS, Request, Site,
+    UNIX_SOCKETS, WHOLE,
 };
 
-use super::{Edge, edge_fault};
+use super::{ENDING, Edge, Sockets, edge_fault};
 use crate::edge_link::{Link, LinkError};
-
-/// How long an edge finishes that had to be replaced.
-const ENDING: Duration = Duration::from_secs(60 * 60);
 
 impl Edge {
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
@@ -70,7 +67,6 @@ impl Edge {
         let moved = self.endpoints.services != endpoints.services;
         (self.config, self.endpoints) = (config, endpoints);
         if opens_up {
-            self.options.unix_sockets = true;
             return self.replace(ENDING).await;
         }
         if moved { self.point_older().await.map_err(failed) } else { Ok(()) }
@@ -104,7 +100,6 @@ impl Edge {
         let opens_up = self.must_open_up(&endpoints);
         self.endpoints = endpoints;
         if opens_up {
-            self.options.unix_sockets = true;
             return self.replace(ENDING).await.map(|()| true).map_err(|fault| {
                 LinkError::Refused(format!("it may open no Unix sockets, and {fault}"))
             });
@@ -125,12 +120,30 @@ impl Edge {
         Ok(())
     }
 
-    /// Whether an instance listens on a Unix socket, and the edge that runs was started without leave to open any.
+    /// Whether an instance listens on a Unix socket that the edge that runs was started without leave to open.
     fn must_open_up(&self, endpoints: &Endpoints) -> bool {
         let living = self.link.as_ref().filter(|link| !link.is_dead());
-        let mut endpoints = endpoints.services.values().flatten();
-        living.is_some_and(|link| !link.has(UNIX_SOCKETS))
-            && endpoints.any(|endpoint| endpoint.socket.is_some())
+        living.is_some_and(|link| self.needed(endpoints) > may_open(link))
+    }
+
+    /// The leave that an edge needs for these instances.
+    pub(super) fn needed(&self, endpoints: &Endpoints) -> Sockets {
+        let own = self.options.layout.sockets();
+        let all = endpoints.services.values().flatten().filter_map(|one| one.socket.as_ref());
+        all.map(|path| if path.starts_with(&own) { Sockets::Own } else { Sockets::Any })
+            .max()
+            .unwrap_or(Sockets::None)
+    }
+}
+
+/// The leave that an edge was started with.
+fn may_open(link: &Link) -> Sockets {
+    if link.has(UNIX_SOCKETS) {
+        Sockets::Any
+    } else if link.has(OWN_SOCKETS) {
+        Sockets::Own
+    } else {
+        Sockets::None
     }
 }
 
@@ -152,49 +165,19 @@ async fn send_both(link: &Link, config: &Config, endpoints: &Endpoints) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL, Reply};
-    use seaworthy_sys::fdpass;
-    use std::os::unix::net::UnixListener;
-    use std::sync::{Arc, mpsc};
-
-    /// Something that greets like an edge with these features, and the verbs that it is told.
-    fn edge(features: &[&str]) -> (Link, mpsc::Receiver<String>, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("edge");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let features: Vec<String> = features.iter().map(|one| (*one).to_owned()).collect();
-        let (sender, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            while let Ok(Some((payload, _))) = fdpass::receive_message(&stream, MAX_MESSAGE) {
-                let asked: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-                let reply = if asked["verb"] == "hello" {
-                    Reply::Hello {
-                        proto: PROTOCOL,
-                        build: "0".to_owned(),
-                        pid: std::process::id(),
-                        boot_id: String::new(),
-                        features: features.clone(),
-                        unguarded: Vec::new(),
-                    }
-                } else {
-                    sender.send(asked["verb"].as_str().unwrap().to_owned()).ok();
-                    Reply::Done
-                };
-                fdpass::send_message(&stream, &serde_json::to_vec(&reply).unwrap(), &[]).unwrap();
-            }
-        });
-        let patience = Duration::from_secs(10);
-        let link = Link::connect(&socket, patience, Arc::default()).unwrap();
-        (link, told, dir)
-    }
+    use crate::edge::tests::edge;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn an_edge_of_the_version_before_knows_the_instances_before_the_routes() {
         for (features, expected) in
             [(&[WHOLE][..], &["whole"][..]), (&[], &["endpoints", "config"])]
         {
-            let (link, told, _dir) = edge(features);
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("edge");
+            let told = edge(&socket, std::process::id(), features, 0);
+            let link = Link::connect(&socket, Duration::from_secs(10), std::sync::Arc::default());
+            let link = link.unwrap();
             send_both(&link, &Config::default(), &Endpoints::default()).await.unwrap();
             assert_eq!(told.try_iter().collect::<Vec<_>>(), expected);
         }

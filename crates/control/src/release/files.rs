@@ -265,7 +265,12 @@ pub(crate) fn disk_fault(what: String, error: &io::Error) -> Fault {
     } else {
         Code::StateUnwritable
     };
-    Fault::new(code, what).because(error.to_string()).next("df -h   (shows which disk is full)")
+    let next = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => "findmnt -O ro   (shows what is mounted read-only)",
+        io::ErrorKind::PermissionDenied => "id   (shows who you are: root, or the folder's owner?)",
+        _ => "df -h   (shows which disk is full)",
+    };
+    Fault::new(code, what).because(error.to_string()).next(next)
 }
 
 #[cfg(test)]

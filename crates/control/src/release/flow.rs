@@ -29,6 +29,9 @@ use crate::world::{Applied, Rollout};
 /// Carries a prepared deployment out. The journal is closed here, whatever comes of it.
 pub(super) async fn go(run: &Run, prepared: &Prepared) -> Result<ReleaseId, Fault> {
     let result = way(run, prepared).await;
+    if let Err(fault) = &result {
+        build::give_up(run, fault).await;
+    }
     close(run, result)
 }
 
@@ -142,6 +145,9 @@ async fn rollout(
         Strategy::BlueGreen | Strategy::Canary => Phase::Start { all: true },
         Strategy::Recreate => Phase::Stop,
     };
+    if strategy == Strategy::Recreate {
+        settle::set_room_aside(&run.platform)?;
+    }
     let before = watch::Baseline::take(run, prepared).await;
     let rollout = Rollout {
         deployment: run.record().number,

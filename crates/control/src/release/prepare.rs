@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seaworthy_api::model::{DeployOptions, Progress};
-use seaworthy_base::{Code, Fault, ReleaseId, ServiceName};
-use seaworthy_manifest::site::{Site, Tls, Work};
+use seaworthy_base::{Code, Fault, InstanceId, ReleaseId, ServiceName};
+use seaworthy_manifest::site::{PortUse, Site, Tls, Work};
 use seaworthy_release::{DataBack, Strategy};
-use seaworthy_runtime::model::User;
+use seaworthy_runtime::model::{SocketRule, User};
+use seaworthy_runtime::socket::LONGEST_PATH;
 use seaworthy_secrets::sources::Resolved;
 
 use crate::databases;
@@ -144,6 +145,7 @@ fn known(
     } else {
         None
     };
+    refuse_long_sockets(platform, &site)?;
     for (_, process) in processes(&site) {
         if let (Some(name), true) = (&process.user, platform.root) {
             users::existing(name)?;
@@ -158,6 +160,29 @@ fn known(
     let nowhere = ReleaseId { number: 0, digest: 0 };
     let bare = bare(project, Applied { site, release: nowhere, hashes, content });
     Ok(Prepared { release: None, values, secrets, user, ..bare })
+}
+
+/// The folder before a socket's name is this machine's, so the manifest alone does not tell.
+fn refuse_long_sockets(platform: &Platform, site: &Site) -> Result<(), Fault> {
+    for (name, process) in processes(site) {
+        let PortUse::Socket(file) = &process.port else { continue };
+        // Every instance's folder is as long as this one's.
+        let id =
+            InstanceId { site: site.name.clone(), service: name.clone(), slot: 0, generation: 1 };
+        let folder = platform.layout.sockets_of(&id);
+        let rule = SocketRule { folder, name: file.clone(), owner: None, group: None };
+        if let Some(length) = rule.too_long() {
+            let what =
+                format!("the Unix socket of service `{name}` would have a path of {length} bytes");
+            return Err(Fault::new(Code::ManifestInvalid, what)
+                .because(format!(
+                    "a socket's address has room for {LONGEST_PATH}: `{}`",
+                    rule.path().display()
+                ))
+                .next("a shorter name in `socket`, or a shorter folder: SEAWORTHY_RUN=/run/sw"));
+        }
+    }
+    Ok(())
 }
 
 impl Prepared {
@@ -202,9 +227,12 @@ pub(super) fn refuse_conflicts(
             site.name,
             other.project.display()
         );
-        return Err(
-            Fault::new(Code::HostConflict, what).next("give one of them another `site = \"…\"`")
-        );
+        return Err(Fault::new(Code::HostConflict, what)
+            .next("give one of them another `site = \"…\"`, or")
+            .next(format!(
+                "seaworthy down {}   (where the folder was moved), then repeat",
+                site.name
+            )));
     }
     for (name, other) in
         world.sites.iter().filter(|(name, other)| **name != site.name && other.running)

@@ -12,18 +12,19 @@ mod frames;
 mod streams;
 mod transport;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h3::error::Code;
 use h3::server::{Connection, RequestResolver, RequestStream};
-use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use quinn::crypto::rustls::HandshakeData;
@@ -36,7 +37,9 @@ use self::transport::{Arrival, Door, Sending, Stopped, Transport};
 
 use super::{HANDSHAKE, seat};
 use crate::body::{ClientBody, ResponseBody};
-use crate::h1::{HEAD_TIME, SEND_TIME};
+use crate::floods::{Count, TAKEN_BACK};
+use crate::h1::{HEAD_TIME, SEND_TIME, plain_length};
+use crate::head::{self, Refusal, is_of_connection};
 use crate::quic::Greeted;
 use crate::route::canonical_host;
 use crate::serve::{self, Client, Protocol};
@@ -44,12 +47,8 @@ use crate::tls;
 use crate::watch::within;
 use crate::worker::Local;
 
-/// The largest head, counted as RFC 9114 § 4.2.2 does; what is larger gets 431. As of HTTP/2.
-const LARGEST_HEAD: usize = 64 << 10;
 /// What is told to clients as the limit, and decoded at most: beyond it a stream is reset.
 const LARGEST_DECODED: u64 = 128 << 10;
-/// So many requests more may be taken back than were answered.
-const TAKEN_BACK: u32 = 100;
 /// Given away at once: a client counts as taking something with each piece that left whole.
 const PIECE: usize = 16 << 10;
 /// More requests than a client sends before it hears that it should go.
@@ -86,7 +85,7 @@ pub(crate) async fn serve(local: &Rc<Local>, greeted: Greeted) {
         local: Rc::clone(local),
         client,
         streams: Streams::new(&local.watch),
-        taken_back: Rc::default(),
+        back: Rc::new(Back { count: RefCell::new(Count::new()), flood: Cell::new(false) }),
     };
     converse(&room, http3, &door, &connection).await;
 }
@@ -110,8 +109,26 @@ struct Room {
     local: Rc<Local>,
     client: Arc<Client>,
     streams: Streams,
-    /// Requests that were taken back, less those that were answered since.
-    taken_back: Rc<Cell<u32>>,
+    back: Rc<Back>,
+}
+
+/// Requests that were taken back, less those that were answered since.
+#[derive(Debug)]
+struct Back {
+    count: RefCell<Count>,
+    /// They were too many too soon.
+    flood: Cell<bool>,
+}
+
+impl Back {
+    fn note(&self, answered: bool) {
+        let mut count = self.count.borrow_mut();
+        if answered {
+            count.less(1);
+        } else if count.is_too_much(TAKEN_BACK) {
+            self.flood.set(true);
+        }
+    }
 }
 
 /// How far it is told to go.
@@ -143,7 +160,8 @@ async fn converse(room: &Room, mut http3: Http3, door: &Door, connection: &quinn
             accepted = http3.accept() => {
                 let Ok(Some(request)) = accepted else { break };
                 let Some(arrival) = door.arrival() else { break };
-                if room.taken_back.get() > TAKEN_BACK {
+                if room.back.flood.get() {
+                    local.shared.flooded.fetch_add(1, Ordering::Relaxed);
                     let code = transport::code(Code::H3_EXCESSIVE_LOAD.value());
                     return connection.close(code, b"requests are taken back");
                 }
@@ -185,7 +203,7 @@ async fn answer(
     open: Open,
 ) {
     let Arrival { meter, mut stopped } = arrival;
-    let (local, taken_back) = (Rc::clone(&room.local), Rc::clone(&room.taken_back));
+    let (local, back) = (Rc::clone(&room.local), Rc::clone(&room.back));
     // Boxed: what a request needs is much, and most of its time a stream waits for its head.
     let work = Box::pin(async move {
         let resolved = within(&local.watch, HEAD_TIME, request.resolve_request()).await;
@@ -196,8 +214,7 @@ async fn answer(
         answered = work => answered,
         how = stopped.as_mut() => how == Stopped::Satisfied,
     };
-    let so_far = taken_back.get();
-    taken_back.set(if answered { so_far.saturating_sub(1) } else { so_far.saturating_add(1) });
+    back.note(answered);
     drop(open);
 }
 
@@ -210,7 +227,7 @@ async fn exchange(
 ) -> bool {
     let (mut sender, receiver) = stream.split();
     let local = &room.local;
-    let length = match length(&request) {
+    let length = match length(request.headers()) {
         Ok(length) if is_well_formed(&request) => length,
         _ => {
             sender.stop_stream(Code::H3_MESSAGE_ERROR);
@@ -220,10 +237,10 @@ async fn exchange(
     meter.reset();
     let mut body = Body::new(receiver, meter, length);
     let method = request.method().clone();
-    let is_large = size(request.headers()) > LARGEST_HEAD;
+    let refusal = refusal(&request);
     let has_no_body = length.is_none() && matches!(method, Method::GET | Method::HEAD);
     let begun = match has_no_body {
-        _ if is_large => Some(Ok(())),
+        _ if refusal.is_some() => Some(Ok(())),
         // Its end may be a packet behind; without it this would be an upload.
         true => within(&local.watch, HEAD_TIME, body.begin()).await,
         false => Some(body.look().await),
@@ -232,10 +249,9 @@ async fn exchange(
         sender.stop_stream(Code::H3_MESSAGE_ERROR);
         return false;
     }
-    let response = if is_large {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let response = if let Some(Refusal { status, cause }) = refusal {
         local.shared.requests.add();
-        serve::turned_down(local, &room.client, status, "the head is larger than 64K")
+        serve::turned_down(local, &room.client, status, cause)
     } else {
         let body = if body.is_end_stream() {
             ClientBody::Empty
@@ -315,14 +331,10 @@ fn frame(headers: &mut HeaderMap, status: StatusCode, is_head: bool, body: &Resp
     exact == Some(0)
 }
 
-/// Fields that only one connection of HTTP/1.1 has (RFC 9114 § 4.2).
-const OF_CONNECTIONS: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-
 /// Whether fields may stand in a message of HTTP/3.
 fn are_allowed(headers: &HeaderMap) -> bool {
     let te = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
-    OF_CONNECTIONS.iter().all(|name| !headers.contains_key(HeaderName::from_static(name)))
+    !headers.keys().any(|name| is_of_connection(name.as_str()))
         && headers.get_all(TE).iter().all(te)
 }
 
@@ -331,23 +343,29 @@ fn is_well_formed(request: &Request<()>) -> bool {
     let uri = request.uri();
     let has_target = uri.scheme_str() == Some("https") && !uri.path().is_empty();
     let is_connect = request.method() == Method::CONNECT;
+    if request.method().as_str().len() > head::LONGEST_METHOD {
+        return false;
+    }
     let is_extended = request.extensions().get::<h3::ext::Protocol>().is_some();
     are_allowed(request.headers()) && (is_connect || has_target && !is_extended)
 }
 
 /// The length that a request announces, once (RFC 9114 § 4.1.2).
-fn length(request: &Request<()>) -> Result<Option<u64>, ()> {
-    let mut all = request.headers().get_all(CONTENT_LENGTH).iter();
-    let Some(first) = all.next() else { return Ok(None) };
-    let text = first.to_str().map_err(drop)?;
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits || all.next().is_some() {
-        return Err(());
+fn length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut all = headers.get_all(CONTENT_LENGTH).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(one), None) => plain_length(one.as_bytes()).map(Some).ok_or(()),
+        (Some(_), Some(_)) => Err(()),
     }
-    text.parse().map(Some).map_err(drop)
 }
 
-/// How large a head is (RFC 9114 § 4.2.2).
-fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+/// What is answered to a head that is more than any may be.
+fn refusal(request: &Request<()>) -> Option<Refusal> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > head::LONGEST_TARGET {
+        return Some(head::TARGET_TOO_LONG);
+    }
+    let (size, fields) = head::measure(request.headers());
+    (size > head::LARGEST || fields > head::MOST_FIELDS).then_some(head::TOO_LARGE)
 }

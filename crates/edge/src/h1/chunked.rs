@@ -5,7 +5,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::head::{Refusal, bad, field};
+use super::head::field;
+use crate::head::{Refusal, bad};
 
 /// Longest size line, extensions included.
 const MAX_SIZE_LINE: usize = 256;

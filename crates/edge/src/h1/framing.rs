@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::chunked::Chunked;
-use super::head::Refusal;
+use crate::head::Refusal;
 
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

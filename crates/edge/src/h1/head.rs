@@ -10,32 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::framing::{Framing, plain_length};
-
-/// The longest head; cookies of real applications stay far below.
-pub(super) const MAX_HEAD: usize = 64 << 10;
-/// The longest request target.
-const MAX_TARGET: usize = 16 << 10;
-/// The longest method: the longest registered one has 17 letters.
-const MAX_METHOD: usize = 32;
-const MAX_FIELDS: usize = 100;
-
-/// Why a request is not passed on. The cause is for the log, the client gets the status only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    pub(crate) cause: &'static str,
-}
-
-/// A 400.
-pub(super) const fn bad(cause: &'static str) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, cause }
-}
-
-const TARGET_TOO_LONG: Refusal =
-    Refusal { status: StatusCode::URI_TOO_LONG, cause: "the target is longer than 16 KiB" };
-const HEAD_TOO_LONG: Refusal = Refusal {
-    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    cause: "the head is larger than 64 KiB or 100 fields",
+use crate::head::{
+    LARGEST, LONGEST_METHOD, LONGEST_TARGET, MOST_FIELDS, Refusal, TARGET_TOO_LONG, TOO_LARGE, bad,
 };
 
 /// What a head that passed means for the bytes behind it.
@@ -73,21 +49,21 @@ impl Search {
             if feed == 0 || bytes[feed - 1] != b'\r' {
                 return Err(bad("a line ends without CR"));
             }
-            if feed + 1 > MAX_HEAD {
-                return Err(HEAD_TOO_LONG);
+            if feed + 1 > LARGEST {
+                return Err(TOO_LARGE);
             }
             if feed - self.line == 1 {
                 return Ok(Some(feed + 1));
             }
             (self.line, self.lines) = (feed + 1, self.lines + 1);
-            if self.lines > MAX_FIELDS + 1 {
-                return Err(HEAD_TOO_LONG);
+            if self.lines > MOST_FIELDS + 1 {
+                return Err(TOO_LARGE);
             }
         }
         self.at = bytes.len();
         match self.lines {
-            0 if bytes.len() > MAX_METHOD + MAX_TARGET + 16 => Err(TARGET_TOO_LONG),
-            _ if bytes.len() > MAX_HEAD => Err(HEAD_TOO_LONG),
+            0 if bytes.len() > LONGEST_METHOD + LONGEST_TARGET + 16 => Err(TARGET_TOO_LONG),
+            _ if bytes.len() > LARGEST => Err(TOO_LARGE),
             _ => Ok(None),
         }
     }
@@ -158,11 +134,13 @@ fn request_line(line: &[u8]) -> Result<(usize, Range<usize>, bool), Refusal> {
     else {
         return Err(bad("the request line has not three parts"));
     };
-    if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|byte| is_token(*byte))
+    if method.is_empty()
+        || method.len() > LONGEST_METHOD
+        || !method.iter().all(|byte| is_token(*byte))
     {
         return Err(bad("the method is no token"));
     }
-    if target.len() > MAX_TARGET {
+    if target.len() > LONGEST_TARGET {
         return Err(TARGET_TOO_LONG);
     }
     // A fragment would be cut off silently by who parses the target as a URI.

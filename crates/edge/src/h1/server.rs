@@ -17,9 +17,10 @@ use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::answer::{Answer, Asked};
-use super::head::{Head, Refusal};
+use super::head::Head;
 use super::wire::{Bad, Next, Source, Wire};
 use crate::body::ClientBody;
+use crate::head::Refusal;
 use crate::serve::{self, Client};
 use crate::watch::within;
 use crate::worker::Local;

@@ -15,7 +15,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::framing::Framing;
-use super::head::{self, Head, Refusal, Search};
+use super::head::{self, Head, Search};
+use crate::head::Refusal;
 use crate::rooms::Rooms;
 use crate::watch::{Alarm, Watch};
 

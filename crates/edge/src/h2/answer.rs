@@ -8,10 +8,11 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Body as _;
 
 use super::frame;
-use super::hpack::{Encoder, Kind};
+use super::hpack::Encoder;
 use super::stream::Sending;
 use crate::body::ResponseBody;
 use crate::date::Date;
+use crate::head::is_of_connection;
 
 /// What is written of a head, and how.
 pub(super) struct Page<'a> {
@@ -80,14 +81,10 @@ fn fields(out: &mut Vec<u8>, encoder: &mut Encoder, all: &HeaderMap, with_length
             if with_length {
                 Encoder::length(out, value.as_bytes());
             }
-        } else if !is_of_connection(name) {
+        } else if !is_of_connection(name.as_str()) {
             field(out, encoder, name, value);
         }
     }
-}
-
-fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(name.as_str().len(), 7 | 10 | 16 | 17) && Kind::of(name) == Kind::Connection
 }
 
 /// Applications that pad their values do it for HTTP/1.1, where nobody minds (§ 8.2.1 forbids it).

@@ -7,20 +7,12 @@
 //! what was carried. Invariant: no count falls by what a client can do for nothing. Bounds of heads are
 //! `receive`'s.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use super::Code;
 use super::frame::Fault;
+use crate::floods::{Count, TAKEN_BACK};
 
-/// So many requests more may be taken back than were answered: a browser that leaves a page takes all back
-/// that are under way.
-const TAKEN_BACK: u32 = 200;
 /// So many frames without use.
 const IDLE_FRAMES: u32 = 1_000;
-/// Within this time; over hours a few are many.
-const WITHIN: Duration = Duration::from_secs(10);
 /// What a frame is worth that carried something.
 const WORTH: u32 = 4;
 /// A piece of a body that is shorter is worth nothing, unless there was no more of it.
@@ -28,34 +20,6 @@ const SHORT: usize = 256;
 
 const BACK: Fault = Fault::Connection(Code::Calm, "requests are taken back faster than answered");
 const IDLE: Fault = Fault::Connection(Code::Calm, "frames come that carry nothing");
-
-#[derive(Debug)]
-struct Count {
-    number: u32,
-    since: Instant,
-}
-
-impl Count {
-    fn new() -> Self {
-        Self { number: 0, since: Instant::now() }
-    }
-
-    /// One more, and too many of them too soon are an attack.
-    fn add(&mut self, most: u32, attack: Fault) -> Result<(), Fault> {
-        self.number += 1;
-        if self.number > most {
-            if self.since.elapsed() < WITHIN {
-                return Err(attack);
-            }
-            (self.number, self.since) = (0, Instant::now());
-        }
-        Ok(())
-    }
-
-    fn less(&mut self, by: u32) {
-        self.number = self.number.saturating_sub(by);
-    }
-}
 
 /// What one connection did.
 #[derive(Debug)]
@@ -71,7 +35,7 @@ impl Guard {
 
     /// A stream ended before its answer, for the client's sake or by its fault.
     pub(super) fn taken_back(&mut self) -> Result<(), Fault> {
-        self.taken_back.add(TAKEN_BACK, BACK)
+        if self.taken_back.is_too_much(TAKEN_BACK) { Err(BACK) } else { Ok(()) }
     }
 
     /// A request was answered whole.
@@ -82,7 +46,7 @@ impl Guard {
 
     /// A frame came that carries nothing.
     pub(super) fn idle(&mut self) -> Result<(), Fault> {
-        self.idle.add(IDLE_FRAMES, IDLE)
+        if self.idle.is_too_much(IDLE_FRAMES) { Err(IDLE) } else { Ok(()) }
     }
 
     /// So many bytes of a body were sent; `cut`: the client's window allowed no more.
@@ -104,6 +68,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::floods::WITHIN;
 
     #[tokio::test(start_paused = true)]
     async fn answers_and_time_make_room_for_requests_that_are_taken_back() {

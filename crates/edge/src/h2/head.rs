@@ -1,7 +1,7 @@
 //! Requests' heads and trailers, made of the fields of a block (RFC 9113 § 8).
 //!
 //! Invariants: a request that is made here has one method, one path and one host, and nothing in it that could
-//! be read in another way over HTTP/1.1; a block of more than [`LARGEST_HEAD`] or [`MOST_FIELDS`] is
+//! be read in another way over HTTP/1.1; a block of more than [`LARGEST`] or [`MOST_FIELDS`] is
 //! read to its end, for the table's sake, but not kept.
 
 use std::borrow::Cow;
@@ -9,30 +9,17 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::hpack::{Entry, Kind, Name, Pseudo, Value};
-use super::{LARGEST_HEAD, MOST_FIELDS};
 use crate::h1::plain_length;
+use crate::head::{
+    LARGEST, LONGEST_METHOD, LONGEST_TARGET, MOST_FIELDS, Refusal, TARGET_TOO_LONG, TOO_LARGE, bad,
+};
 use crate::route::canonical_host;
 
-/// The longest path with its query, as of HTTP/1.1.
-const LONGEST_PATH: usize = 16 << 10;
-/// The longest method.
-const LONGEST_METHOD: usize = 32;
 /// Headers of usual requests, and those that are put in later.
 const USUAL: usize = 16;
-
-/// Why a head is no request, and what is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) cause: &'static str,
-}
-
-const fn malformed(cause: &'static str) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, cause }
-}
 
 /// What a block holds.
 #[derive(Debug, Default)]
@@ -62,7 +49,7 @@ impl Fields {
     /// Takes one field.
     pub(super) fn take(&mut self, entry: Cow<'_, Entry>) {
         self.size += entry.size();
-        if self.size > LARGEST_HEAD || self.count > MOST_FIELDS {
+        if self.size > LARGEST || self.count > MOST_FIELDS {
             return;
         }
         let added = match (&entry.name, &entry.value) {
@@ -149,13 +136,10 @@ impl Fields {
     }
 
     fn refused(&self) -> Option<Refusal> {
-        if self.size > LARGEST_HEAD || self.count > MOST_FIELDS {
-            return Some(Refusal {
-                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                cause: "the head is larger than 64 KiB or 100 fields",
-            });
+        if self.size > LARGEST || self.count > MOST_FIELDS {
+            return Some(TOO_LARGE);
         }
-        self.wrong.map(malformed)
+        self.wrong.map(bad)
     }
 
     /// As the head of a request. `last`: the authority of the one before, most often the same.
@@ -165,15 +149,14 @@ impl Fields {
         }
         if !self.cookies.is_empty() {
             let cookies = HeaderValue::from_maybe_shared(self.cookies.split().freeze());
-            let cookies = cookies.map_err(|_| malformed("a cookie holds a control character"))?;
+            let cookies = cookies.map_err(|_| bad("a cookie holds a control character"))?;
             self.headers.insert(COOKIE, cookies);
         }
-        let method = self.method.take().ok_or(malformed("no method"))?;
+        let method = self.method.take().ok_or(bad("no method"))?;
         if method.len() > LONGEST_METHOD {
-            return Err(malformed("the method is no token"));
+            return Err(bad("the method is no token"));
         }
-        let method =
-            Method::from_bytes(&method).map_err(|_| malformed("the method is no token"))?;
+        let method = Method::from_bytes(&method).map_err(|_| bad("the method is no token"))?;
         let uri = self.target(&method, last)?;
         let mut request = Request::new(());
         *request.method_mut() = method;
@@ -188,35 +171,34 @@ impl Fields {
         let mut parts = Parts::default();
         if *method == Method::CONNECT {
             if self.scheme.is_some() || self.path.is_some() || authority.is_none() {
-                return Err(malformed("CONNECT names an authority and nothing else"));
+                return Err(bad("CONNECT names an authority and nothing else"));
             }
             parts.authority = authority;
-            return Uri::from_parts(parts).map_err(|_| malformed("no authority"));
+            return Uri::from_parts(parts).map_err(|_| bad("no authority"));
         }
         let scheme = match self.scheme.as_deref() {
             Some(b"https") => Scheme::HTTPS,
             Some(b"http") => Scheme::HTTP,
-            Some(_) => return Err(malformed("the scheme is neither http nor https")),
-            None => return Err(malformed("no scheme")),
+            Some(_) => return Err(bad("the scheme is neither http nor https")),
+            None => return Err(bad("no scheme")),
         };
-        let path = self.path.take().ok_or(malformed("no path"))?;
-        if path.len() > LONGEST_PATH {
-            let cause = "the target is longer than 16 KiB";
-            return Err(Refusal { status: StatusCode::URI_TOO_LONG, cause });
+        let path = self.path.take().ok_or(bad("no path"))?;
+        if path.len() > LONGEST_TARGET {
+            return Err(TARGET_TOO_LONG);
         }
         let is_path = path.first() == Some(&b'/') || (*path == *b"*" && *method == Method::OPTIONS);
         // A fragment would be cut off silently by who parses the target as a URI.
         if !is_path || !path.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
-            return Err(malformed("the path is none"));
+            return Err(bad("the path is none"));
         }
         let path = PathAndQuery::from_maybe_shared(path)
-            .map_err(|_| malformed("the path holds a forbidden character"))?;
+            .map_err(|_| bad("the path holds a forbidden character"))?;
         parts.path_and_query = Some(path);
         if authority.is_some() {
             parts.scheme = Some(scheme);
             parts.authority = authority;
         }
-        Uri::from_parts(parts).map_err(|_| malformed("the target is none"))
+        Uri::from_parts(parts).map_err(|_| bad("the target is none"))
     }
 
     /// The authority, which must be what `Host` says (§ 8.3.1).
@@ -228,12 +210,12 @@ impl Fields {
             let same = canonical_host(host.as_bytes())
                 .is_ok_and(|host| canonical_host(&given).is_ok_and(|given| host == given));
             if !same {
-                return Err(malformed("the target and the Host header differ"));
+                return Err(bad("the target and the Host header differ"));
             }
         }
         if last.as_ref().is_none_or(|last| last.as_str().as_bytes() != given) {
             let parsed = Authority::from_maybe_shared(given);
-            *last = Some(parsed.map_err(|_| malformed("the authority is none"))?);
+            *last = Some(parsed.map_err(|_| bad("the authority is none"))?);
         }
         Ok(last.clone())
     }

@@ -7,12 +7,13 @@
 use http::StatusCode;
 
 use super::frame::{self, Fault, Frame, LARGEST_WINDOW};
-use super::head::{Fields, Head, Refusal};
+use super::head::{Fields, Head};
 use super::inbox::Inbox;
 use super::server::{Connection, Farewell};
 use super::stream::{Found, Over, Stream, Work};
 use super::{Body, Code, WINDOW};
 use crate::body::ClientBody;
+use crate::head::{Refusal, bad};
 use crate::serve;
 use crate::watch::Alarm;
 
@@ -212,9 +213,7 @@ impl<S> Connection<S> {
         stream.remote_open = !end;
         let head = fields.request(&mut self.authority).and_then(|head| {
             let short = end && head.length.is_some_and(|length| length > 0);
-            let cause = "a body is shorter than its Content-Length";
-            let refusal = Refusal { status: StatusCode::BAD_REQUEST, cause };
-            if short { Err(refusal) } else { Ok(head) }
+            if short { Err(bad("a body is shorter than its Content-Length")) } else { Ok(head) }
         });
         match head {
             Ok(Head { request, length }) => {

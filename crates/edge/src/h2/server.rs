@@ -24,8 +24,9 @@ use super::hpack::{Decoder, Encoder};
 use super::ready::Set;
 use super::receive::Block;
 use super::stream::{Over, Streams};
-use super::{Code, LARGEST_HEAD, STREAM_WINDOW, STREAMS, WINDOW};
+use super::{Code, STREAM_WINDOW, STREAMS, WINDOW};
 use crate::h1::{self, HEAD_TIME, IDLE_TIME, SEND_TIME};
+use crate::head;
 use crate::serve::Client;
 use crate::watch::Alarm;
 use crate::worker::Local;
@@ -160,7 +161,7 @@ impl<S> Connection<S> {
         out.clear();
         frame::put_settings(
             &mut out,
-            &[(3, STREAMS as u32), (4, STREAM_WINDOW), (6, LARGEST_HEAD as u32)],
+            &[(3, STREAMS as u32), (4, STREAM_WINDOW), (6, head::LARGEST as u32)],
         );
         frame::put_window(&mut out, 0, WINDOW - FIRST_WINDOW);
         Self {

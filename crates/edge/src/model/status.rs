@@ -42,13 +42,13 @@ pub struct EdgeStatus {
     /// Connections of addresses that held too many.
     #[serde(default)]
     pub turned_away: u64,
-    /// Handshakes that were refused, since they asked for a server name that is none.
+    /// Handshakes that asked for a server name that is none.
     #[serde(default)]
     pub misnamed: u64,
     /// Connections that were ended early, since open files ran short.
     #[serde(default)]
     pub made_room: u64,
-    /// Connections over HTTP/2 that were ended for a flood of frames.
+    /// Connections over HTTP/2 or HTTP/3 that were ended for a flood.
     #[serde(default)]
     pub flooded: u64,
     /// Circuit breakers that opened, or watch.

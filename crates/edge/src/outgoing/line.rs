@@ -12,6 +12,8 @@ use seaworthy_base::outgoing::{Outgoing, Wait};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::ring::Ring;
+
 /// How many calls, how fast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Pace {
@@ -54,6 +56,8 @@ struct Queue {
     next: u64,
     /// When the last calls began, as many as the rate counts.
     begun: VecDeque<u64>,
+    /// The same for all edges.
+    ring: Option<Ring>,
     paused: u64,
 }
 
@@ -70,6 +74,23 @@ impl Queue {
             at if at > now => Turn::At(at),
             _ => Turn::Now,
         }
+    }
+
+    /// Begins a call if it is time, for all edges.
+    fn go(&mut self, now: u64) -> Turn {
+        let turn = self.turn(now);
+        if turn != Turn::Now {
+            return turn;
+        }
+        let taken = match (&mut self.ring, self.pace.rate) {
+            (Some(ring), Some(rate)) => ring.take(rate, now),
+            _ => Ok(()),
+        };
+        if let Err(at) = taken {
+            return Turn::At(at);
+        }
+        self.begin(now);
+        Turn::Now
     }
 
     fn begin(&mut self, now: u64) {
@@ -124,10 +145,13 @@ impl Line {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rules from now on.
-    pub(super) fn set(&self, pace: Pace) {
+    /// Rules from now on; `ring` makes what is counted in with other edges.
+    pub(super) fn set(&self, pace: Pace, ring: Option<&dyn Fn() -> Ring>) {
         let mut queue = self.queue();
         queue.pace = pace;
+        if queue.ring.is_none() {
+            queue.ring = ring.map(|make| make());
+        }
         queue.wake_first();
     }
 
@@ -178,8 +202,7 @@ impl Line {
     /// A place in line; none where it goes at once.
     fn stand(&self, most: u32, now: u64) -> Result<Option<Place<'_>>, NoTurn> {
         let mut queue = self.queue();
-        if queue.waiting.is_empty() && queue.turn(now) == Turn::Now {
-            queue.begin(now);
+        if queue.waiting.is_empty() && queue.go(now) == Turn::Now {
             return Ok(None);
         }
         if queue.waiting.len() >= most as usize {
@@ -198,10 +221,9 @@ impl Line {
         if queue.waiting.front().is_none_or(|(ticket, _)| *ticket != place.ticket) {
             return None;
         }
-        let turn = queue.turn(now);
+        let turn = queue.go(now);
         if turn == Turn::Now {
             queue.waiting.pop_front();
-            queue.begin(now);
             queue.wake_first();
         }
         Some(turn)
@@ -215,7 +237,7 @@ mod tests {
 
     fn line(most: Option<u32>, rate: Option<(u32, u64)>) -> Arc<Line> {
         let line = Arc::new(Line::default());
-        line.set(Pace { most, rate });
+        line.set(Pace { most, rate }, None);
         line
     }
 
@@ -298,7 +320,7 @@ mod tests {
             let waits = line.enter(&WAIT, end(30), &millis);
             let widen = async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                line.set(Pace { most: Some(2), rate: None });
+                line.set(Pace { most: Some(2), rate: None }, None);
             };
             let (slot, ()) = tokio::join!(waits, widen);
             assert!(slot.is_ok());

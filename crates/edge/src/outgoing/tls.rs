@@ -54,15 +54,20 @@ impl fmt::Debug for ClientTls {
 }
 
 impl ClientTls {
-    /// For a host, an IPv6 address in brackets.
-    pub(crate) fn new(roots: Arc<RootCertStore>, host: &str) -> Result<Self, String> {
+    /// For a host, an IPv6 address in brackets. `protocols` are offered (ALPN, RFC 7301); none to a server of words that
+    /// have no name there.
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        host: &str,
+        protocols: &[&str],
+    ) -> Result<Self, String> {
         let bare = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(bare).map_err(|error| error.to_string())?;
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 

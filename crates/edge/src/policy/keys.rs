@@ -87,6 +87,8 @@ const COOKIE_VALUE: u8 = 3;
 const FIELD: u8 = 4;
 const ALL: u8 = 5;
 const BEARER: u8 = 6;
+/// Of calls to others.
+pub(crate) const CALL: u8 = 7;
 
 /// The bytes of an address that count.
 pub(crate) fn network(ip: IpAddr) -> [u8; 16] {

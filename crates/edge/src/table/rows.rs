@@ -72,9 +72,10 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Forgets a key. Whether it was there.
+    /// Forgets a key, wherever it stands: two that put it into a full row at once may each have found a place.
+    /// Whether it was there.
     pub(crate) fn forget(&self, key: u64) -> bool {
-        self.row(key).iter().any(|[one, _]| swap(one, key, 0))
+        self.row(key).iter().fold(false, |was_there, [one, _]| swap(one, key, 0) | was_there)
     }
 
     /// Forgets all.

@@ -46,7 +46,7 @@ fn add(rows: Rows<'_>, key: u64) {
 
 #[test]
 fn a_key_takes_sixteen_bytes_and_the_table_is_as_long_as_it_says() {
-    assert_eq!(size_of::<[std::sync::atomic::AtomicU64; 2]>(), 16);
+    assert_eq!(size_of::<[AtomicU64; 2]>(), 16);
     assert_eq!(LENGTH, 4096 + 4 * (1 << 20) + (1 << 20) + 4096);
 }
 
@@ -77,6 +77,17 @@ fn a_table_that_is_laid_out_otherwise_is_not_taken() {
     assert!(Table::default().take(fd).is_err());
     let short = memory::create("short", 4096, &MAGIC.to_ne_bytes()).unwrap();
     assert!(Table::default().take(short).is_err());
+}
+
+#[test]
+fn a_key_that_stands_twice_in_its_row_is_forgotten_at_once() {
+    let table = Table::default();
+    add(table.failures(), 5);
+    let row = &table.mapped().unwrap().region.words()[HEAD + LIMITS + 5 * ROW..][..ROW];
+    [0, 2].into_iter().for_each(|place| row[place].store(5, Ordering::Relaxed));
+    assert!(table.failures().forget(5));
+    assert_eq!(table.failures().get(5), None);
+    assert!(!table.failures().forget(5));
 }
 
 proptest! {

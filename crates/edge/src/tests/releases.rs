@@ -72,6 +72,9 @@ fn a_hold_lets_requests_wait_until_it_ends_and_refuses_what_is_too_many() {
     second.write_all(&get("/", "")).unwrap();
     let mut answers = Vec::new();
     eventually("one of the two is refused", || edge.log().contains("too many requests wait"));
+    // Routes change meanwhile; who waits still counts.
+    configure(&edge, held(u64::MAX / 2, 1));
+    assert!(edge.exchange(&get("/", "")).starts_with("HTTP/1.1 503"));
     edge.configure(respond("here"));
     for stream in [&mut waiting, &mut second] {
         let mut answer = String::new();

@@ -125,16 +125,7 @@ impl Simulated {
 
 /// An instance that is ready.
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint {
-        instance: format!("shop/web/{}@1", address.port()),
-        address,
-        socket: None,
-        http2: false,
-        proxy_header: false,
-        check: None,
-        state: EndpointState::Ready,
-        ends_ms: None,
-    }
+    Endpoint::ready(format!("shop/web/{}@1", address.port()), address)
 }
 
 /// A client of HTTP/2.

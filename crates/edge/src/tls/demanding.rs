@@ -16,9 +16,12 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use sha2::{Digest as _, Sha256};
 
-use super::{KeyError, Resolver, Terms, builder, protocols};
+use super::tickets::Tickets;
+use super::{KeyError, Resolver, Terms, builder, ready};
 use crate::model::Handshake;
+use crate::table::Table;
 
 /// Configurations by server name.
 #[derive(Default)]
@@ -45,13 +48,14 @@ impl Demanding {
         &self,
         resolver: &Arc<Resolver>,
         wanted: &[Handshake],
+        table: &Arc<Table>,
     ) -> Result<Self, KeyError> {
         let mut all = Self::default();
         for handshake in wanted {
             let known = self.made.iter().find(|(known, _)| known == handshake);
             let config = match known {
                 Some((_, config)) => Arc::clone(config),
-                None => Terms::new(make(resolver, handshake).map_err(|why| KeyError {
+                None => Terms::new(make(resolver, handshake, table).map_err(|why| KeyError {
                     hosts: handshake.hosts.join(", "),
                     why: format!("its clients' authorities: {why}"),
                 })?),
@@ -69,7 +73,11 @@ impl Demanding {
     }
 }
 
-fn make(resolver: &Arc<Resolver>, handshake: &Handshake) -> Result<ServerConfig, String> {
+fn make(
+    resolver: &Arc<Resolver>,
+    handshake: &Handshake,
+    table: &Arc<Table>,
+) -> Result<ServerConfig, String> {
     let builder = if handshake.only_13 { builder(&[&TLS13]) } else { builder(&[&TLS13, &TLS12]) };
     let builder = match &handshake.clients_pem {
         None => builder.with_no_client_auth(),
@@ -86,14 +94,10 @@ fn make(resolver: &Arc<Resolver>, handshake: &Handshake) -> Result<ServerConfig,
             builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::clone(resolver) as Arc<_>);
-    config.alpn_protocols = protocols();
-    config.ignore_client_order = true;
-    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
-        config.ticketer = ticketer;
-        config.send_tls13_tickets = 1;
-    }
-    Ok(config)
+    let config = builder.with_cert_resolver(Arc::clone(resolver) as Arc<_>);
+    // What is demanded is the purpose: the same of the next edge, and nobody else's.
+    let demand = serde_json::to_vec(handshake).map_err(|error| error.to_string())?;
+    Ok(ready(config, Tickets::new(Arc::clone(table), Sha256::digest(demand).to_vec())))
 }
 
 /// The certificate that a client showed, as a header (RFC 9440 § 2.2).
@@ -104,4 +108,4 @@ pub(crate) fn certificate_header(shown: Option<&[CertificateDer<'_>]>) -> Option
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,9 +17,9 @@ use quinn_proto::{ConnectionId, Side, TransportError, TransportErrorCode};
 use rustls::server::{Accepted, Acceptor};
 
 use super::Settings;
+use super::misnamed::{CLIENT_HELLO, LONGEST, Misnamed, length};
+use super::transcript::hashing;
 
-/// The longest first message: what one record of TLS holds (RFC 8446 § 5.1).
-const LONGEST: usize = 16 << 10;
 /// Alerts (RFC 8446 § 6) to what is no first message, and where we have nothing to offer.
 const DECODE_ERROR: u8 = 50;
 const INTERNAL_ERROR: u8 = 80;
@@ -47,7 +47,14 @@ impl crypto::ServerConfig for Choosing {
         version: u32,
         params: &TransportParameters,
     ) -> Box<dyn Session> {
-        Box::new(Chosen { by: self, version, params: *params, heard: Vec::new(), session: None })
+        Box::new(Chosen {
+            by: self,
+            version,
+            params: *params,
+            heard: Vec::new(),
+            misnamed: None,
+            session: None,
+        })
     }
 }
 
@@ -56,8 +63,10 @@ struct Chosen {
     by: Arc<Choosing>,
     version: u32,
     params: TransportParameters,
-    /// What was heard of the client's first message.
+    /// What was heard of the client's hello.
     heard: Vec<u8>,
+    /// The hello that was read last, if it was changed.
+    misnamed: Option<Arc<Misnamed>>,
     session: Option<Box<dyn Session>>,
 }
 
@@ -69,16 +78,19 @@ fn alert(code: u8, reason: &str) -> TransportError {
     }
 }
 
-/// The first message, once it is whole.
-fn hello(heard: &[u8]) -> Result<Option<Accepted>, TransportError> {
-    let Some([_, length @ ..]) = heard.first_chunk::<4>() else { return Ok(None) };
-    let whole = 4 + u32::from_be_bytes([0, length[0], length[1], length[2]]) as usize;
-    if whole > LONGEST {
-        return Err(alert(DECODE_ERROR, "the first message is too long"));
+/// A client's message, once it is whole. TLS would say the same of one that is too long.
+fn whole(heard: &mut [u8]) -> Result<Option<&mut [u8]>, TransportError> {
+    match length(heard) {
+        Some(whole) if whole > LONGEST => Err(alert(DECODE_ERROR, "the first message is too long")),
+        Some(whole) => Ok(heard.get_mut(..whole)),
+        None => Ok(None),
     }
-    let Some(message) = heard.get(..whole) else { return Ok(None) };
+}
+
+/// A first message as it is read.
+fn hello(message: &[u8]) -> Result<Accepted, TransportError> {
     // As TCP carries it: one record.
-    let mut record = vec![22, 3, 1, (whole >> 8) as u8, whole as u8];
+    let mut record = vec![22, 3, 1, (message.len() >> 8) as u8, message.len() as u8];
     record.extend_from_slice(message);
     let (mut acceptor, mut rest) = (Acceptor::default(), record.as_slice());
     while !rest.is_empty() {
@@ -86,7 +98,7 @@ fn hello(heard: &[u8]) -> Result<Option<Accepted>, TransportError> {
         read.map_err(|error| alert(DECODE_ERROR, &error.to_string()))?;
     }
     match acceptor.accept() {
-        Ok(Some(accepted)) => Ok(Some(accepted)),
+        Ok(Some(accepted)) => Ok(accepted),
         Ok(None) => Err(alert(DECODE_ERROR, "no first message")),
         Err((error, _)) => Err(alert(DECODE_ERROR, &error.to_string())),
     }
@@ -95,17 +107,25 @@ fn hello(heard: &[u8]) -> Result<Option<Accepted>, TransportError> {
 impl Session for Chosen {
     fn read_handshake(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
         if let Some(session) = &mut self.session {
-            return session.read_handshake(bytes);
+            // A second hello may follow a first (RFC 8446 § 4.1.4), and nothing in between.
+            let is_hello = bytes.first() == Some(&CLIENT_HELLO) || !self.heard.is_empty();
+            if self.misnamed.is_none() || !is_hello {
+                self.misnamed = None;
+                return session.read_handshake(bytes);
+            }
         }
         self.heard.extend_from_slice(bytes);
-        let Some(accepted) = hello(&self.heard)? else { return Ok(false) };
-        let chosen = self.by.0.of(&accepted.client_hello()).quic();
-        let chosen = chosen.ok_or_else(|| alert(INTERNAL_ERROR, "no configuration"))?;
-        let mut session = chosen.start_session(self.version, &self.params);
+        let Some(message) = whole(&mut self.heard)? else { return Ok(false) };
+        self.misnamed = Misnamed::hide(message, self.misnamed.as_deref()).map(Arc::new);
+        if self.session.is_none() {
+            let chosen = self.by.0.of(&hello(message)?.client_hello()).quic();
+            self.by.0.note(self.misnamed.as_ref());
+            let chosen = chosen.ok_or_else(|| alert(INTERNAL_ERROR, "no configuration"))?;
+            self.session = Some(chosen.start_session(self.version, &self.params));
+        }
         let heard = std::mem::take(&mut self.heard);
-        let ready = session.read_handshake(&heard);
-        self.session = Some(session);
-        ready
+        let Some(session) = &mut self.session else { return Ok(false) };
+        hashing(self.misnamed.as_ref(), || session.read_handshake(&heard))
     }
 
     fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
@@ -166,3 +186,6 @@ impl Session for Chosen {
         session.export_keying_material(output, label, context)
     }
 }
+
+#[cfg(test)]
+mod tests;

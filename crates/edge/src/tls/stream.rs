@@ -13,11 +13,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::ServerConnection;
 use rustls::server::{AcceptedAlert, Acceptor};
-use rustls::{PeerMisbehaved, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Settings;
+use super::opening::Opening;
+use super::transcript::hashing;
 
 /// Plain bytes that may lie here before they are sent: one record's most (RFC 8446 § 5.1).
 const GATHERED: usize = 16 << 10;
@@ -73,14 +75,6 @@ impl<S: AsyncWrite + Unpin> io::Write for Socket<'_, '_, S> {
     }
 }
 
-/// Whether a handshake ended because the client asked for a server name that is none, such as one with a port. Of
-/// rustls 0.23 no other way with such a client is to be had (docs/decisions/042).
-pub(crate) fn is_misnamed(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let none = PeerMisbehaved::ServerNameMustContainOneHostName;
-    matches!(cause, Some(rustls::Error::PeerMisbehaved(found)) if *found == none)
-}
-
 /// Tells a client what was wrong, as far as it can be told now; the connection ends either way.
 async fn tell(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -100,10 +94,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// # Errors
     /// The connection's, and those of a client that speaks no TLS or none of ours.
     pub(crate) async fn accept(mut socket: S, settings: &Settings) -> io::Result<Self> {
-        let mut acceptor = Acceptor::default();
+        let (mut acceptor, mut opening) = (Acceptor::default(), Opening::new());
         let begun = loop {
             let read = poll_fn(|context| {
-                later(acceptor.read_tls(&mut Socket { socket: &mut socket, context }))
+                let mut socket = Socket { socket: &mut socket, context };
+                later(acceptor.read_tls(&mut opening.of(&mut socket)))
             });
             if read.await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -115,12 +110,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
         };
         let config = Arc::clone(&settings.of(&begun.client_hello()).tcp);
-        let session = match begun.into_connection(config) {
+        settings.note(opening.misnamed());
+        let session = match hashing(opening.misnamed(), || begun.into_connection(config)) {
             Ok(session) => session,
             Err((error, alert)) => return Err(tell(&mut socket, error, alert).await),
         };
+        opening.may_come_again();
         let mut stream = Self { socket, session, gathered: 0 };
-        poll_fn(|context| stream.poll_handshake(context)).await?;
+        poll_fn(|context| stream.poll_handshake(context, &mut opening)).await?;
         Ok(stream)
     }
 
@@ -129,10 +126,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         &self.session
     }
 
-    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.is_handshaking() {
+    fn poll_handshake(
+        &mut self,
+        context: &mut Context<'_>,
+        opening: &mut Opening,
+    ) -> Poll<io::Result<()>> {
+        while self.session.is_handshaking() || opening.holds() {
             ready!(self.poll_send(context))?;
-            if ready!(self.poll_receive(context))? == 0 {
+            let mut socket = Socket { socket: &mut self.socket, context };
+            let read = ready!(later(self.session.read_tls(&mut opening.of(&mut socket))))?;
+            hashing(opening.misnamed(), || self.open(context))?;
+            if read == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -143,12 +147,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut socket = Socket { socket: &mut self.socket, context };
         let read = ready!(later(self.session.read_tls(&mut socket)))?;
-        if let Err(error) = self.session.process_new_packets() {
-            // Tells the client what was wrong, if it can be told now; the connection ends either way.
-            let _told = self.poll_send(context);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-        }
+        self.open(context)?;
         Poll::Ready(Ok(read))
+    }
+
+    /// Opens what was taken.
+    fn open(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Err(error) = self.session.process_new_packets() else { return Ok(()) };
+        // Tells the client what was wrong, if it can be told now; the connection ends either way.
+        let _told = self.poll_send(context);
+        Err(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Sends all that lies here.

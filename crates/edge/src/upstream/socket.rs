@@ -3,8 +3,10 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,7 +38,7 @@ impl Socket {
                 stream.set_nodelay(true).ok();
                 Ok(Self::Tcp(stream))
             }
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Unix(path) => connect_unix(path).await.map(Self::Unix),
         }
     }
 
@@ -55,6 +57,21 @@ impl Socket {
             Self::Unix(stream) => stream.into_std().map(Parked::Unix),
             // What was agreed on stays with the thread.
             Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// A server that has as many connections waiting as it asked for is asked again, until whoever connects has had his
+/// patience: over TCP the kernel does that.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            connected => return connected,
         }
     }
 }

@@ -11,8 +11,9 @@ use seaworthy_sys::cgroup::Cgroup;
 use seaworthy_sys::process::most_open_files;
 use seaworthy_sys::spawn::{self, Start};
 
-use crate::model::{Ports, Spec};
+use crate::model::{Ports, SocketRule, Spec};
 use crate::ports::free_port;
+use crate::socket::LONGEST_PATH;
 
 /// A program that was started.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
         Ports::Fixed(port) | Ports::Own(port) => {
             names.push(("PORT".to_owned(), port.to_string()));
         }
+        Ports::Socket(rule) => names.extend(make_rooms(rule)?),
     }
     for (_, value) in &mut environment {
         *value = replace(value, &names);
@@ -89,7 +91,7 @@ pub(super) fn launch(spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Started, St
 
 fn assign(ports: &Ports) -> Option<Vec<(String, u16)>> {
     match ports {
-        Ports::Fixed(_) | Ports::Own(_) => Some(Vec::new()),
+        Ports::Fixed(_) | Ports::Own(_) | Ports::Socket(_) => Some(Vec::new()),
         Ports::Environment(variables) => {
             let mut taken: Vec<(String, u16)> = Vec::new();
             for (name, _) in variables {
@@ -101,6 +103,25 @@ fn assign(ports: &Ports) -> Option<Vec<(String, u16)>> {
             Some(taken)
         }
     }
+}
+
+/// Where its Unix socket is to be, as the program is told.
+fn make_rooms(rule: &SocketRule) -> Result<[(String, String); 2], String> {
+    if let Some(length) = rule.too_long() {
+        let path = rule.path();
+        return Err(format!(
+            "the path of its socket, `{}`, has {length} bytes, and a Unix socket's may have {LONGEST_PATH}",
+            path.display()
+        ));
+    }
+    rule.make_rooms().map_err(|error| {
+        format!(
+            "the folder for its socket, `{}`, could not be made: {error}",
+            rule.folder.display()
+        )
+    })?;
+    let told = |name: &str, path: std::path::PathBuf| (name.to_owned(), path.display().to_string());
+    Ok([told("SOCKET", rule.path()), told("RUNTIME_DIRECTORY", rule.room())])
 }
 
 /// Replaces `$NAME`; the longest name first, so that `$PORT` does not eat `$PORTAL`.

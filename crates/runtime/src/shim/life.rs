@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seaworthy_base::{Code, InstanceId};
 use seaworthy_sys::cgroup::{Cgroup, Limits as GroupLimits};
-use seaworthy_sys::process::most_tasks;
+use seaworthy_sys::process::fair_share_of_tasks;
 use seaworthy_sys::seccomp::BindEvent;
 
 use super::launch;
@@ -29,14 +29,10 @@ use crate::backoff::Backoff;
 use crate::driver::cgroup_name;
 use crate::health::Readiness;
 use crate::logs::InstanceLog;
-use crate::model::{ExitReason, Phase, Spec};
+use crate::model::{ExitReason, Phase, Ports, Spec};
 use end::{LastEnd, Stop};
 use run::Run;
 
-/// An instance that says nothing about it may have so many hundredths of the processes and threads that
-/// the kernel runs at once, so that one that forks without end leaves room for the rest. Fifteen is what
-/// systemd gives a unit.
-const TASKS: u64 = 15;
 /// What is lost without a control group. RLIMIT_NPROC is no substitute: it counts a user, not an instance.
 const NO_GROUP: &str =
     "memory is watched once a second, CPU and the number of processes are not limited";
@@ -72,7 +68,7 @@ impl Life {
         let limits = GroupLimits {
             memory: spec.limits.memory_max,
             cpu_millis: spec.limits.cpu_millis,
-            tasks: Some(spec.limits.processes.unwrap_or_else(|| most_tasks() * TASKS / 100)),
+            tasks: Some(spec.limits.processes.unwrap_or_else(fair_share_of_tasks)),
         };
         let (cgroup, guards) = match Cgroup::create(&cgroup_name(&spec.id, &spec.run_dir), limits) {
             Ok((group, missing)) => (Some(group), missing),
@@ -197,18 +193,20 @@ impl Life {
     }
 
     fn take_findings(&mut self) {
+        let mut lost = false;
         while let Some(finding) = self.prober.next() {
             let now = self.now();
             let current = finding.start == self.starts && self.stop == Stop::No;
             let Some(run) = self.run.as_mut().filter(|_| current) else { continue };
             let age = now.saturating_sub(run.began);
+            lost |= matches!(finding.ready, Some(Err(_)));
             let readiness =
                 finding.ready.and_then(|result| run.health.ready(&self.spec.ready, age, result));
             match readiness {
                 Some(Readiness::Ready) => {
                     self.phase = Phase::Ready;
                     self.lost_ports = 0;
-                    self.prober.aim(self.starts, run.address, true);
+                    self.prober.aim(self.starts, run.address.clone(), true);
                 }
                 Some(Readiness::Unready) => self.phase = Phase::Unready,
                 None => {}
@@ -221,6 +219,18 @@ impl Life {
                 self.log.say(&format!("hung, restarting: {error}"));
                 self.kill_tree();
             }
+        }
+        if lost && matches!(self.spec.ports, Ports::Socket(_)) {
+            // It may have made its socket anew: others still have the one before.
+            self.find_sockets();
+        }
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn clear(&self) {
+        if let Ports::Socket(rule) = &self.spec.ports {
+            // Control sweeps what could not be removed, and says why.
+            rule.clear().ok();
         }
     }
 

@@ -5,19 +5,19 @@
 //! the start they belong to, so that a late answer about an earlier process is ignored.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::model::Probe;
 use crate::probe;
+use crate::socket::Address;
 
 /// What to check.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Target {
     start: u64,
-    address: Option<SocketAddr>,
+    address: Option<Address>,
     was_ready: bool,
 }
 
@@ -48,10 +48,11 @@ impl Prober {
     }
 
     /// Sets what is checked; nothing without an address.
-    pub(super) fn aim(&self, start: u64, address: Option<SocketAddr>, was_ready: bool) {
+    pub(super) fn aim(&self, start: u64, address: Option<Address>, was_ready: bool) {
         let mut target = self.target.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if (target.start, target.address, target.was_ready) != (start, address, was_ready) {
-            *target = Target { start, address, was_ready };
+        let new = Target { start, address, was_ready };
+        if *target != new {
+            *target = new;
             self.target.1.notify_one();
         }
     }
@@ -89,7 +90,7 @@ fn run(
                     shared.1.wait_timeout(target, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         };
-        let Some(address) = target.address else { continue };
+        let Some(address) = &target.address else { continue };
         if target.start != last_start {
             (last_start, pause) = (target.start, Duration::from_millis(25));
             (next_ready, next_live) =

@@ -8,5 +8,6 @@ mod limits;
 mod output;
 mod ports;
 mod protocol;
+mod sockets;
 mod starts;
 mod stops;

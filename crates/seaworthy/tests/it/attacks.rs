@@ -105,14 +105,6 @@ impl Stage {
         Self { sandbox, host, bystander }
     }
 
-    /// The edge's memory in KiB.
-    fn memory(&self) -> u64 {
-        let pid = self.sandbox.status().edge_pid().unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// Sends a preface, `settings` and then pieces until the edge has enough or there are no more. Whether
     /// it closed the connection; the others are served meanwhile, and the edge does not grow.
     fn attack(
@@ -123,7 +115,7 @@ impl Stage {
     ) -> bool {
         let address = self.sandbox.status().https();
         let client = Client::over_http2(address, &self.host, &self.sandbox.ca());
-        let before = self.memory();
+        let before = self.sandbox.edge_memory();
         let mut stream = client.connect().unwrap();
         stream.write_all(PREFACE).unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, settings)).unwrap();
@@ -143,7 +135,7 @@ impl Stage {
                 .map_or_else(|ended| ended, |_| true);
         }
         assert_eq!(self.bystander.get("/").status, 200);
-        let grown = self.memory().saturating_sub(before);
+        let grown = self.sandbox.edge_memory().saturating_sub(before);
         assert!(grown < 48 << 10, "{grown} KiB");
         closed
     }
@@ -224,7 +216,7 @@ fn what_is_no_http_2_ends_the_connection() {
 #[test]
 fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
     let stage = Stage::new();
-    let before = stage.memory();
+    let before = stage.sandbox.edge_memory();
     let cookies = "Cookie: a=b\r\n".repeat(1_000_000);
     let giants = [
         ("cookies", format!("GET / HTTP/1.1\r\nHost: {}\r\n{cookies}\r\n", stage.host)),
@@ -255,7 +247,7 @@ fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
     let answer = client.send("GET", "/", &crumbs, b"");
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 431));
     assert_eq!(stage.bystander.get("/").status, 200);
-    let grown = stage.memory().saturating_sub(before);
+    let grown = stage.sandbox.edge_memory().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
 }
 
@@ -273,4 +265,51 @@ fn a_name_in_the_handshake_and_another_in_the_request_is_no_way_into_another_sit
     // Over HTTP/2 the authority is asked for beside it: two names are none.
     let client = Client::over_http2(address, &shop().host(), &ca);
     assert_eq!(client.send("GET", "/", &headers, b"").unwrap().status, 400);
+}
+
+/// The status of each answer in a connection's bytes.
+fn statuses(answer: &str) -> Vec<&str> {
+    answer.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)).collect()
+}
+
+/// All that a connection says to these bytes, up to its end; `HOST` stands for the site's.
+fn exchange(sandbox: &Sandbox, site: &Site, bytes: &str) -> String {
+    let mut stream = sandbox.https(site).connect().unwrap();
+    stream.write_all(bytes.replace("HOST", &site.host()).as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn what_follows_a_switch_that_was_declined_or_an_answer_that_is_due_is_a_request_like_others() {
+    let sandbox = sandbox();
+    let routes = "[[route]]\npaths = [\"/instance\"]\nblock = true\n\
+        [[route]]\npaths = [\"/say\"]\nlimit = \"1/h burst 4 by ip\"\n";
+    let site = Site::new("shop").app("web", FakeApp::new()).more(routes);
+    sandbox.up(&site);
+    let hidden = "GET /instance HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n";
+    let ask =
+        |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: HOST\r\n{fields}\r\n");
+    let http2 = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n";
+    for (name, first, status) in [
+        // What no WebSocket server takes.
+        ("a WebSocket", ask("/ws", "Connection: Upgrade\r\nUpgrade: websocket\r\n"), "426"),
+        ("anything", ask("/", "Connection: Upgrade\r\nUpgrade: smuggled\r\n"), "200"),
+        ("HTTP/2", ask("/", http2), "200"),
+        ("a tunnel", "CONNECT HOST:443 HTTP/1.1\r\nHost: HOST:443\r\n\r\n".to_owned(), "405"),
+    ] {
+        let answer = exchange(&sandbox, &site, &(first + hidden));
+        let found = statuses(&answer);
+        assert_eq!(found.first(), Some(&status), "{name}: {answer}");
+        assert!(
+            !answer.contains("\"pid\"") && found[1..].iter().all(|one| *one == "404"),
+            "{name}: {answer}"
+        );
+        assert_eq!(sandbox.https(&site).get("/").status, 200, "{name}");
+    }
+    // Eight at once on one connection are eight.
+    let many = ask("/say?text=x", "").repeat(7) + &ask("/say?text=x", "Connection: close\r\n");
+    let answer = exchange(&sandbox, &site, &many);
+    assert_eq!(statuses(&answer), ["200", "200", "200", "200", "200", "429", "429", "429"]);
 }

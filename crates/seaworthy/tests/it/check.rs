@@ -1,4 +1,4 @@
-//! `check --manifest`: every problem at once, with its place, and never a value.
+//! `check`: every problem at once, with its place, and never a value.
 
 use std::ffi::OsStr;
 
@@ -16,6 +16,8 @@ fn a_good_manifest_passes() {
     let sandbox = sandbox();
     let project = sandbox.write(&shop());
     sandbox.run([OsStr::new("check"), "--manifest".as_ref(), project.as_os_str()]).success();
+    let output = sandbox.run([OsStr::new("check"), project.as_os_str()]);
+    output.success().says(["1 service, 1 route"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use seaworthy_testkit::{Client, eventually, process};
+use seaworthy_testkit::{Client, eventually, is_root, process};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -43,6 +43,54 @@ fn its_socket_is_for_its_user_only() {
     let meta = std::fs::metadata(sandbox.folder().join("run/control.sock")).unwrap();
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+}
+
+/// Says something to a socket, and how long the answer is.
+const SAY: &str = r#"
+import socket, sys
+stream = socket.socket(socket.AF_UNIX)
+stream.settimeout(20)
+stream.connect(sys.argv[1])
+try:
+    stream.sendall(bytes.fromhex(sys.argv[2]))
+    print(len(stream.recv(4096)))
+except ConnectionError:
+    print(0)
+"#;
+
+#[test]
+fn another_user_is_heard_by_neither_control_nor_the_edge_whatever_the_modes_of_their_sockets() {
+    if !is_root("that another user is not heard") {
+        return;
+    }
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    let run = sandbox.folder().join("run");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hello = br#"{"verb":"hello","proto":1,"build":"0"}"#;
+    let said = [
+        ("control.sock", hex(b"GET /v1/hello HTTP/1.1\r\nHost: control\r\n\r\n")),
+        ("edge-1.sock", hex(&[&(hello.len() as u32).to_be_bytes()[..], hello].concat())),
+    ];
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set(&run, 0o755);
+    for (name, bytes) in said {
+        let socket = run.join(name);
+        set(&socket, 0o666);
+        for (user, is_heard) in [("0", true), ("65534", false)] {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+            // Not one of this user's own.
+            command.args(["/usr/bin/python3", "-c", SAY]).arg(&socket).arg(&bytes);
+            let output = command.current_dir("/").output().unwrap();
+            let answer = String::from_utf8(output.stdout).unwrap();
+            let length: usize =
+                answer.trim().parse().unwrap_or_else(|_| panic!("{:?}", output.stderr));
+            assert_eq!(length > 0, is_heard, "{name} for {user}");
+        }
+    }
 }
 
 #[test]

@@ -38,6 +38,16 @@ fn what_goes_on_without_control_is_ended_too() {
 }
 
 #[test]
+fn of_all_right_after_that_of_the_only_site_waits_for_the_end() {
+    let sandbox = sandbox();
+    sandbox.up(&shop());
+    sandbox.run(["down", "shop"]).success();
+    sandbox.run(["down", "--all"]).success();
+    let left = sandbox.processes();
+    assert!(left.is_empty(), "gone when `down` returns: {left:#?}");
+}
+
+#[test]
 fn an_up_right_after_it_or_in_the_midst_of_it_serves_all_the_same() {
     let sandbox = sandbox();
     sandbox.up(&shop());

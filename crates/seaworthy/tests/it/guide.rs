@@ -14,9 +14,10 @@ use crate::sandbox;
 
 /// Echoes; logs in who says `good`; has a page and a cookie.
 const APP: &str = r#"
-import json, os
+import json, os, socket
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from urllib.parse import urlsplit
 
 def call(address):
@@ -54,6 +55,11 @@ class App(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = answer
 
+class OnSocket(ThreadingHTTPServer):
+    address_family, server_bind = socket.AF_UNIX, TCPServer.server_bind
+
+if "SOCKET" in os.environ:
+    OnSocket(os.environ["SOCKET"], App).serve_forever()
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 "#;
 
@@ -202,6 +208,11 @@ fn limits() {
 #[test]
 fn outgoing() {
     run(include_str!("../../../../docs/guide/outgoing.md"));
+}
+
+#[test]
+fn sockets() {
+    run(include_str!("../../../../docs/guide/sockets.md"));
 }
 
 #[test]

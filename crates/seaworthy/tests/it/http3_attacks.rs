@@ -55,14 +55,6 @@ impl Stage {
     fn honest(&self) -> Client {
         Client::over_http3(self.address, HOST, &self.sandbox.ca())
     }
-
-    /// The edge's memory in KiB.
-    fn memory(&self) -> u64 {
-        let pid = self.sandbox.status().edge_pid().unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
 }
 
 /// A head with everything that a request needs, and more.
@@ -84,7 +76,7 @@ fn what_is_no_request_is_reset_and_the_others_of_its_connection_go_on() {
     let with = |name: &str, value: &str| head("POST", "/echo", &[(name, value)]);
     let sized =
         |length: &str, body: &[u8]| [with("content-length", length), frame(DATA, body)].concat();
-    let cases: [(&str, Vec<u8>); 24] = [
+    let cases: [(&str, Vec<u8>); 25] = [
         ("a name in capitals", with("X-Seen", "1")),
         ("a name with a space", with("x seen", "1")),
         ("a value with a line end", with("x-seen", "a\r\nb: c")),
@@ -102,6 +94,7 @@ fn what_is_no_request_is_reset_and_the_others_of_its_connection_go_on() {
         ("transfer-encoding", with("transfer-encoding", "chunked")),
         ("upgrade", with("upgrade", "websocket")),
         ("te", with("te", "gzip")),
+        ("a long method", head(&"M".repeat(33), "/echo", &[])),
         ("a length of letters", sized("abc", b"abc")),
         ("a length with a sign", sized("+3", b"abc")),
         (
@@ -131,7 +124,7 @@ fn what_is_no_request_is_reset_and_the_others_of_its_connection_go_on() {
         assert!(refused, "{name}: {end:?}");
         assert_eq!(raw.ask(&head("GET", "/", &[]), true), End::Status(200), "after {name}");
     }
-    // What is refused with an answer.
+    // What is answered, most of it with a refusal.
     for (name, status, bytes) in [
         ("a path with two readings", 400, head("GET", "/a%2fb", &[])),
         ("an escape that is none", 400, head("GET", "/%zz", &[])),
@@ -159,6 +152,13 @@ fn what_is_no_request_is_reset_and_the_others_of_its_connection_go_on() {
             head("CONNECT", "/.well-known/masque/udp/a/53/", &[(":protocol", "connect-udp")]),
         ),
         ("a large head", 431, head("GET", "/", &[("x", &"y".repeat(70 << 10))])),
+        ("more fields than any version takes", 431, head("GET", "/", &vec![("x", "y"); 101])),
+        (
+            "as many crumbs of a cookie as there are",
+            200,
+            head("GET", "/", &vec![("cookie", "a=b"); 101]),
+        ),
+        ("a long target", 414, head("GET", &format!("/{}", "a".repeat(16 << 10)), &[])),
     ] {
         assert_eq!(raw.ask(&bytes, true), End::Status(status), "{name}");
     }
@@ -282,7 +282,7 @@ fn rubbish_in_a_head_ends_nothing_but_its_connection() {
 fn what_is_sent_without_end_is_not_kept() {
     let stage = Stage::new("");
     assert_eq!(stage.honest().get("/").status, 200);
-    let before = stage.memory();
+    let before = stage.sandbox.edge_memory();
     let much = vec![b'x'; 8 << 20];
     let endless = |kind: u64| [frame_head(kind, 1 << 30), much.clone()].concat();
     for (name, bytes) in [
@@ -298,7 +298,7 @@ fn what_is_sent_without_end_is_not_kept() {
     let raw = Raw::silent(stage.address, HOST, &stage.sandbox.ca()).unwrap();
     raw.own_stream(&[&[0][..], &endless(0x21)].concat()).ok();
     assert!(matches!(raw.end(), End::Closed(CLOSED_CRITICAL | EXCESSIVE_LOAD)), "control");
-    let grown = stage.memory().saturating_sub(before);
+    let grown = stage.sandbox.edge_memory().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
 }
 
@@ -306,7 +306,7 @@ fn what_is_sent_without_end_is_not_kept() {
 fn who_takes_requests_back_faster_than_they_are_answered_is_sent_away() {
     let stage = Stage::new("");
     assert_eq!(stage.honest().get("/").status, 200);
-    let before = stage.memory();
+    let before = stage.sandbox.edge_memory();
     for (name, bytes) in [
         ("whole requests", head("GET", "/sleep?ms=5000", &[])),
         ("begun requests", head("GET", "/", &[])[..9].to_vec()),
@@ -317,13 +317,15 @@ fn who_takes_requests_back_faster_than_they_are_answered_is_sent_away() {
         assert_eq!(end, End::Closed(EXCESSIVE_LOAD), "{name}");
         assert_eq!(stage.bystander.get("/").status, 200);
     }
+    let status = stage.sandbox.run(["status", "--json"]).json();
+    assert_eq!(status["edge"]["flooded"], 2);
     // Who is answered in between may change its mind now and then.
     let raw = stage.raw();
     for _ in 0..300 {
         raw.take_back(&head("GET", "/sleep?ms=5000", &[]), 1).unwrap();
         assert_eq!(raw.ask(&head("GET", "/", &[]), true), End::Status(200));
     }
-    let grown = stage.memory().saturating_sub(before);
+    let grown = stage.sandbox.edge_memory().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB");
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod attacks;
+mod attacks_slow;
 mod backup;
 mod by_hand;
 mod cache;
@@ -12,10 +13,12 @@ mod certificates;
 mod change;
 mod check;
 mod clock;
+mod commands;
 mod control;
 mod counted;
 mod crash;
 mod database;
+mod defect;
 mod delivery;
 mod deploy;
 mod disk;
@@ -47,6 +50,7 @@ mod status;
 mod stored;
 mod systemd;
 mod tls;
+mod unix_socket;
 mod up;
 mod upgrade;
 

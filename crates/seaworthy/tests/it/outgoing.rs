@@ -229,6 +229,31 @@ fn calls_keep_to_a_rate() {
 }
 
 #[test]
+fn a_rate_is_one_over_an_edge_that_is_replaced_and_one_that_is_killed() {
+    let sandbox = sandbox();
+    let peer = Outside::start(None, |_| well());
+    let site = site(&peer, "rate = \"9/24h\"\nhold = { calls = 10, for = \"1s\" }\nretry = false");
+    sandbox.up(&site);
+    let to = way(&sandbox, &site);
+    let calls = |count: usize| {
+        let statuses: Vec<u16> = (0..count).map(|_| client(to).get("/").status).collect();
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        statuses.into_iter().filter(|status| *status == 200).count()
+    };
+    assert_eq!(calls(4), 4);
+    let edge = sandbox.status().edge_pid();
+    sandbox.run(["restart", "edge"]).success();
+    eventually("another edge", LIMIT, || sandbox.status().edge_pid() != edge);
+    assert_eq!(calls(3), 3);
+    let edge = sandbox.status().edge_pid().unwrap();
+    sandbox.kill_hard(edge);
+    eventually("another edge", LIMIT, || {
+        sandbox.try_status().and_then(|status| status.edge_pid()).is_some_and(|pid| pid != edge)
+    });
+    assert_eq!(calls(5), 2);
+}
+
+#[test]
 fn a_server_that_fails_is_left_alone_and_tried_again() {
     let sandbox = sandbox();
     let ill = Arc::new(AtomicBool::new(true));

@@ -152,3 +152,26 @@ fn a_redis_that_says_nothing_costs_little_and_one_that_dies_under_load_nothing()
     });
     assert!(asked > 100, "{asked}");
 }
+
+#[test]
+fn over_tls_it_is_counted_there_and_a_certificate_of_an_unknown_authority_is_refused_and_told() {
+    let redis = Redis::over_tls();
+    let authority = redis.authority();
+    let one = sandbox().env("SSL_CERT_FILE", authority.to_str().unwrap());
+    let two = one.beside(env!("CARGO_BIN_EXE_seaworthy"));
+    let two = two.env("SSL_CERT_FILE", authority.to_str().unwrap());
+    let shop = site(&redis, &redis.tcp_url());
+    up(&one, &shop);
+    up(&two, &shop);
+    assert_eq!((passed(&one, 12), passed(&two, 12)), (12, 8));
+    assert_eq!(redis.run(&["--scan", "--pattern", "seaworthy:*:r:*"]).lines().count(), 2);
+    assert!(!is_gone(&one) && !is_gone(&two));
+    // One that trusts the system's authorities only counts for itself.
+    let strict = one.beside(env!("CARGO_BIN_EXE_seaworthy"));
+    strict.up(&shop);
+    eventually("it says that there is no store", LIMIT, || is_gone(&strict));
+    let told = strict.status().fault("SW-EDG-005").unwrap().to_string();
+    assert!(told.contains("UnknownIssuer") && told.contains("update-ca-certificates"), "{told}");
+    assert!(!told.contains("s3cr"), "{told}");
+    assert_eq!(passed(&strict, 21), 20);
+}

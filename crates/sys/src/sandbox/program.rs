@@ -1,8 +1,9 @@
 //! Shutting in a program that we start: what it may open, fixed before it runs.
 //!
-//! The rules are made into a descriptor beforehand, because nothing may be allocated between fork and exec; the new
-//! process takes them on and cannot lay them down. Invariants: what is not named cannot be opened, whoever owns it;
-//! everything that the program starts is shut in with it. Not here: which files a program needs.
+//! The rules are made into a descriptor and a filter beforehand, because nothing may be allocated between fork and exec;
+//! the new process takes them on and cannot lay them down. Landlock for files, TCP ports and abstract sockets; it does not
+//! know UDP, and for that there is seccomp. Invariants: what is not named cannot be opened, whoever owns it; everything
+//! that the program starts is shut in with it. Not here: which files a program needs.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +13,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, Scope,
 };
+use seccompiler::BpfProgram;
 
 use super::NEWEST;
 
@@ -24,29 +26,45 @@ pub struct Program {
     pub run: Vec<PathBuf>,
     /// Files that may be written, and folders in which files may be made, changed and removed.
     pub write: Vec<PathBuf>,
+    /// Folders that are its own: in them it may do everything but run programs.
+    pub own: Vec<PathBuf>,
     /// TCP ports, of whichever machine, that may be connected to; none means all.
     pub ports: Option<Vec<u16>>,
+    /// Whether it may have sockets other than those of TCP and Unix streams. Names are looked up over UDP.
+    pub datagrams: bool,
+    /// Whether it may reach abstract Unix sockets of others: those without a file.
+    pub abstract_sockets: bool,
 }
 
-/// Rules that a new process takes on; nothing where the kernel has no Landlock.
+/// Rules that a new process takes on; files and ports are open where the kernel has no Landlock.
 #[derive(Debug)]
-pub struct Prepared(Option<OwnedFd>);
+pub struct Prepared {
+    ruleset: Option<OwnedFd>,
+    filters: Vec<BpfProgram>,
+}
 
 /// Whether programs can be shut in on this kernel.
 pub fn is_known() -> bool {
+    landlock_version() > 0
+}
+
+/// Which version of Landlock this kernel has; nothing or less where it has none.
+pub(super) fn landlock_version() -> i64 {
     // SAFETY: with this flag the call takes no pointer and answers with a version number.
-    let version = unsafe {
+    unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32)
-    };
-    version > 0
+    }
 }
 
 impl Program {
     /// Makes the rules ready.
     pub fn prepare(&self) -> io::Result<Prepared> {
-        if !is_known() {
-            return Ok(Prepared(None));
-        }
+        let ruleset = if is_known() { self.ruleset()? } else { None };
+        let filters = if self.datagrams { Vec::new() } else { super::no_datagrams()? };
+        Ok(Prepared { ruleset, filters })
+    }
+
+    fn ruleset(&self) -> io::Result<Option<OwnedFd>> {
         let mut handled = AccessFs::from_all(NEWEST);
         // A database's socket may be anywhere; its own mode says who may reach it.
         handled.remove(AccessFs::ResolveUnix);
@@ -56,6 +74,9 @@ impl Program {
             .and_then(|ruleset| ruleset.handle_access(AccessNet::BindTcp))
             .and_then(|ruleset| ruleset.scope(Scope::Signal))
             .map_err(io::Error::other)?;
+        if !self.abstract_sockets {
+            ruleset = ruleset.scope(Scope::AbstractUnixSocket).map_err(io::Error::other)?;
+        }
         if self.ports.is_some() {
             ruleset = ruleset.handle_access(AccessNet::ConnectTcp).map_err(io::Error::other)?;
         }
@@ -70,6 +91,7 @@ impl Program {
             (&self.read, reading),
             (&self.run, reading | AccessFs::Execute),
             (&self.write, writing),
+            (&self.own, handled & !AccessFs::Execute),
         ];
         for (paths, access) in kinds {
             for path in paths {
@@ -85,16 +107,33 @@ impl Program {
                 .add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
                 .map_err(io::Error::other)?;
         }
-        Ok(Prepared(ruleset.into()))
+        Ok(ruleset.into())
     }
 }
 
 impl Prepared {
     /// Takes the rules on, for good. Safe between fork and exec; `no_new_privs` comes first.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        let Some(fd) = &self.0 else { return Ok(()) };
-        // SAFETY: takes two numbers; the descriptor is open.
-        let code = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0u32) };
-        if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if let Some(fd) = &self.ruleset {
+            // SAFETY: takes two numbers; the descriptor is open.
+            let code =
+                unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0u32) };
+            if code < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        for filter in &self.filters {
+            match seccompiler::apply_filter(filter) {
+                Ok(()) => {}
+                Err(seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error)) => {
+                    // A kernel without seccomp: as open as it is then.
+                    if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) {
+                        return Err(error);
+                    }
+                }
+                Err(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            }
+        }
+        Ok(())
     }
 }

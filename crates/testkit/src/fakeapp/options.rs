@@ -4,6 +4,7 @@
 //! a misspelt fault can never make a test pass.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How the application is to behave.
@@ -24,6 +25,7 @@ pub struct Options {
     pub leak_cap: usize,
     pub bind: IpAddr,
     pub port: u16,
+    pub socket: Option<PathBuf>,
     pub require_env: Vec<String>,
     pub keep_alive: Duration,
     pub health_status: u16,
@@ -46,6 +48,7 @@ impl Default for Options {
             leak_cap: 768 << 20,
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 0,
+            socket: None,
             require_env: Vec::new(),
             keep_alive: Duration::from_secs(5),
             health_status: 200,
@@ -76,6 +79,7 @@ impl Options {
                 "--leak" => options.leak = true,
                 "--leak-cap-mib" => options.leak_cap = number::<usize>(&value()?)? << 20,
                 "--bind" => options.bind = address(&value()?)?,
+                "--socket" => options.socket = Some(PathBuf::from(value()?)),
                 "--port" => port = Some(number(&value()?)?),
                 "--require-env" => options.require_env.push(value()?),
                 "--keep-alive" => options.keep_alive = duration(&value()?)?,

@@ -1,4 +1,4 @@
-//! A MariaDB server for one test.
+//! A MariaDB server for one test, or one of MySQL's own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,11 +7,16 @@ use std::time::Duration;
 use super::{Place, Server, command, run};
 use crate::eventually;
 
+/// What only MySQL's server knows: no files for its clients (its package has a folder for them), no second door.
+const OF_MYSQL: [&str; 2] = ["--secure-file-priv=NULL", "--mysqlx=OFF"];
+
 /// A running server on a Unix socket; user `boss` with the password `s3cr:t/@"\` may do everything.
 #[derive(Debug)]
 pub struct MariaDb {
     server: Option<Server>,
     place: Place,
+    /// Where the programs of MySQL's own server are, and the loopback port that it listens on.
+    mysql: Option<(PathBuf, u16)>,
 }
 
 impl MariaDb {
@@ -31,27 +36,56 @@ impl MariaDb {
             "--skip-test-db",
             "--skip-name-resolve",
         ]));
-        let mut server = Self { server: None, place };
-        server.restart();
-        server.sql("CREATE USER boss@'%' IDENTIFIED BY 's3cr:t/@\"\\\\'; GRANT ALL ON *.* TO boss@'%' WITH GRANT OPTION");
-        server
+        Self { server: None, place, mysql: None }.with_boss()
+    }
+
+    /// One of MySQL's own, which writes a log of what changes and is reached by a port, too. No distribution that we
+    /// test on has it: `cargo xtask mysql-tests` brings its programs.
+    #[track_caller]
+    pub fn start_mysql(programs: &Path) -> Self {
+        let place = Place::new();
+        let data = format!("--datadir={}", place.path().join("data").display());
+        let mut initialize = command(&programs.join("mysqld"), place.path());
+        run(initialize.args(["--no-defaults", "--initialize-insecure", &data]).args(OF_MYSQL));
+        let mysql = Some((programs.to_path_buf(), super::free_port()));
+        Self { server: None, place, mysql }.with_boss()
+    }
+
+    #[track_caller]
+    fn with_boss(mut self) -> Self {
+        self.restart();
+        self.sql("CREATE USER boss@'%' IDENTIFIED BY 's3cr:t/@\"\\\\'; GRANT ALL ON *.* TO boss@'%' WITH GRANT OPTION");
+        self
+    }
+
+    fn program(&self, ours: &str, theirs: &str) -> PathBuf {
+        self.mysql.as_ref().map_or_else(|| ours.into(), |(programs, _)| programs.join(theirs))
     }
 
     /// Starts it again.
     #[track_caller]
     pub fn restart(&mut self) {
-        let mut daemon = command(Path::new("/usr/sbin/mariadbd"), self.place.path());
+        let mut daemon = command(&self.program("/usr/sbin/mariadbd", "mysqld"), self.place.path());
         let path = |name: &str| self.place.path().join(name).display().to_string();
         let words = [
             format!("--datadir={}", path("data")),
             format!("--socket={}", self.socket().display()),
             format!("--pid-file={}", path("pid")),
         ];
-        daemon.arg("--no-defaults").args(words).args([
-            "--skip-networking",
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-buffer-pool-size=64M",
-        ]);
+        daemon
+            .arg("--no-defaults")
+            .args(words)
+            .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]);
+        match &self.mysql {
+            None => daemon.arg("--skip-networking"),
+            Some((_, port)) => daemon.arg(format!("--port={port}")).args(OF_MYSQL).args([
+                "--bind-address=127.0.0.1",
+                "--log-bin=changes",
+                "--server-id=1",
+                "--gtid-mode=ON",
+                "--enforce-gtid-consistency=ON",
+            ]),
+        };
         let mut started = Server::start(daemon, &self.place.path().join("log"));
         eventually("MariaDB answers", Duration::from_secs(60), || {
             started.must_live();
@@ -70,12 +104,15 @@ impl MariaDb {
 
     /// The URL of a database for the superuser.
     pub fn url(&self, database: &str) -> String {
+        if let Some((_, port)) = &self.mysql {
+            return format!("mysql://boss:s3cr%3At%2F%40%22%5C@127.0.0.1:{port}/{database}");
+        }
         let socket = self.socket().display().to_string().replace('/', "%2F");
         format!("mysql://boss:s3cr%3At%2F%40%22%5C@{socket}/{database}")
     }
 
     fn client(&self) -> Command {
-        let mut client = command(Path::new("mariadb"), self.place.path());
+        let mut client = command(&self.program("mariadb", "mysql"), self.place.path());
         client
             .args([
                 "--no-defaults",
@@ -108,7 +145,7 @@ impl MariaDb {
     /// Everything in a database as text, for exact comparison.
     #[track_caller]
     pub fn content(&self, database: &str) -> String {
-        let mut dump = command(Path::new("mariadb-dump"), self.place.path());
+        let mut dump = command(&self.program("mariadb-dump", "mysqldump"), self.place.path());
         dump.args([
             "--no-defaults",
             "--user=root",
@@ -120,6 +157,9 @@ impl MariaDb {
             "--default-character-set=utf8mb4",
             "--skip-dump-date",
         ]);
+        if self.mysql.is_some() {
+            dump.arg("--set-gtid-purged=OFF");
+        }
         let text =
             run(dump.arg(format!("--socket={}", self.socket().display())).arg(database)).stdout;
         let text = String::from_utf8_lossy(&text).into_owned();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{Place, Server, command, run};
+use super::{Place, Server, command, make_certificate, run};
 use crate::eventually;
 
 /// A running server on a Unix socket with the password `s3cr:t/@`.
@@ -16,13 +16,15 @@ pub struct Redis {
     place: Place,
     /// 0: only its socket.
     port: u16,
+    /// Whether it speaks TLS on that port.
+    tls: bool,
 }
 
 impl Redis {
     /// Starts one, empty.
     #[track_caller]
     pub fn start() -> Self {
-        let mut server = Self { server: None, place: Place::new(), port: 0 };
+        let mut server = Self { server: None, place: Place::new(), port: 0, tls: false };
         server.launch();
         server
     }
@@ -30,14 +32,31 @@ impl Redis {
     /// Starts one, empty, that listens on a loopback port too.
     #[track_caller]
     pub fn on_tcp() -> Self {
-        let mut server = Self { server: None, place: Place::new(), port: super::free_port() };
+        let mut server =
+            Self { server: None, place: Place::new(), port: super::free_port(), tls: false };
         server.launch();
         server
     }
 
+    /// Starts one, empty, that speaks TLS on a loopback port, with a certificate of [`Self::authority`].
+    #[track_caller]
+    pub fn over_tls() -> Self {
+        let mut server =
+            Self { server: None, place: Place::new(), port: super::free_port(), tls: true };
+        make_certificate(server.place.path());
+        server.launch();
+        server
+    }
+
+    /// The certificate of whoever made its own.
+    pub fn authority(&self) -> PathBuf {
+        self.place.path().join("root.pem")
+    }
+
     /// Its URL by the port.
     pub fn tcp_url(&self) -> String {
-        format!("redis://:s3cr%3At%2F%40@127.0.0.1:{}/0", self.port)
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!("{scheme}://:s3cr%3At%2F%40@127.0.0.1:{}/0", self.port)
     }
 
     /// Kills it; it is gone.
@@ -63,9 +82,14 @@ impl Redis {
         let server = self;
         let mut daemon = command(Path::new("redis-server"), server.place.path());
         let socket = server.socket().display().to_string();
+        if server.tls {
+            daemon.args(["--port", "0", "--tls-port", &server.port.to_string()]);
+            daemon.args(["--tls-cert-file", "api.pem", "--tls-key-file", "api.key"]);
+            daemon.args(["--tls-ca-cert-file", "root.pem", "--tls-auth-clients", "no"]);
+        } else {
+            daemon.args(["--port", &server.port.to_string()]);
+        }
         daemon.args([
-            "--port",
-            &server.port.to_string(),
             "--bind",
             "127.0.0.1",
             "--unixsocket",

@@ -1,7 +1,8 @@
 //! Bringing files back: content from each tar that holds some of it, then links, modes, owners and times.
 //!
 //! Invariants: nothing is written outside of the folder that is given (paths are taken apart and checked, links
-//! are made last, so that none is followed); every file whose hash is known is compared while it is written.
+//! are made last, so that none is followed); every file whose hash is known is compared while it is written; memory
+//! does not depend on how many entries there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -22,10 +23,16 @@ use crate::seal::{CHUNK, write_fault};
 use crate::set::{Set, hex};
 use crate::work::Work;
 
+/// What a file takes on a disk besides its content, however small that is: the rest of a block.
+const ENTRY: u64 = 4096;
+
 /// Restores into a scratch folder and compares with the index and the counts.
 pub(super) fn trial(work: &Work, set: &Set, parts: &Parts) -> Result<Trial, Fault> {
     let scratch = work.scratch()?;
-    let bytes = set.databases.first().map_or(0, |facts| facts.bytes);
+    let bytes = set.databases.first().map_or(0, |facts| {
+        let entries: u64 = facts.rows.values().sum();
+        facts.bytes + entries * ENTRY
+    });
     work.need_space(scratch.path(), bytes, "a drill")?;
     work.step("restoring files into a scratch folder");
     let mut trial = Trial::default();
@@ -186,7 +193,7 @@ fn content(
     };
     let mut archive = tar::Archive::new(parts.open(source, TAR)?);
     let mut members = archive.entries().map_err(damaged)?;
-    let (mut count, mut done) = (0, 0);
+    let (mut count, mut done, mut buffer) = (0, 0, vec![0; CHUNK]);
     for entry in index {
         let entry = entry.map_err(damaged)?;
         let from = entry.from.as_ref().unwrap_or(&set.id).as_str();
@@ -216,7 +223,7 @@ fn content(
             );
             break;
         };
-        let hash = write(member, &inside(into, &path)?).map_err(failed)?;
+        let hash = write(member, &inside(into, &path)?, &mut buffer).map_err(failed)?;
         done += entry.size;
         work.moved(done, None);
         count += 1;
@@ -230,11 +237,11 @@ fn content(
     Ok(count)
 }
 
-fn write(from: &mut impl Read, to: &Path) -> io::Result<String> {
+fn write(from: &mut impl Read, to: &Path, buffer: &mut [u8]) -> io::Result<String> {
     let mut file = File::options().write(true).create_new(true).open(to)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; CHUNK]);
+    let mut hash = Sha256::new();
     loop {
-        let got = from.read(&mut buffer)?;
+        let got = from.read(buffer)?;
         let bytes = buffer.get(..got).unwrap_or_default();
         if bytes.is_empty() {
             return Ok(hex(&hash.finalize()));
@@ -244,7 +251,7 @@ fn write(from: &mut impl Read, to: &Path) -> io::Result<String> {
     }
 }
 
-/// Links, owners, modes and times; folders last and deepest first, since what is made in them touches them.
+/// Links, owners, modes and times; a folder after all that is below it, since what is made in it touches it.
 fn finish(
     into: &Path,
     wanted: &dyn Fn(&Entry) -> bool,
@@ -252,7 +259,8 @@ fn finish(
     brought: &mut Brought,
 ) -> io::Result<()> {
     let root = seaworthy_sys::process::current_uid() == 0;
-    let mut folders = Vec::new();
+    // The folders that the walk is in: as many as they are deep.
+    let mut open: Vec<(PathBuf, Entry)> = Vec::new();
     for entry in index {
         let entry = entry?;
         if !wanted(&entry) {
@@ -260,6 +268,13 @@ fn finish(
         }
         let path =
             inside(into, &entry.path()).map_err(|fault| io::Error::other(fault.to_string()))?;
+        while let Some((folder, left)) = open.pop() {
+            if path.starts_with(&folder) {
+                open.push((folder, left));
+                break;
+            }
+            dress(&folder, &left, root)?;
+        }
         match (entry.kind, &entry.link) {
             (Kind::Link, Some(target)) => {
                 symlink(decode(target), &path)?;
@@ -269,21 +284,22 @@ fn finish(
                 }
             }
             (Kind::File, _) => dress(&path, &entry, root)?,
-            (Kind::Folder, _) => folders.push((path, entry)),
+            (Kind::Folder, _) => open.push((path, entry)),
             _ => {}
         }
     }
-    folders.iter().rev().try_for_each(|(path, entry)| dress(path, entry, root))
+    open.iter().rev().try_for_each(|(path, entry)| dress(path, entry, root))
 }
 
 fn dress(path: &Path, entry: &Entry, root: bool) -> io::Result<()> {
     if root {
         lchown(path, Some(entry.owner.0), Some(entry.owner.1))?;
     }
-    // After the owner: changing that takes set-user-id bits away.
-    fs::set_permissions(path, fs::Permissions::from_mode(entry.mode))?;
+    // Before the mode, by which its owner may not even be able to open it.
     let modified = UNIX_EPOCH + Duration::from_nanos(entry.times.0.max(0) as u64);
-    File::open(path)?.set_modified(modified)
+    File::open(path)?.set_modified(modified)?;
+    // After the owner: changing that takes set-user-id bits away.
+    fs::set_permissions(path, fs::Permissions::from_mode(entry.mode))
 }
 
 /// A path below `into`, whatever an index says.

@@ -15,6 +15,8 @@ use std::path::Path;
 
 /// So many names are sorted in memory: some megabytes.
 pub(super) const HELD: usize = 100_000;
+/// Fewer would be too many runs: each takes a buffer.
+pub(super) const HELD_AT_LEAST: usize = 20_000;
 /// Bytes of a run that are read at once.
 const READ: usize = 16 << 10;
 
@@ -51,6 +53,14 @@ impl Names {
                 runs.add(&mut names)?;
                 Ok(Self::Spilled(runs.merge()?))
             }
+        }
+    }
+
+    /// So many are in memory.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Held(names) => names.len(),
+            Self::Spilled(_) => 0,
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use seaworthy_base::{Code, Fault};
 
 use super::index::{Entry, Kind, encode};
-use super::names::{HELD, Names};
+use super::names::{HELD, HELD_AT_LEAST, Names};
 
 /// A folder that the walk is in.
 struct Open {
@@ -39,7 +39,9 @@ pub(super) fn walk(
             let folder = entry.kind == Kind::Folder;
             each(entry, &at)?;
             if folder {
-                match Names::of(&at, scratch, HELD) {
+                // Of all folders that are open together: one may be in the other.
+                let held: usize = open.iter().map(|one| one.names.held()).sum();
+                match Names::of(&at, scratch, HELD.saturating_sub(held).max(HELD_AT_LEAST)) {
                     Ok(names) => open.push(Open { path, at, names }),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(unreadable(&at, &error)),

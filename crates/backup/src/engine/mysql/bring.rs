@@ -51,12 +51,28 @@ pub(super) fn load(
 pub(super) fn users(set: &Set, parts: &Parts, client: &Client) -> Result<(), Fault> {
     let Some(part) = set.parts.iter().find(|part| part.holds == USERS) else { return Ok(()) };
     let sql = parts.text(set, part)?;
+    // Who may not ask who is there may not change them either.
+    let there = client.rows("SELECT user, host FROM mysql.user").unwrap_or_default();
+    let sql = for_new_users(&sql, &there);
     // A right on a database that is not there, an authentication that is not installed: the rest counts.
     let mut running = client.loader_with(&["--force"], "mysql")?.start(true)?;
     if let Some(stdin) = running.stdin.as_mut() {
         feed(&mut without_passwords(&sql).as_bytes(), stdin, |_| {}).ok();
     }
     running.finish(Code::RestoreFailed).map(drop).or(Ok(()))
+}
+
+/// Statements without those that would change a user who is there.
+fn for_new_users(sql: &str, there: &[Vec<String>]) -> String {
+    let theirs: Vec<String> = there
+        .iter()
+        .filter_map(|user| match &user[..] {
+            [name, host] => Some(format!("ALTER USER {}@{} ", text(name), text(host))),
+            _ => None,
+        })
+        .collect();
+    let stays = |line: &&str| !theirs.iter().any(|start| line.starts_with(start));
+    sql.lines().filter(stays).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Rights without the passwords that stand with them: a user that is made gets its own where it is made, and one
@@ -247,6 +263,14 @@ fn exchange(client: &Client, set: &Set, live: &str, fresh: &str) -> Result<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_there_is_not_changed() {
+        let sql = "CREATE USER IF NOT EXISTS 'a'@'h' IDENTIFIED WITH 'x' AS 0x24;\nALTER USER 'a'@'h' DEFAULT ROLE `r`@`%`;\nALTER USER 'a'@'hh' DEFAULT ROLE `r`@`%`;";
+        let left = for_new_users(sql, &[vec!["a".to_owned(), "h".to_owned()]]);
+        assert_eq!(left.lines().count(), 2, "{left}");
+        assert!(left.contains("'a'@'hh' DEFAULT"), "{left}");
+    }
 
     #[test]
     fn who_is_there_keeps_the_password_that_it_has() {

@@ -1,14 +1,17 @@
 //! How MariaDB's and MySQL's clients reach a server: an option file of mode 0600, never an argument.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_sys::files::write_atomically;
 
+use super::program::{self, CLIENTS, DUMPS, Kind, Program};
 use crate::model::RunAs;
 use crate::open::feed;
 use crate::shut_in::ShutIn;
-use crate::tool::Tool;
+use crate::tool::{STALL, Tool};
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
 
@@ -82,6 +85,8 @@ impl Connection {
                 add(name, value);
             }
         }
+        // The dump tools do not know how long to wait for a server; the client, which goes first, does.
+        text.push_str("[mysql]\nconnect-timeout=20\n");
         text
     }
 }
@@ -93,7 +98,10 @@ pub(crate) struct Client {
     dir: PathBuf,
     run_as: Option<RunAs>,
     shut_in: ShutIn,
+    stall: Duration,
     shown: String,
+    /// Whose server it is, and the client for it; known once it was asked.
+    server: OnceCell<(Kind, Program)>,
 }
 
 impl Client {
@@ -118,7 +126,9 @@ impl Client {
             dir: scratch.path().to_path_buf(),
             run_as,
             shut_in: ShutIn::client_of(&connection.url, PORT, read),
+            stall: work.patience(STALL),
             shown: connection.shown(),
+            server: OnceCell::new(),
         })
     }
 
@@ -126,16 +136,52 @@ impl Client {
         &self.shown
     }
 
-    fn tool(&self, names: [&str; 2]) -> Result<Tool, Fault> {
-        let program = find(names)?;
+    fn tool(&self, program: &Program) -> Tool {
         let options = format!("--defaults-file={}", self.options.display());
-        let tool = Tool::new(program, &self.dir, self.run_as.as_ref());
-        Ok(tool.shut_in(self.shut_in.clone()).args([options]))
+        let tool = Tool::new(program.path.as_str(), &self.dir, self.run_as.as_ref());
+        tool.shut_in(self.shut_in.clone()).stall(self.stall).args([options])
+    }
+
+    /// Whose server it is.
+    pub(crate) fn kind(&self) -> Result<Kind, Fault> {
+        self.server().map(|(kind, _)| *kind)
+    }
+
+    /// The same with the client of that kind. Any client may ask first, and one of the other kind may be refused
+    /// because it does not know how logins are proven there.
+    fn server(&self) -> Result<&(Kind, Program), Fault> {
+        if let Some(known) = self.server.get() {
+            return Ok(known);
+        }
+        let mut refused = None;
+        for program in program::all(CLIENTS) {
+            match self.ask(&program, "SELECT version()") {
+                Ok(rows) => {
+                    let kind =
+                        Kind::of(rows.first().and_then(|row| row.first()).map_or("", |text| text));
+                    let own = program::of_kind(kind, CLIENTS)?;
+                    return Ok(self.server.get_or_init(|| (kind, own)));
+                }
+                Err(fault) => refused = refused.or(Some(fault)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| program::missing(CLIENTS)))
     }
 
     /// The dump tool.
     pub(crate) fn dump_tool(&self) -> Result<Tool, Fault> {
-        self.tool(["mariadb-dump", "mysqldump"])
+        let server = self.kind()?;
+        let program = program::of_kind(server, DUMPS)?;
+        let tool = self.tool(&program);
+        Ok(match program.kind {
+            Kind::MariaDb => tool,
+            // What a server has seen of replication is not content, and no other server takes it.
+            Kind::Mysql => tool.args(["--set-gtid-purged=OFF"]),
+        }
+        .args(
+            (program.kind == Kind::Mysql && server == Kind::MariaDb)
+                .then_some("--column-statistics=0"),
+        ))
     }
 
     /// The client, for statements on its standard input; it ends at the first that is refused.
@@ -145,7 +191,7 @@ impl Client {
 
     /// The same with other options.
     pub(crate) fn loader_with(&self, options: &[&str], database: &str) -> Result<Tool, Fault> {
-        let tool = self.tool(["mariadb", "mysql"])?.args(options);
+        let tool = self.tool(&self.server()?.1).args(options);
         Ok(tool.args([
             "--batch",
             "--default-character-set=utf8mb4",
@@ -162,7 +208,11 @@ impl Client {
 
     /// Asks; rows of cells.
     pub(crate) fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, Fault> {
-        let tool = self.tool(["mariadb", "mysql"])?.args([
+        self.ask(&self.server()?.1, sql)
+    }
+
+    fn ask(&self, program: &Program, sql: &str) -> Result<Vec<Vec<String>>, Fault> {
+        let tool = self.tool(program).args([
             "--batch",
             "--skip-column-names",
             "--default-character-set=utf8mb4",
@@ -205,24 +255,6 @@ impl Client {
     pub(crate) fn run(&self, sql: &str) -> Result<(), Fault> {
         self.rows(sql).map(drop)
     }
-}
-
-/// The first of these programs that is installed.
-pub(crate) fn find(names: [&str; 2]) -> Result<String, Fault> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .collect();
-    let found = names
-        .iter()
-        .find_map(|name| dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file()));
-    found.map(|path| path.display().to_string()).ok_or_else(|| {
-        Fault::new(
-            Code::BackupTool,
-            format!("there is neither `{}` nor `{}` on this machine", names[0], names[1]),
-        )
-        .next("apt install mariadb-client")
-    })
 }
 
 /// What `--batch` escapes.

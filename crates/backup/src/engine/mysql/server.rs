@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 
-use super::connect::{Client, Connection, find};
+use super::connect::{Client, Connection};
+use super::program::{DAEMONS, Kind, find, of_kind, version_of};
 use crate::set::Set;
+use crate::shut_in::ShutIn;
 use crate::tool::{Running, Tool};
 use crate::work::{Temporary, Work};
 
 /// A server on a busy machine may take this long to come up.
 const START: Duration = Duration::from_secs(90);
+
+/// What only MySQL's server knows: it exchanges no files with its clients (for which its package has a folder, which
+/// must be there), and opens no second door.
+const OF_MYSQL: [&str; 2] = ["--secure-file-priv=NULL", "--mysqlx=OFF"];
 
 /// A running scratch server.
 #[derive(Debug)]
@@ -28,28 +34,36 @@ impl Scratch {
             what: format!("backup {} cannot be tried on this machine", set.id),
             ..fault
         };
-        let daemon = find(["mariadbd", "mysqld"])
+        let daemon = of_kind(Kind::of(&set.server), DAEMONS)
             .map_err(|fault| cannot(fault).next("apt install mariadb-server"))?;
         let (dir, sockets) = (work.scratch()?, work.sockets()?);
         let run_as = work.job.run_as.as_ref();
-        same_version(&daemon, set, &dir)?;
+        same_version(&daemon.path, set, &dir)?;
         let needed = set.databases.iter().map(|one| one.bytes).sum::<u64>().max(set.plain_bytes());
         work.need_space(dir.path(), needed + needed / 2 + (200 << 20), "a drill")?;
         work.step("starting a scratch server");
         let data = format!("--datadir={}", dir.path().join("data").display());
-        if daemon.ends_with("mariadbd") {
+        let tmp = format!("--tmpdir={}", dir.path().display());
+        let shut_in = ShutIn::within(&[dir.path(), sockets.path()]);
+        let tool = |program: &str| {
+            let tool = Tool::new(program, dir.path(), run_as).shut_in(shut_in.clone());
+            tool.envs([("TMPDIR".to_owned(), dir.path().display().to_string())])
+        };
+        if daemon.kind == Kind::MariaDb {
             let install = find(["mariadb-install-db", "mysql_install_db"]).map_err(cannot)?;
             let words = [
                 "--no-defaults",
                 &data,
+                &tmp,
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",
             ];
-            Tool::new(install, dir.path(), run_as).args(words).output(Code::BackupUnverified)?;
+            tool(&install).args(words).output(Code::BackupUnverified)?;
         } else {
-            Tool::new(daemon.as_str(), dir.path(), run_as)
-                .args(["--no-defaults", "--initialize-insecure", &data])
+            tool(&daemon.path)
+                .args(["--no-defaults", "--initialize-insecure", &data, &tmp])
+                .args(OF_MYSQL)
                 .output(Code::BackupUnverified)?;
         }
         let socket = sockets.path().join("s");
@@ -60,6 +74,7 @@ impl Scratch {
         let words = [
             "--no-defaults",
             &data,
+            &tmp,
             &socket_word,
             &pid,
             "--skip-networking",
@@ -71,7 +86,8 @@ impl Scratch {
             "--max-allowed-packet=1G",
             "--event-scheduler=OFF",
         ];
-        let running = Tool::new(daemon.as_str(), dir.path(), run_as).args(words).start(false)?;
+        let more = if daemon.kind == Kind::Mysql { &OF_MYSQL[..] } else { &[] };
+        let running = tool(&daemon.path).args(words).args(more).start(false)?;
         let client = Client::new(&Connection::socket(&socket), &dir, work)?;
         let running = running
             .ready(START, Code::BackupUnverified, || {
@@ -103,20 +119,8 @@ fn same_version(daemon: &str, set: &Set, dir: &Temporary) -> Result<(), Fault> {
     let said = Tool::new(daemon, dir.path(), None)
         .args(["--no-defaults", "--version"])
         .output(Code::BackupUnverified)?;
-    let major = |text: &str| {
-        let number: String = text
-            .chars()
-            .skip_while(|c| !c.is_ascii_digit())
-            .take_while(|c| c.is_ascii_digit() || *c == '.')
-            .collect();
-        number.split('.').take(2).collect::<Vec<_>>().join(".")
-    };
-    let here = said.split("Ver ").nth(1).unwrap_or(&said);
-    let (wanted, here) = (
-        (major(&set.server), set.server.contains("MariaDB")),
-        (major(here), here.contains("MariaDB")),
-    );
-    if wanted == here {
+    let of = |text: &str| (version_of(text), Kind::of(text));
+    if of(&set.server) == of(&said) {
         return Ok(());
     }
     Err(Fault::new(

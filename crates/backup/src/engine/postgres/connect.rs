@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 use seaworthy_sys::files::write_atomically;
@@ -13,7 +14,7 @@ use seaworthy_sys::files::write_atomically;
 use super::session::Session;
 use crate::model::RunAs;
 use crate::shut_in::{self, ShutIn};
-use crate::tool::Tool;
+use crate::tool::{STALL, Tool};
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
 
@@ -117,6 +118,7 @@ pub(crate) struct Tools {
     dir: PathBuf,
     run_as: Option<RunAs>,
     shut_in: ShutIn,
+    stall: Duration,
     shown: String,
 }
 
@@ -155,6 +157,7 @@ impl Tools {
             dir: scratch.path().to_path_buf(),
             run_as,
             shut_in: ShutIn::client_of(&connection.url, PORT, read),
+            stall: work.patience(STALL),
             shown: connection.shown(),
         })
     }
@@ -173,6 +176,7 @@ impl Tools {
         }
         Ok(Tool::new(program.display().to_string(), &self.dir, self.run_as.as_ref())
             .shut_in(self.shut_in.clone())
+            .stall(self.stall)
             .envs(environment))
     }
 
@@ -222,12 +226,11 @@ pub(crate) fn find_exactly(name: &str, major: u32) -> Option<PathBuf> {
 
 /// The program of the newest version that is installed.
 pub(crate) fn newest(name: &str) -> Option<(u32, PathBuf)> {
-    installed(name).into_iter().max().or_else(|| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut all = std::env::split_paths(&path).map(|dir| dir.join(name));
-        let found = all.find(|path| path.is_file())?;
-        Some((version_of(&found)?, found))
-    })
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let found = all.find(|path| path.is_file());
+    let found = found.and_then(|path| Some((version_of(&path)?, path)));
+    installed(name).into_iter().chain(found).max_by_key(|(version, _)| *version)
 }
 
 fn installed(name: &str) -> Vec<(u32, PathBuf)> {

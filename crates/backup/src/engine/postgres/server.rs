@@ -1,7 +1,7 @@
 //! A scratch server: a data folder of its own, a Unix socket only, gone when it is dropped.
 //!
 //! Invariants: it is of the same major version as the one that was dumped; it listens on no address; it
-//! dies with us. Durability is off: what it holds is thrown away.
+//! dies with us; it opens nothing but its folders. Durability is off: what it holds is thrown away.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +14,7 @@ use super::connect::{Connection, Tools, find_exactly};
 use crate::facts::DatabaseFacts;
 use crate::seal::write_fault;
 use crate::set::Set;
+use crate::shut_in::ShutIn;
 use crate::tool::{Running, Tool};
 use crate::work::{Temporary, Work};
 
@@ -59,6 +60,7 @@ impl Scratch {
         let words =
             ["-D", &data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
         Tool::new(initdb.display().to_string(), dir.path(), run_as)
+            .shut_in(ShutIn::within(&[dir.path()]))
             .args(words)
             .output(Code::BackupUnverified)?;
         let mut words = vec!["-D".to_owned(), data];
@@ -156,9 +158,13 @@ impl Up<'_> {
             "shared_buffers=32MB",
             "maintenance_work_mem=64MB",
             "logging_collector=off",
+            // In its own folder, not in one that is everybody's.
+            "dynamic_shared_memory_type=mmap",
         ];
         let program = self.postgres.display().to_string();
-        let mut tool = Tool::new(program, dir.path(), work.job.run_as.as_ref()).args(self.words);
+        let mut tool = Tool::new(program, dir.path(), work.job.run_as.as_ref())
+            .shut_in(ShutIn::within(&[dir.path(), sockets.path()]))
+            .args(self.words);
         tool = settings.iter().fold(tool, |tool, setting| tool.args(["-c", setting]));
         let running = tool.start(false)?;
         let tools = Tools::new(&Connection::socket(sockets.path(), self.user), dir, work)?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
 
 use crate::model::RunAs;
 use crate::shut_in::ShutIn;
-use crate::tool::Tool;
+use crate::tool::{STALL, Tool};
 use crate::url::{self, DatabaseUrl};
 use crate::work::{Temporary, Work};
 
@@ -32,6 +33,7 @@ pub(super) struct Client {
     dir: PathBuf,
     run_as: Option<RunAs>,
     shut_in: ShutIn,
+    stall: Duration,
     shown: String,
 }
 
@@ -63,6 +65,7 @@ impl Client {
             dir: scratch.path().to_path_buf(),
             run_as: work.job.run_as.clone(),
             shut_in: ShutIn::client_of(url, PORT, Vec::new()),
+            stall: work.patience(STALL),
             shown: url.shown(),
         }
     }
@@ -75,7 +78,7 @@ impl Client {
     pub(super) fn tool(&self) -> Result<Tool, Fault> {
         let password = self.password.iter().map(|text| ("REDISCLI_AUTH".to_owned(), text.clone()));
         let tool = Tool::new("redis-cli", &self.dir, self.run_as.as_ref());
-        Ok(tool.shut_in(self.shut_in.clone()).args(&self.words).envs(password))
+        Ok(tool.shut_in(self.shut_in.clone()).stall(self.stall).args(&self.words).envs(password))
     }
 
     /// Runs one command; its answer. Answers that are errors are faults (`redis-cli` ends well with them).

@@ -12,6 +12,7 @@ use super::wire::Wire;
 use crate::engine::Parts;
 use crate::seal::{pump, write_fault};
 use crate::set::Set;
+use crate::shut_in::ShutIn;
 use crate::tool::{Running, Tool};
 use crate::work::{Temporary, Work};
 
@@ -59,7 +60,9 @@ impl Scratch {
             "--databases",
             "1024",
         ];
-        let server = Tool::new("redis-server", dir.path(), work.job.run_as.as_ref()).args(words);
+        let server = Tool::new("redis-server", dir.path(), work.job.run_as.as_ref())
+            .shut_in(ShutIn::within(&[dir.path(), sockets.path()]))
+            .args(words);
         let answers = || Wire::connect(&socket).and_then(|mut wire| wire.text(&[b"PING"]));
         let running = server
             .start(false)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 
 use super::{Broken, TABLE};
+use crate::head::is_of_connection;
 
 /// What an entry takes up besides its text (§ 4.1).
 const OVERHEAD: usize = 32;
@@ -42,9 +43,7 @@ impl Kind {
             "cookie" => Self::Cookie,
             "content-length" => Self::ContentLength,
             "te" => Self::Te,
-            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
-                Self::Connection
-            }
+            other if is_of_connection(other) => Self::Connection,
             _ => Self::Plain,
         }
     }

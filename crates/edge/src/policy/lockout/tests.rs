@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, LOCATION};
+use seaworthy_base::policy::{self as said, Key, Refusal};
 
 use super::super::fields::Fields;
 use super::super::keys::Caller;

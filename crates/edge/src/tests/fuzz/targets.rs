@@ -190,3 +190,28 @@ fn http2() {
         crate::h2::fuzz::frames(&input, cut);
     }
 }
+
+#[test]
+fn client_hello() {
+    let words: &[&[u8]] = &[
+        b"\0\0",
+        b"\0\x0d\0\x0b\0\0\x08a.b:8443",
+        b"\0\0\0\x08\0\x06\0\0\x03a:1",
+        b"\0\0\0\x0e\0\x0c\0\0\x09a.example",
+        b"a.example:443",
+        b"127.0.0.1",
+        b":",
+        b"\x0a\x0a\0\0",
+        b"\x1a\x1a\0\0",
+        b"\x14\x03\x03\0\x01\x01",
+        b"\x16\x03\x01\0\x04",
+        b"\x16\x03\x01",
+        b"\0\x2b\0\x03\x02\x03\x04",
+    ];
+    let mut inputs = Inputs::of("client_hello", words);
+    while let Some(input) = inputs.next() {
+        let input = input.to_vec();
+        let cut = inputs.below(input.len());
+        crate::tls::fuzz::client_hello(&input, cut);
+    }
+}

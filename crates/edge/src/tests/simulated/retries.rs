@@ -49,3 +49,26 @@ fn a_service_that_fails_is_not_given_a_multiple_of_its_load() {
         assert_eq!(seen.borrow().len(), 300);
     });
 }
+
+#[test]
+fn a_body_is_not_given_to_a_connection_that_the_instance_has_closed() {
+    simulate(async {
+        let (address, seen) = instance(|mut stream: Stream, seen| async move {
+            if let Some(head) = head(&mut stream).await {
+                assert_eq!(&stream.read_u16().await.unwrap().to_be_bytes(), b"ok");
+                seen.borrow_mut().push(head);
+                // It does not say that it closes.
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        })
+        .await;
+        let edge = Simulated::new(to_web(), &[address]);
+        let with_body =
+            "PUT / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        for _ in 0..5 {
+            assert_eq!(answer(&edge, with_body).await, "200");
+        }
+        assert_eq!(seen.borrow().len(), 5);
+    });
+}

@@ -1,5 +1,7 @@
 //! The stream against a client of another make, and what it puts on the wire in how many pieces.
 
+mod misnamed;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -75,7 +77,7 @@ fn configs(suites: &[SupportedCipherSuite]) -> (Settings, TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (Settings::new(resolver), TlsConnector::from(Arc::new(client)))
+    (Settings::new(resolver, Arc::default()), TlsConnector::from(Arc::new(client)))
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -163,8 +165,8 @@ fn a_client_that_breaks_the_protocol_is_told_how() {
     });
 }
 
-/// What a server says first to a client that asks for a name of the same length as another, and what became of it.
-async fn asked_for(name: &str, in_place_of: &'static str) -> (Vec<u8>, io::Error) {
+/// What a server says first to a client that asks for a name of the same length as another.
+async fn asked_for(name: &str, in_place_of: &'static str) -> Vec<u8> {
     let (server, connector) = configs(DEFAULT_CIPHER_SUITES);
     let honest = ServerName::try_from(in_place_of).unwrap();
     let mut client = ClientConnection::new(Arc::clone(connector.config()), honest).unwrap();
@@ -175,25 +177,16 @@ async fn asked_for(name: &str, in_place_of: &'static str) -> (Vec<u8>, io::Error
     let (near, mut far) = duplex(64 << 10);
     far.write_all(&hello).await.unwrap();
     far.shutdown().await.unwrap();
-    let error = TlsStream::accept(near, &server).await.unwrap_err();
+    TlsStream::accept(near, &server).await.unwrap_err();
     let mut said = Vec::new();
     far.read_to_end(&mut said).await.unwrap();
-    (said, error)
+    said
 }
 
 #[test]
-fn a_client_that_asks_for_a_name_that_is_none_is_told_so_and_one_with_an_address_is_served() {
-    run(async {
-        for (name, honest) in [("a.example:443", "a.examplex443"), ("[a.example]", "xa.examplex")] {
-            let (said, error) = asked_for(name, honest).await;
-            // Fatal, illegal_parameter (RFC 8446 § 6).
-            assert_eq!((said[0], &said[5..7]), (21, &[2, 47][..]), "{name}: {said:?}");
-            assert!(is_misnamed(&error), "{name}: {error}");
-        }
-        let (said, error) = asked_for("127.0.0.1", "127x0.0.x").await;
-        assert_eq!(said[0], 22, "{said:?}");
-        assert!(!is_misnamed(&error), "{error}");
-    });
+fn a_client_with_an_address_in_place_of_a_name_is_served() {
+    let said = run(asked_for("127.0.0.1", "127x0.0.x"));
+    assert_eq!(said[0], 22, "{said:?}");
 }
 
 #[test]

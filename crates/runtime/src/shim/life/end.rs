@@ -12,7 +12,7 @@ use seaworthy_sys::process::{group_of, signal_group, signal_if, signal_number, s
 use super::Life;
 use crate::ending::{self, End};
 use crate::faults;
-use crate::model::{ExitReason, ExitRecord, Phase};
+use crate::model::{ExitReason, ExitRecord, Phase, Ports};
 
 /// Log lines shown as evidence.
 pub(super) const EVIDENCE: usize = 5;
@@ -74,6 +74,7 @@ impl Life {
         self.log.finish();
         let Some(run) = self.run.take() else { return };
         self.prober.aim(self.starts, None, false);
+        self.withdraw_socket();
         let ran = self.now().saturating_sub(run.began);
         let end = End {
             forced: run.forced.clone(),
@@ -90,6 +91,15 @@ impl Life {
             return;
         }
         self.ended(reason, ran, run.listened, run.seen);
+    }
+
+    /// Nobody is to connect to what is gone.
+    fn withdraw_socket(&mut self) {
+        if let Ports::Socket(rule) = &self.spec.ports
+            && let Err(error) = rule.withdraw()
+        {
+            self.log.say(&format!("its socket could not be withdrawn: {error}"));
+        }
     }
 
     pub(super) fn ended(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use seaworthy_base::{Fault, Timestamp};
@@ -46,6 +47,7 @@ impl Life {
             pid: run.map(|run| run.child.id()),
             started: run.map(|run| run.started),
             listening: self.addresses(),
+            socket: self.socket(),
             restarts: self.restarts(),
             crash_loop: self.phase != Phase::Ready && self.crash_loop(),
             last_exit: self.last_end.as_ref().map(|end| end.exit.clone()),
@@ -71,11 +73,18 @@ impl Life {
                 variables.iter().map(|(name, _)| name.as_str()).collect()
             }
             Ports::Fixed(_) | Ports::Own(_) => vec!["http"],
+            Ports::Socket(_) => Vec::new(),
         };
         let found = names.into_iter().enumerate().filter_map(|(index, name)| {
             Some((name.to_owned(), run.address_of(index, &self.spec.ports)?))
         });
         found.collect()
+    }
+
+    /// The Unix socket by which it can be reached.
+    fn socket(&self) -> Option<PathBuf> {
+        let Ports::Socket(rule) = &self.spec.ports else { return None };
+        self.run.as_ref().filter(|run| run.on_socket).map(|_| rule.reached_at())
     }
 
     /// What is wrong now.
@@ -99,6 +108,7 @@ impl Life {
             listening: run.map_or(&[], |run| &run.listening[..]),
             expected: run.and_then(|run| run.expected(&self.spec.ports)),
             ports: &self.spec.ports,
+            on_socket: run.is_some_and(|run| run.on_socket),
             ready: self.phase == Phase::Ready,
             was_ready: run.is_some_and(|run| run.health.was_ready()),
             past_start: run.is_some_and(|run| self.now().saturating_sub(run.began) > time_to_start),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::model::{ExitReason, Ports};
 use crate::pace::Pace;
 use crate::ports::free_port;
 use crate::shim::launch::Started;
+use crate::socket::{Address, Published};
 
 /// Bytes taken from one stream at once: bounded, so that a program that writes without end does not
 /// keep the shim from everything else.
@@ -37,9 +38,11 @@ pub(super) struct Run {
     pub(super) pace: Pace,
     pub(super) health: Health,
     pub(super) listening: Vec<SocketAddr>,
+    /// Whether its Unix socket takes connections, where it has one.
+    pub(super) on_socket: bool,
     pub(super) listened: bool,
     /// Where it was last found, so that one that stops listening is seen to fail its checks.
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<Address>,
     /// Bytes of memory and milliseconds of CPU, once sampled.
     pub(super) usage: Option<(u64, u64)>,
     /// The group's count of kills for lack of memory, and when it last grew.
@@ -68,6 +71,7 @@ impl Run {
             pace: Pace::new(now),
             health: Health::default(),
             listening: Vec::new(),
+            on_socket: false,
             listened: false,
             address: None,
             usage: None,
@@ -112,12 +116,20 @@ impl Run {
                 Some(self.binds.as_ref().map_or(*port, |binds| binds.substitute().unwrap_or(*port)))
             }
             Ports::Own(port) if index == 0 => Some(*port),
-            Ports::Fixed(_) | Ports::Own(_) => None,
+            Ports::Fixed(_) | Ports::Own(_) | Ports::Socket(_) => None,
+        }
+    }
+
+    /// Whether it does not listen everywhere yet where it should.
+    pub(super) fn is_missing(&self, rule: &Ports) -> bool {
+        match rule {
+            Ports::Socket(_) => !self.on_socket,
+            _ => self.missing_ports(rule).next().is_some(),
         }
     }
 
     /// The ports at which it was not found yet.
-    pub(super) fn missing_ports<'a>(&'a self, rule: &'a Ports) -> impl Iterator<Item = u16> + 'a {
+    fn missing_ports<'a>(&'a self, rule: &'a Ports) -> impl Iterator<Item = u16> + 'a {
         let count = self.ports.len().max(1);
         (0..count)
             .filter_map(|index| self.expected_at(index, rule))
@@ -126,16 +138,31 @@ impl Run {
 
     /// Whether one of these ports takes a connection: cheap, but a stranger's would do so too.
     pub(super) fn answers_at_missing(&self, rule: &Ports) -> bool {
+        if let Ports::Socket(rule) = rule {
+            return rule.publish().is_ok_and(|found| found != Published::Nothing);
+        }
         // Before its `bind` was answered it has no port.
         if self.binds.as_ref().is_some_and(|binds| binds.substitute().is_none()) {
             return false;
         }
         let at: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         self.missing_ports(rule).any(|port| {
-            at.iter().any(|ip| {
-                TcpStream::connect_timeout(&SocketAddr::new(*ip, port), TRY_PATIENCE).is_ok()
-            })
+            at.iter()
+                .any(|ip| Address::Tcp(SocketAddr::new(*ip, port)).connect(TRY_PATIENCE).is_ok())
         })
+    }
+
+    /// Looks at its socket, and at where it can be reached. One that was found is not tried again while it is the same:
+    /// a program that has all it can do would seem to be gone.
+    pub(super) fn find_address(&mut self, rule: &Ports) -> Option<Address> {
+        let Ports::Socket(rule) = rule else { return self.address_of(0, rule).map(Address::Tcp) };
+        let address = Address::Unix(rule.reached_at());
+        self.on_socket = match rule.publish() {
+            Ok(Published::Known) if self.on_socket => true,
+            Ok(Published::Known | Published::New) => address.connect(TRY_PATIENCE).is_ok(),
+            Ok(Published::Nothing) | Err(_) => false,
+        };
+        self.on_socket.then_some(address)
     }
 
     /// Where port number `index` can be reached, once it listens.

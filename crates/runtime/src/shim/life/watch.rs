@@ -42,7 +42,7 @@ impl Life {
 
     /// What is still looked for.
     pub(super) fn search(&self, run: &Run) -> Search {
-        if run.missing_ports(&self.spec.ports).next().is_some() {
+        if run.is_missing(&self.spec.ports) {
             Search::Ports
         } else if self.phase == Phase::Ready {
             Search::Over
@@ -82,13 +82,13 @@ impl Life {
     }
 
     /// Finds where it listens, and aims the prober.
-    fn find_sockets(&mut self) {
+    pub(super) fn find_sockets(&mut self) {
         let listening = proc_tree::listening(&self.pids());
         let Some(run) = &mut self.run else { return };
         run.listening = listening;
-        run.address = run.address_of(0, &self.spec.ports).or(run.address);
+        run.address = run.find_address(&self.spec.ports).or(run.address.take());
         run.listened |= run.address.is_some();
-        self.prober.aim(self.starts, run.address, run.health.was_ready());
+        self.prober.aim(self.starts, run.address.clone(), run.health.was_ready());
         if run.usage.is_none() {
             // Whoever is told that it listens is told what it uses.
             self.sample();

@@ -1,4 +1,5 @@
-//! Folders: many files that do not change, gigabytes that are verified, one folder of ever more files.
+//! Folders: many files that do not change, gigabytes that are verified, one folder of ever more files, tiny files
+//! through all that is done with a backup.
 
 use std::fs;
 use std::io::Write;
@@ -132,5 +133,55 @@ pub(crate) fn flat(plan: &Plan) {
         table(&[("seaworthy, first", &[first]), ("seaworthy, unchanged", &[again])]);
         let memory = first.memory.max(again.memory) as f64 / f64::from(1 << 20);
         bound("memory in MB", memory, 64.0);
+    }
+}
+
+/// A tenth of the files, then all of them, ten in each folder: taken, taken again, verified, pruned, lost, drilled and
+/// restored. Time grows with them, memory does not.
+pub(crate) fn tiny(plan: &Plan) {
+    for files in [plan.tiny / 10, plan.tiny] {
+        let place = Place::new();
+        let root = place.path().join("files");
+        for n in 0..files {
+            let dir = root.join(format!("{:04}/{:03}", n / 10_000, n / 10 % 1000));
+            if n % 10 == 0 {
+                fs::create_dir_all(&dir).expect("a folder");
+            }
+            fs::write(dir.join(format!("{n:08}-some-name")), format!("{n}\n")).expect("a file");
+        }
+        println!("\n{files} tiny files in {} folders", files / 10);
+        let source = serde_json::json!({ "engine": "files", "trees": [["files", root]] });
+        let store = place.path().join("store/bench/files.tiny");
+        let run = |action: serde_json::Value| {
+            worker(&plan.binary, &job(place.path(), "files.tiny", &source, &action), &store, None)
+        };
+        let take = || run(serde_json::json!({ "action": "take", "reason": "asked" }));
+        let (first, again) = (take(), take());
+        let verified = run(serde_json::json!({ "action": "verify", "full": true, "set": null }));
+        let pruned = run(serde_json::json!({ "action": "prune", "plan_only": false }));
+        // Room for what comes back.
+        fs::remove_dir_all(&root).expect("they go");
+        let drilled = run(serde_json::json!({ "action": "drill", "set": null, "store": null }));
+        let target = serde_json::json!({ "target": "to", "url": place.path().join("restored") });
+        let restored = run(serde_json::json!({
+            "action": "restore", "set": null, "at": null, "store": null, "target": target, "identity": null
+        }));
+        let rows: [(&str, &[Run]); 6] = [
+            ("seaworthy, first", &[first]),
+            ("seaworthy, unchanged", &[again]),
+            ("verify --full", &[verified]),
+            ("prune", &[pruned]),
+            ("drill", &[drilled]),
+            ("restore", &[restored]),
+        ];
+        table(&rows);
+        for (name, runs) in
+            rows.iter().filter(|(name, _)| !matches!(*name, "prune" | "verify --full"))
+        {
+            let took = runs.first().map_or(0.0, |run| run.took.as_secs_f64());
+            println!("{name}: {:.0} files a second", files as f64 / took);
+        }
+        let most = rows.iter().flat_map(|(_, runs)| *runs).map(|run| run.memory).max();
+        bound("memory in MB", most.unwrap_or(0) as f64 / f64::from(1 << 20), 64.0);
     }
 }

@@ -3,7 +3,8 @@
 //! `cargo xtask bench backup` builds the release binary and runs this: a PostgreSQL server filled by pgbench is
 //! dumped by `pg_dump -Fc -Z0` alone, by us, by `pg_dump | gzip`, into restic, and copied by pgBackRest, in turns;
 //! a folder of many files is backed up twice, by us and by restic; a set of gigabytes is verified; one folder of
-//! ever more files shows that memory stays. Figures are medians of the rounds; ratios are within a round, because
+//! ever more files shows that memory stays; ever more tiny files in many folders show it of all that is done with a
+//! backup. Figures are medians of the rounds; ratios are within a round, because
 //! machines drift. Not here: pass or fail of a build; the bounds are printed beside the ratios.
 #![expect(
     clippy::print_stdout,
@@ -25,6 +26,8 @@ struct Plan {
     files: usize,
     /// Files in one folder, at most.
     flat: usize,
+    /// Tiny files in many folders, at most.
+    tiny: usize,
     /// Size of the set that is verified, in gigabytes.
     verify: usize,
     rounds: usize,
@@ -38,11 +41,12 @@ type Part = fn(&Plan);
 fn main() {
     let plan = plan();
     println!("pgbench scale {}, {} files, {} rounds", plan.scale, plan.files, plan.rounds);
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("database", databases::dumps),
         ("files", folders::unchanged),
         ("verify", folders::verified),
         ("flat", folders::flat),
+        ("tiny", folders::tiny),
     ];
     for (name, part) in parts {
         if plan.only.as_deref().is_none_or(|only| only == name) {
@@ -51,7 +55,7 @@ fn main() {
     }
 }
 
-const USAGE: &str = "--binary PATH, --scale N, --files N, --flat N, --verify GIGABYTES, --rounds N, --only database|files|verify|flat";
+const USAGE: &str = "--binary PATH, --scale N, --files N, --flat N, --tiny N, --verify GIGABYTES, --rounds N, --only database|files|verify|flat|tiny";
 
 fn plan() -> Plan {
     let mut plan = Plan {
@@ -59,6 +63,7 @@ fn plan() -> Plan {
         scale: 150,
         files: 100_000,
         flat: 1_000_000,
+        tiny: 1_000_000,
         verify: 5,
         rounds: 5,
         only: None,
@@ -72,6 +77,7 @@ fn plan() -> Plan {
             "--scale" => plan.scale = number(),
             "--files" => plan.files = number() as usize,
             "--flat" => plan.flat = number() as usize,
+            "--tiny" => plan.tiny = number() as usize,
             "--verify" => plan.verify = number() as usize,
             "--rounds" => plan.rounds = number() as usize,
             "--only" => plan.only = Some(value),

@@ -3,7 +3,8 @@
 //!
 //! A replication slot keeps what was not received yet on the server, so that nothing is lost while we are away.
 //! Invariants: a piece leaves this machine's folder only after a store has it; a fault is said and tried again, it
-//! never ends the following; it ends when whoever asked for it goes away (the worker sees to that).
+//! never ends the following; a connection on which nothing arrives though the server goes on is given up; it ends when
+//! whoever asked for it goes away (the worker sees to that).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use seaworthy_base::{Code, Fault, Timestamp};
 use seaworthy_sys::files::create_private_dir;
 
 use super::super::connect::{Connection, Tools};
-use super::{FIRST, LAST, SEGMENT_SIZE, UNTIL, segment, segment_size};
+use super::{FIRST, LAST, SEGMENT_SIZE, UNTIL, current, segment, segment_size};
 use crate::model::{Job, Source};
 use crate::records::Records;
 use crate::seal::write_fault;
@@ -25,6 +26,8 @@ use crate::work::Work;
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a file that the server ended may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(10);
+/// The server goes on and nothing arrives for so long: the connection is dead, whatever it looks like.
+const STALL: Duration = Duration::from_secs(300);
 /// Nothing arrived for so long: there is nothing more.
 const QUIET: Duration = Duration::from_secs(1);
 /// Files in one set.
@@ -74,6 +77,7 @@ fn receive(
     let mut tool = tools.tool("pg_receivewal", major, "")?.args(words).may_write(&folder);
     tool.silent = true;
     let mut receiver = tool.start(false)?;
+    let (mut arrival, stall) = (Arrival::default(), work.patience(STALL));
     work.step("following the log");
     loop {
         let begun = Instant::now();
@@ -83,14 +87,49 @@ fn receive(
             }
             std::thread::park_timeout(Duration::from_millis(100).min(every));
         }
-        let until = match switch(&tools, connection, &folder, size) {
-            // Without the right to do so only full files go out.
-            Err(fault) if fault.causes.iter().any(|cause| cause.contains("permission denied")) => {
-                None
-            }
-            other => other?,
-        };
+        let (written, until) = switch(&tools, connection, &folder, size)?;
+        if written.is_some_and(|written| arrival.late(&folder, size, written) >= stall) {
+            let what = format!("the log of {} cannot be followed", connection.shown());
+            return Err(Fault::new(Code::BackupSource, what).because(format!(
+                "the server goes on, and nothing arrived for {} s: the connection was given up",
+                stall.as_secs()
+            )));
+        }
         ship(work, &folder, size, until)?;
+    }
+}
+
+/// What has arrived of a log, and since when it is no more though the server is ahead.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// The number of the file that is being received.
+    reached: Option<u64>,
+    /// What changes when some of it arrives.
+    seen: State,
+    since: Option<Instant>,
+}
+
+impl Arrival {
+    /// How long the server has been ahead (it writes the file of that number) without anything arriving.
+    fn late(&mut self, folder: &Path, size: u64, written: u64) -> Duration {
+        let here = state(folder);
+        let whole = here.iter().filter_map(|(name, _)| segment::number(name.to_str()?, size));
+        let partial: State = here
+            .iter()
+            .filter(|(name, _)| name.to_string_lossy().ends_with(".partial"))
+            .cloned()
+            .collect();
+        let begun = partial.iter().filter_map(|(name, _)| {
+            segment::number(name.to_str()?.strip_suffix(".partial")?, size)
+        });
+        let newest = whole.map(|number| number + 1).chain(begun).max();
+        // Where nothing has arrived yet, what is written now is what has to come.
+        let reached = newest.max(self.reached).unwrap_or(written);
+        if written <= reached || self.reached != Some(reached) || self.seen != partial {
+            self.since = None;
+        }
+        (self.reached, self.seen) = (Some(reached), partial);
+        self.since.get_or_insert_with(Instant::now).elapsed()
     }
 }
 
@@ -138,8 +177,11 @@ pub(super) fn bring(work: &Work, connection: &Connection) -> Result<Timestamp, F
     Ok(at)
 }
 
+/// Files and when they changed.
+type State = Vec<(std::ffi::OsString, Option<std::time::SystemTime>)>;
+
 /// What changes when something arrives.
-fn state(folder: &Path) -> Vec<(std::ffi::OsString, Option<std::time::SystemTime>)> {
+fn state(folder: &Path) -> State {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let one = |entry: std::fs::DirEntry| {
         let changed = entry.metadata().and_then(|meta| meta.modified()).ok();
@@ -212,19 +254,25 @@ fn told(fault: Fault, connection: &Connection) -> Fault {
     told
 }
 
-/// Lets the server end the file that it writes, and waits for it: when that was. Nothing is ended where nothing
-/// was written since.
+/// Lets the server end the file that it writes, and waits for it: the number of the file that it wrote, and when that
+/// was. Nothing is ended where nothing was written since, and where we may not do so only full files go out.
 fn switch(
     tools: &Tools,
     connection: &Connection,
     folder: &Path,
     size: u64,
-) -> Result<Option<Timestamp>, Fault> {
+) -> Result<(Option<u64>, Option<Timestamp>), Fault> {
     let at = Timestamp::now();
     let mut session = tools.session(&connection.database())?;
-    let ended = session.one("SELECT to_json(pg_walfile_name(pg_switch_wal()))")?;
+    let written = segment::number(&current(&mut session)?, size);
+    let ended = match session.one("SELECT to_json(pg_walfile_name(pg_switch_wal()))") {
+        Err(fault) if fault.causes.iter().any(|cause| cause.contains("permission denied")) => {
+            return Ok((written, None));
+        }
+        other => other?,
+    };
     let Some(number) = ended.as_str().and_then(|name| segment::number(name, size)) else {
-        return Ok(None);
+        return Ok((written, None));
     };
     let begun = Instant::now();
     while begun.elapsed() < ARRIVAL {
@@ -236,11 +284,11 @@ fn switch(
             partial.is_some_and(|partial| partial <= number)
         });
         if newest.is_some_and(|newest| newest >= number) || !waits {
-            return Ok(Some(at));
+            return Ok((written, Some(at)));
         }
         std::thread::park_timeout(Duration::from_millis(30));
     }
-    Ok(None)
+    Ok((written, None))
 }
 
 /// What is whole in the folder, in order.

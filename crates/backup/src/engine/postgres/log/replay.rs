@@ -20,6 +20,7 @@ use crate::keys;
 use crate::model::{RestoreTarget, Source};
 use crate::seal::{pump, write_fault};
 use crate::set::{Set, SetId};
+use crate::shut_in::ShutIn;
 use crate::store::{self, Store};
 use crate::tool::Tool;
 use crate::work::{Temporary, Work};
@@ -245,6 +246,7 @@ fn unpack(work: &Work, chain: &Chain, parts: &Parts, dir: &Temporary) -> Result<
     }
     let words = folders.iter().map(|folder| folder.display().to_string());
     Tool::new(combine.display().to_string(), dir.path(), work.job.run_as.as_ref())
+        .shut_in(ShutIn::within(&[dir.path()]))
         .args(["--no-sync".to_owned(), format!("--output={}", data.display())])
         .args(words)
         .output(Code::RestoreFailed)?;
@@ -259,7 +261,8 @@ fn unpack_one(work: &Work, set: &Set, parts: &Parts, folder: &Path) -> Result<()
     let base = set.parts.iter().find(|part| part.file == BASE).ok_or_else(|| {
         Fault::new(Code::BackupDamaged, format!("backup {} has no base backup", set.id))
     })?;
-    let tar = Tool::new("tar", folder, work.job.run_as.as_ref()).args(["-x", "-f", "-"]);
+    let tar = Tool::new("tar", folder, work.job.run_as.as_ref());
+    let tar = tar.shut_in(ShutIn::within(&[folder])).args(["-x", "-f", "-"]);
     parts.feed(work, set, base, &tar)
 }
 
