@@ -302,7 +302,8 @@ fn a_connection_on_which_nothing_is_asked_ends() {
         assert_eq!(read(&mut asked.get().await).await, (5, true));
         let last = Instant::now();
         for (connection, since) in [(mute, begun), (asked.connection.clone(), last)] {
-            let closed = connection.closed().await;
+            let closed = tokio::time::timeout(IDLE_TIME * 3, connection.closed()).await;
+            let closed = closed.expect("nobody ends it");
             let quinn::ConnectionError::ApplicationClosed(close) = closed else {
                 panic!("{closed:?}")
             };
