@@ -5,6 +5,7 @@
 
 mod audit;
 mod deployments;
+mod room;
 mod schema;
 
 use std::fs;

@@ -45,6 +45,7 @@ pub(super) async fn go(
     let name = &prepared.site.name;
     run.unless_stopped(check(run, prepared, data)).await?;
     if flow::is_running(run, prepared) {
+        settle::set_room_aside(&run.platform)?;
         let rollout = Rollout {
             deployment: run.record().number,
             next: next.clone(),

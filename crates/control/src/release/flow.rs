@@ -142,6 +142,9 @@ async fn rollout(
         Strategy::BlueGreen | Strategy::Canary => Phase::Start { all: true },
         Strategy::Recreate => Phase::Stop,
     };
+    if strategy == Strategy::Recreate {
+        settle::set_room_aside(&run.platform)?;
+    }
     let before = watch::Baseline::take(run, prepared).await;
     let rollout = Rollout {
         deployment: run.record().number,

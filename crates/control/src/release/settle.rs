@@ -113,6 +113,13 @@ fn exchange(world: &mut World, name: &SiteName, new: Before) -> Before {
     (std::mem::replace(&mut site.applied, new.0), values)
 }
 
+/// Before something ends for something else to start: a disk that fills in between must not keep that from starting.
+pub(super) fn set_room_aside(platform: &Platform) -> Result<(), Fault> {
+    platform.store().set_room_aside().map_err(|error| {
+        store_fault(&error).because("what is written between two releases needs room set aside")
+    })
+}
+
 /// Begins a rollout. What the edge refuses of it is refused here, before anything is started.
 pub(super) async fn begin(
     platform: &Arc<Platform>,

@@ -151,3 +151,48 @@ fn that_is_full_from_the_switch_on_leaves_the_one_serving_that_the_journal_names
     play("blue-green", &FROM_THE_SWITCH_ON);
     play("canary", &["canary:before", "canary:done"]);
 }
+
+/// Whether the disk was full or not: what has to be written between the two was set aside before the old one ended.
+#[test]
+fn that_is_full_between_two_releases_that_exclude_each_other_keeps_neither_from_serving() {
+    let places = [
+        "check:before",
+        "start:before",
+        "start:done",
+        "migrate:before",
+        "migrate:done",
+        "switch:before",
+        "switched",
+        "switch:done",
+        "gate:before",
+        "gate:done",
+    ];
+    play("recreate", &places);
+}
+
+#[test]
+fn without_room_for_what_lies_between_two_releases_the_old_one_is_not_ended() {
+    if !is_root("a disk without room between two releases") {
+        return;
+    }
+    let scene = Scene::new();
+    let pids = scene.sandbox.status().ready_pids("shop/web");
+    // The build leaves room for the journal, and no more.
+    let left = "$(( ($(stat -f -c %a .) * $(stat -f -c %S .) >> 20) - 4 ))";
+    let fill =
+        format!("build = {{ shell = \"dd if=/dev/zero of=$DATA/large bs=1M count={left}\" }}");
+    let keys = format!("env = {{ LEVEL = \"second\" }}\n{fill}");
+    let site = Site::new("shop")
+        .app("web", FakeApp::new().key(&keys))
+        .more("[deploy]\nstrategy = \"recreate\"\nwatch = false")
+        .file("level", "second");
+    let said = deploy(&scene.sandbox, &site);
+    said.code(1).says(["SW-", "needs room set aside", "df -h"]);
+    assert_eq!(scene.sandbox.status().ready_pids("shop/web"), pids);
+    assert_eq!(served(&scene.sandbox), "first");
+    let data = scene.sandbox.state().join("data").join(scene.sandbox.own_name("shop"));
+    fs::remove_file(scene.sandbox.seen(&data.join("large"))).unwrap();
+    assert_eq!(last(&scene.sandbox)["state"], "failed");
+    deploy(&scene.sandbox, &level("second", "recreate")).success();
+    assert_eq!(served(&scene.sandbox), "second");
+}
