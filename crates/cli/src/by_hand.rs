@@ -1,6 +1,7 @@
 //! What is done by hand: `hold`, `maintenance`, `scale`, `exec`, `run`, `audit`.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use seaworthy_api::Layout;
@@ -55,8 +56,10 @@ pub(crate) async fn maintenance(
         return set_gate(layout, site, GateWanted::Open, "is open").await;
     }
     let page = options.page.as_ref().map(std::fs::read_to_string).transpose().map_err(|error| {
-        let fault = Fault::new(Code::FileMissing, "could not read the maintenance page");
-        Failure::from(fault.because(error.to_string()))
+        let file = options.page.as_deref().unwrap_or(Path::new("")).display();
+        let fault = Fault::new(Code::FileMissing, format!("could not read the page `{file}`"));
+        let next = "seaworthy maintenance on   (shows a plain page)";
+        Failure::from(fault.because(error.to_string()).next(next))
     })?;
     let retry_after = u32::try_from(duration(&options.retry_after)?.as_secs()).unwrap_or(u32::MAX);
     let gate = GateWanted::Maintenance { page, retry_after, allow: options.allow.clone() };
@@ -123,7 +126,9 @@ pub(crate) async fn audit(layout: &Layout, options: &args::Audit) -> Result<Exit
     }
     if let Some(broken) = &found.broken {
         let fault = Fault::new(Code::AuditBroken, "the audit log was edited").because(broken);
-        return Err(fault.next("compare with the newest hash that you keep elsewhere").into());
+        let next =
+            "seaworthy audit --tail 1000000   (all of it: compare it with a backup of state.db)";
+        return Err(fault.next(next).into());
     }
     if verify && !options.json {
         let (count, head) = (found.verified.unwrap_or(0), found.head.unwrap_or_default());

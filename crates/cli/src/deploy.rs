@@ -81,6 +81,9 @@ pub(crate) fn show_plan(applied: &Applied) {
     for migration in &plan.migrations {
         line("migration", migration);
     }
+    if plan.migrations.is_empty() && plan.data.is_none() {
+        line("migration", "none");
+    }
     if let Some(point) = &plan.restore_point {
         line("restore point", point);
     }

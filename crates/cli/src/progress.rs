@@ -1,5 +1,6 @@
 //! Long work on the screen: what is being done, what it prints, and how it ended.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,32 +12,43 @@ use crate::render::{self, Failure};
 
 /// A line that moves on a terminal; plain lines elsewhere.
 #[derive(Debug)]
-pub(crate) struct Screen(ProgressBar);
+pub(crate) struct Screen {
+    line: ProgressBar,
+    /// Whether others go first: nothing of it has begun.
+    waits: Cell<bool>,
+}
+
+/// How a step begins that is none: another deployment goes first.
+const WAITING: &str = "waiting: ";
+/// Said when who waits for others gives up.
+const NOT_BEGUN: &str =
+    "interrupted while it waited for its turn: nothing was begun, and nothing will be";
 
 impl Screen {
     pub(crate) fn new() -> Self {
         let spinner = ProgressBar::new_spinner();
         spinner.set_style(ProgressStyle::default_spinner());
         spinner.enable_steady_tick(Duration::from_millis(100));
-        Self(spinner)
+        Self { line: spinner, waits: Cell::new(false) }
     }
 
     pub(crate) fn show(&self, progress: &Progress) {
         match progress {
             Progress::Step { text } => {
-                self.0.set_message(text.clone());
-                if self.0.is_hidden() {
+                self.waits.set(text.starts_with(WAITING));
+                self.line.set_message(text.clone());
+                if self.line.is_hidden() {
                     render::talk(text);
                 }
             }
-            Progress::Output { line } => self.0.suspend(|| render::talk(&format!("  {line}"))),
-            Progress::Warning { fault } => self.0.suspend(|| render::warn(fault)),
+            Progress::Output { line } => self.line.suspend(|| render::talk(&format!("  {line}"))),
+            Progress::Warning { fault } => self.line.suspend(|| render::warn(fault)),
             Progress::Done(_) | Progress::Failed { .. } => {}
         }
     }
 
     pub(crate) fn clear(&self) {
-        self.0.finish_and_clear();
+        self.line.finish_and_clear();
     }
 }
 
@@ -56,7 +68,7 @@ pub(crate) async fn follow(
         ended = work => ended?,
         _ = tokio::signal::ctrl_c() => {
             screen.clear();
-            render::talk(interrupted);
+            render::talk(if screen.waits.get() { NOT_BEGUN } else { interrupted });
             return Ok(None);
         }
     };

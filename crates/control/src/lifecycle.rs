@@ -93,7 +93,8 @@ pub(crate) async fn rest(platform: &Arc<Platform>) {
 async fn take_from(platform: &Arc<Platform>, name: &SiteName) -> Result<release::Turn, Fault> {
     platform.turns.say(name, release::Word::Abort("`seaworthy down`".to_owned()));
     let (sender, _) = tokio::sync::mpsc::unbounded_channel();
-    release::take_turn(platform, name, "`seaworthy down`", false, &release::Reporter(sender)).await
+    let (patience, report) = (release::Patience::Endless, release::Reporter(sender));
+    release::take_turn(platform, name, "`seaworthy down`", patience, &report).await
 }
 
 /// The answer of a control that ends.

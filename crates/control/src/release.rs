@@ -52,7 +52,7 @@ pub(crate) use files::{disk_fault, hex};
 pub(crate) use prepare::resolve_secrets;
 pub(crate) use resume::resume;
 pub(crate) use settle::record;
-pub(crate) use turn::{Turn, Turns, Word, take as take_turn};
+pub(crate) use turn::{Patience, Turn, Turns, Word, take as take_turn};
 pub(crate) use views::releases;
 
 /// Where progress goes.
@@ -142,7 +142,8 @@ async fn attempt(
         return Ok(outcome(platform, &prepared, None).await);
     }
     let no_wait = options.is_some_and(|options| options.no_wait);
-    let turn = take_turn(platform, &name, &by(&request.asker), no_wait, report).await?;
+    let patience = if no_wait { Patience::None } else { Patience::Watched };
+    let turn = take_turn(platform, &name, &by(&request.asker), patience, report).await?;
     let was_running = is_running(platform, &name);
     let result = match ready(report) {
         Ok(prepared) => {
@@ -183,7 +184,8 @@ async fn go_back(
     let turn = if request.plan_only {
         None
     } else {
-        Some(take_turn(platform, &name, &by(&request.asker), false, report).await?)
+        let who = by(&request.asker);
+        Some(take_turn(platform, &name, &who, Patience::Watched, report).await?)
     };
     let Target { applied, data, schema } = back::target(platform, &name, request)?;
     let project = platform.world().sites.get(&name).map(|site| site.project.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use seaworthy_api::model::{Change, ChangeKind};
+use seaworthy_release::Strategy;
 
 use crate::platform::Platform;
 use crate::release::prepare::Prepared;
@@ -14,6 +15,12 @@ pub(super) fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<
         world.sites.get(&prepared.site.name).filter(|site| site.running).map(|site| &site.applied);
     let change =
         |kind, subject: String, detail: &str| Change { kind, subject, detail: detail.to_owned() };
+    let replaced = match prepared.strategy {
+        Strategy::Rolling => "replaced one by one",
+        Strategy::BlueGreen => "replaced all at once",
+        Strategy::Canary => "replaced for a growing share of the visitors",
+        Strategy::Recreate => "ended, then started anew",
+    };
     let mut changes = Vec::new();
     for (name, service) in &prepared.site.services {
         let subject = format!("service {name}");
@@ -34,23 +41,22 @@ pub(super) fn differences(platform: &Arc<Platform>, prepared: &Prepared) -> Vec<
                 match (old == service, same_content, same_hash) {
                     (true, true, true) => change(ChangeKind::Keep, subject, "untouched"),
                     (true, true, false) => {
-                        change(ChangeKind::Change, subject, "a secret changed: replaced one by one")
+                        let detail = format!("a secret changed: {replaced}");
+                        change(ChangeKind::Change, subject, &detail)
                     }
-                    (_, false, _) => change(
-                        ChangeKind::Change,
-                        subject,
-                        "its files changed: replaced one by one",
-                    ),
+                    (_, false, _) => {
+                        let detail = format!("its files changed: {replaced}");
+                        change(ChangeKind::Change, subject, &detail)
+                    }
                     (false, true, true) => change(
                         ChangeKind::Change,
                         subject,
                         "number of instances or order changed: no restart",
                     ),
-                    (false, true, false) => change(
-                        ChangeKind::Change,
-                        subject,
-                        "its settings changed: replaced one by one",
-                    ),
+                    (false, true, false) => {
+                        let detail = format!("its settings changed: {replaced}");
+                        change(ChangeKind::Change, subject, &detail)
+                    }
                 }
             }
         });

@@ -15,6 +15,7 @@ use seaworthy_state::{ReleaseRecord, ReleaseState};
 use crate::databases;
 use crate::platform::Platform;
 use crate::release::run::Run;
+use crate::release::turn::Patience;
 use crate::release::{
     Reporter, back, bring_back, build, flow, prepare, remember, settle, source, turn,
 };
@@ -37,7 +38,8 @@ async fn take_over(platform: &Arc<Platform>, name: &SiteName, record: Deployment
     let report = Reporter(sender);
     let by = format!("{} (deployment {})", record.owner.who, record.number);
     // Nobody else can have it yet: the control socket is not open.
-    let Ok(turn) = turn::take(platform, name, &by, true, &report).await else { return };
+    let patience = Patience::None;
+    let Ok(turn) = turn::take(platform, name, &by, patience, &report).await else { return };
     let phase = settle::phase(platform, name);
     let resolution = resolve(&record, phase);
     let step = record.open_step().map_or("its beginning", Step::word);

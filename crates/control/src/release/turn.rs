@@ -67,12 +67,23 @@ impl Turns {
     }
 }
 
-/// Takes the turn of a site, waiting for it unless `no_wait`.
+/// How long somebody waits for a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// As long as somebody looks on: what has not begun does not begin behind the back of who gave it up.
+    Watched,
+    /// Until it comes.
+    Endless,
+}
+
+/// Takes the turn of a site.
 pub(crate) async fn take(
     platform: &Arc<Platform>,
     site: &SiteName,
     by: &str,
-    no_wait: bool,
+    patience: Patience,
     report: &Reporter,
 ) -> Result<Turn, Fault> {
     let mut changes = platform.changes.subscribe();
@@ -91,7 +102,8 @@ pub(crate) async fn take(
             taken.by.clone()
         };
         let busy = busy(site, &holder);
-        if no_wait {
+        let given_up = patience == Patience::Watched && report.0.is_closed();
+        if patience == Patience::None || given_up {
             return Err(busy);
         }
         if !told {

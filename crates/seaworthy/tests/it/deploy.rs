@@ -223,6 +223,45 @@ fn a_git_reference_or_an_archive_is_deployed_and_what_is_none_is_named() {
 }
 
 #[test]
+fn one_that_waits_for_another_and_is_given_up_never_begins() {
+    let sandbox = sandbox();
+    sandbox.up(&level("old", ""));
+    let project = sandbox.write(&level("first", ""));
+    let deploy = ["deploy".as_ref(), project.as_os_str(), "--no-watch".as_ref()];
+    let mut paused = sandbox.spawn([&deploy[..], &["--pause".as_ref()]].concat());
+    paused.wait_for_text("paused: seaworthy promote", LIMIT);
+    sandbox.write(&level("second", ""));
+    let mut second = sandbox.spawn(deploy);
+    second.wait_for_text("waiting: ", LIMIT);
+    second.interrupt();
+    second.finish(LIMIT).code(130).says(["nothing was begun, and nothing will be"]);
+    sandbox.run(["promote", "shop"]).success();
+    paused.finish(LIMIT).success();
+    assert_eq!(served(&sandbox), "first");
+    // The next one is the second of all: whoever gave up is not in the journal, and holds nobody up.
+    let words = ["deploy".as_ref(), project.as_os_str(), "--no-wait".as_ref()];
+    sandbox.run(words).success();
+    assert_eq!(served(&sandbox), "second");
+    assert_eq!(releases(&sandbox)["deployments"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_plan_says_how_services_are_replaced_and_that_nothing_is_migrated() {
+    let sandbox = sandbox();
+    sandbox.up(&level("old", ""));
+    let project = sandbox.write(&level("new", ""));
+    let plan = |strategy: &str| {
+        let strategy = ["--plan".as_ref(), "--strategy".as_ref(), strategy.as_ref()];
+        sandbox.run([&["deploy".as_ref(), project.as_os_str()][..], &strategy].concat())
+    };
+    plan("rolling").success().says(["replaced one by one", "how            rolling"]);
+    plan("blue-green").success().says(["replaced all at once", "migration      none"]);
+    plan("canary").success().says(["a growing share of the visitors"]);
+    plan("recreate").success().says(["ended, then started anew", "requests       wait"]);
+    assert_eq!(served(&sandbox), "old");
+}
+
+#[test]
 fn going_back_behind_a_migration_needs_a_word_and_a_named_release_is_found_by_its_number() {
     let sandbox = sandbox();
     let migrating = |name: &str| {
