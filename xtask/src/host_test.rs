@@ -6,6 +6,7 @@
 //! (`guest`, `service`): nothing that anybody would want done to their own machine. Invariant: a host that lacks
 //! something fails with a list of all of it.
 
+mod commands;
 mod guest;
 mod image;
 mod service;

@@ -1,7 +1,9 @@
 //! Runs build and migrate commands: as the site's user, in the release, every line shown as it comes.
 //!
 //! Invariants: no shell unless the manifest asks for one; nothing of our own environment is inherited
-//! but what the service would get; a command that hangs is ended with its whole group at the time limit.
+//! but what the service would get; a command that fails or hangs is ended with all that it started.
+
+pub(crate) mod bounds;
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,8 +12,11 @@ use std::time::Duration;
 use seaworthy_base::{Code, Fault, format_duration};
 use seaworthy_manifest::site::Command;
 use seaworthy_runtime::model::User;
+use seaworthy_sys::spawn::{Confined, confine};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::mpsc;
+
+use bounds::Bounds;
 
 /// Lines kept as evidence of a failure.
 const EVIDENCE: usize = 15;
@@ -41,6 +46,8 @@ pub(crate) struct Surroundings<'a> {
     pub limit: Duration,
     /// Standard input: nothing, or an empty file that is locked as long as anything of it lives.
     pub input: Option<std::fs::File>,
+    /// Where it stands, and what it may use; with us, and without a limit, where there is none.
+    pub bounds: Option<&'a Bounds>,
 }
 
 /// The argv of a command, our own names replaced.
@@ -97,9 +104,15 @@ pub(crate) async fn run(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    if let Some(user) = around.user {
-        command.uid(user.uid).gid(user.gid);
-    }
+    let unfit =
+        |error: std::io::Error| failed(format!("its control group cannot be used: {error}"));
+    let rules = Confined {
+        cgroups: around.bounds.map_or_else(|| Ok(Vec::new()), Bounds::procs).map_err(unfit)?,
+        user: around.user.map(|user| (user.uid, user.gid, user.groups.clone())),
+        bound: around.bounds.is_none_or(|bounds| bounds.bound),
+    };
+    confine(command.as_std_mut(), rules);
+    let oom_kills = around.bounds.map_or(0, Bounds::oom_kills);
     let mut child = command.spawn().map_err(|error| {
         failed(format!("`{program}` could not be started: {error}"))
             .next(format!("check that `{program}` is installed and in PATH"))
@@ -134,8 +147,16 @@ pub(crate) async fn run(
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it did not end within {}", format_duration(around.limit)),
     };
-    let full = tail.iter().any(|line| line.contains("No space left on device"));
+    drop(group);
     let mut fault = failed(cause);
+    if let Some(bounds) = around.bounds {
+        bounds.end().await;
+        if bounds.oom_kills() > oom_kills {
+            let (why, next) = bounds.out_of_memory();
+            fault = fault.because(why).next(next);
+        }
+    }
+    let full = tail.iter().any(|line| line.contains("No space left on device"));
     if full {
         fault = fault
             .because("the disk is full")
@@ -221,6 +242,7 @@ mod tests {
             user: None,
             limit: Duration::from_secs(60),
             input: None,
+            bounds: None,
         };
         let argv = ["sh", "-c", "echo one; echo two >&2; exit 3"].map(str::to_owned);
         let fault = run(&argv, &around, Code::BuildFailed, &sender).await.unwrap_err();

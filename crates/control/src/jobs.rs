@@ -17,11 +17,12 @@ use jiff::tz::TimeZone;
 use rustix::fs::FlockOperation;
 use seaworthy_api::model::{JobView, Jobs, VERSION};
 use seaworthy_base::{Code, Fault, SiteName, Timestamp};
-use seaworthy_manifest::site::{Job, Tls, When, Work};
+use seaworthy_manifest::site::{Job, Service, ServiceKind, Tls, When, Work};
 use seaworthy_sys::logfile::{LogRules, RotatingLog};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::commands::bounds::{self, Bounds, Limits};
 use crate::commands::{self, Surroundings};
 use crate::platform::Platform;
 use crate::probe::{self, Question};
@@ -196,7 +197,11 @@ fn start(platform: &Arc<Platform>, ready: Ready) -> bool {
         keep(&platform, &ready.site, &ready.job.name, &past);
         let limit = ready.job.timeout;
         let done = tokio::time::timeout(limit, perform(&platform, &ready, &lock)).await;
+        let ended = done.is_ok();
         let fault = done.unwrap_or_else(|_| Err(too_long(&ready.job, limit))).err();
+        if !ended {
+            bounds::sweep(&platform, bounds::of_job(&key.0, &key.1)).await;
+        }
         past.took_ms = Some(begun.elapsed().as_millis() as u64);
         past.ok = Some(fault.is_none());
         if let Some(fault) = &fault {
@@ -237,6 +242,10 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
                 let path = log_path(platform, ready);
                 move || write_log(path, receiver)
             });
+            let bounds = bounds_of(platform, ready, described);
+            if let Some(missing) = &bounds.missing {
+                crate::say(&format!("job {}/{}: {missing}", ready.site, ready.job.name));
+            }
             let mut result = Ok(());
             for command in list {
                 let argv = commands::argv(command, &[("DATA", &data), ("RELEASE", &release)]);
@@ -247,6 +256,7 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
                     // The job's own limit is kept by who waits for all of it.
                     limit: Duration::MAX,
                     input: lock.try_clone().ok(),
+                    bounds: Some(&bounds),
                 };
                 result = commands::run(&argv, &around, Code::JobFailed, &sender).await;
                 if result.is_err() {
@@ -265,6 +275,16 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
             request(platform, ready, method, &host.unwrap_or_default(), path, header).await
         }
     }
+}
+
+/// A job has the limits of its service, whose code it runs.
+fn bounds_of(platform: &Platform, ready: &Ready, service: &Service) -> Bounds {
+    let (memory, cpu_millis) = match &service.kind {
+        ServiceKind::Process(process) => (process.memory_max, process.cpu_millis),
+        _ => (None, None),
+    };
+    let limits = Limits { memory, cpu_millis, memory_key: "`memory` of its service" };
+    Bounds::new(platform, &bounds::of_job(&ready.site, &ready.job.name), limits, false)
 }
 
 async fn request(

@@ -252,6 +252,7 @@ async fn carry_out(
     let subject = format!("{name} deployment {}", run.record().number);
     platform.audit(&by(asker), verb, &subject, source);
     let done = flow::go(&run, prepared).await;
+    run.sweep().await;
     databases::settle(platform, name);
     let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     platform.audit(&by(asker), &format!("{verb}-ended"), &subject, &how);

@@ -86,16 +86,22 @@ pub fn last_words(run_dir: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The name of an instance's control group: two platforms on one host never share one.
+/// The name of an instance's control group.
 pub fn cgroup_name(id: &InstanceId, run_dir: &Path) -> String {
-    let tag = run_dir
+    group_name(&format!("{}.{}", id.site, id.file_name()), run_dir)
+}
+
+/// The name of a control group for what `words` name: two platforms on one host, with folders of their own, never share
+/// one.
+pub fn group_name(words: &str, folder: &Path) -> String {
+    let tag = folder
         .as_os_str()
         .as_encoded_bytes()
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
         });
-    format!("{}.{}-{tag:016x}", id.site, id.file_name())
+    format!("{words}-{tag:016x}")
 }
 
 /// Ends what a dead shim, started in `home`, left and removes its folder.

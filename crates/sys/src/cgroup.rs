@@ -65,6 +65,11 @@ impl Delegated {
         Ok(())
     }
 
+    /// Makes the group `name` in it with these limits, as [`Cgroup::create`] does.
+    pub fn create(&self, name: &str, limits: Limits) -> Result<(Cgroup, Vec<String>), String> {
+        self.find(name).make(limits)
+    }
+
     /// The instance's group of that name in it, there or not.
     pub fn find(&self, name: &str) -> Cgroup {
         Cgroup::of(place::below(&self.0, name))
@@ -85,13 +90,16 @@ impl Cgroup {
     /// Makes the group `name` (one path component) with these limits. The texts say in words which of
     /// them this host cannot give; `Err` when it can give no group at all.
     pub fn create(name: &str, limits: Limits) -> Result<(Self, Vec<String>), String> {
-        let mut group =
-            Self::find(name).ok_or_else(|| "no control group of ours can be written".to_owned())?;
+        let group = Self::find(name);
+        group.ok_or_else(|| "no control group of ours can be written".to_owned())?.make(limits)
+    }
+
+    fn make(mut self, limits: Limits) -> Result<(Self, Vec<String>), String> {
         let mut missing = Vec::new();
-        if let (true, Some(dir)) = (group.v2, &group.memory) {
+        if let (true, Some(dir)) = (self.v2, &self.memory) {
             missing.extend(place::prepare(dir).err());
         }
-        for dir in [&mut group.memory, &mut group.cpu, &mut group.pids] {
+        for dir in [&mut self.memory, &mut self.cpu, &mut self.pids] {
             if let Some(path) = dir
                 && let Err(error) = fs::create_dir_all(&*path)
             {
@@ -103,11 +111,11 @@ impl Cgroup {
                 }
             }
         }
-        if group.dirs().is_empty() {
+        if self.dirs().is_empty() {
             return Err(missing.join("; "));
         }
-        missing.extend(group.set(limits));
-        Ok((group, missing))
+        missing.extend(self.set(limits));
+        Ok((self, missing))
     }
 
     /// The group of that name, there or not.

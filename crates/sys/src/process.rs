@@ -306,6 +306,15 @@ pub fn most_open_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
+/// Of the processes and threads that the kernel runs at once so many hundredths may be of one group that says nothing
+/// about it: one that forks without end leaves room for the rest. Fifteen is what systemd gives a unit.
+const TASKS: u64 = 15;
+
+/// How many processes and threads one group may have that says nothing about it.
+pub fn fair_share_of_tasks() -> u64 {
+    most_tasks() * TASKS / 100
+}
+
 /// The most processes and threads that this kernel runs at once.
 pub fn most_tasks() -> u64 {
     let read = |name: &str| {

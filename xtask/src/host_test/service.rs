@@ -16,13 +16,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::commands;
 use super::guest::{DISK, eventually, holds, said, told};
 
-const PROGRAM: &str = "/usr/local/bin/seaworthy";
+pub(super) const PROGRAM: &str = "/usr/local/bin/seaworthy";
 /// The same, as another build.
 const NEXT_PROGRAM: &str = "/usr/local/bin/seaworthy-next";
-const UNIT: &str = "seaworthy.service";
-const SCOPE: &str = "seaworthy-run.scope";
+pub(super) const UNIT: &str = "seaworthy.service";
+pub(super) const SCOPE: &str = "seaworthy-run.scope";
 const PROJECT: &str = "/srv/guestbook";
 const STATE: &str = "/var/lib/seaworthy";
 /// How long a request may take: an emulated processor is slow.
@@ -64,7 +65,7 @@ impl Pids {
 }
 
 /// The control group of a process.
-fn group(pid: u32) -> Result<String> {
+pub(super) fn group(pid: u32) -> Result<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     Ok(text.trim().trim_start_matches("0::").to_owned())
 }
@@ -175,6 +176,7 @@ pub(super) fn before_the_reboot(mark: &str) -> Result<()> {
     placed()?;
     restarted()?;
     killed()?;
+    commands::end_with_control()?;
     stuck()?;
     stopped()?;
     upgraded()?;

@@ -272,6 +272,7 @@ async fn hook(
         user: subject.user.as_ref(),
         limit: HOOK,
         input: None,
+        bounds: None,
     };
     let (lines, mut said) = commands::lines();
     tokio::spawn(async move { while said.recv().await.is_some() {} });

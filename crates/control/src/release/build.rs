@@ -12,6 +12,7 @@ use seaworthy_runtime::model::User;
 use seaworthy_state::{ReleaseRecord, ReleaseState};
 use sha2::{Digest, Sha256};
 
+use crate::commands::bounds::{self, Bounds, Limits};
 use crate::commands::{self, Surroundings};
 use crate::instances::store_fault;
 use crate::platform::Platform;
@@ -197,6 +198,7 @@ pub(super) async fn told_schema(
     if migrated.is_empty() {
         return Ok(None);
     }
+    let bounds = bounds_of(run, prepared);
     let mut hash = Sha256::new();
     for service in migrated {
         let Some(status) = &service.migrate_status else { return Ok(None) };
@@ -205,8 +207,9 @@ pub(super) async fn told_schema(
         let dir = specs::folder(service, place);
         let user = prepared.user.as_ref();
         let limit = prepared.site.deploy.build_timeout;
+        let (input, bounds) = (None, Some(&bounds));
         let around =
-            Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
+            Surroundings { dir: &dir, environment: &environment, user, limit, input, bounds };
         let argv = commands::argv(status, &[("RELEASE", &release.to_string())]);
         let (sender, mut lines) = commands::lines();
         let told = async {
@@ -281,6 +284,15 @@ impl Kind {
     }
 }
 
+/// Where the commands of a deployment run.
+fn bounds_of(run: &Run, prepared: &Prepared) -> Bounds {
+    let deploy = &prepared.site.deploy;
+    let memory_key = "`build_memory` of `[deploy]`";
+    let limits = Limits { memory: deploy.build_memory, cpu_millis: deploy.build_cpu, memory_key };
+    let name = bounds::of_deployment(&prepared.site.name, run.record().number);
+    Bounds::new(&run.platform, &name, limits, true)
+}
+
 /// Runs the commands of all services, every line shown as it comes.
 pub(super) async fn all(
     run: &Run,
@@ -291,6 +303,10 @@ pub(super) async fn all(
 ) -> Result<(), Fault> {
     let place = Place { layout: &run.platform.layout, site: &prepared.site.name, release };
     let (sender, written) = output::open(place.layout, place.site, release, &run.report);
+    let bounds = bounds_of(run, prepared);
+    if let Some(missing) = &bounds.missing {
+        run.report.step(missing);
+    }
     let work = async {
         for service in services {
             let (list, code, verb) = kind.of(service);
@@ -303,8 +319,14 @@ pub(super) async fn all(
                 let argv = commands::argv(command, &[("DATA", &data), ("RELEASE", &release)]);
                 let user = prepared.user.as_ref();
                 let limit = prepared.site.deploy.build_timeout;
-                let around =
-                    Surroundings { dir: &dir, environment: &environment, user, limit, input: None };
+                let around = Surroundings {
+                    dir: &dir,
+                    environment: &environment,
+                    user,
+                    limit,
+                    input: None,
+                    bounds: Some(&bounds),
+                };
                 commands::run(&argv, &around, code, &sender).await?;
             }
         }

@@ -54,6 +54,8 @@ async fn take_over(platform: &Arc<Platform>, name: &SiteName, record: Deployment
     ));
     let (platform, name) = (Arc::clone(platform), name.clone());
     let cause = interrupted(&run, step);
+    // A build or migration of the dead one may still be at it.
+    run.sweep().await;
     tokio::spawn(async move { settle_it(&platform, &name, &run, resolution, cause).await });
 }
 

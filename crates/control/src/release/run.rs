@@ -12,6 +12,7 @@ use seaworthy_release::{Deployment, Ending, Owner, Point, Step};
 use seaworthy_state::StateError;
 use tokio::task::JoinHandle;
 
+use crate::commands::bounds;
 use crate::instances::store_fault;
 use crate::platform::Platform;
 use crate::release::Reporter;
@@ -175,6 +176,15 @@ impl Run {
             put(platform, &record).map_err(|error| store_fault(&error))
         });
         crate::crash::point("closed");
+    }
+
+    /// Ends whatever commands of it left running: none of them outlives a deployment.
+    pub(crate) async fn sweep(&self) {
+        let name = {
+            let record = self.record();
+            bounds::of_deployment(&record.site, record.number)
+        };
+        bounds::sweep(&self.platform, name).await;
     }
 
     /// Waits for some work, unless somebody stops the deployment.

@@ -34,6 +34,8 @@ pub(super) fn read_deploy(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Deplo
     if let Some(limit) = get("build_timeout").and_then(|value| reader.duration(value)) {
         deploy.build_timeout = limit;
     }
+    deploy.build_memory = get("build_memory").and_then(|value| reader.size(value));
+    deploy.build_cpu = get("build_cpu").and_then(|value| reader.cores(value));
     if let Some(sockets) = get("sockets").and_then(|value| reader.duration(value)) {
         deploy.sockets = sockets;
     }

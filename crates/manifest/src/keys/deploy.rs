@@ -26,6 +26,12 @@ pub const DEPLOY: &[Key] = &[
         "time for each command that checks, builds or migrates; 30m",
     ),
     key(
+        "build_memory",
+        Kind::Size,
+        "memory that these commands may use together; none, but the kernel ends them before what serves",
+    ),
+    key("build_cpu", Kind::Number, "cores that they may use"),
+    key(
         "sockets",
         Kind::Duration,
         "how long WebSockets and event streams may go on with instances that were replaced: spread over that time they end with 1001 or `retry:`; 30s",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use seaworthy_base::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::Command;
@@ -21,6 +22,12 @@ pub struct Deploy {
     /// `build_timeout`: how long each command may take that checks, builds or migrates.
     #[serde(default = "build_timeout")]
     pub build_timeout: Duration,
+    /// `build_memory`: what the commands of a deployment may use together, in bytes.
+    #[serde(default)]
+    pub build_memory: Option<ByteSize>,
+    /// `build_cpu`: the same, in thousandths of a core.
+    #[serde(default)]
+    pub build_cpu: Option<u32>,
     /// `watch`: for how long the new release is compared with the old one, and by what.
     pub watch: Watch,
     /// `sockets`: for how long WebSockets and event streams may go on with instances that were replaced.
@@ -52,6 +59,8 @@ impl Default for Deploy {
             smoke: Vec::new(),
             timeout: Duration::from_secs(300),
             build_timeout: build_timeout(),
+            build_memory: None,
+            build_cpu: None,
             watch: Watch::default(),
             sockets: sockets(),
             keep: 5,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seaworthy_base::{Code, InstanceId};
 use seaworthy_sys::cgroup::{Cgroup, Limits as GroupLimits};
-use seaworthy_sys::process::most_tasks;
+use seaworthy_sys::process::fair_share_of_tasks;
 use seaworthy_sys::seccomp::BindEvent;
 
 use super::launch;
@@ -33,10 +33,6 @@ use crate::model::{ExitReason, Phase, Spec};
 use end::{LastEnd, Stop};
 use run::Run;
 
-/// An instance that says nothing about it may have so many hundredths of the processes and threads that
-/// the kernel runs at once, so that one that forks without end leaves room for the rest. Fifteen is what
-/// systemd gives a unit.
-const TASKS: u64 = 15;
 /// What is lost without a control group. RLIMIT_NPROC is no substitute: it counts a user, not an instance.
 const NO_GROUP: &str =
     "memory is watched once a second, CPU and the number of processes are not limited";
@@ -72,7 +68,7 @@ impl Life {
         let limits = GroupLimits {
             memory: spec.limits.memory_max,
             cpu_millis: spec.limits.cpu_millis,
-            tasks: Some(spec.limits.processes.unwrap_or_else(|| most_tasks() * TASKS / 100)),
+            tasks: Some(spec.limits.processes.unwrap_or_else(fair_share_of_tasks)),
         };
         let (cgroup, guards) = match Cgroup::create(&cgroup_name(&spec.id, &spec.run_dir), limits) {
             Ok((group, missing)) => (Some(group), missing),

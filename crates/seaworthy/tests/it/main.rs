@@ -13,6 +13,7 @@ mod certificates;
 mod change;
 mod check;
 mod clock;
+mod commands;
 mod control;
 mod counted;
 mod crash;
