@@ -1,10 +1,11 @@
-//! Places at which tests let control die as by `kill -9`, let its disk be full, or let it wait.
+//! Places at which tests let control die as by `kill -9`, panic, let its disk be full, or let it wait.
 //!
 //! Every step of a deployment has three: before its work, after its work and before the journal knows, and
 //! after. What is to happen stands in the file that `SEAWORTHY_CRASH_FILE` names: the place's name alone (die there,
-//! once: the file goes first), `edge` and a place (the edge dies there, once), `full` and a place (from there on the disk
-//! is full, as long as the file is there), or `wait` and a place (as long as the file says so). Invariant: builds for use have none of it. Not here: what must
-//! hold afterwards (`tests/it/crash.rs`, `tests/it/disk.rs`).
+//! once: the file goes first), `panic` and a place (a panic there, once), `edge` and a place (the edge dies there, once),
+//! `full` and a place (from there on the disk is full, as long as the file is there), or `wait` and a place (as long as
+//! the file says so). Invariant: builds for use have none of it. Not here: what must hold afterwards (`tests/it/crash.rs`,
+//! `tests/it/defect.rs`, `tests/it/disk.rs`).
 
 #[cfg(debug_assertions)]
 mod places {
@@ -30,6 +31,9 @@ mod places {
         if text == place && fs::remove_file(&file).is_ok() {
             crate::processes::kill(std::process::id());
         }
+        if text.strip_prefix("panic ") == Some(place) && fs::remove_file(&file).is_ok() {
+            panic(place);
+        }
         if text.strip_prefix("edge ") == Some(place) && fs::remove_file(&file).is_ok() {
             edges().into_iter().for_each(crate::processes::kill);
         }
@@ -41,6 +45,12 @@ mod places {
         if *full == from {
             fill(&file.with_extension("fill"));
         }
+    }
+
+    /// A defect of ours, as far as anybody can tell.
+    #[expect(clippy::panic, reason = "a test asked for it")]
+    fn panic(place: &str) {
+        panic!("a test wanted a panic at {place}");
     }
 
     /// Our children that are edges.

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::commands::bounds::{self, Bounds, Limits};
 use crate::commands::{self, Surroundings};
+use crate::defect::caught;
 use crate::platform::Platform;
 use crate::probe::{self, Question};
 use crate::specs::{self, Place, Values};
@@ -196,7 +197,8 @@ fn start(platform: &Arc<Platform>, ready: Ready) -> bool {
         (past.last, past.ok, past.fault) = (Some(Timestamp::now()), None, None);
         keep(&platform, &ready.site, &ready.job.name, &past);
         let limit = ready.job.timeout;
-        let done = tokio::time::timeout(limit, perform(&platform, &ready, &lock)).await;
+        let done = tokio::time::timeout(limit, caught(perform(&platform, &ready, &lock))).await;
+        let done = done.map(|done| done.unwrap_or_else(Err));
         let ended = done.is_ok();
         let fault = done.unwrap_or_else(|_| Err(too_long(&ready.job, limit))).err();
         if !ended {

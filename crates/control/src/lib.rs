@@ -26,6 +26,7 @@ mod crash;
 mod databases;
 mod datagrams;
 mod decide;
+mod defect;
 mod edge;
 mod edge_config;
 mod edge_link;
@@ -177,13 +178,13 @@ async fn run(platform: Arc<Platform>) -> Result<End, Fault> {
     if let Some(manager) = platform.manager.clone() {
         tokio::spawn(manager::report(manager));
     }
-    tokio::spawn(reconcile::run(Arc::clone(&platform)));
-    tokio::spawn(names::run(Arc::clone(&platform)));
-    tokio::spawn(jobs::run(Arc::clone(&platform)));
-    tokio::spawn(scaling::run(Arc::clone(&platform)));
-    tokio::spawn(outgoing::run(Arc::clone(&platform)));
-    tokio::spawn(backups::run_clock(Arc::clone(&platform)));
-    tokio::spawn(certificates::run_clock(Arc::clone(&platform)));
+    defect::keep_running(&platform, "instances", reconcile::run);
+    defect::keep_running(&platform, "names", names::run);
+    defect::keep_running(&platform, "jobs", jobs::run);
+    defect::keep_running(&platform, "scaling", scaling::run);
+    defect::keep_running(&platform, "outgoing calls", outgoing::run);
+    defect::keep_running(&platform, "backups", backups::run_clock);
+    defect::keep_running(&platform, "certificates", certificates::run_clock);
     let serving = tokio::spawn(server::serve(listener, Arc::clone(&platform)));
     let told = |kind| {
         signal(kind).map_err(|error| {

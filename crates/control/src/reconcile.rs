@@ -37,6 +37,7 @@ pub(crate) async fn run(platform: Arc<Platform>) {
 /// One look.
 pub(crate) async fn pass(platform: &Arc<Platform>) {
     crash::wait("reconcile").await;
+    crash::point("reconcile");
     keep_edge(platform).await;
     // Decisions follow from one another (forget, then launch): until there is nothing left to do.
     for _ in 0..8 {

@@ -3,7 +3,7 @@
 //! One way for `up`, `deploy` and `rollback`. Rooms: [`source`] (where files come from), [`prepare`] and
 //! [`plan`] (what can be refused or foreseen), [`flow`] (the steps, journaled by [`run`]), [`build`] with
 //! [`files`], [`gate`], [`watch`], [`settle`] (what is wanted, in the world and on the disk), [`back`]
-//! (rollback; of the databases too: [`data_back`], [`bring_back`]), [`resume`] (what another control left), [`turn`] (one at a time). Invariant: everything that
+//! (rollback; of the databases too: [`data_back`], [`bring_back`]), [`resume`] (what another control or a panic left), [`turn`] (one at a time). Invariant: everything that
 //! can be refused is refused before anything changes.
 
 mod back;
@@ -42,6 +42,7 @@ use seaworthy_release::{Deployment, Strategy};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::databases;
+use crate::defect::caught;
 use crate::platform::Platform;
 use crate::world::Refused;
 use back::Target;
@@ -77,7 +78,8 @@ impl Reporter {
 /// Applies a project's files; the last thing reported is `Done` or `Failed`.
 pub(crate) async fn apply(platform: &Arc<Platform>, request: ApplyRequest, report: &Reporter) {
     let begun = Instant::now();
-    tell(begun, attempt(platform, &request, report).await, report);
+    let done = caught(attempt(platform, &request, report)).await.unwrap_or_else(Err);
+    tell(begun, done, report);
 }
 
 /// Goes back to an earlier release.
@@ -87,7 +89,8 @@ pub(crate) async fn rollback(
     report: &Reporter,
 ) {
     let begun = Instant::now();
-    tell(begun, go_back(platform, &request, report).await, report);
+    let done = caught(go_back(platform, &request, report)).await.unwrap_or_else(Err);
+    tell(begun, done, report);
 }
 
 fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
@@ -251,7 +254,10 @@ async fn carry_out(
     let run = Run::open(platform, turn, record, report)?;
     let subject = format!("{name} deployment {}", run.record().number);
     platform.audit(&by(asker), verb, &subject, source);
-    let done = flow::go(&run, prepared).await;
+    let done = match caught(flow::go(&run, prepared)).await {
+        Ok(done) => done,
+        Err(defect) => Box::pin(resume::after_defect(&run, defect)).await,
+    };
     run.sweep().await;
     databases::settle(platform, name);
     let how = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);

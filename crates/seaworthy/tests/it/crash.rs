@@ -13,7 +13,7 @@ use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually, eventually_some};
 use crate::{LIMIT, sandbox, shop};
 
 /// A release with something to do in every step.
-fn level(level: &str, strategy: &str) -> Site {
+pub(crate) fn level(level: &str, strategy: &str) -> Site {
     let keys = format!(
         "env = {{ LEVEL = \"{level}\" }}\nbuild = \"touch built\"\nmigrate = \"test -f built\""
     );
@@ -24,13 +24,15 @@ fn level(level: &str, strategy: &str) -> Site {
     Site::new("shop").app("web", FakeApp::new().key(&keys)).more(&deploy).file("level", level)
 }
 
-struct Scene {
-    sandbox: Sandbox,
-    trigger: PathBuf,
+/// A site that serves its first release, and what is to happen to control.
+pub(crate) struct Scene {
+    pub(crate) sandbox: Sandbox,
+    /// What is to happen, and where (`crates/control/src/crash.rs`).
+    pub(crate) trigger: PathBuf,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = sandbox();
         let trigger = sandbox.folder().join("crash");
         let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", &trigger.display().to_string());
@@ -38,18 +40,18 @@ impl Scene {
         Self { sandbox, trigger }
     }
 
-    fn served(&self) -> String {
+    pub(crate) fn served(&self) -> String {
         let answer = self.sandbox.https(&shop()).get("/env?name=LEVEL").json();
         answer["value"].as_str().unwrap_or_default().to_owned()
     }
 
-    fn deploy(&self, site: &Site) -> seaworthy_testkit::Output {
+    pub(crate) fn deploy(&self, site: &Site) -> seaworthy_testkit::Output {
         let project = self.sandbox.write(site);
         self.sandbox.run(["deploy".as_ref(), project.as_os_str()])
     }
 
     /// The newest deployment, when none goes on any more.
-    fn last(&self) -> serde_json::Value {
+    pub(crate) fn last(&self) -> serde_json::Value {
         eventually_some("every deployment has an ending", LIMIT, || {
             let output = self.sandbox.run(["releases", "shop", "--json"]);
             let found: serde_json::Value = serde_json::from_str(output.raw_stdout()).ok()?;

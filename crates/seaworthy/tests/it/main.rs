@@ -18,6 +18,7 @@ mod control;
 mod counted;
 mod crash;
 mod database;
+mod defect;
 mod delivery;
 mod deploy;
 mod disk;

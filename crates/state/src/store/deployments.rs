@@ -36,6 +36,12 @@ impl Store {
         self.texts(sql, params![site.as_str(), limit])
     }
 
+    /// The sites that were ever deployed, by name, whether there is anything of them or not.
+    pub fn deployed_sites(&self) -> Result<Vec<SiteName>> {
+        let names = self.texts("SELECT DISTINCT site FROM deployments ORDER BY site", [])?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Keeps what is known of a job's last run.
     pub fn put_job(&self, site: &SiteName, job: &str, record: &str) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO jobs (site, job, record) VALUES (?1, ?2, ?3)";
@@ -63,6 +69,7 @@ mod tests {
         store.put_deployment(1, "changed").unwrap();
         assert_eq!(store.deployments(&a, 9).unwrap(), ["n3", "changed"]);
         assert_eq!(store.deployments(&b, 9).unwrap(), ["n2"]);
+        assert_eq!(store.deployed_sites().unwrap(), [a.clone(), b.clone()]);
         store.put_job(&a, "nightly", "1").unwrap();
         assert_eq!(store.job(&a, "nightly").unwrap().as_deref(), Some("1"));
         assert_eq!(store.job(&b, "nightly").unwrap(), None);
