@@ -51,6 +51,9 @@ pub struct PlatformStatus {
     pub edge: EdgeView,
     /// Every site.
     pub sites: Vec<SiteStatus>,
+    /// Deployments that go on and have not begun to replace anything.
+    #[serde(default)]
+    pub deployments: Vec<GoingOn>,
     /// Guards that this kernel or host cannot give, in words.
     pub guards: Vec<String>,
     /// What is wrong with the platform itself.

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use seaworthy_api::model::{
-    CallView, DownRequest, EdgeView, InstanceView, PlatformStatus, RestartRequest, SiteStatus,
+    CallView, DownRequest, EdgeView, GoingOn, InstanceView, PlatformStatus, RestartRequest,
+    SiteStatus,
 };
 use seaworthy_api::{Client, ClientError, Layout};
 use seaworthy_base::{ByteSize, Code, Exit, Fault, format_duration};
@@ -260,6 +261,12 @@ fn calls(one: &CallView) -> String {
     format!("  outgoing {:<7} {}  {state}{errors}\n", one.name, one.to)
 }
 
+/// What a deployment is at that replaces nothing yet.
+fn going_on(one: &GoingOn) -> String {
+    let time = format_duration(Duration::from_secs(one.for_ms / 1000));
+    format!("{} {} for {}: {}, since {time}", one.verb, one.number, one.who, one.step)
+}
+
 fn show(status: &PlatformStatus) -> String {
     let mut out = String::new();
     for site in &status.sites {
@@ -288,6 +295,9 @@ fn show(status: &PlatformStatus) -> String {
                 let _infallible = writeln!(out, "  preview          {preview}");
             }
         }
+        for one in status.deployments.iter().filter(|one| one.site == site.name) {
+            let _infallible = writeln!(out, "  deploying        {}", going_on(one));
+        }
         for fault in &site.faults {
             out.push_str(&render::fault_lines(fault, "  "));
         }
@@ -304,6 +314,10 @@ fn show(status: &PlatformStatus) -> String {
             }
         }
         out.push('\n');
+    }
+    let known = |one: &&GoingOn| status.sites.iter().any(|site| site.name == one.site);
+    for one in status.deployments.iter().filter(|one| !known(one)) {
+        let _infallible = writeln!(out, "{}  first deployment\n  {}\n", one.site, going_on(one));
     }
     if status.sites.is_empty() {
         out.push_str("no site runs\n\n");

@@ -44,6 +44,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
         addresses.iter().filter(|(_, is)| **is == tls).map(|(address, _)| *address).collect()
     };
     let (http, https): (Vec<_>, Vec<_>) = (on(false), on(true));
+    let deployments = rollout::going_on(platform);
     let world = platform.world();
     let mut guards = platform.guards.clone();
     guards.extend(unguarded.into_iter().map(|guard| format!("edge: {guard}")));
@@ -73,6 +74,7 @@ pub(crate) async fn platform_status(platform: &Arc<Platform>) -> PlatformStatus 
             .map(|(name, site)| one_site(platform, &world, name, site, urls(site), &edge_status))
             .chain(never_started(&world))
             .collect(),
+        deployments,
         edge: EdgeView {
             pid,
             http,

@@ -165,7 +165,24 @@ pub struct Releases {
     pub deployments: Vec<DeploymentView>,
 }
 
-/// A deployment that goes on, in `status`.
+/// A deployment that goes on and has not begun to replace anything, in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoingOn {
+    /// The site.
+    pub site: String,
+    /// Its number.
+    pub number: u64,
+    /// `up`, `deploy` or `rollback`.
+    pub verb: String,
+    /// The step that goes on.
+    pub step: String,
+    /// For how many milliseconds.
+    pub for_ms: u64,
+    /// Who asked.
+    pub who: String,
+}
+
+/// A deployment that replaces something, in `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolloutView {
     /// Its number.

@@ -83,6 +83,28 @@ pub(super) async fn make(run: &Run, prepared: &Prepared) -> Result<Built, Fault>
     }
 }
 
+/// Notes why a release is of no use that was not finished, by whoever stopped it, and removes what cannot be used.
+pub(super) async fn give_up(run: &Run, fault: &Fault) {
+    let (site, release) = {
+        let record = run.record();
+        (record.site.clone(), record.release)
+    };
+    let known = run.platform.store().releases(&site).unwrap_or_default();
+    let half = known.into_iter().find(|one| {
+        Some(one.id) == release && matches!(one.state, ReleaseState::Building | ReleaseState::Built)
+    });
+    let Some(half) = half else { return };
+    if half.state == ReleaseState::Building {
+        // What it left running would go on writing there.
+        run.sweep().await;
+        discard(&run.platform, &half).await;
+    }
+    let failed = ReleaseRecord { state: ReleaseState::Failed, note: fault.to_string(), ..half };
+    if let Err(unwritten) = put(run, &failed) {
+        crate::say(&unwritten.to_string());
+    }
+}
+
 /// Removes the files of a release that never was whole: one that filled the disk must not keep it full.
 pub(super) async fn discard(platform: &Platform, record: &ReleaseRecord) {
     let places = [record.dir.clone(), platform.layout.public(&record.site, record.id)];

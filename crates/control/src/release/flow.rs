@@ -29,6 +29,9 @@ use crate::world::{Applied, Rollout};
 /// Carries a prepared deployment out. The journal is closed here, whatever comes of it.
 pub(super) async fn go(run: &Run, prepared: &Prepared) -> Result<ReleaseId, Fault> {
     let result = way(run, prepared).await;
+    if let Err(fault) = &result {
+        build::give_up(run, fault).await;
+    }
     close(run, result)
 }
 

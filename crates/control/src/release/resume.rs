@@ -9,7 +9,6 @@ use std::sync::Arc;
 use seaworthy_base::{Code, Fault, ReleaseId, SiteName};
 use seaworthy_release::journal::resolve;
 use seaworthy_release::{Deployment, Ending, Phase, Resolution, Step};
-use seaworthy_state::{ReleaseRecord, ReleaseState};
 
 use crate::databases;
 use crate::defect::caught;
@@ -184,27 +183,14 @@ async fn without_rollout(
     applied: Option<Applied>,
     cause: Fault,
 ) -> Result<Applied, Fault> {
-    let (site, release, reached) = {
+    let (release, reached) = {
         let record = run.record();
-        let reached = record.reached(Step::Switch) || record.reached(Step::Drain);
-        (record.site.clone(), record.release, reached)
+        (record.release, record.reached(Step::Switch) || record.reached(Step::Drain))
     };
     if let Some(applied) = applied.filter(|one| reached && release == Some(one.release)) {
         return Ok(applied);
     }
-    let known = run.platform.store().releases(&site).unwrap_or_default();
-    let half = known.into_iter().find(|one| {
-        Some(one.id) == release && matches!(one.state, ReleaseState::Building | ReleaseState::Built)
-    });
-    if let Some(half) = half {
-        if half.state == ReleaseState::Building {
-            build::discard(&run.platform, &half).await;
-        }
-        let record = ReleaseRecord { state: ReleaseState::Failed, note: cause.to_string(), ..half };
-        if let Err(error) = run.platform.store().put_release(&record) {
-            crate::say(&format!("could not note that a release is half made: {error}"));
-        }
-    }
+    build::give_up(run, &cause).await;
     Err(cause)
 }
 

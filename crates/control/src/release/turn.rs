@@ -56,6 +56,11 @@ impl Turns {
         self.all().get(site).map(|taken| taken.by.clone())
     }
 
+    /// The sites of which somebody has the turn.
+    pub(crate) fn sites(&self) -> Vec<SiteName> {
+        self.all().keys().cloned().collect()
+    }
+
     /// Anybody who has a turn.
     pub(crate) fn any(&self) -> Option<String> {
         self.all().values().next().map(|taken| taken.by.clone())

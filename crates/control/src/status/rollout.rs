@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use seaworthy_api::model::RolloutView;
-use seaworthy_base::SiteName;
+use seaworthy_api::model::{GoingOn, RolloutView};
+use seaworthy_base::{SiteName, Timestamp};
 use seaworthy_edge::model::Gate;
-use seaworthy_release::Phase;
+use seaworthy_release::{Deployment, Phase, Step};
 
 use super::urls;
 use crate::platform::Platform;
@@ -44,6 +44,27 @@ pub(super) fn view(
         share,
         preview: urls.first().filter(|_| previewed).map(|url| preview(url, &rollout.key)),
     })
+}
+
+/// Deployments that check, build or migrate, by their journals: the world knows nothing of them yet.
+pub(super) fn going_on(platform: &Platform) -> Vec<GoingOn> {
+    let mut all = Vec::new();
+    for site in platform.turns.sites() {
+        let newest = platform.store().deployments(&site, 1).unwrap_or_default();
+        let newest = newest.first().and_then(|text| serde_json::from_str::<Deployment>(text).ok());
+        let replaces = platform.world().sites.get(&site).is_some_and(|one| one.rollout.is_some());
+        let Some(one) = newest.filter(|one| one.ending.is_none() && !replaces) else { continue };
+        let since = one.steps.last().map_or(one.began, |step| step.began);
+        all.push(GoingOn {
+            site: site.to_string(),
+            number: one.number,
+            verb: one.verb.clone(),
+            step: one.open_step().map_or("begun", Step::word).to_owned(),
+            for_ms: Timestamp::now().0.saturating_sub(since.0),
+            who: one.owner.who,
+        });
+    }
+    all
 }
 
 /// The address that leads a browser to a release that is tried.
