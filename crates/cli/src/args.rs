@@ -175,6 +175,9 @@ pub(crate) enum JobWhat {
     Run {
         /// `job`, or `site/job`
         job: String,
+        /// The result as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -183,6 +186,9 @@ pub(crate) struct Audit {
     /// `verify` checks the chain only
     #[arg(value_parser = ["verify"])]
     pub(crate) what: Option<String>,
+    /// What `verify` printed once, kept elsewhere: a log that was cut off or written anew lacks it
+    #[arg(long, value_name = "HASH", requires = "what")]
+    pub(crate) since: Option<String>,
     /// The newest so many entries
     #[arg(long, default_value_t = 50, value_name = "ENTRIES")]
     pub(crate) tail: u32,

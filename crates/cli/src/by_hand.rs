@@ -109,7 +109,7 @@ pub(crate) fn exec(layout: &Layout, options: &args::Exec, shell: bool) -> Result
 
 /// Shows the audit log.
 pub(crate) async fn audit(layout: &Layout, options: &args::Audit) -> Result<Exit, Failure> {
-    let request = AuditRequest { limit: options.tail };
+    let request = AuditRequest { limit: options.tail, since: options.since.clone() };
     let found: Audit = connect(layout).await?.post("/v1/audit", &request).await?;
     let verify = options.what.is_some();
     if options.json {

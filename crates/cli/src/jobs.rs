@@ -26,12 +26,12 @@ pub(crate) async fn job(layout: &Layout, what: &JobWhat) -> Result<Exit, Failure
             }
             Ok(Exit::Ok)
         }
-        JobWhat::Run { job } => {
+        JobWhat::Run { job, json } => {
             let (site, job) = match job.split_once('/') {
                 Some((site, job)) => (site.to_owned(), job.to_owned()),
                 None => (known_site(&status, None)?, job.clone()),
             };
-            run(&client, site, job).await
+            run(&client, site, job, *json).await
         }
     }
 }
@@ -41,7 +41,7 @@ async fn list(client: &Client, site: &str) -> Result<Jobs, Failure> {
     Ok(client.post("/v1/jobs", &request).await?)
 }
 
-async fn run(client: &Client, site: String, job: String) -> Result<Exit, Failure> {
+async fn run(client: &Client, site: String, job: String, json: bool) -> Result<Exit, Failure> {
     let request = JobRequest { site: site.clone(), job: job.clone(), asker: asker() };
     let _started: String = client.post("/v1/jobs/run", &request).await?;
     loop {
@@ -49,6 +49,10 @@ async fn run(client: &Client, site: String, job: String) -> Result<Exit, Failure
         let view = found.jobs.into_iter().find(|one| one.name == job);
         match view {
             Some(view) if view.state == "running" => {}
+            Some(view) if json => {
+                render::json(&view);
+                return view.fault.map_or(Ok(Exit::Ok), |fault| Err(fault.into()));
+            }
             Some(JobView { fault: Some(fault), .. }) => return Err(fault.into()),
             Some(view) => {
                 render::talk(&format!(

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use seaworthy_api::model::{
-    Audit, AuditLine, ExecGrant, ExecRequest, GateRequest, GateWanted, ScaleRequest, VERSION,
+    Audit, AuditLine, AuditRequest, ExecGrant, ExecRequest, GateRequest, GateWanted, ScaleRequest,
+    VERSION,
 };
 use seaworthy_base::{Code, Fault, ServiceName, SiteName, Timestamp};
 use seaworthy_edge::model::Gate;
@@ -17,6 +18,7 @@ use crate::instances::store_fault;
 use crate::platform::{AuditEntry, Platform};
 use crate::specs::{self, Place};
 use crate::users;
+use crate::world::{SiteState, processes};
 use crate::{release, serve};
 
 /// The most instances of a service: more is a slip of the finger.
@@ -62,21 +64,25 @@ pub(crate) async fn gate(platform: &Arc<Platform>, request: &GateRequest) -> Res
 /// `site/service` of a program.
 fn program(platform: &Arc<Platform>, target: &str) -> Result<(SiteName, ServiceName), Fault> {
     let nothing = || {
+        let world = platform.world();
+        let of = |(name, state): (&SiteName, &SiteState)| {
+            let programs = processes(&state.applied.site);
+            programs.map(|(service, _)| format!("{name}/{service}")).collect::<Vec<_>>()
+        };
+        let there: Vec<String> = world.sites.iter().flat_map(of).collect();
         Fault::new(Code::NoSuchInstance, format!("there is no program `{target}`"))
-            .because("it is named `site/service`")
+            .because(format!("there are: {}", there.join(", ")))
             .next("seaworthy status")
     };
     let (site, service) = target.split_once('/').ok_or_else(nothing)?;
     let name: SiteName = site.parse().map_err(|_| unknown(site))?;
     let service: ServiceName = service.parse().map_err(|_| nothing())?;
-    let world = platform.world();
-    let state = world.sites.get(&name).ok_or_else(|| unknown(site))?;
-    let found = state.applied.site.services.get(&service).map(|service| &service.kind);
-    if matches!(found, Some(ServiceKind::Process(_))) {
-        Ok((name, service))
-    } else {
-        Err(nothing())
-    }
+    let is_there = {
+        let world = platform.world();
+        let state = world.sites.get(&name).ok_or_else(|| unknown(site))?;
+        processes(&state.applied.site).any(|(one, _)| *one == service)
+    };
+    if is_there { Ok((name, service)) } else { Err(nothing()) }
 }
 
 /// Sets the number of a service's instances; the manifest's number stands when none is given.
@@ -132,11 +138,12 @@ pub(crate) fn exec(platform: &Arc<Platform>, request: &ExecRequest) -> Result<Ex
 }
 
 /// The audit log's newest entries, and whether its chain holds.
-pub(crate) fn audit(platform: &Arc<Platform>, limit: u32) -> Result<Audit, Fault> {
+pub(crate) fn audit(platform: &Arc<Platform>, request: &AuditRequest) -> Result<Audit, Fault> {
     let (rows, verdict) = {
         let store = platform.store();
-        let rows = store.audit(limit).map_err(|error| store_fault(&error))?;
-        (rows, store.verify_audit().map_err(|error| store_fault(&error))?)
+        let rows = store.audit(request.limit).map_err(|error| store_fault(&error))?;
+        let verdict = store.verify_audit(request.since.as_deref());
+        (rows, verdict.map_err(|error| store_fault(&error))?)
     };
     let entries = rows.iter().filter_map(|row| {
         let entry: AuditEntry = serde_json::from_str(&row.entry).ok()?;

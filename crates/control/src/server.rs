@@ -220,7 +220,7 @@ async fn audit(
     State(platform): Shared,
     Json(request): Json<AuditRequest>,
 ) -> Result<Response, Refusal> {
-    Ok(Json(by_hand::audit(&platform, request.limit).map_err(Refusal)?).into_response())
+    Ok(Json(by_hand::audit(&platform, &request).map_err(Refusal)?).into_response())
 }
 
 async fn list_jobs(

@@ -85,6 +85,9 @@ impl std::fmt::Debug for ExecGrant {
 pub struct AuditRequest {
     /// The newest so many entries.
     pub limit: u32,
+    /// A hash that was the newest once, kept elsewhere: it must be in the chain.
+    #[serde(default)]
+    pub since: Option<String>,
 }
 
 /// The answer to `POST /v1/audit`, `audit --json`.

@@ -52,7 +52,7 @@ fn a_number_of_instances_set_by_hand_is_remembered_until_it_is_taken_back() {
     sandbox.wait_ready("shop/web", 3, LIMIT);
     sandbox.run(["scale", "shop/web", "--manifest"]).success();
     eventually("one is left", LIMIT, || sandbox.status().instances("shop/web").len() == 1);
-    sandbox.run(["scale", "shop/none", "3"]).code(1).says(["SW-CTL-006"]);
+    sandbox.run(["scale", "shop/none", "3"]).code(1).says(["SW-CTL-006", "there are: shop/web"]);
 }
 
 #[test]
@@ -76,7 +76,15 @@ fn whoever_did_something_stands_in_the_audit_log_whose_chain_holds() {
     sandbox.run(["scale", "shop/web", "2"]).success();
     let said = sandbox.run(["audit"]);
     said.success().says(["up", "up-ended", "scale", "shop/web"]);
-    sandbox.run(["audit", "verify"]).success().says(["entries, whole; newest hash"]);
+    let said = sandbox.run(["audit", "verify"]);
+    said.success().says(["entries, whole; newest hash"]);
+    let hash = said.raw_stdout().trim().rsplit(' ').next().unwrap().to_owned();
+    sandbox.run(["scale", "shop/web", "--manifest"]).success();
+    sandbox.run(["audit", "verify", "--since", &hash]).success();
+    let other = hash.chars().rev().collect::<String>();
+    let said = sandbox.run(["audit", "verify", "--since", &other]);
+    said.code(1).says(["SW-CTL-011", "its end was cut off", "seaworthy audit --tail"]);
+    sandbox.run(["audit", "--json"]).success();
 }
 
 #[test]

@@ -34,6 +34,8 @@ fn they_run_in_time_or_when_asked_and_their_results_are_kept() {
     assert_eq!((&nightly["state"], &nightly["when"]), (&"ok".into(), &"at 04:00".into()));
     sandbox.run(["job", "run", "bad"]).code(1).says(["SW-JOB-001", "the answer was 503"]);
     sandbox.run(["job", "run", "slow"]).code(1).says(["did not end within"]);
+    let said = sandbox.run(["job", "run", "nightly", "--json"]);
+    assert_eq!(said.success().json()["state"], "ok");
     sandbox.run(["job", "run", "none"]).code(1).says(["SW-JOB-002"]);
     sandbox.run(["job", "list"]).success().says(["often", "every 1s", "cron 0 0 1 1 *", "failed"]);
 }

@@ -59,9 +59,14 @@ impl Store {
         })
     }
 
-    /// Follows the chain from its beginning: the number of entries and the newest hash, or where it breaks.
-    pub fn verify_audit(&self) -> Result<std::result::Result<(u64, String), Broken>> {
+    /// Follows the chain from its beginning: the number of entries and the newest hash, or where it breaks. A hash that
+    /// was the newest once must be in it: a log that was cut off, or written anew, holds by itself.
+    pub fn verify_audit(
+        &self,
+        since: Option<&str>,
+    ) -> Result<std::result::Result<(u64, String), Broken>> {
         let (mut count, mut hash) = (0, String::new());
+        let mut found = since.is_none();
         for row in self.audit(u32::MAX)? {
             count += 1;
             if row.number != count {
@@ -73,6 +78,11 @@ impl Store {
                 return Ok(Err(Broken { number: count, what }));
             }
             hash = row.hash;
+            found |= since == Some(&*hash);
+        }
+        if !found {
+            let what = "no entry has the hash that was the newest once: its end was cut off, or all of it was written anew";
+            return Ok(Err(Broken { number: count, what: what.to_owned() }));
         }
         Ok(Ok((count, hash)))
     }
@@ -94,23 +104,34 @@ mod tests {
     #[test]
     fn an_untouched_chain_holds_and_a_changed_entry_breaks_it_at_its_place() {
         let (_dir, store) = store();
-        assert_eq!(store.verify_audit().unwrap().unwrap().0, 3);
+        assert_eq!(store.verify_audit(None).unwrap().unwrap().0, 3);
         assert_eq!(store.audit(2).unwrap()[0].entry, "two");
         store.connection.execute("UPDATE audit SET entry = 'TWO' WHERE id = 2", []).unwrap();
-        assert_eq!(store.verify_audit().unwrap().unwrap_err().number, 2);
+        assert_eq!(store.verify_audit(None).unwrap().unwrap_err().number, 2);
+    }
+
+    #[test]
+    fn a_log_whose_end_was_cut_off_lacks_the_hash_that_was_the_newest() {
+        let (_dir, store) = store();
+        let newest = store.verify_audit(None).unwrap().unwrap().1;
+        store.append_audit("four").unwrap();
+        assert_eq!(store.verify_audit(Some(&newest)).unwrap().unwrap().0, 4);
+        store.connection.execute("DELETE FROM audit WHERE id > 2", []).unwrap();
+        assert_eq!(store.verify_audit(None).unwrap().unwrap().0, 2);
+        assert!(store.verify_audit(Some(&newest)).unwrap().is_err());
     }
 
     #[test]
     fn a_removed_entry_breaks_it_and_so_does_one_with_a_hash_of_its_own() {
         let (_dir, first) = store();
         first.connection.execute("DELETE FROM audit WHERE id = 2", []).unwrap();
-        assert_eq!(first.verify_audit().unwrap().unwrap_err().number, 2);
+        assert_eq!(first.verify_audit(None).unwrap().unwrap_err().number, 2);
         let (_dir, second) = store();
         let forged = link("", 2, "forged");
         second
             .connection
             .execute("UPDATE audit SET entry = 'forged', hash = ?1 WHERE id = 2", [forged])
             .unwrap();
-        assert_eq!(second.verify_audit().unwrap().unwrap_err().number, 2);
+        assert_eq!(second.verify_audit(None).unwrap().unwrap_err().number, 2);
     }
 }
