@@ -45,6 +45,9 @@ pub(crate) async fn rollback(layout: &Layout, options: &Rollback) -> Result<Exit
         return Ok(Exit::Interrupted);
     };
     if options.plan && !options.json {
+        if let Some(release) = &applied.release {
+            render::print(&format!("{:<14} {release}\n", "back to"));
+        }
         show_changes(&applied);
         show_plan(&applied);
         render::print(&losses(&applied));

@@ -267,7 +267,10 @@ async fn perform(platform: &Arc<Platform>, ready: &Ready, lock: &File) -> Result
             }
             drop(sender);
             log.await.ok();
-            result
+            let log = log_path(platform, ready);
+            result.map_err(|fault| {
+                fault.next(format!("less {}   (all that it printed)", log.display()))
+            })
         }
         Work::Request { method, host, path, bearer } => {
             let host = host.clone().or_else(|| ready.applied.site.domains.first().cloned());

@@ -107,7 +107,8 @@ fn tell(begun: Instant, result: Result<Outcome, Fault>, report: &Reporter) {
 pub(crate) fn order(platform: &Arc<Platform>, request: &OrderRequest) -> Result<String, Fault> {
     let nothing = || {
         let what = format!("no deployment of `{}` goes on", request.site);
-        Fault::new(Code::NoSuchRelease, what).next("seaworthy status")
+        let next = format!("seaworthy releases {}   (how the last ones ended)", request.site);
+        Fault::new(Code::NoSuchRelease, what).next(next)
     };
     let name: SiteName = request.site.parse().map_err(|_| nothing())?;
     let word = match request.word.as_str() {

@@ -80,6 +80,7 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool, start_ms: Op
         .collect();
     let smoke = prepared.site.deploy.smoke.iter().map(|smoke| smoke.path.clone()).collect();
     let back = match (prepared.strategy, prepared.warm) {
+        _ if site.is_none() => "it is the first that runs: there is nothing to go back to",
         _ if prepared.data.is_some() => {
             "a deployment makes and migrates the later release anew; the fresh backups stay"
         }
@@ -98,8 +99,8 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool, start_ms: Op
             .then(|| crate::release::restore_point::expected(&prepared.site, site.is_some())),
         migrations,
         smoke,
-        watch_ms: prepared.watch.as_millis() as u64,
-        back: format!("{back}{}", started_in(prepared, start_ms)),
+        watch_ms: if site.is_some() { prepared.watch.as_millis() as u64 } else { 0 },
+        back: format!("{back}{}", started_in(prepared, start_ms.filter(|_| site.is_some()))),
         holds: prepared.strategy == Strategy::Recreate && site.is_some(),
         data: None,
     }

@@ -91,7 +91,9 @@ pub(super) fn open(layout: &Layout, project: &Path, source: &Source) -> Result<F
 }
 
 fn unusable(cause: &str) -> Fault {
-    Fault::new(Code::SourceUnusable, "the archive cannot be used").because(cause)
+    Fault::new(Code::SourceUnusable, "the archive cannot be used")
+        .because(cause)
+        .next("git archive HEAD | seaworthy deploy --stdin   (nothing was changed)")
 }
 
 fn no_git(project: &Path, cause: &str) -> Fault {
@@ -189,7 +191,7 @@ fn unpack(layout: &Layout, archive: Box<dyn Read + '_>) -> Result<Unpacked, Faul
 }
 
 fn cut_off() -> Fault {
-    unusable("it is cut off: its end is missing").next("send it again; nothing was deployed")
+    unusable("it is cut off: its end is missing")
 }
 
 /// An archive that says at its end that it is whole is never read up to the end of its file.

@@ -204,6 +204,8 @@ fn a_git_reference_or_an_archive_is_deployed_and_what_is_none_is_named() {
     with(&["--git", "mian"]).code(1).says(["SW-REL-010", "`mian`", "there are: main"]);
     with(&["--git=--output=/tmp/x"]).code(1).says(["SW-REL-010"]);
     shell("tar cf ../archive.tar . && printf 'no archive' > ../broken.tar");
+    shell("tar cPf ../out.tar ../broken.tar && ln -s /etc/passwd leak && tar cf ../leak.tar leak");
+    shell("head -c 2000 ../archive.tar > ../cut.tar && tar cf ../empty.tar -T /dev/null");
     let archive = |name: &str| {
         let line = format!(
             "{} deploy --stdin --no-watch < {}",
@@ -216,9 +218,19 @@ fn a_git_reference_or_an_archive_is_deployed_and_what_is_none_is_named() {
     };
     assert!(archive("archive.tar").status.success());
     assert_eq!(served(&sandbox), "only in the folder");
-    let broken = archive("broken.tar");
-    let said = String::from_utf8_lossy(&broken.stderr).into_owned();
-    assert!(!broken.status.success() && said.contains("SW-REL-010"), "{said}");
+    for (name, cause) in [
+        ("broken.tar", "cut off"),
+        ("cut.tar", "cut off"),
+        ("empty.tar", "there is nothing in it"),
+        ("out.tar", "`../broken.tar` leads out of the archive"),
+        ("leak.tar", "is a link that leads out of the archive: `/etc/passwd`"),
+    ] {
+        let refused = archive(name);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("SW-REL-010"), "{name}: {said}");
+        assert!(said.contains(cause) && said.contains("git archive HEAD |"), "{name}: {said}");
+    }
+    assert_eq!(served(&sandbox), "only in the folder");
     assert_eq!(std::fs::read_dir(sandbox.state().join("incoming")).unwrap().count(), 0);
 }
 
@@ -249,6 +261,8 @@ fn one_that_waits_for_another_and_is_given_up_never_begins() {
 fn a_plan_says_how_services_are_replaced_and_that_nothing_is_migrated() {
     let sandbox = sandbox();
     sandbox.up(&level("old", ""));
+    let words = |plan: &str| ["rollback", "shop", plan].map(str::to_owned);
+    sandbox.run(words("--plan")).code(1).says(["no earlier release", "seaworthy releases"]);
     let project = sandbox.write(&level("new", ""));
     let plan = |strategy: &str| {
         let strategy = ["--plan".as_ref(), "--strategy".as_ref(), strategy.as_ref()];
@@ -259,6 +273,13 @@ fn a_plan_says_how_services_are_replaced_and_that_nothing_is_migrated() {
     plan("canary").success().says(["a growing share of the visitors"]);
     plan("recreate").success().says(["ended, then started anew", "requests       wait"]);
     assert_eq!(served(&sandbox), "old");
+    let first = Site::new("blog").app("web", FakeApp::new());
+    let other = sandbox.write(&first);
+    let said = sandbox.run(["deploy".as_ref(), other.as_os_str(), "--plan".as_ref()]);
+    said.success().says(["how            first start", "there is nothing to go back to"]);
+    said.never_says("watched");
+    deploy(&sandbox, &level("new", ""), &["--no-watch"]).success();
+    sandbox.run(words("--plan")).success().says(["back to        r1-"]);
 }
 
 #[test]
@@ -308,11 +329,20 @@ fn a_build_that_fails_hangs_or_is_left_alone_leaves_what_runs() {
         .count()
     };
     assert_eq!(sleeping(), 1);
+    sandbox.run(["status"]).success().says(["deploying        deploy 3 for ", ": build, since "]);
+    assert_eq!(sandbox.status().document()["deployments"][0]["step"], "build");
     sandbox.run(["abort", "shop"]).success();
     eventually("the build ended whole", LIMIT, || sleeping() == 0);
     eventually("it is aborted", LIMIT, || {
         releases(&sandbox)["deployments"][0]["state"] == "aborted"
     });
+    // Nothing of it is left that looks like a release.
+    let stopped = &releases(&sandbox)["releases"][0];
+    assert_eq!(stopped["state"], "failed", "{stopped:#}");
+    assert!(stopped["note"].as_str().unwrap().contains("stopped by"), "{stopped:#}");
+    let dir = sandbox.state().join("sites").join(sandbox.own_name("shop")).join("releases");
+    assert!(!dir.join(stopped["id"].as_str().unwrap()).exists());
+    assert_eq!(sandbox.status().document()["deployments"], serde_json::json!([]));
     assert_eq!(served(&sandbox), "old");
     deploy(&sandbox, &level("new", ""), &["--no-watch"]).success();
 }
