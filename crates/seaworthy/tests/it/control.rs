@@ -46,7 +46,7 @@ fn its_socket_is_for_its_user_only() {
 }
 
 /// Says something to a socket, and how long the answer is.
-const SAY: &str = r#"
+const SAY: &str = r"
 import socket, sys
 stream = socket.socket(socket.AF_UNIX)
 stream.settimeout(20)
@@ -56,7 +56,7 @@ try:
     print(len(stream.recv(4096)))
 except ConnectionError:
     print(0)
-"#;
+";
 
 #[test]
 fn another_user_is_heard_by_neither_control_nor_the_edge_whatever_the_modes_of_their_sockets() {
@@ -66,7 +66,9 @@ fn another_user_is_heard_by_neither_control_nor_the_edge_whatever_the_modes_of_t
     let sandbox = sandbox();
     sandbox.up(&shop());
     let run = sandbox.folder().join("run");
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    };
     let hello = br#"{"verb":"hello","proto":1,"build":"0"}"#;
     let said = [
         ("control.sock", hex(b"GET /v1/hello HTTP/1.1\r\nHost: control\r\n\r\n")),
