@@ -66,9 +66,8 @@ fn another_user_is_heard_by_neither_control_nor_the_edge_whatever_the_modes_of_t
     let sandbox = sandbox();
     sandbox.up(&shop());
     let run = sandbox.folder().join("run");
-    let hex = |bytes: &[u8]| {
-        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-    };
+    let hex =
+        |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let hello = br#"{"verb":"hello","proto":1,"build":"0"}"#;
     let said = [
         ("control.sock", hex(b"GET /v1/hello HTTP/1.1\r\nHost: control\r\n\r\n")),
