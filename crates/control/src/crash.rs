@@ -2,7 +2,8 @@
 //!
 //! Every step of a deployment has three: before its work, after its work and before the journal knows, and
 //! after. What is to happen stands in the file that `SEAWORTHY_CRASH_FILE` names: the place's name alone (die there,
-//! once: the file goes first), `panic` and a place (a panic there, once), `edge` and a place (the edge dies there, once),
+//! once: the file goes first), `panic` and a place (a panic there, once), `edge` and a place (the edge dies there, once), `shim` or
+//! `cli` and a place (so do the newest shim, and whoever asked for the deployment),
 //! `full` and a place (from there on the disk is full, as long as the file is there), or `wait` and a place (as long as
 //! the file says so). Invariant: builds for use have none of it. Not here: what must hold afterwards (`tests/it/crash.rs`,
 //! `tests/it/defect.rs`, `tests/it/disk.rs`).
@@ -34,8 +35,11 @@ mod places {
         if text.strip_prefix("panic ") == Some(place) && fs::remove_file(&file).is_ok() {
             panic(place);
         }
-        if text.strip_prefix("edge ") == Some(place) && fs::remove_file(&file).is_ok() {
-            edges().into_iter().for_each(crate::processes::kill);
+        let of_others = text.split_once(' ').filter(|(_, at)| *at == place);
+        if let Some((role @ ("edge" | "shim" | "cli"), _)) = of_others
+            && fs::remove_file(&file).is_ok()
+        {
+            others(role, &file).into_iter().for_each(crate::processes::kill);
         }
         let Some(from) = text.strip_prefix("full ") else { return };
         let mut full = FULL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,14 +57,31 @@ mod places {
         panic!("a test wanted a panic at {place}");
     }
 
-    /// Our children that are edges.
-    fn edges() -> Vec<u32> {
-        let all = seaworthy_sys::proc_tree::descendants(std::process::id()).into_iter();
-        let is_edge = |pid: &u32| {
+    /// Processes of ours in a role: the edges, the newest shim, or commands that deploy.
+    fn others(role: &str, file: &Path) -> Vec<u32> {
+        let verb = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"edge")
+            line.split(|byte| *byte == 0).nth(1).map(<[u8]>::to_vec).unwrap_or_default()
         };
-        all.filter(is_edge).collect()
+        if role == "cli" {
+            // No children of ours; those of the same test are told the same file.
+            let told = format!("SEAWORTHY_CRASH_FILE={}", file.display());
+            let is_told = |pid: &u32| {
+                let all = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                all.split(|byte| *byte == 0).any(|one| one == told.as_bytes())
+            };
+            let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            return pids.filter(|pid| verb(pid) == b"deploy" && is_told(pid)).collect();
+        }
+        let own = seaworthy_sys::proc_tree::descendants(std::process::id()).into_iter();
+        let mut found: Vec<u32> = own.filter(|pid| verb(pid) == role.as_bytes()).collect();
+        if role == "shim" {
+            // Process ids count up, but for once around in four million.
+            found.sort_unstable();
+            found.drain(..found.len().saturating_sub(1));
+        }
+        found
     }
 
     /// Takes all the room that is left, down to the last byte.

@@ -211,31 +211,74 @@ fn of_the_command_line_the_edge_and_a_new_shim_does_not_stop_a_deployment() {
     assert_eq!(running.stop().refused(), 0);
 }
 
+/// A place in each step of a deployment.
+const STEPS: [&str; 16] = [
+    "fetch:before",
+    "build:before",
+    "migrate:before",
+    "start:before",
+    "start:done",
+    "gate:before",
+    "gate:done",
+    "switch:before",
+    "switched",
+    "switch:done",
+    "watch:before",
+    "watch:done",
+    "drain:before",
+    "drain:done",
+    "keep:before",
+    "closed",
+];
+
+#[test]
+fn of_who_asked_at_each_step_leaves_the_deployment_going_on() {
+    let scene = Scene::new();
+    let target = scene.sandbox.target(&shop());
+    let running = Load::new(target).mixed(30.0).start(Duration::from_secs(240));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    for (number, place) in STEPS.iter().enumerate() {
+        let strategy = ["rolling", "blue-green", "recreate"][number % 3];
+        let after = format!("{strategy}-{number}");
+        fs::write(&scene.trigger, format!("cli {place}")).unwrap();
+        let said = scene.deploy(&level(&after, strategy));
+        assert!(!scene.trigger.exists(), "{place} was never reached: {said}");
+        assert_eq!(said.exit_code(), None, "it was killed: {said}");
+        assert_eq!(scene.last()["state"], "live", "who asked was killed at {place}");
+        assert_eq!(scene.served(), after, "who asked was killed at {place}");
+    }
+    running.stop().assert_clean();
+}
+
+#[test]
+fn of_the_newest_shim_at_each_step_leaves_one_of_the_two_serving() {
+    let scene = Scene::new();
+    let mut before = "first".to_owned();
+    for (number, place) in STEPS.iter().enumerate() {
+        let strategy = ["rolling", "blue-green", "canary"][number % 3];
+        let after = format!("{strategy}-{number}");
+        fs::write(&scene.trigger, format!("shim {place}")).unwrap();
+        let site = level(&after, strategy);
+        let said = scene.deploy(&site);
+        assert!(!scene.trigger.exists(), "{place} was never reached: {said}");
+        let last = scene.last();
+        let expected = if last["state"] == "live" { &after } else { &before };
+        // While the only instance of the one comes back, one of the other that still drains may answer in its place.
+        let what = format!("what the journal names serves, a shim killed at {place}: {last:#}");
+        eventually(&what, LIMIT, || scene.served() == *expected);
+        scene.deploy(&site).success();
+        assert_eq!(scene.served(), after, "after {place}");
+        before = after;
+    }
+}
+
 #[test]
 fn of_the_edge_at_each_step_stops_no_deployment_and_refuses_nobody() {
     let scene = Scene::new();
     let target = scene.sandbox.target(&shop());
     let running = Load::new(target).mixed(30.0).start(Duration::from_secs(240));
     eventually("load flows", LIMIT, || running.so_far().ok() > 10);
-    let places = [
-        "fetch:before",
-        "build:before",
-        "migrate:before",
-        "start:before",
-        "start:done",
-        "gate:before",
-        "gate:done",
-        "switch:before",
-        "switched",
-        "switch:done",
-        "watch:before",
-        "watch:done",
-        "drain:before",
-        "drain:done",
-        "keep:before",
-        "closed",
-    ];
-    for (number, place) in places.iter().enumerate() {
+    for (number, place) in STEPS.iter().enumerate() {
         let strategy = ["rolling", "blue-green", "canary"][number % 3];
         let after = format!("{strategy}-{number}");
         let edge = scene.sandbox.status().edge_pid();
