@@ -95,7 +95,9 @@ pub(crate) fn show_plan(applied: &Applied) {
         line("watched", &format_duration(period));
     }
     if plan.holds {
-        line("requests", "wait while the old release ends and the new one starts");
+        let about = plan.hold_ms.map(|ms| format!(", about {:.1} s", ms as f64 / 1000.0));
+        let text = "wait while the old release ends and the new one starts";
+        line("requests", &format!("{text}{}", about.unwrap_or_default()));
     }
     line("back", &plan.back);
 }

@@ -297,6 +297,9 @@ pub struct Plan {
     pub back: String,
     /// Whether requests have to wait while it is done.
     pub holds: bool,
+    /// For about how many milliseconds: what the last start took; none where that is not known.
+    #[serde(default)]
+    pub hold_ms: Option<u64>,
     /// What a rollback does to the databases.
     #[serde(default)]
     pub data: Option<DataPlan>,

@@ -102,6 +102,7 @@ pub(super) fn plan(world: &World, prepared: &Prepared, built: bool, start_ms: Op
         watch_ms: if site.is_some() { prepared.watch.as_millis() as u64 } else { 0 },
         back: format!("{back}{}", started_in(prepared, start_ms.filter(|_| site.is_some()))),
         holds: prepared.strategy == Strategy::Recreate && site.is_some(),
+        hold_ms: start_ms.filter(|_| prepared.strategy == Strategy::Recreate && site.is_some()),
         data: None,
     }
 }

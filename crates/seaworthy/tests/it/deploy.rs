@@ -271,7 +271,11 @@ fn a_plan_says_how_services_are_replaced_and_that_nothing_is_migrated() {
     plan("rolling").success().says(["replaced one by one", "how            rolling"]);
     plan("blue-green").success().says(["replaced all at once", "migration      none"]);
     plan("canary").success().says(["a growing share of the visitors"]);
-    plan("recreate").success().says(["ended, then started anew", "requests       wait"]);
+    plan("recreate").success().says([
+        "ended, then started anew",
+        "requests       wait",
+        ", about 0.",
+    ]);
     assert_eq!(served(&sandbox), "old");
     let first = Site::new("blog").app("web", FakeApp::new());
     let other = sandbox.write(&first);
