@@ -296,7 +296,7 @@ pub const ROUTE: &[Key] = &[
     key("priority", Kind::Integer, "higher wins over a more specific path; 0"),
     key("body_limit", Kind::Size, "largest request body; 10M, `false` for none"),
     key("timeout", Kind::Table(delivery::TIMEOUT), "times"),
-    key("stream", Kind::Switch, "no idle cut"),
+    key("stream", Kind::Switch, "no idle cut, and no wait for the beginning of a body"),
     key("log", Kind::Any, "access log: true, false, `{ sample = \"10%\" }` (failures always)"),
     key("response_headers", Kind::Table(HEADERS), "changes to response headers"),
     key("request_headers", Kind::Table(HEADERS), "changes to request headers"),

@@ -318,7 +318,7 @@ fn nonce(name: &str, answer: &Response, page: &str) -> String {
     );
     assert!(nonce.len() >= 22, "{nonce}");
     for element in
-        [format!("<style nonce=\"{nonce}\">"), format!("<script src=a.js nonce=\"{nonce}\">")]
+        [format!("<style nonce=\"{nonce}\">"), format!("<script nonce=\"{nonce}\" src=a.js>")]
     {
         assert!(page.contains(&element), "{name}: {element} in {}", &page[..200]);
     }
