@@ -9,7 +9,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::expect_used,
-    clippy::panic,
+    clippy::exit,
     reason = "a program for developers that prints what it found"
 )]
 
@@ -55,7 +55,23 @@ fn main() {
     }
 }
 
-const USAGE: &str = "--binary PATH, --scale N, --files N, --flat N, --tiny N, --verify GIGABYTES, --rounds N, --only database|files|verify|flat|tiny";
+const USAGE: &str = "\
+Backups beside pg_dump, gzip, pgBackRest and restic.
+
+  --binary PATH     the binary [seaworthy]
+  --scale N         pgbench's scale; 150 is about 2 GB [150]
+  --files N         files of a folder that is backed up again unchanged [100000]
+  --flat N          files in one folder, at most [1000000]
+  --tiny N          tiny files in many folders, at most [1000000]
+  --verify N        size in GB of the set that is verified [5]
+  --rounds N        rounds of each comparison [5]
+  --only PART       database, files, verify, flat or tiny [all]";
+
+/// Says what is wrong with the options, and ends.
+fn refuse(why: &str) -> ! {
+    eprintln!("{why}\n\n{USAGE}");
+    std::process::exit(2)
+}
 
 fn plan() -> Plan {
     let mut plan = Plan {
@@ -70,8 +86,12 @@ fn plan() -> Plan {
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let value = words.next().unwrap_or_else(|| panic!("{word} needs a value"));
-        let number = || value.parse().unwrap_or_else(|_| panic!("{word} needs a number"));
+        if word == "--help" {
+            println!("{USAGE}");
+            std::process::exit(0);
+        }
+        let value = words.next().unwrap_or_else(|| refuse(&format!("{word} needs a value")));
+        let number = || value.parse().unwrap_or_else(|_| refuse(&format!("{word} needs a number")));
         match word.as_str() {
             "--binary" => plan.binary = value.into(),
             "--scale" => plan.scale = number(),
@@ -81,7 +101,7 @@ fn plan() -> Plan {
             "--verify" => plan.verify = number() as usize,
             "--rounds" => plan.rounds = number() as usize,
             "--only" => plan.only = Some(value),
-            _ => panic!("{USAGE}; not {word}"),
+            _ => refuse(&format!("unknown option {word}")),
         }
     }
     plan
