@@ -139,14 +139,15 @@ impl RequestBody {
         body: ClientBody,
         most: Option<u64>,
         idle: Option<Duration>,
-        alarm: Alarm,
+        alarm: impl FnOnce() -> Alarm,
     ) -> (Self, Option<Rc<Progress>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
         let progress = Rc::new(Progress::default());
         let (left, of_body) = (most.unwrap_or(u64::MAX), Rc::clone(&progress));
-        let upload = Upload { held: Bytes::new(), body, left, idle, alarm, progress: of_body };
+        let (held, alarm) = (Bytes::new(), alarm());
+        let upload = Upload { held, body, left, idle, alarm, progress: of_body };
         (Self::Upload(Box::new(upload)), Some(progress))
     }
 
@@ -157,24 +158,27 @@ impl RequestBody {
     /// What is wrong with the body.
     pub(crate) async fn begin(&mut self) -> Result<(), (StatusCode, &'static str)> {
         let Some(length) = self.size_hint().exact() else { return Ok(()) };
+        let wanted = length.min(BEGINNING) as usize;
         let mut held = Vec::new();
-        let mut first = Bytes::new();
-        while ((first.len() + held.len()) as u64) < length.min(BEGINNING) {
+        while held.len() < wanted {
             let next = std::future::poll_fn(|context| Pin::new(&mut *self).poll_frame(context));
-            let Some(frame) = next.await else { break };
-            let Ok(frame) = frame else {
-                let Self::Upload(upload) = self else { break };
-                return Err(upload.progress.fault().unwrap_or(CUT_OFF));
+            let next = next.await;
+            let Self::Upload(upload) = self else { break };
+            let data = match next {
+                Some(Ok(frame)) => frame.into_data(),
+                Some(Err(_)) => return Err(upload.progress.fault().unwrap_or(CUT_OFF)),
+                None => break,
             };
-            let Ok(data) = frame.into_data() else { break };
-            if first.is_empty() {
-                first = data;
-            } else {
-                held.extend_from_slice(&data);
+            let Ok(data) = data else { break };
+            if held.is_empty() && data.len() >= wanted {
+                upload.held = data;
+                return Ok(());
             }
+            // Copied, so that a few bytes do not keep the buffer in which they came.
+            held.extend_from_slice(&data);
         }
         if let Self::Upload(upload) = self {
-            upload.held = if held.is_empty() { first } else { [&first[..], &held].concat().into() };
+            upload.held = held.into();
         }
         Ok(())
     }

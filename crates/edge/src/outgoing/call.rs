@@ -125,7 +125,7 @@ async fn make(
     let kept = &outlet.kept;
     kept.calls.fetch_add(1, Ordering::Relaxed);
     let replayable = upstream::is_replayable(&parts.method, &body);
-    let alarm = Alarm::new(&local.watch);
+    let alarm = || Alarm::new(&local.watch);
     let (body, progress) = RequestBody::new(body, None, Some(outlet.rules.idle), alarm);
     let mut message = Message::Body(body);
     let rule = &outlet.rules.retry;

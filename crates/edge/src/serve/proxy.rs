@@ -137,7 +137,7 @@ async fn begin(
     upgrade: bool,
 ) -> Result<(RequestBody, Option<Rc<Progress>>), Refusal> {
     let idle = settings.idle_ms.map(Duration::from_millis);
-    let alarm = Alarm::of_client(&local.watch);
+    let alarm = || Alarm::of_client(&local.watch);
     let (mut body, progress) = RequestBody::new(body, settings.body_limit, idle, alarm);
     // Without an idle time the route streams.
     if idle.is_some() && !upgrade {
