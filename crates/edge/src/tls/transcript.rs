@@ -49,11 +49,19 @@ pub(super) fn suites() -> Vec<SupportedCipherSuite> {
     SUITES.clone()
 }
 
-/// The same suite with another hash. rustls wants it for ever.
+/// The suite with a hash that minds what a changed hello was.
 fn careful(suite: &SupportedCipherSuite) -> SupportedCipherSuite {
+    with_hash(suite, |hash| Box::leak(Box::new(Careful(hash))))
+}
+
+/// The same suite with another hash. rustls wants it for ever.
+pub(super) fn with_hash(
+    suite: &SupportedCipherSuite,
+    other: impl Fn(&'static dyn Hash) -> &'static dyn Hash,
+) -> SupportedCipherSuite {
     let common = |of: &CipherSuiteCommon| CipherSuiteCommon {
         suite: of.suite,
-        hash_provider: Box::leak(Box::new(Careful(of.hash_provider))),
+        hash_provider: other(of.hash_provider),
         confidentiality_limit: of.confidentiality_limit,
     };
     match *suite {

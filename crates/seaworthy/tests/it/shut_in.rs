@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 
 use seaworthy_testkit::peers::{Authority, Named, Wish};
-use seaworthy_testkit::{Client, FakeApp, Site, eventually};
+use seaworthy_testkit::{Client, FakeApp, Sandbox, Site, eventually};
 
 use crate::certificates::{public_site, wait_for_certificate, ways_in};
 use crate::{LIMIT, sandbox};
@@ -30,18 +30,22 @@ const FORBIDDEN: [&str; 15] = [
     "listening",
 ];
 
-#[test]
-fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
+/// A platform that tries an application's socket and a file, both open to everybody: only the sandbox stands before them.
+fn tempting() -> (Sandbox, UnixListener) {
     let sandbox = sandbox();
-    // An application's socket and a file, both open to everybody: only the sandbox stands before them.
     let socket = sandbox.folder().join("app.sock");
-    let _listening = UnixListener::bind(&socket).unwrap();
+    let listening = UnixListener::bind(&socket).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&socket, open).unwrap();
     let file = sandbox.folder().join("p/secret");
     std::fs::write(&file, "secret").unwrap();
     let places = format!("{}:{}", file.display(), socket.display());
-    let sandbox = sandbox.env("SEAWORTHY_SANDBOX_TRY", &places);
+    (sandbox.env("SEAWORTHY_SANDBOX_TRY", &places), listening)
+}
+
+#[test]
+fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
+    let (sandbox, _listening) = tempting();
     let (ports, names) = (ways_in(), Named::start(""));
     let pebble = Authority::pebble(&Wish::new(ports.http, ports.https, names.address));
     let acme =
@@ -137,16 +141,7 @@ fn an_edge_may_open_unix_sockets_once_an_instance_listens_on_one() {
 
 #[test]
 fn an_edge_that_serves_sockets_of_instances_reaches_those_and_no_other() {
-    let sandbox = sandbox();
-    // Open to everybody: only the sandbox stands before it.
-    let socket = sandbox.folder().join("other.sock");
-    let _listening = UnixListener::bind(&socket).unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(&socket, open).unwrap();
-    let file = sandbox.folder().join("p/secret");
-    std::fs::write(&file, "secret").unwrap();
-    let places = format!("{}:{}", file.display(), socket.display());
-    let sandbox = sandbox.env("SEAWORTHY_SANDBOX_TRY", &places);
+    let (sandbox, _listening) = tempting();
     let web = FakeApp::new().flag("--socket $SOCKET").key("socket = true");
     let page = "[service.page]\nstatic = \"public\"";
     let site = Site::new("shop").app("web", web).more(page).route("/health", "web");

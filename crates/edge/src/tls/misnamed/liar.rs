@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::crypto::aws_lc_rs::{DEFAULT_CIPHER_SUITES, default_provider, kx_group};
-use rustls::crypto::{CipherSuiteCommon, CryptoProvider, SupportedKxGroup, hash};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, hash};
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
-use rustls::{Tls12CipherSuite, Tls13CipherSuite};
 
 use crate::model::{Certificate, Keys};
 use crate::tls::demanding::tests::Careless;
+use crate::tls::transcript::with_hash;
 use crate::tls::{Resolver, Settings};
 
 /// What the client was given, and what it is to be changed to.
@@ -66,21 +66,7 @@ impl hash::Context for LyingSum {
 }
 
 fn lying(suite: &SupportedCipherSuite) -> SupportedCipherSuite {
-    let common = |of: &CipherSuiteCommon| CipherSuiteCommon {
-        suite: of.suite,
-        hash_provider: Box::leak(Box::new(Lying(of.hash_provider))),
-        confidentiality_limit: of.confidentiality_limit,
-    };
-    match *suite {
-        SupportedCipherSuite::Tls13(of) => {
-            let common = common(&of.common);
-            SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite { common, ..*of })))
-        }
-        SupportedCipherSuite::Tls12(of) => {
-            let common = common(&of.common);
-            SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite { common, ..*of })))
-        }
-    }
+    with_hash(suite, |hash| Box::leak(Box::new(Lying(hash))))
 }
 
 /// A server, and a client that lies about the name.
