@@ -213,6 +213,10 @@ mod tests {
                 Some(Some(piece)) => Poll::Ready(Some(Ok(Frame::data(piece.into())))),
             }
         }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
     }
 
     /// What is written when each write takes at most so many bytes, and what had been written at each wait.
@@ -247,6 +251,19 @@ mod tests {
         let (out, waits) = written(&pieces, Delimited::Chunks, 1000).unwrap();
         assert_eq!(out, b"head 4\r\nhalf\r\n4\r\nrest\r\n0\r\n\r\n");
         assert_eq!(waits, [b"head 4\r\nhalf\r\n".len(), b"head 4\r\nhalf\r\n4\r\nrest\r\n".len()]);
+    }
+
+    #[test]
+    fn the_end_goes_with_the_last_chunk_where_it_is_known() {
+        let body = Pieces(vec![Some(b"half".to_vec())]);
+        let mut outlet = Outlet::new(b"head ".to_vec(), body, Delimited::Chunks);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut writes = Vec::new();
+        while let Poll::Ready(Ok(Step::Wrote)) = outlet.step(&mut context, |_, slices| {
+            writes.push(slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>());
+            Poll::Ready(Ok(writes.last().map_or(0, Vec::len)))
+        }) {}
+        assert_eq!(writes, [b"head 4\r\nhalf\r\n0\r\n\r\n"]);
     }
 
     #[test]
