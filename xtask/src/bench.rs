@@ -21,13 +21,13 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{FOR_BENCH, setup};
 use crate::{cargo, run};
 use load::{Case, Figures};
-use peers::{Kind, Stage};
+use peers::{Kind, Running, Stage};
 
 const USAGE: &str = "\
 cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
 
-  --rounds N     rounds of each case; the median of the rounds' ratios is shown (3)
-  --seconds N    of load for each figure (5)
+  --rounds N     rounds of each case; the median of the ratios is shown (3)
+  --seconds N    of load for each proxy in a round (5)
   --case NAME    only this one: keep-alive, features, large, http2, http3, handshake, nonce,
                  footprint, idle, routes, slow, certificate
   --binary PATH  measure this binary instead of building one in release mode";
@@ -95,7 +95,7 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
         scale::routes(&stage, options.rounds.max(1), options.seconds.max(1))?;
     }
     if wanted("slow") {
-        scale::slow(&stage)?;
+        scale::slow(&stage, options.rounds.max(1))?;
     }
     if wanted("certificate") {
         certificate::certificate(&stage, options.rounds.max(1))?;
@@ -111,33 +111,33 @@ fn build(package: &str, program: &str) -> Result<PathBuf> {
     Ok(std::path::absolute(target.join("release").join(program))?)
 }
 
-/// One case: rounds of each proxy in turn, then the median of the rounds' ratios.
+/// One case: all proxies run, and each in turn has the load for a second. The machine may change its speed at any
+/// moment: seconds that follow each other are compared, and the median of their ratios is shown.
 fn compare(stage: &Stage, case: Case, rounds: usize, seconds: u32) -> Result<()> {
     println!("\n{}", case.title());
-    let mut all: Vec<[Figures; 3]> = Vec::new();
+    let failed = |kind: Kind| format!("{} in case {}", kind.name(), case.name());
+    let mut proxies = Vec::new();
+    for kind in Kind::ALL {
+        let running = stage.start(kind)?;
+        load::warm(&running, case).with_context(|| failed(kind))?;
+        proxies.push((kind, running));
+    }
+    // By proxy, then by second.
+    let mut all: Vec<Vec<Figures>> = proxies.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        let mut of_round = Vec::new();
-        for kind in Kind::ALL {
-            let running = stage.start(kind)?;
-            let figures = load::measure(&running, case, seconds)
-                .with_context(|| format!("{} in case {}", kind.name(), case.name()))?;
-            println!(
-                "  round {round}  {:<10} {:>8.0} req/s  cpu {:>7.1} us/req  p99 {:>9}  rss {:>6} KiB",
-                kind.name(),
-                figures.rate,
-                figures.cpu_us,
-                figures.p99,
-                figures.rss_kib
-            );
-            of_round.push(figures);
+        for _ in 0..seconds {
+            for ((kind, running), figures) in proxies.iter().zip(&mut all) {
+                figures.push(load::second(running, case).with_context(|| failed(*kind))?);
+            }
         }
-        if let Ok(of_round) = of_round.try_into() {
-            all.push(of_round);
+        for ((kind, running), figures) in proxies.iter().zip(&all) {
+            let of_round = &figures[figures.len() - seconds as usize..];
+            println!("  round {round}  {:<10} {}", kind.name(), line(running, of_round)?);
         }
     }
-    for (index, peer) in Kind::ALL.iter().enumerate().filter(|(_, kind)| **kind != Kind::Seaworthy)
-    {
-        let ratio = median(all.iter().map(|round| round[2].cpu_us / round[index].cpu_us).collect());
+    let Some(ours) = all.pop() else { return Ok(()) };
+    for ((peer, _), theirs) in proxies.iter().zip(&all) {
+        let ratio = median(ours.iter().zip(theirs).map(|(a, b)| a.cpu_us / b.cpu_us).collect());
         let bound = match (*peer, case.bound()) {
             (Kind::Nginx, Some(bound)) => {
                 format!("   bound {bound:.2}: {}", if ratio <= bound { "met" } else { "NOT met" })
@@ -149,21 +149,36 @@ fn compare(stage: &Stage, case: Case, rounds: usize, seconds: u32) -> Result<()>
     Ok(())
 }
 
+/// What a proxy did in some seconds, as a line of the table.
+fn line(running: &Running, seconds: &[Figures]) -> Result<String> {
+    let of = |figure: fn(&Figures) -> f64| median(seconds.iter().map(figure).collect());
+    Ok(format!(
+        "{:>8.0} req/s  cpu {:>7.1} us/req  p99 {:>9}  rss {:>6} KiB",
+        of(|one| one.rate),
+        of(|one| one.cpu_us),
+        seconds.last().map_or("", |last| &last.p99),
+        running.rss_kib()?
+    ))
+}
+
 /// What rewriting a page costs: the same page with and without, from the same process.
 fn nonce(stage: &Stage, rounds: usize, seconds: u32) -> Result<()> {
     println!("\n{}", Case::Nonce.title());
     let running = stage.start(Kind::Seaworthy)?;
-    let mut ratios = Vec::new();
+    load::warm(&running, Case::Page)?;
+    load::warm(&running, Case::Nonce)?;
+    let (mut plain, mut marked) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
-        let plain = load::measure(&running, Case::Page, seconds)?;
-        let marked = load::measure(&running, Case::Nonce, seconds)?;
-        println!(
-            "  round {round}  as it is {:>7.1} us/req  with nonces {:>7.1} us/req  p99 {} and {}",
-            plain.cpu_us, marked.cpu_us, plain.p99, marked.p99
-        );
-        ratios.push(marked.cpu_us / plain.cpu_us);
+        let before = plain.len();
+        for _ in 0..seconds {
+            plain.push(load::second(&running, Case::Page)?);
+            marked.push(load::second(&running, Case::Nonce)?);
+        }
+        println!("  round {round}  as it is     {}", line(&running, &plain[before..])?);
+        println!("  round {round}  with nonces  {}", line(&running, &marked[before..])?);
     }
-    let (ratio, bound) = (median(ratios), Case::Nonce.bound().unwrap_or_default());
+    let ratios = marked.iter().zip(&plain).map(|(marked, plain)| marked.cpu_us / plain.cpu_us);
+    let (ratio, bound) = (median(ratios.collect()), Case::Nonce.bound().unwrap_or_default());
     let met = if ratio <= bound { "met" } else { "NOT met" };
     println!("  cpu per request, with / without {ratio:>5.2}   bound {bound:.2}: {met}");
     Ok(())

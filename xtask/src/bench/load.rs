@@ -136,9 +136,23 @@ impl Case {
     }
 }
 
-/// One proxy under one kind of load.
+/// One proxy under one kind of load, for so many seconds.
 pub(super) fn measure(proxy: &Running, case: Case, seconds: u32) -> Result<Figures> {
-    load(proxy, case, 1)?;
+    warm(proxy, case)?;
+    figures(proxy, case, seconds)
+}
+
+/// A second of load that is not counted.
+pub(super) fn warm(proxy: &Running, case: Case) -> Result<()> {
+    load(proxy, case, 1).map(drop)
+}
+
+/// A second of load on a proxy that is warm.
+pub(super) fn second(proxy: &Running, case: Case) -> Result<Figures> {
+    figures(proxy, case, 1)
+}
+
+fn figures(proxy: &Running, case: Case, seconds: u32) -> Result<Figures> {
     let before = proxy.cpu_ticks()?;
     let (answers, rate, p99) = load(proxy, case, seconds)?;
     let spent = proxy.cpu_ticks()? - before;

@@ -172,39 +172,62 @@ fn site_of(name: &str, hosts: Range<usize>, http: u16, upstream: u16) -> String 
     manifest
 }
 
-/// A steady load while 10,000 clients are slow on purpose.
-pub(super) fn slow(stage: &Stage) -> Result<()> {
+/// A steady load while 10,000 clients are slow on purpose, and without them: rounds of both, and their median.
+pub(super) fn slow(stage: &Stage, rounds: usize) -> Result<()> {
     println!("\nslow: 1,000 requests/s beside {MANY} clients that are slow on purpose");
     let hold = hold()?;
     for (habit, path) in [("slow-head", "/"), ("slow-body", "/upload"), ("slow-read", "/big")] {
         for kind in [Kind::Nginx, Kind::Seaworthy] {
-            let running = stage.start(kind)?;
-            let alone = steady(stage, &running)?;
-            let before = running.rss_kib()?;
-            let more = [("host", "plain.localhost".to_owned()), ("path", path.to_owned())];
-            let held = many(&hold, habit, running.http, &more)?;
-            let beside = steady(stage, &running)?;
-            let more = running.rss_kib()?.saturating_sub(before) as f64 / 1024.0;
-            let counted = held.end()?;
-            let ratio = beside.p99_us as f64 / alone.p99_us.max(1) as f64;
+            let each = (0..rounds).map(|_| attack(stage, &hold, kind, (habit, path)));
+            let each = each.collect::<Result<Vec<_>>>()?;
+            let of = |figure: fn(&Attack) -> f64| median(each.iter().map(figure).collect());
+            let ratio = of(Attack::ratio);
+            let more = each.iter().map(|one| one.more_mib).fold(0.0, f64::max);
+            let failed: u64 = each.iter().map(|one| one.alone.failed + one.beside.failed).sum();
             let bound = match kind {
                 Kind::Seaworthy => format!(
                     "   bounds 2.0 and 256: {}",
-                    verdict(ratio <= 2.0 && more <= 256.0 && beside.failed == 0)
+                    verdict(ratio <= 2.0 && more <= 256.0 && failed == 0)
                 ),
                 _ => String::new(),
             };
             println!(
-                "  {habit:<9}  {:<10} p99 {:>6} us alone, {:>6} us beside ({ratio:.1})   {} failed   \
-                 +{more:.0} MiB   {counted}{bound}",
+                "  {habit:<9}  {:<10} p99 {:>6.0} us alone, {:>6.0} us beside ({ratio:.1})   {failed} failed   \
+                 +{more:.0} MiB   {}{bound}",
                 kind.name(),
-                alone.p99_us,
-                beside.p99_us,
-                beside.failed,
+                of(|one| one.alone.p99_us as f64),
+                of(|one| one.beside.p99_us as f64),
+                each.last().map_or("", |last| &last.counted),
             );
         }
     }
     Ok(())
+}
+
+/// What slow clients did to the others.
+struct Attack {
+    alone: Steady,
+    beside: Steady,
+    more_mib: f64,
+    /// What became of the slow ones.
+    counted: String,
+}
+
+impl Attack {
+    fn ratio(&self) -> f64 {
+        self.beside.p99_us as f64 / self.alone.p99_us.max(1) as f64
+    }
+}
+
+fn attack(stage: &Stage, hold: &Path, kind: Kind, (habit, path): (&str, &str)) -> Result<Attack> {
+    let running = stage.start(kind)?;
+    let alone = steady(stage, &running)?;
+    let before = running.rss_kib()?;
+    let more = [("host", "plain.localhost".to_owned()), ("path", path.to_owned())];
+    let held = many(hold, habit, running.http, &more)?;
+    let beside = steady(stage, &running)?;
+    let more_mib = running.rss_kib()?.saturating_sub(before) as f64 / 1024.0;
+    Ok(Attack { alone, beside, more_mib, counted: held.end()? })
 }
 
 /// What a steady load met.
@@ -213,12 +236,12 @@ struct Steady {
     failed: u64,
 }
 
-/// 1,000 requests a second for ten seconds, over 20 connections.
+/// 1,000 requests a second for eight seconds, over 20 connections.
 fn steady(stage: &Stage, running: &Running) -> Result<Steady> {
     let log = stage.dir.join("steady.tsv");
     fs::remove_file(&log).ok();
     let output = Command::new("taskset")
-        .args(["-c", "1", "h2load", "--h1", "-t1", "-c20", "--rps=50", "-D", "10"])
+        .args(["-c", "1", "h2load", "--h1", "-t1", "-c20", "--rps=50", "-D", "8"])
         .arg(format!("--connect-to=127.0.0.1:{}", running.http))
         .arg(format!("--log-file={}", log.display()))
         .arg("http://plain.localhost/")
