@@ -454,6 +454,11 @@ impl ResponseBody {
         tunnel.take().map(|tunnel| *tunnel)
     }
 
+    /// Fields that are written behind those of its head, as lines.
+    pub(crate) fn lines(&self) -> &[u8] {
+        self.record.as_ref().map_or(b"", |record| record.profile_lines())
+    }
+
     /// With the record that is written when it is dropped.
     pub(crate) fn logged(mut self, record: Box<Record>) -> Self {
         self.record = Some(record);

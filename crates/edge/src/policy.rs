@@ -125,16 +125,18 @@ pub(crate) fn prepare(parts: &mut Parts, route: &CompiledRoute) {
     }
 }
 
-/// Completes the headers of an answer.
-pub(crate) fn finish(headers: &mut HeaderMap, record: &Record, status: StatusCode) {
+/// Completes the headers of an answer; what is left to do when its head is written the record knows.
+pub(crate) fn finish(headers: &mut HeaderMap, record: &mut Record, status: StatusCode) {
     let sight = headers::Sight {
         status,
         secure: record.secure,
         host: &record.host,
         origin: record.origin.as_ref(),
         nonce: record.nonce.as_deref(),
+        in_lines: record.is_in_lines(),
     };
-    headers::finish(headers, record.route.as_ref().map(|route| &route.policy), sight);
+    record.lacks_profile =
+        headers::finish(headers, record.route.as_ref().map(|route| &route.policy), sight);
 }
 
 /// 128 bits that nobody can guess, as text for a header and an attribute.

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode};
 use seaworthy_base::RequestId;
 
 use crate::body::{Content, ResponseBody as Body};
-use crate::policy::headers::profile_lines;
+use crate::policy::headers::all_lines;
 
 /// An error for a client: a page, or JSON when it asks for that.
 pub(crate) fn error(
@@ -61,7 +61,7 @@ pub(crate) fn refusal(status: StatusCode, id: RequestId) -> String {
         "HTTP/1.1 {} {title}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{}connection: close\r\n\r\n{body}",
         status.as_u16(),
         body.len(),
-        profile_lines(),
+        all_lines(),
     )
 }
 

@@ -3,17 +3,23 @@
 use std::cell::RefCell;
 
 use bytes::BytesMut;
+use http::HeaderMap;
 
 /// Kept of each kind.
 const MOST: usize = 64;
 /// What grew beyond this is given back.
 const LARGEST: usize = 64 << 10;
+/// Of a buffer that is used again: what is read at once where little is expected.
+const PIECE: usize = 8 << 10;
+/// A map with room for more fields is given back.
+const MOST_FIELDS: usize = 64;
 
 /// Spare buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     heads: RefCell<Vec<Vec<u8>>>,
     reads: RefCell<Vec<BytesMut>>,
+    maps: RefCell<Vec<HeaderMap>>,
 }
 
 impl Rooms {
@@ -24,7 +30,27 @@ impl Rooms {
 
     /// Room for what is read.
     pub(crate) fn buffer(&self) -> BytesMut {
-        self.reads.borrow_mut().pop().unwrap_or_default()
+        let mut read = self.reads.borrow_mut().pop().unwrap_or_default();
+        // What was cut off its front is mostly not in use any more: then the same bytes again, which the processor
+        // still has at hand, and not those behind them.
+        let _is_whole = read.try_reclaim(PIECE);
+        read
+    }
+
+    /// A map for so many fields.
+    pub(crate) fn fields(&self, count: usize) -> HeaderMap {
+        let mut map = self.maps.borrow_mut().pop().unwrap_or_default();
+        map.reserve(count);
+        map
+    }
+
+    /// Takes a map back.
+    pub(crate) fn keep_fields(&self, mut map: HeaderMap) {
+        let mut maps = self.maps.borrow_mut();
+        if maps.len() < MOST && (1..=MOST_FIELDS).contains(&map.capacity()) {
+            map.clear();
+            maps.push(map);
+        }
     }
 
     /// Takes room for a head back.
@@ -48,5 +74,6 @@ impl Rooms {
     pub(crate) fn clear(&self) {
         self.heads.take();
         self.reads.take();
+        self.maps.take();
     }
 }

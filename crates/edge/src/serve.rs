@@ -115,8 +115,9 @@ pub(crate) async fn handle(
     client: Arc<Client>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
+    // What few requests need is boxed: the others' futures need no room for it.
     if let Some(address) = client.outgoing {
-        return outgoing::call(&local, &client, address, request).await;
+        return Box::pin(outgoing::call(&local, &client, address, request)).await;
     }
     let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
@@ -139,7 +140,7 @@ pub(crate) async fn handle(
     };
     let result = match decided {
         Ok(None) if record.is_guarded() => {
-            guarded::forward(&local, &client, parts, body, &id, &mut record).await
+            Box::pin(guarded::forward(&local, &client, parts, body, &id, &mut record)).await
         }
         Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
@@ -153,13 +154,14 @@ pub(crate) async fn handle(
         (refused_response(&client, status, record.id, accept.as_ref()), None)
     });
     let status = response.status();
+    let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     let way = forwarded::Way {
         tls: record.secure,
         host: &record.host,
         port: record.port,
         id: &id,
         trace: None,
-        upgrade: status == StatusCode::SWITCHING_PROTOCOLS,
+        upgrade,
     };
     let close =
         response.headers().get(CONNECTION).is_some_and(|value| from.is_none() && value == "close");
@@ -171,13 +173,12 @@ pub(crate) async fn handle(
         record.route.as_deref(),
         &record.uri,
     );
-    if !way.upgrade {
-        policy::finish(response.headers_mut(), &record, status);
+    if !upgrade {
+        policy::finish(response.headers_mut(), &mut record, status);
     }
     if let Some(other) = announced(&local, &client, &record) {
         response.headers_mut().insert(ALT_SVC, other.clone());
     }
-    let upgrade = way.upgrade;
     for cookie in [record.visit.take(), record.place.take()].into_iter().flatten() {
         response.headers_mut().append(SET_COOKIE, cookie);
     }

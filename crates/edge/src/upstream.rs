@@ -218,7 +218,8 @@ async fn try_all(
         let guard = InFlight::new(&instance.load);
         let asked = Instant::now();
         let tried = if instance.http2 {
-            over_http2(local, &instance, settings, &request, message).await
+            // Boxed, as everything that is not on the usual way: a request holds its future's room until it ends.
+            Box::pin(over_http2(local, &instance, settings, &request, message)).await
         } else {
             over_http1(local, &instance, settings, &request, message).await
         };
@@ -429,7 +430,7 @@ async fn head(
     let sending = settings.delivery.send.map(|time| time.as_millis() as u64).or(settings.idle_ms);
     let mut last = None;
     std::future::poll_fn(|context| {
-        if let Poll::Ready(head) = exchange.poll_head(context) {
+        if let Poll::Ready(head) = exchange.poll_head(context, &local.rooms) {
             return Poll::Ready(head.map_err(Broken::Lost));
         }
         if let Poll::Ready(passed) = total.poll(context) {

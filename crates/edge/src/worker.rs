@@ -137,7 +137,8 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
-    snapshot: RefCell<Arc<Snapshot>>,
+    /// Behind a counter of the thread's own too: that of all threads is dear to change.
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
     /// The swap that it is of.
     swaps: Cell<u64>,
     /// Notified when the snapshot was swapped.
@@ -161,7 +162,7 @@ impl Local {
     pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
         Self {
             swaps: Cell::new(shared.swaps()),
-            snapshot: RefCell::new(shared.current()),
+            snapshot: RefCell::new(Rc::new(shared.current())),
             swapped: Notify::new(),
             drain: Notify::new(),
             draining: Cell::new(false),
@@ -184,12 +185,12 @@ impl Local {
     }
 
     /// What is served now.
-    pub(crate) fn current(&self) -> Arc<Snapshot> {
+    pub(crate) fn current(&self) -> Rc<Arc<Snapshot>> {
         let swaps = self.shared.swaps();
         if swaps != self.swaps.replace(swaps) {
-            *self.snapshot.borrow_mut() = self.shared.current();
+            *self.snapshot.borrow_mut() = Rc::new(self.shared.current());
         }
-        Arc::clone(&self.snapshot.borrow())
+        Rc::clone(&self.snapshot.borrow())
     }
 }
 
@@ -270,7 +271,7 @@ pub(crate) fn greet(local: &Rc<Local>, greeted: Greeted, open: Open) {
 /// Closes upstream connections that have been idle too long and writes what is gathered for the log.
 async fn sweep(local: Rc<Local>) {
     // What was served when the code of starts and changes was last given back.
-    let mut settled: Option<Arc<Snapshot>> = None;
+    let mut settled: Option<Rc<Arc<Snapshot>>> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         local.http2.clean();

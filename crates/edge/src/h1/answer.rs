@@ -45,7 +45,7 @@ impl Answer {
         unread: bool,
         local: &Local,
     ) -> Self {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         let mut buffer = local.rooms.head();
         buffer.clear();
         status_line(&mut buffer, head.status);
@@ -60,6 +60,7 @@ impl Answer {
                 field(&mut buffer, name.as_str(), value.as_bytes());
             }
         }
+        buffer.extend_from_slice(body.lines());
         let keep = asked.keep && !says_close && !unread && delimited != Delimited::ToEnd;
         if !keep && !switches {
             field(&mut buffer, "connection", b"close");
@@ -70,6 +71,7 @@ impl Answer {
             local.date.write(&mut buffer);
         }
         buffer.extend_from_slice(b"\r\n");
+        local.rooms.keep_fields(std::mem::take(&mut head.headers));
         let is_last = !keep && !switches;
         Self { outlet: Outlet::new(buffer, body, delimited), keep, is_last, flushed: false }
     }

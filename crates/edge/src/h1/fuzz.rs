@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::framing::Framing;
 use super::head::{Search, read};
+use crate::rooms::Rooms;
 
 /// Whole or in two pieces it is found at the same place; a head that passes is the one that another reader
 /// finds, has one framing, and holds nothing that could be taken for two lines.
@@ -20,7 +21,10 @@ pub(crate) fn head(input: &[u8]) {
     }
     assert_eq!(pieces.end(input).map_err(drop), whole.map_err(drop));
     let Ok(Some(end)) = whole else { return };
-    let Ok(head) = read(&Bytes::copy_from_slice(&input[..end]), search.lines()) else { return };
+    let Ok(head) = read(&Bytes::copy_from_slice(&input[..end]), search.lines(), &Rooms::default())
+    else {
+        return;
+    };
     let mut fields = [httparse::EMPTY_HEADER; 128];
     let mut other = httparse::Request::new(&mut fields);
     let status = other.parse(&input[..end]);

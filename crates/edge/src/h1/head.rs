@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::framing::{Framing, plain_length};
 use crate::head::{
     LARGEST, LONGEST_METHOD, LONGEST_TARGET, MOST_FIELDS, Refusal, TARGET_TOO_LONG, TOO_LARGE, bad,
 };
+use crate::rooms::Rooms;
 
 /// What a head that passed means for the bytes behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,13 +78,13 @@ pub(super) struct Head {
 }
 
 /// Reads a whole head of so many lines, as [`Search::end`] delimited it. The request's parts share its bytes.
-pub(super) fn read(head: &Bytes, count: usize) -> Result<Head, Refusal> {
+pub(super) fn read(head: &Bytes, count: usize, rooms: &Rooms) -> Result<Head, Refusal> {
     let mut lines = Lines { bytes: head, at: 0 };
     let line = lines.next().unwrap_or_default();
     let (method, target, is_1_1) = request_line(&head[line])?;
     let target = target.start..target.end;
     // Room for what is put in later, too.
-    let mut headers = HeaderMap::with_capacity(count + 1);
+    let mut headers = rooms.fields(count + 1);
     let mut fields = Fields::default();
     for line in lines.take_while(|line| !line.is_empty()) {
         let start = line.start;

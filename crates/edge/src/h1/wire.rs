@@ -143,7 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Ok(None);
         }
         let Some(end) = self.search.end(&self.bytes)? else { return Ok(None) };
-        let head = head::read(&self.bytes.split_to(end).freeze(), self.search.lines())?;
+        let head =
+            head::read(&self.bytes.split_to(end).freeze(), self.search.lines(), &self.rooms)?;
         (self.search, self.skipped) = (Search::default(), false);
         self.body = head.shape.framing;
         if head.shape.waits && !self.is_body_over() {

@@ -44,6 +44,10 @@ static PROFILE: [(HeaderName, HeaderValue); 6] = [
 pub(crate) struct Browser {
     /// Headers of the profile that no rule of the route speaks of.
     gaps: Vec<(HeaderName, HeaderValue)>,
+    /// The same as lines of a head.
+    lines: Box<[u8]>,
+    /// How long the names are that decide about the gaps: a bit for each length.
+    lengths: u64,
     hsts: bool,
     csp: Option<Csp>,
     cookies: Option<Cookies>,
@@ -67,6 +71,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) origin: Option<&'a HeaderValue>,
     /// The fresh value, where the route's policy has one.
     pub(crate) nonce: Option<&'a str>,
+    /// Its head is written as lines.
+    pub(crate) in_lines: bool,
 }
 
 impl Browser {
@@ -74,9 +80,25 @@ impl Browser {
     pub(super) fn build(policy: &Policy, rules: &Rules) -> Result<Self, String> {
         let removed = |name: &HeaderName| rules.remove.contains(name);
         let csp = policy.csp.as_ref().map(|text| Csp::build(text, rules)).transpose()?;
-        let gaps = PROFILE.iter().filter(|(name, _)| !removed(name)).cloned();
+        let gaps: Vec<_> = PROFILE.iter().filter(|(name, _)| !removed(name)).cloned().collect();
+        let lines = profile_lines(&gaps).into_bytes().into();
+        let deciding = gaps.iter().map(|(name, _)| name).chain([&CONTENT_SECURITY_POLICY]);
+        let lengths = deciding.fold(0, |bits, name| bits | 1 << name.as_str().len());
         let cookies = (policy.cookies != Cookies::default()).then(|| policy.cookies.clone());
-        Ok(Self { gaps: gaps.collect(), hsts: !removed(&STRICT_TRANSPORT_SECURITY), csp, cookies })
+        let hsts = !removed(&STRICT_TRANSPORT_SECURITY);
+        Ok(Self { gaps, lines, lengths, hsts, csp, cookies })
+    }
+
+    /// The profile as lines of a head, for an answer that has nothing of it.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Whether an answer has nothing that decides about the gaps. By the lengths of its names: quick, and wrong only by
+    /// saying no.
+    fn is_bare(&self, headers: &HeaderMap) -> bool {
+        let decides = |name: &HeaderName| self.lengths >> name.as_str().len().min(63) & 1 == 1;
+        !headers.keys().any(decides)
     }
 
     /// Whether answers need a fresh nonce.
@@ -115,11 +137,15 @@ impl Csp {
     }
 }
 
-/// Completes an answer that is not one of an upgrade.
-pub(crate) fn finish(headers: &mut HeaderMap, policy: Option<&CompiledPolicy>, sight: Sight<'_>) {
+/// Completes an answer that is not one of an upgrade; but for [`Browser::lines`] where it says so.
+pub(crate) fn finish(
+    headers: &mut HeaderMap,
+    policy: Option<&CompiledPolicy>,
+    sight: Sight<'_>,
+) -> bool {
     let Some(policy) = policy else {
         fill(headers, &PROFILE);
-        return;
+        return false;
     };
     let browser = &policy.browser;
     if let Some(csp) = &browser.csp {
@@ -132,7 +158,10 @@ pub(crate) fn finish(headers: &mut HeaderMap, policy: Option<&CompiledPolicy>, s
             headers.insert(CONTENT_SECURITY_POLICY, value);
         }
     }
-    fill(headers, &browser.gaps);
+    let in_lines = sight.in_lines && browser.is_bare(headers);
+    if !in_lines {
+        fill(headers, &browser.gaps);
+    }
     if sight.secure
         && browser.hsts
         && !is_local(sight.host)
@@ -146,14 +175,19 @@ pub(crate) fn finish(headers: &mut HeaderMap, policy: Option<&CompiledPolicy>, s
     if let Some(cors) = &policy.cors {
         cors.finish(sight.origin, headers);
     }
+    in_lines
 }
 
-/// The profile as it stands in a head that is written at once.
-pub(crate) fn profile_lines() -> String {
+/// The whole profile as lines of a head.
+pub(crate) fn all_lines() -> String {
+    profile_lines(&PROFILE)
+}
+
+fn profile_lines(profile: &[(HeaderName, HeaderValue)]) -> String {
     let line = |(name, value): &(HeaderName, HeaderValue)| {
         format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
     };
-    PROFILE.iter().map(line).collect::<Vec<_>>().concat()
+    profile.iter().map(line).collect()
 }
 
 /// Adds what is missing.
@@ -251,7 +285,14 @@ mod tests {
     }
 
     fn sight(host: &str, secure: bool) -> Sight<'_> {
-        Sight { status: StatusCode::OK, secure, host, origin: None, nonce: Some("N") }
+        Sight {
+            status: StatusCode::OK,
+            secure,
+            host,
+            origin: None,
+            nonce: Some("N"),
+            in_lines: false,
+        }
     }
 
     fn finished(
@@ -290,6 +331,59 @@ mod tests {
             !finished(&policy(Policy::default(), &removed), &[], sight("a.example", true))
                 .contains_key("permissions-policy")
         );
+    }
+
+    /// Names with what the whole head says for each, sorted.
+    fn said(headers: &HeaderMap, lines: &[u8]) -> Vec<(String, String)> {
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let map = headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+        let lines = std::str::from_utf8(lines).unwrap();
+        let lines = lines.split_terminator("\r\n").map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_owned(), value.to_owned())
+        });
+        let mut all: Vec<_> = map.chain(lines).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn in_the_map_or_as_lines_behind_it_the_answer_says_the_same() {
+        let removed =
+            HeaderRules { remove: vec!["Referrer-Policy".to_owned()], ..HeaderRules::default() };
+        let csp = Policy { csp: Some("script-src 'nonce'".to_owned()), ..Policy::default() };
+        let policies = [
+            policy(Policy::default(), &HeaderRules::default()),
+            policy(Policy::default(), &removed),
+            policy(csp, &HeaderRules::default()),
+        ];
+        let mut bare = 0;
+        for policy in &policies {
+            for given in [
+                &[][..],
+                &[("server", "x"), ("etag", "\"1\"")],
+                &[("x-frame-options", "SAMEORIGIN")],
+                &[("content-security-policy", "frame-ancestors https://x.example")],
+                &[
+                    ("cross-origin-opener-policy", "same-origin"),
+                    ("referrer-policy", "no-referrer"),
+                ],
+                &[("x-of-fifteen-15", "a name as long as another")],
+            ] {
+                let sight = sight("a.example", true);
+                let whole = finished(policy, given, sight);
+                let mut headers = HeaderMap::new();
+                for (name, value) in given {
+                    headers.append(*name, HeaderValue::from_static(value));
+                }
+                let in_lines =
+                    finish(&mut headers, Some(policy), Sight { in_lines: true, ..sight });
+                bare += u32::from(in_lines);
+                let lines = if in_lines { policy.browser.lines() } else { b"" };
+                assert_eq!(said(&headers, lines), said(&whole, b""), "{given:?}");
+            }
+        }
+        assert!(bare >= 4, "{bare}");
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub(super) async fn forward(
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
     record.upstream_micros = Some(record::micros(begun));
+    local.rooms.keep_fields(std::mem::take(&mut parts.headers));
     let answer = match sent {
         Ok(answer) => answer,
         Err(failure) => {

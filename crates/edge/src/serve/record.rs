@@ -59,6 +59,8 @@ pub(crate) struct Record {
     pub(crate) encodings: Option<HeaderValue>,
     /// The fresh value for scripts and styles, where the route's policy has one.
     pub(crate) nonce: Option<String>,
+    /// The answer has nothing of the route's profile: it is written behind its other fields.
+    pub(crate) lacks_profile: bool,
     /// What the route's lockouts have reserved for it.
     pub(crate) attempt: Option<Box<Attempt>>,
 }
@@ -108,6 +110,7 @@ impl Record {
             origin: None,
             encodings: None,
             nonce: None,
+            lacks_profile: false,
             attempt: None,
         }
     }
@@ -135,6 +138,19 @@ impl Record {
             site: self.site.clone(),
             route: self.route.clone(),
             ..Self::new(&self.local, client, parts)
+        }
+    }
+
+    /// Whether the head of its answer is written as lines.
+    pub(crate) fn is_in_lines(&self) -> bool {
+        self.protocol == Protocol::Http1
+    }
+
+    /// What of the profile is still to be written.
+    pub(crate) fn profile_lines(&self) -> &[u8] {
+        match &self.route {
+            Some(route) if self.lacks_profile => route.policy.browser.lines(),
+            _ => b"",
         }
     }
 

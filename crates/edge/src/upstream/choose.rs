@@ -37,7 +37,7 @@ pub(super) async fn choose(
     {
         return Ok((Arc::clone(service), found));
     }
-    wait(local, aim, begun, refused).await
+    Box::pin(wait(local, aim, begun, refused)).await
 }
 
 fn pick(

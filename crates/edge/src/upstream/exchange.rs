@@ -19,6 +19,7 @@ use super::socket::Socket;
 use crate::body::BodyError;
 use crate::h1::Framing;
 use crate::instance::Instance;
+use crate::rooms::Rooms;
 use crate::worker::Local;
 
 /// Why there is no head, and whose doing that is.
@@ -74,13 +75,14 @@ impl Exchange {
     pub(super) fn poll_head(
         &mut self,
         context: &mut Context<'_>,
+        rooms: &Rooms,
     ) -> Poll<Result<Response<()>, Lost>> {
         let failed = |cause: String| Poll::Ready(Err(Lost::Instance(cause)));
         if let Err(error) = self.poll_send(context) {
             return Poll::Ready(Err(Lost::Client(error.to_string())));
         }
         loop {
-            match response::take(&mut self.link.bytes, &self.sending.method) {
+            match response::take(&mut self.link.bytes, &self.sending.method, rooms) {
                 Err(wrong) => return failed(format!("the answer was refused: {wrong}")),
                 Ok(Some(head)) if is_interim(&head) => continue,
                 Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),

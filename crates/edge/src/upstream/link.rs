@@ -109,7 +109,7 @@ pub(super) async fn get(
             (_, stream) => io::Result::Ok(stream),
         }
     };
-    let stream = match within(&local.watch, limit, connect).await {
+    let stream = match Box::pin(within(&local.watch, limit, connect)).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err(format!("no connection within {} ms", limit.as_millis())),

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::forwarded::lists;
 use crate::h1::{Framing, plain_length};
+use crate::rooms::Rooms;
 
 /// The longest head, as many fields as hyper takes.
 const MAX_HEAD: usize = 64 << 10;
@@ -27,7 +28,11 @@ pub(super) struct Head {
 
 /// Takes a head from the front of `bytes`; nothing when it is not there whole. The error says what is
 /// wrong with it.
-pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>, &'static str> {
+pub(super) fn take(
+    bytes: &mut BytesMut,
+    method: &Method,
+    rooms: &Rooms,
+) -> Result<Option<Head>, &'static str> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -61,7 +66,7 @@ pub(super) fn take(bytes: &mut BytesMut, method: &Method) -> Result<Option<Head>
         *place = Place { name: of(field.name.as_bytes()), value: of(field.value) };
     }
     let head = bytes.split_to(length).freeze();
-    let (headers, said) = headers(&head, &places[..count])?;
+    let (headers, said) = headers(&head, &places[..count], rooms)?;
     let framing = framing(&headers, method, status, is_1_1)?;
     let keep = framing != Framing::ToEnd && said.may_keep(is_1_1);
     Ok(Some(Head { status, headers, framing, keep }))
@@ -98,9 +103,13 @@ impl Said {
     }
 }
 
-fn headers(head: &Bytes, places: &[Place]) -> Result<(HeaderMap, Said), &'static str> {
+fn headers(
+    head: &Bytes,
+    places: &[Place],
+    rooms: &Rooms,
+) -> Result<(HeaderMap, Said), &'static str> {
     // Room for what is put in later: the map need not grow.
-    let mut headers = HeaderMap::with_capacity(places.len() + 10);
+    let mut headers = rooms.fields(places.len() + 4);
     let mut said = Said::default();
     for place in places {
         let part =
@@ -174,7 +183,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<(u16, Framing, bool)>, &'static str> {
         let mut bytes = BytesMut::from(text);
-        Ok(take(&mut bytes, &Method::GET)?.map(|head| {
+        Ok(take(&mut bytes, &Method::GET, &Rooms::default())?.map(|head| {
             assert!(bytes.is_empty(), "{text}");
             (head.status.as_u16(), head.framing, head.keep)
         }))
@@ -208,11 +217,11 @@ mod tests {
             }
         }
         let usual = "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nConnection: x-hop\r\n\r\n";
-        let head = take(&mut usual.into(), &Method::HEAD).unwrap().unwrap();
+        let head = take(&mut usual.into(), &Method::HEAD, &Rooms::default()).unwrap().unwrap();
         assert_eq!(head.headers.get_all(CONNECTION).iter().collect::<Vec<_>>(), ["x-hop"]);
         let mut bytes =
             BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\r\nX:\r\n\r\nrest");
-        let head = take(&mut bytes, &Method::HEAD).unwrap().unwrap();
+        let head = take(&mut bytes, &Method::HEAD, &Rooms::default()).unwrap().unwrap();
         assert_eq!((head.framing, &bytes[..]), (Framing::Length(0), &b"rest"[..]));
         let values: Vec<_> = head.headers.get_all("x").iter().collect();
         assert_eq!(values, ["a", ""]);
@@ -252,7 +261,7 @@ mod tests {
             let mut text = BytesMut::from(&b"HTTP/1.1 200 OK\r\n"[..]);
             text.extend_from_slice(&bytes);
             let before = text.len();
-            if let Ok(Some(_)) = take(&mut text, &Method::GET) {
+            if let Ok(Some(_)) = take(&mut text, &Method::GET, &Rooms::default()) {
                 prop_assert!(text.len() < before);
             }
         }
