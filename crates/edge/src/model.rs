@@ -106,6 +106,21 @@ pub struct Site {
     /// Closed for a while.
     #[serde(default)]
     pub gate: Option<Gate>,
+    /// Who is told the details by [`Action::Health`]; nobody without it.
+    #[serde(default)]
+    pub health: Option<HealthKey>,
+    /// The release that serves, as people name it.
+    #[serde(default)]
+    pub release: Option<String>,
+}
+
+/// What a request shows to be told the details of a site's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthKey {
+    /// The header.
+    pub header: String,
+    /// The key of its value among the secrets of [`Keys`].
+    pub secret: String,
 }
 
 /// A release that is tried: reached with its key, and by a share of the visitors.
@@ -182,6 +197,8 @@ pub enum Action {
         /// 3xx.
         status: u16,
     },
+    /// The edge says how the site is.
+    Health,
     /// What browsers tell is counted.
     ClientEvents,
     /// A fixed answer.
@@ -286,6 +303,9 @@ pub struct Endpoint {
     /// time; they go on when absent.
     #[serde(default)]
     pub ends_ms: Option<u64>,
+    /// It should take requests and does not: why. One that is given up stands here as draining.
+    #[serde(default)]
+    pub out: Option<String>,
 }
 
 impl Endpoint {
@@ -300,6 +320,7 @@ impl Endpoint {
             check: None,
             state: EndpointState::Ready,
             ends_ms: None,
+            out: None,
         }
     }
 }

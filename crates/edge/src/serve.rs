@@ -9,6 +9,7 @@ mod cached;
 mod events;
 mod frames;
 mod guarded;
+mod health;
 mod proxy;
 mod record;
 mod tunnel;
@@ -36,7 +37,7 @@ use crate::model::Action;
 use crate::outgoing;
 use crate::policy;
 use crate::respond;
-use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
+use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found, Table};
 use crate::shape;
 use crate::snapshot::Shared;
 use crate::static_files;
@@ -321,6 +322,14 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
     }
     let host = host_of(parts)?;
     let Some(site) = snapshot.table.site(&host) else { return Ok(None) };
+    if site.gate.is_none() {
+        return Ok(None);
+    }
+    // How a closed site is it says itself: who watches it must not wait.
+    let path = CanonicalPath::parse(parts.uri.path());
+    if path.is_ok_and(|path| snapshot.table.is_health(&host, &parts.method, &path)) {
+        return Ok(None);
+    }
     let ip = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
     match gate::pass(local, &host, ip).await {
         Passage::Open => Ok(None),
@@ -436,7 +445,7 @@ async fn decide(
         );
     }
     policy::prepare(parts, &found);
-    act(parts, &found)
+    act(local, parts, record, (&site, &found))
 }
 
 /// Tells the instance which certificate the client showed, and nothing that the client says of it itself.
@@ -461,7 +470,12 @@ fn is_misdirected(table: &Table, client: &Client, host: &str) -> bool {
     client.server_name.as_deref().is_some_and(|name| name != host && !table.same_site(name, host))
 }
 
-fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
+fn act(
+    local: &Local,
+    parts: &Parts,
+    record: &mut Record,
+    (site, route): (&CompiledSite, &CompiledRoute),
+) -> Result<Decision, Refusal> {
     let response = match &route.action {
         Action::Block => return refuse(StatusCode::NOT_FOUND, "the route is blocked"),
         Action::Redirect { to, status } => {
@@ -484,6 +498,10 @@ fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
             &parts.headers,
         )
         .map_err(|status| (status, "no such file".to_owned()))?,
+        Action::Health => match &site.health {
+            Some(aggregate) => health::answer(local, parts, record, (site, aggregate)),
+            None => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "nothing to look at"),
+        },
         Action::Proxy(_) | Action::ClientEvents => return Ok(None),
     };
     Ok(Some(response))

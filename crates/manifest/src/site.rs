@@ -44,6 +44,9 @@ pub struct Site {
     /// `[identity]`: how a request's user is known, the first that is there counts.
     #[serde(default)]
     pub identity: Vec<Identity>,
+    /// `[health]`: who is told the details of `to = "@health"`; nobody without it.
+    #[serde(default)]
+    pub health: Option<HealthKey>,
     /// `[service.X]`, by name.
     pub services: BTreeMap<ServiceName, Service>,
     /// What is backed up, and where to.
@@ -68,6 +71,15 @@ impl Site {
         let all = self.domains.iter().chain(&self.redirect_domains);
         all.filter(|name| !crate::wire::is_local(name)).cloned().collect()
     }
+}
+
+/// `health.key`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthKey {
+    /// The header, in lower case.
+    pub header: String,
+    /// The name of the secret that is its value.
+    pub secret: String,
 }
 
 /// One `[outgoing.X]`.
@@ -423,6 +435,8 @@ pub enum RouteAction {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// `to = "@health"`: whether the site can serve.
+    Health,
     /// `to = "@client-events"`: what browsers tell is counted.
     ClientEvents,
     /// `respond = {status, body, content_type}`.
