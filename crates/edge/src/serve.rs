@@ -12,6 +12,7 @@ mod guarded;
 mod health;
 mod proxy;
 mod record;
+mod refused;
 mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,13 +23,12 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Body as _;
-use seaworthy_base::RequestId;
 
 pub(crate) use record::{Record, micros};
+use refused::refused_response;
+pub(crate) use refused::{refused, turned_down};
 pub(crate) use tunnel::Tunnel;
 
-use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};
 use crate::candidate::Candidate;
 use crate::forwarded;
@@ -39,7 +39,6 @@ use crate::policy;
 use crate::respond;
 use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found, Table};
 use crate::shape;
-use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
 
@@ -201,88 +200,6 @@ fn announced<'a>(local: &Local, client: &Client, record: &'a Record) -> Option<&
     let here = client.tls && client.protocol != Protocol::Http3;
     let on = here && local.shared.speaks_http3.load(Ordering::Relaxed);
     (on && !site.trusts(client.peer)).then_some(other)
-}
-
-fn refused_response(
-    client: &Client,
-    status: StatusCode,
-    id: RequestId,
-    accept: Option<&HeaderValue>,
-) -> Response<ResponseBody> {
-    let mut response = respond::error(status, id, accept);
-    // After a request that is not understood nothing on the connection can be trusted.
-    let ends = matches!(
-        status,
-        StatusCode::BAD_REQUEST
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::METHOD_NOT_ALLOWED
-    );
-    if ends && client.protocol == Protocol::Http1 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// Logs what was refused before it became a request, and says what the client is told.
-pub(crate) fn refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> String {
-    let answer = respond::refusal(status, id);
-    note_refused(shared, id, client, status, (cause, answer.len()));
-    answer
-}
-
-/// As [`refused`], where the connection goes on.
-pub(crate) fn turned_down(
-    local: &Local,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> Response<ResponseBody> {
-    let id = local.next_id();
-    let response = respond::error(status, id, None);
-    let length = response.body().size_hint().lower() as usize;
-    note_refused(&local.shared, id, client, status, (cause, length));
-    response
-}
-
-fn note_refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    (cause, length): (&str, usize),
-) {
-    shared.log.write(
-        id.thread().into(),
-        &Entry {
-            id,
-            site: "",
-            client: client.peer,
-            method: "",
-            host: "",
-            path: "",
-            query: None,
-            status: status.as_u16(),
-            bytes_in: 0,
-            bytes_out: length as u64,
-            micros: 0,
-            upstream: None,
-            upstream_micros: None,
-            protocol: client.protocol,
-            tls: client.tls,
-            retries: 0,
-            trace: b"",
-            cause: Some(cause),
-            agent: b"",
-            referer: b"",
-        },
-    );
 }
 
 /// The one host of a request: the authority (HTTP/2, absolute form) and `Host` must not differ.
