@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use seaworthy_api::Layout;
 use seaworthy_base::{ReleaseId, ServiceName};
 use seaworthy_edge::model::{
-    Action, Check, Endpoint, EndpointState, HeaderRules, Route, Settings, Site,
+    Action, Check, Endpoint, EndpointState, HeaderRules, HealthKey, Route, Settings, Site,
 };
 use seaworthy_manifest::site::{self, Probe, RouteAction, Service, ServiceKind};
 use seaworthy_runtime::model::{Phase, Status};
 
 use crate::names::Known;
+use crate::status::exit_words;
 
 /// A site's routes for the edge.
 pub(crate) fn site(
@@ -38,6 +39,11 @@ pub(crate) fn site(
         identity: site.identity.clone(),
         connections_per_address: site.listen.connections_per_address,
         proxy_protocol: site.listen.proxy_protocol.clone(),
+        health: site.health.as_ref().map(|key| HealthKey {
+            header: key.header.clone(),
+            secret: secret_key(site.name.as_str(), &key.secret),
+        }),
+        release: Some(release.to_string()),
     }
 }
 
@@ -57,10 +63,12 @@ pub(crate) fn hosts(site: &site::Site) -> Vec<String> {
     site.domains.clone()
 }
 
-/// The secrets that its routes name.
+/// The secrets that its routes name, and the key to its health.
 pub(crate) fn secret_names(site: &site::Site) -> Vec<String> {
     let named = site.routes.iter().filter_map(|route| route.settings.policy.auth.as_ref());
-    named.map(|auth| auth.basic.clone()).chain(crate::stores::secret_names(site)).collect()
+    let named = named.map(|auth| auth.basic.clone());
+    let health = site.health.iter().map(|key| key.secret.clone());
+    named.chain(health).chain(crate::stores::secret_names(site)).collect()
 }
 
 /// What the edge knows a secret by.
@@ -97,6 +105,7 @@ fn one_route(
             }
         }
         RouteAction::Block => Action::Block,
+        RouteAction::Health => Action::Health,
         RouteAction::ClientEvents => Action::ClientEvents,
         RouteAction::Redirect { to, status } => {
             Action::Redirect { to: to.clone(), status: *status }
@@ -188,11 +197,29 @@ pub(crate) fn stand_in(all: &mut BTreeMap<String, Vec<Endpoint>>, site: &str, se
     }
 }
 
-/// Adds the endpoints of one instance, under its service's key and under each of its named ports.
+/// Why an instance that once served, or should by now, takes no requests. Told in the same words as long as it is so.
+/// `late`: it had its time to become ready.
+fn missing(status: &Status, late: bool) -> Option<String> {
+    let ended = || {
+        let words = status.last_exit.as_ref().map(exit_words);
+        words.map_or_else(|| "it ended".to_owned(), |words| format!("it {words}"))
+    };
+    match status.phase {
+        _ if status.crash_loop => Some(ended() + ", again and again"),
+        Phase::Unready => Some("its health check fails".to_owned()),
+        Phase::Backoff => Some(ended()),
+        Phase::Starting if status.restarts > 0 => Some(ended() + ", and is starting again"),
+        Phase::Starting if late => Some("it did not become ready in its time".to_owned()),
+        _ => None,
+    }
+}
+
+/// Adds the endpoints of one instance, under its service's key and under each of its named ports. `late`: it had its
+/// time to become ready.
 pub(crate) fn add_instance(
     all: &mut BTreeMap<String, Vec<Endpoint>>,
     status: &Status,
-    (ports, http2): (&[String], bool),
+    (ports, http2, late): (&[String], bool, bool),
     used: Use,
 ) {
     let state = match status.phase {
@@ -201,10 +228,14 @@ pub(crate) fn add_instance(
         Phase::Ready => EndpointState::Ready,
         Phase::Starting | Phase::Unready | Phase::Backoff => EndpointState::Starting,
     };
+    let out =
+        missing(status, late).filter(|_| state == EndpointState::Starting && used == Use::Serve);
     // A request must not wait for one that ends again and again: it is no instance until it is ready.
-    if status.crash_loop && state == EndpointState::Starting {
+    let given_up = status.crash_loop && state == EndpointState::Starting;
+    if given_up && out.is_none() {
         return;
     }
+    let state = if given_up { EndpointState::Draining } else { state };
     let first = ports.first().map_or("http", String::as_str);
     let address_of = |port: &str| {
         let socket = status.socket.clone().map(|path| (NOWHERE, Some(path)));
@@ -225,6 +256,7 @@ pub(crate) fn add_instance(
             http2,
             state,
             ends_ms,
+            out: out.clone(),
             ..Endpoint::ready(status.id.to_string(), address)
         });
     };
@@ -290,5 +322,86 @@ fn check(probe: &Probe) -> Check {
         every_ms: probe.every.as_millis() as u64,
         timeout_ms: probe.timeout.as_millis() as u64,
         failures: probe.failures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seaworthy_base::Timestamp;
+    use seaworthy_runtime::model::{ExitReason, ExitRecord};
+
+    fn status(phase: Phase, restarts: u32, crash_loop: bool) -> Status {
+        let ended =
+            ExitRecord { at: Timestamp(0), reason: ExitReason::Code(3), ran_ms: 0, listened: true };
+        Status {
+            id: "shop/web/0@1".parse().unwrap(),
+            phase,
+            shim_pid: 1,
+            pid: None,
+            started: None,
+            listening: BTreeMap::from([("http".to_owned(), SocketAddr::from(([127, 0, 0, 1], 9)))]),
+            socket: None,
+            restarts,
+            crash_loop,
+            last_exit: (restarts > 0).then_some(ended),
+            next_start: None,
+            fault: None,
+            memory: None,
+            cpu_ms: None,
+            log_dropped: 0,
+            guards: Vec::new(),
+            wants_replacement: false,
+            hash: String::new(),
+            sequence: 0,
+        }
+    }
+
+    #[test]
+    fn an_instance_that_is_missed_is_told_with_the_reason_and_one_that_comes_or_goes_is_not() {
+        use EndpointState::{Draining, Ready, Starting};
+        let (serve, over, tried) =
+            ((Use::Serve, false), (Use::Over, false), (Use::Candidate, false));
+        for (status, (used, late), expected) in [
+            (status(Phase::Ready, 0, false), serve, Some((Ready, None))),
+            (status(Phase::Ready, 2, false), serve, Some((Ready, None))),
+            (status(Phase::Starting, 0, false), serve, Some((Starting, None))),
+            (
+                status(Phase::Starting, 1, false),
+                serve,
+                Some((Starting, Some("it ended with code 3, and is starting again"))),
+            ),
+            (
+                status(Phase::Unready, 0, false),
+                serve,
+                Some((Starting, Some("its health check fails"))),
+            ),
+            (
+                status(Phase::Backoff, 1, false),
+                serve,
+                Some((Starting, Some("it ended with code 3"))),
+            ),
+            (
+                status(Phase::Starting, 0, false),
+                (Use::Serve, true),
+                Some((Starting, Some("it did not become ready in its time"))),
+            ),
+            // Nobody waits for it, and it is missed all the same.
+            (
+                status(Phase::Backoff, 5, true),
+                serve,
+                Some((Draining, Some("it ended with code 3, again and again"))),
+            ),
+            (status(Phase::Backoff, 5, true), tried, None),
+            (status(Phase::Backoff, 1, false), tried, Some((Starting, None))),
+            (status(Phase::Unready, 0, false), over, Some((Draining, None))),
+            (status(Phase::Stopping, 1, false), serve, Some((Draining, None))),
+        ] {
+            let mut all = BTreeMap::new();
+            add_instance(&mut all, &status, (&[], false, late), used);
+            let found = all.values().flatten().next();
+            let found = found.map(|one| (one.state, one.out.as_deref()));
+            assert_eq!(found, expected, "{:?} {used:?}", status.phase);
+        }
     }
 }

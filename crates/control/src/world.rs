@@ -366,7 +366,8 @@ impl World {
             };
             let http2 = self.described(id, one).is_some_and(|service| service.http2);
             let ports = self.port_names(id, one);
-            edge_config::add_instance(&mut all, status, (&ports, http2), use_);
+            let late = self.failed_start(id, one);
+            edge_config::add_instance(&mut all, status, (&ports, http2, late), use_);
         }
         self.let_requests_wait(&mut all, cores);
         self.stand_in(&mut all);

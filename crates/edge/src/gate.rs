@@ -60,18 +60,39 @@ impl Gate {
         })
     }
 
+    /// How it is shut to a client now; not at all to those who may pass, and after its time.
+    pub(crate) fn shut(&self, client: IpAddr) -> Option<Shut> {
+        match self {
+            Self::Hold { until_ms, .. } => left(*until_ms).map(|_| Shut::Held),
+            Self::Maintenance { retry_after, allow, .. } => {
+                let passes = allow.iter().any(|network| network.contains(client));
+                (!passes).then_some(Shut::Maintenance { retry_after: *retry_after })
+            }
+        }
+    }
+
     /// The answer of a site under maintenance; none for those who may pass.
     fn closed(&self, client: IpAddr) -> Option<Response<ResponseBody>> {
-        let Self::Maintenance { page, retry_after, allow } = self else { return None };
-        if allow.iter().any(|network| network.contains(client)) {
-            return None;
-        }
+        let Self::Maintenance { page, retry_after, .. } = self else { return None };
+        self.shut(client)?;
         let mut response = respond::fixed(503, page, "text/html; charset=utf-8");
         let headers = response.headers_mut();
         headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
+}
+
+/// How a gate is shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// Requests wait.
+    Held,
+    /// They are answered with 503.
+    Maintenance {
+        /// Seconds after which to come again.
+        retry_after: u32,
+    },
 }
 
 /// What a gate makes of a request.

@@ -118,6 +118,8 @@ pub(crate) struct Service {
     pub(crate) ready: Vec<Arc<Instance>>,
     /// Others are being started: requests may wait for them.
     pub(crate) starting: bool,
+    /// Those that should take requests and do not, with the reason.
+    pub(crate) missing: Vec<(String, String)>,
     pub(crate) kept: Arc<Kept>,
 }
 

@@ -32,6 +32,7 @@ mod gate;
 mod h1;
 mod h2;
 mod head;
+mod health;
 mod instance;
 mod link;
 pub mod model;

@@ -5,11 +5,11 @@
 //! version; acknowledged means that it holds for every thread. Invariant: a snapshot says only what
 //! stays right if control never returns.
 
+mod endpoints;
 mod keys;
 mod status;
 mod store;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,6 +18,7 @@ use seaworthy_base::outgoing::Outgoing;
 use seaworthy_base::policy::{Identity, Policy};
 use serde::{Deserialize, Serialize};
 
+pub use endpoints::{Check, Endpoint, EndpointState, Endpoints};
 pub use keys::{Certificate, Handshake, Keys};
 pub use status::{
     BreakerState, CallState, EdgeStatus, EventCount, InstanceLoad, LockedOut, StoreState,
@@ -106,6 +107,21 @@ pub struct Site {
     /// Closed for a while.
     #[serde(default)]
     pub gate: Option<Gate>,
+    /// Who is told the details by [`Action::Health`]; nobody without it.
+    #[serde(default)]
+    pub health: Option<HealthKey>,
+    /// The release that serves, as people name it.
+    #[serde(default)]
+    pub release: Option<String>,
+}
+
+/// What a request shows to be told the details of a site's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthKey {
+    /// The header.
+    pub header: String,
+    /// The key of its value among the secrets of [`Keys`].
+    pub secret: String,
 }
 
 /// A release that is tried: reached with its key, and by a share of the visitors.
@@ -182,6 +198,8 @@ pub enum Action {
         /// 3xx.
         status: u16,
     },
+    /// The edge says how the site is.
+    Health,
     /// What browsers tell is counted.
     ClientEvents,
     /// A fixed answer.
@@ -250,89 +268,6 @@ pub struct HeaderRules {
     pub add: Vec<(String, String)>,
     /// `set` only where none is there.
     pub only_missing: bool,
-}
-
-/// Where the instances are. Sent whole, to every living edge.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoints {
-    /// Grows with each change.
-    pub version: u64,
-    /// Instances by `site/service` or `site/service:port`.
-    pub services: BTreeMap<String, Vec<Endpoint>>,
-}
-
-/// One place that a service can be reached at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// `site/service/slot@generation`, or the URL of an upstream that somebody else runs.
-    pub instance: String,
-    /// Its address; meaningless where it has a socket.
-    pub address: SocketAddr,
-    /// Its Unix socket.
-    #[serde(default)]
-    pub socket: Option<PathBuf>,
-    /// It speaks HTTP/2 without TLS.
-    #[serde(default)]
-    pub http2: bool,
-    /// Each connection to it begins with a PROXY header.
-    #[serde(default)]
-    pub proxy_header: bool,
-    /// The edge asks it whether it is well.
-    #[serde(default)]
-    pub check: Option<Check>,
-    /// Whether new requests go there.
-    pub state: EndpointState,
-    /// Draining: within so many milliseconds WebSockets and event streams on it are ended, spread over that
-    /// time; they go on when absent.
-    #[serde(default)]
-    pub ends_ms: Option<u64>,
-}
-
-impl Endpoint {
-    /// One at an address, to which new requests go.
-    pub fn ready(instance: String, address: SocketAddr) -> Self {
-        Self {
-            instance,
-            address,
-            socket: None,
-            http2: false,
-            proxy_header: false,
-            check: None,
-            state: EndpointState::Ready,
-            ends_ms: None,
-        }
-    }
-}
-
-/// How an instance is asked whether it is well.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// GET this path; a connection is enough without one.
-    pub path: Option<String>,
-    /// Statuses that are good; 200 to 299 when empty.
-    pub status: Vec<u16>,
-    /// Values that the JSON answer must hold, by dotted path.
-    pub json: BTreeMap<String, serde_json::Value>,
-    /// Headers to send.
-    pub headers: Vec<(String, String)>,
-    /// Milliseconds between two.
-    pub every_ms: u64,
-    /// Milliseconds that one may take.
-    pub timeout_ms: u64,
-    /// So many failures in a row take it out.
-    pub failures: u32,
-}
-
-/// Whether an endpoint takes requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndpointState {
-    /// Takes requests.
-    Ready,
-    /// Is being started or not ready: requests wait for it when no other is ready.
-    Starting,
-    /// Takes no new requests; pooled connections to it are closed, those in flight finish.
-    Draining,
 }
 
 /// A listening socket that travels beside a message (SCM_RIGHTS, same order).

@@ -36,6 +36,11 @@ use crate::route::RouteError;
 use crate::table::Table;
 use crate::upstream::{Breaker, Breakers};
 
+/// The labels of ways out: `site/outgoing.X`.
+pub(crate) fn labels(all: &Outlets) -> impl Iterator<Item = &str> {
+    all.values().map(|one| &*one.label)
+}
+
 /// Ways out by where applications come in.
 pub(crate) type Outlets = FxHashMap<SocketAddr, Arc<Outlet>>;
 

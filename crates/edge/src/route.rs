@@ -192,6 +192,16 @@ impl Table {
         }
     }
 
+    /// Whether a request is for [`model::Action::Health`], whichever release it is given.
+    pub(crate) fn is_health(&self, host: &str, method: &Method, path: &CanonicalPath<'_>) -> bool {
+        let Some(host) = self.host(host) else { return false };
+        let leads = |routes| {
+            let found = route_of_every_reading(routes, method, path);
+            found.is_some_and(|route| route.action == model::Action::Health)
+        };
+        leads(&host.routes) && (host.site.candidate.is_none() || leads(&host.candidate))
+    }
+
     /// The site that serves a canonical host.
     pub(crate) fn site(&self, host: &str) -> Option<&Arc<CompiledSite>> {
         self.host(host).map(|host| &host.site)

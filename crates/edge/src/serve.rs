@@ -9,8 +9,10 @@ mod cached;
 mod events;
 mod frames;
 mod guarded;
+mod health;
 mod proxy;
 mod record;
+mod refused;
 mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,13 +23,12 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Body as _;
-use seaworthy_base::RequestId;
 
 pub(crate) use record::{Record, micros};
+use refused::refused_response;
+pub(crate) use refused::{refused, turned_down};
 pub(crate) use tunnel::Tunnel;
 
-use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};
 use crate::candidate::Candidate;
 use crate::forwarded;
@@ -36,9 +37,8 @@ use crate::model::Action;
 use crate::outgoing;
 use crate::policy;
 use crate::respond;
-use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
+use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found, Table};
 use crate::shape;
-use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
 
@@ -203,88 +203,6 @@ fn announced<'a>(local: &Local, client: &Client, record: &'a Record) -> Option<&
     (on && !site.trusts(client.peer)).then_some(other)
 }
 
-fn refused_response(
-    client: &Client,
-    status: StatusCode,
-    id: RequestId,
-    accept: Option<&HeaderValue>,
-) -> Response<ResponseBody> {
-    let mut response = respond::error(status, id, accept);
-    // After a request that is not understood nothing on the connection can be trusted.
-    let ends = matches!(
-        status,
-        StatusCode::BAD_REQUEST
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::METHOD_NOT_ALLOWED
-    );
-    if ends && client.protocol == Protocol::Http1 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// Logs what was refused before it became a request, and says what the client is told.
-pub(crate) fn refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> String {
-    let answer = respond::refusal(status, id);
-    note_refused(shared, id, client, status, (cause, answer.len()));
-    answer
-}
-
-/// As [`refused`], where the connection goes on.
-pub(crate) fn turned_down(
-    local: &Local,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> Response<ResponseBody> {
-    let id = local.next_id();
-    let response = respond::error(status, id, None);
-    let length = response.body().size_hint().lower() as usize;
-    note_refused(&local.shared, id, client, status, (cause, length));
-    response
-}
-
-fn note_refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    (cause, length): (&str, usize),
-) {
-    shared.log.write(
-        id.thread().into(),
-        &Entry {
-            id,
-            site: "",
-            client: client.peer,
-            method: "",
-            host: "",
-            path: "",
-            query: None,
-            status: status.as_u16(),
-            bytes_in: 0,
-            bytes_out: length as u64,
-            micros: 0,
-            upstream: None,
-            upstream_micros: None,
-            protocol: client.protocol,
-            tls: client.tls,
-            retries: 0,
-            trace: b"",
-            cause: Some(cause),
-            agent: b"",
-            referer: b"",
-        },
-    );
-}
-
 /// The one host of a request: the authority (HTTP/2, absolute form) and `Host` must not differ.
 fn host_of(parts: &Parts) -> Result<String, Refusal> {
     let mut given = parts.headers.get_all(HOST).iter();
@@ -322,6 +240,14 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
     }
     let host = host_of(parts)?;
     let Some(site) = snapshot.table.site(&host) else { return Ok(None) };
+    if site.gate.is_none() {
+        return Ok(None);
+    }
+    // How a closed site is it says itself: who watches it must not wait.
+    let path = CanonicalPath::parse(parts.uri.path());
+    if path.is_ok_and(|path| snapshot.table.is_health(&host, &parts.method, &path)) {
+        return Ok(None);
+    }
     let ip = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
     match gate::pass(local, &host, ip).await {
         Passage::Open => Ok(None),
@@ -437,7 +363,7 @@ async fn decide(
         );
     }
     policy::prepare(parts, &found);
-    act(parts, &found)
+    act(local, parts, record, (&site, &found))
 }
 
 /// Tells the instance which certificate the client showed, and nothing that the client says of it itself.
@@ -462,7 +388,12 @@ fn is_misdirected(table: &Table, client: &Client, host: &str) -> bool {
     client.server_name.as_deref().is_some_and(|name| name != host && !table.same_site(name, host))
 }
 
-fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
+fn act(
+    local: &Local,
+    parts: &Parts,
+    record: &mut Record,
+    (site, route): (&CompiledSite, &CompiledRoute),
+) -> Result<Decision, Refusal> {
     let response = match &route.action {
         Action::Block => return refuse(StatusCode::NOT_FOUND, "the route is blocked"),
         Action::Redirect { to, status } => {
@@ -485,6 +416,10 @@ fn act(parts: &Parts, route: &CompiledRoute) -> Result<Decision, Refusal> {
             &parts.headers,
         )
         .map_err(|status| (status, "no such file".to_owned()))?,
+        Action::Health => match &site.health {
+            Some(aggregate) => health::answer(local, parts, record, (site, aggregate)),
+            None => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "nothing to look at"),
+        },
         Action::Proxy(_) | Action::ClientEvents => return Ok(None),
     };
     Ok(Some(response))

@@ -252,6 +252,11 @@ impl Shared {
         *self.signing.lock().unwrap_or_else(PoisonError::into_inner) = sticky::Key(key);
     }
 
+    /// For how long this edge has served.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
     /// Milliseconds since the machine started, at a moment: the same for all edges.
     pub(crate) fn millis(&self, at: Instant) -> u64 {
         self.epoch_ms + at.saturating_duration_since(self.epoch).as_millis() as u64
@@ -277,6 +282,9 @@ impl Shared {
             let mut service = Service { kept: kept.unwrap_or_default(), ..Service::default() };
             for endpoint in list {
                 let place = (endpoint.instance.clone(), address(endpoint));
+                if let Some(why) = &endpoint.out {
+                    service.missing.push((endpoint.instance.clone(), why.clone()));
+                }
                 match endpoint.state {
                     EndpointState::Ready => {
                         let load = loads.entry(place.clone()).or_insert_with(|| {

@@ -4,6 +4,7 @@
 mod attacks;
 mod front;
 mod fuzz;
+mod health;
 mod proxy;
 mod releases;
 pub(crate) mod simulated;

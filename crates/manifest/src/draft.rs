@@ -16,7 +16,7 @@ use seaworthy_base::policy::Identity;
 use seaworthy_base::{ServiceName, SiteName};
 use toml::de::DeTable;
 
-use self::sections::{read_listen, read_secrets};
+use self::sections::{read_health, read_listen, read_secrets};
 use crate::backups::read_backups;
 use crate::keys;
 use crate::limits;
@@ -27,7 +27,7 @@ use crate::route::{RawRoute, read_route};
 use crate::service::{Declared, read_service};
 use crate::site::backups::Backups;
 use crate::site::tls::Handshake;
-use crate::site::{Deploy, Job, Listen, SecretSources, Site, Tls, WayOut};
+use crate::site::{Deploy, HealthKey, Job, Listen, SecretSources, Site, Tls, WayOut};
 use crate::tls::read_tls;
 use crate::wire;
 
@@ -55,6 +55,7 @@ pub(crate) struct Draft {
     /// `redis.X` of all that the file names, those that could not be read too.
     pub(crate) redis: BTreeSet<String>,
     pub(crate) identity: Vec<Identity>,
+    pub(crate) health: Option<HealthKey>,
     pub(crate) outgoing: Vec<WayOut>,
     /// `[limit.X]`, and whether all of it was read.
     pub(crate) limits: (NamedLimits, bool),
@@ -101,6 +102,7 @@ impl Draft {
             jobs: self.jobs.into_iter().map(|(_, job)| job).collect(),
             backups: self.backups,
             identity: self.identity,
+            health: self.health,
             outgoing: self.outgoing,
             services: services
                 .filter_map(|(name, declared)| Some((name, declared.service?)))
@@ -175,6 +177,9 @@ pub(crate) fn read_site(reader: &mut Reader<'_>, document: &DeTable<'_>, project
         .collect();
     if let Some((_, value)) = found.get("identity") {
         draft.identity = policy::read_identity(reader, value);
+    }
+    if let Some(table) = found.get("health").and_then(|(_, value)| reader.table(value)) {
+        draft.health = read_health(reader, table);
     }
     let before = reader.count();
     if let Some((_, value)) = found.get("limit") {

@@ -95,7 +95,11 @@ pub const SITE: &[Key] = &[
     key("limit", Kind::Named(LIMIT), "limits that several routes share"),
     planned("smtp"),
     planned("http"),
-    planned("health"),
+    key(
+        "health",
+        Kind::Table(AGGREGATE),
+        "the answer of `to = \"@health\"`: who is told more than one word",
+    ),
     planned("heartbeat"),
     key("job", Kind::Named(JOB), "what runs at its time"),
     key("outgoing", Kind::Named(outgoing::OUTGOING), "whom the application calls, and how"),
@@ -285,7 +289,11 @@ pub const ROUTE: &[Key] = &[
     key("paths", Kind::Texts, "exact, or with `*` (any characters, `/` too)"),
     key("hosts", Kind::Texts, "hosts it is for; all of the site's"),
     key("methods", Kind::Texts, "methods it is for; all"),
-    key("to", Kind::Text, "`\"service\"` or `\"service:port\"`"),
+    key(
+        "to",
+        Kind::Text,
+        "`\"service\"` or `\"service:port\"`; `\"@health\"`: how the site is; `\"@client-events\"`: what browsers tell is counted",
+    ),
     key(
         "block",
         Kind::Any,
@@ -352,6 +360,19 @@ pub const ROUTE: &[Key] = &[
         Kind::Table(delivery::HOLD),
         "what waits while no instance is ready and one is starting",
     ),
+];
+
+/// `[health]`.
+pub const AGGREGATE: &[Key] = &[key(
+    "key",
+    Kind::Table(HEALTH_KEY),
+    "whose request has this header gets the details; without it nobody does",
+)];
+
+/// `health.key`.
+pub const HEALTH_KEY: &[Key] = &[
+    key("header", Kind::Text, "name of the header"),
+    key("value", Kind::Text, "`secret:NAME`; the secret is the header's value"),
 ];
 
 /// `[identity]`.

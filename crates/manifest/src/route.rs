@@ -17,6 +17,9 @@ use crate::service::cache_rules;
 use crate::site::RouteAction;
 use crate::wire;
 
+/// Targets that the edge answers itself.
+const OWN_TARGETS: [&str; 2] = ["@health", "@client-events"];
+
 /// A key of a route: not said, cleared with `false`, or set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Said<T> {
@@ -126,7 +129,9 @@ impl ActionKey {
 
     pub(crate) fn of(action: &RouteAction) -> Self {
         match action {
-            RouteAction::Service { .. } | RouteAction::ClientEvents => Self::To,
+            RouteAction::Service { .. } | RouteAction::Health | RouteAction::ClientEvents => {
+                Self::To
+            }
             RouteAction::Block => Self::Block,
             RouteAction::Redirect { .. } => Self::Redirect,
             RouteAction::Respond { .. } => Self::Respond,
@@ -289,14 +294,21 @@ fn read_block(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> 
 
 fn read_target(reader: &mut Reader<'_>, value: Value<'_>) -> Option<RouteAction> {
     let text = reader.text(value)?;
-    if text == "@client-events" {
-        return Some(RouteAction::ClientEvents);
-    }
-    if text.starts_with('@') {
-        let known = ["@health", "@metrics"].contains(&text.as_str());
-        let shown = if known { &text } else { "@…" };
-        reader.problem(value.span(), format!("planned: `{shown}` is not built yet"), None);
-        return None;
+    match text.as_str() {
+        "@health" => return Some(RouteAction::Health),
+        "@client-events" => return Some(RouteAction::ClientEvents),
+        "@metrics" => {
+            reader.problem(value.span(), "planned: `@metrics` is not built yet", None);
+            return None;
+        }
+        _ if text.starts_with('@') => {
+            let help = reader.suggest(&text, OWN_TARGETS.into_iter());
+            let help = help.unwrap_or_else(|| format!("there are: {}", OWN_TARGETS.join(", ")));
+            let what = "the edge has no such target: names of services have no `@`";
+            reader.problem(value.span(), what, Some(help));
+            return None;
+        }
+        _ => {}
     }
     let (service, port) = text
         .split_once(':')

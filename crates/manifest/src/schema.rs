@@ -53,7 +53,7 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# seaworthy.toml: every key\n\nMade by `cargo xtask gen` from the table that the reader itself uses.\n",
     );
-    let sections: [(&str, &[Key]); 49] = [
+    let sections: [(&str, &[Key]); 51] = [
         ("Top of the file", keys::SITE),
         ("[tls]", keys::tls::TLS),
         ("tls: acme", keys::tls::ACME),
@@ -65,6 +65,8 @@ pub fn reference() -> String {
         ("[listen]", keys::LISTEN),
         ("[secrets]", keys::SECRETS),
         ("[identity]", keys::IDENTITY),
+        ("[health]", keys::AGGREGATE),
+        ("health: key", keys::HEALTH_KEY),
         ("[limit.X]", keys::LIMIT),
         ("[service.X]", keys::SERVICE),
         ("service: health", keys::HEALTH),

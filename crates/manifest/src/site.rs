@@ -6,6 +6,7 @@
 
 pub mod backups;
 mod deploy;
+mod health;
 mod job;
 pub mod tls;
 
@@ -20,6 +21,7 @@ use seaworthy_base::{ByteSize, ServiceName, SiteName};
 use serde::{Deserialize, Serialize};
 
 pub use deploy::{Canary, Deploy, Smoke, Strategy, Watch};
+pub use health::{Health, HealthKey, Probe};
 pub use job::{Job, When, Work};
 pub use tls::Tls;
 
@@ -44,6 +46,9 @@ pub struct Site {
     /// `[identity]`: how a request's user is known, the first that is there counts.
     #[serde(default)]
     pub identity: Vec<Identity>,
+    /// `[health]`: who is told the details of `to = "@health"`; nobody without it.
+    #[serde(default)]
+    pub health: Option<HealthKey>,
     /// `[service.X]`, by name.
     pub services: BTreeMap<ServiceName, Service>,
     /// What is backed up, and where to.
@@ -257,52 +262,6 @@ pub enum PortUse {
     Socket(String),
 }
 
-/// `health`: when an instance may serve, and when it must be restarted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Health {
-    /// Not ready: out of rotation.
-    pub ready: Probe,
-    /// Not live: restarted. Without one the TCP connect of `ready`'s numbers.
-    pub live: Probe,
-}
-
-/// One check.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
-    /// GET this path; without one a TCP connection is enough.
-    pub path: Option<String>,
-    /// Statuses that count as well; 200 to 299 when empty.
-    pub status: Vec<u16>,
-    /// Values that the JSON answer must hold, by dotted path.
-    pub json: BTreeMap<String, serde_json::Value>,
-    /// Headers to send.
-    pub headers: BTreeMap<String, String>,
-    /// How often.
-    pub every: Duration,
-    /// How long one may take.
-    pub timeout: Duration,
-    /// How many in a row count as failed.
-    pub failures: u32,
-    /// How long a new instance may take before failures count.
-    pub start: Duration,
-}
-
-impl Default for Probe {
-    /// Six seconds and three failures: a stalled database call blocks real applications for five.
-    fn default() -> Self {
-        Self {
-            path: None,
-            status: Vec::new(),
-            json: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            every: Duration::from_secs(10),
-            timeout: Duration::from_secs(6),
-            failures: 3,
-            start: Duration::from_secs(40),
-        }
-    }
-}
-
 /// `restart`: the back-off and when to call it a crash loop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
@@ -423,6 +382,8 @@ pub enum RouteAction {
         /// 301, 302, 303, 307 or 308.
         status: u16,
     },
+    /// `to = "@health"`: whether the site can serve.
+    Health,
     /// `to = "@client-events"`: what browsers tell is counted.
     ClientEvents,
     /// `respond = {status, body, content_type}`.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use seaworthy_base::Code;
 
 mod backups;
+mod health;
 mod hostile;
 mod inheritance;
 mod outgoing;

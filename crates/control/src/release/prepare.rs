@@ -286,7 +286,7 @@ pub(crate) fn resolve_secrets(
             let needy = site.services.values().filter(|one| !specs::secret_names(one).is_empty());
             let needy: Vec<String> = needy.map(|one| format!("`{}`", one.name)).collect();
             let first = first.because(if needy.is_empty() {
-                "a job's `bearer`, a route's `auth` or `[tls]` names it".to_owned()
+                "a job's `bearer`, a route's `auth`, `[health]` or `[tls]` names it".to_owned()
             } else {
                 format!("service {} cannot start without", needy.join(", "))
             });

@@ -1,6 +1,6 @@
-//! A password at the door (HTTP Basic, RFC 7617).
+//! A password at the door (HTTP Basic, RFC 7617), and the key to what only some are told.
 //!
-//! The passwords come with the keys, in memory only, and are kept hashed. Invariants: comparing takes the
+//! Passwords and keys come with the certificates, in memory only, and are kept hashed. Invariants: comparing takes the
 //! same time wherever the first difference is; without its secret a route lets nobody in; what the client
 //! sent is not passed on to the instance.
 
@@ -24,29 +24,57 @@ pub(crate) struct Auth {
     challenge: HeaderValue,
 }
 
-/// Who may come in, by `site/SECRET`: digests of `user:password`.
+/// Who may come in, by `site/SECRET`.
 #[derive(Debug, Default)]
 pub(crate) struct Passwords {
-    current: RwLock<Arc<HashMap<String, Vec<[u8; 32]>>>>,
+    current: RwLock<Arc<HashMap<String, Known>>>,
+}
+
+/// Digests of a secret.
+#[derive(Debug)]
+struct Known {
+    /// Of each `user:password`.
+    lines: Vec<[u8; 32]>,
+    /// Of all of it; an empty one opens nothing.
+    whole: Option<[u8; 32]>,
+}
+
+impl Known {
+    fn of(value: &str) -> Self {
+        let lines = value.lines().map(str::trim).filter(|line| line.contains(':'));
+        let whole = Some(value.trim()).filter(|value| !value.is_empty());
+        Self {
+            lines: lines.map(|line| Sha256::digest(line).into()).collect(),
+            whole: whole.map(|value| Sha256::digest(value).into()),
+        }
+    }
 }
 
 impl Passwords {
-    /// Takes the values of secrets; each line is `user:password`.
+    /// Takes the values of secrets.
     pub(crate) fn swap<'a>(&self, secrets: impl Iterator<Item = (&'a String, &'a String)>) {
-        let lines = |value: &str| -> Vec<[u8; 32]> {
-            let lines = value.lines().map(str::trim).filter(|line| line.contains(':'));
-            lines.map(|line| Sha256::digest(line).into()).collect()
-        };
-        let all = secrets.map(|(key, value)| (key.clone(), lines(value))).collect();
+        let all = secrets.map(|(key, value)| (key.clone(), Known::of(value))).collect();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
 
+    fn current(&self) -> Arc<HashMap<String, Known>> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether these are a line of the secret.
     fn knows(&self, key: &str, credentials: &[u8]) -> bool {
-        let all = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let given: [u8; 32] = Sha256::digest(credentials).into();
+        let all = self.current();
         let Some(known) = all.get(key) else { return false };
         // Every digest is compared whole.
-        known.iter().fold(false, |found, one| found | same(one, &given))
+        known.lines.iter().fold(false, |found, one| found | same(one, &given))
+    }
+
+    /// Whether this is the secret.
+    pub(crate) fn is_value(&self, key: &str, value: &[u8]) -> bool {
+        let given: [u8; 32] = Sha256::digest(value).into();
+        let all = self.current();
+        all.get(key).and_then(|known| known.whole).is_some_and(|whole| same(&whole, &given))
     }
 }
 
@@ -115,6 +143,25 @@ mod tests {
             (None, 401),
         ] {
             assert_eq!(status(given.clone()), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_all_of_its_secret_and_an_empty_secret_is_none() {
+        let passwords = Passwords::default();
+        assert!(!passwords.is_value("shop/KEY", b"k3y"));
+        let secrets = [("shop/KEY", "k3y\n"), ("shop/EMPTY", " \n")];
+        let secrets = secrets.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        passwords.swap(secrets.iter().map(|(key, value)| (key, value)));
+        for (key, value, expected) in [
+            ("shop/KEY", "k3y", true),
+            ("shop/KEY", "k3", false),
+            ("shop/KEY", "k3y0", false),
+            ("shop/KEY", "", false),
+            ("shop/EMPTY", "", false),
+            ("shop/OTHER", "k3y", false),
+        ] {
+            assert_eq!(passwords.is_value(key, value.as_bytes()), expected, "{key} {value}");
         }
     }
 }

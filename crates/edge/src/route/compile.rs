@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use seaworthy_base::policy::Identity;
 use thiserror::Error;
 
@@ -16,6 +16,7 @@ use super::network::{Network, NetworkError};
 use super::pattern::Pattern;
 use crate::candidate::Candidate;
 use crate::gate::Gate;
+use crate::health::Aggregate;
 use crate::model;
 use crate::policy::{CompiledPolicy, PolicyError, Scope};
 use crate::upstream::{Breaker, Breakers};
@@ -127,6 +128,8 @@ pub struct CompiledSite {
     pub(crate) identity: Vec<Identity>,
     /// Clients are asked for a certificate; whether they must have shown one.
     pub(crate) clients: Option<bool>,
+    /// What is looked at by routes that say how it is, where it has any.
+    pub(crate) health: Option<Aggregate>,
 }
 
 impl CompiledSite {
@@ -146,6 +149,11 @@ impl CompiledSite {
             hosts: host::named(site, &site.hosts)?,
             identity: site.identity.clone(),
             clients: site.clients,
+            health: Aggregate::build(site).map_err(|header| RouteError::Header {
+                site: name(),
+                path: "[health]".to_owned(),
+                header,
+            })?,
         })
     }
 
@@ -199,8 +207,10 @@ impl CompiledRoute {
         };
         let bad_header = |header: String| RouteError::Header { site: name(), path: path(), header };
         let settings = &route.settings;
+        let is_health = route.action == model::Action::Health;
         let mut cache_control = Vec::new();
-        for (pattern, value) in &settings.cache_control {
+        // How a site is now nobody may keep, whatever it inherits.
+        for (pattern, value) in settings.cache_control.iter().filter(|_| !is_health) {
             let value =
                 HeaderValue::from_str(value).map_err(|_| bad_header("cache-control".to_owned()))?;
             cache_control.push((pattern.clone(), value));
@@ -219,8 +229,11 @@ impl CompiledRoute {
         } else {
             Pattern::new(&route.path)
         };
-        let response_rules =
+        let mut response_rules =
             CompiledHeaderRules::build(&settings.response_headers).map_err(bad_header)?;
+        if is_health {
+            response_rules.leave_alone(&CACHE_CONTROL);
+        }
         let is_files = matches!(route.action, model::Action::Static { .. });
         let scope = Scope { site, rules: &response_rules, is_files };
         let policy =
@@ -297,6 +310,13 @@ impl CompiledHeaderRules {
     /// Whether nothing is changed.
     pub(crate) fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
+    /// Changes one header no more.
+    fn leave_alone(&mut self, header: &HeaderName) {
+        self.remove.retain(|name| name != header);
+        self.set.retain(|(name, _)| name != header);
+        self.add.retain(|(name, _)| name != header);
     }
 
     /// Parses rules. The error is the name of the header that cannot be used.

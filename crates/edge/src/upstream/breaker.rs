@@ -255,9 +255,15 @@ impl Breakers {
 
     /// How they are.
     pub(crate) fn tell(&self, now: u64) -> Vec<BreakerState> {
+        self.tell_of(|_| true, now)
+    }
+
+    /// How those of some services are.
+    pub(crate) fn tell_of(&self, asked: impl Fn(&str) -> bool, now: u64) -> Vec<BreakerState> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told: Vec<BreakerState> = all
             .iter()
+            .filter(|((service, _), _)| asked(service))
             .map(|((service, _), breaker)| {
                 let machine = breaker.machine();
                 let opens_in = match machine.state {

@@ -1,4 +1,4 @@
-//! Reading `[listen]` and `[secrets]`.
+//! Reading `[listen]`, `[secrets]` and `[health]`.
 //!
 //! Invariant: what is returned is usable as it stands; a wrong value is reported and left out. Nothing
 //! here looks at the machine: whether a port is free or a file exists is found out by who uses it.
@@ -9,9 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::keys;
 use crate::limits;
-use crate::read::{Reader, Value};
+use crate::read::{Reader, Value, is_secret_name};
 use crate::service::inside;
-use crate::site::{Listen, ListenAddress, SecretSources};
+use crate::site::{HealthKey, Listen, ListenAddress, SecretSources};
 use crate::wire;
 
 pub(super) fn read_listen(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Listen {
@@ -106,4 +106,48 @@ pub(super) fn read_secrets(reader: &mut Reader<'_>, table: &DeTable<'_>, into: &
     {
         into.command = Some(words);
     }
+}
+
+pub(super) fn read_health(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<HealthKey> {
+    let found = reader.known(table, keys::AGGREGATE, "`[health]`");
+    let (_, value) = found.get("key")?;
+    let table = reader.table(value)?;
+    let found = reader.known(table, keys::HEALTH_KEY, "`health.key`");
+    let help = "key = { header = \"x-health-key\", value = \"secret:HEALTH_KEY\" }";
+    let (Some((_, header)), Some((_, secret))) = (found.get("header"), found.get("value")) else {
+        let what = "a key needs `header` and `value`";
+        reader.problem(value.span(), what, Some(help.to_owned()));
+        return None;
+    };
+    let (header, secret) = (health_header(reader, header), health_secret(reader, secret));
+    Some(HealthKey { header: header?, secret: secret? })
+}
+
+/// What browsers and proxies send on their own is nobody's key.
+fn health_header(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
+    let name = reader.text(value)?.to_ascii_lowercase();
+    let own = ["authorization", "cookie", "host"].contains(&name.as_str());
+    let fault = wire::header_name_fault(&name);
+    let fault = fault.or_else(|| own.then_some("is sent for other reasons, too"));
+    if let Some(fault) = fault {
+        let quoted = reader.quote(&value.span(), &name);
+        let help = "header = \"x-health-key\"";
+        reader.problem(value.span(), format!("{quoted} {fault}"), Some(help.to_owned()));
+    }
+    fault.is_none().then_some(name)
+}
+
+fn health_secret(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
+    let text = reader.text(value)?;
+    let name = text.strip_prefix("secret:").filter(|name| is_secret_name(name));
+    if name.is_none() {
+        reader.problem(
+            value.span(),
+            "keys do not belong into the manifest: this must be `secret:NAME`",
+            Some(
+                "value = \"secret:HEALTH_KEY\", and `seaworthy secrets set HEALTH_KEY`".to_owned(),
+            ),
+        );
+    }
+    name.map(str::to_owned)
 }

@@ -19,6 +19,7 @@ fn goes_to(route: &Route) -> &str {
     match &route.action {
         RouteAction::Service { service, .. } => service.as_str(),
         RouteAction::Block => "block",
+        RouteAction::Health => "@health",
         RouteAction::ClientEvents => "@client-events",
         RouteAction::Redirect { .. } => "redirect",
         RouteAction::Respond { .. } => "respond",
@@ -74,9 +75,9 @@ fn a_cleared_block_serves_what_lies_beneath() {
 
 #[test]
 fn an_action_that_could_not_be_read_is_told_once() {
-    let text = "[[route]]\npaths = [\"/*\"]\nto = \"@health\"\n[[route]]\npaths = [\"/x\"]\n";
+    let text = "[[route]]\npaths = [\"/*\"]\nto = \"@metrics\"\n[[route]]\npaths = [\"/x\"]\n";
     let found = messages(&format!("{SERVICES}{text}"));
-    assert_eq!(found, ["9:6 planned: `@health` is not built yet"]);
+    assert_eq!(found, ["9:6 planned: `@metrics` is not built yet"]);
 }
 
 #[test]

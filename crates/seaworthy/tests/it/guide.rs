@@ -88,7 +88,10 @@ fn site(block: &str, counts: &str) -> Site {
     Site::new("shop")
         .manifest(&manifest)
         .file("server.py", APP)
-        .file(".env", &format!("STAFF=ann:pw\nCOUNTS={counts}\n"))
+        .file(
+            ".env",
+            &format!("STAFF=ann:pw\nHEALTH_API_KEY=a-key-for-the-monitor\nCOUNTS={counts}\n"),
+        )
         .file("inner.pem", inner_authority())
         .file("public/index.html", "<p>page</p>")
         .file("public/assets/app.js", "let x = 1;")
@@ -188,6 +191,11 @@ fn run(page: &str) {
 #[test]
 fn routing() {
     run(include_str!("../../../../docs/guide/routing.md"));
+}
+
+#[test]
+fn health() {
+    run(include_str!("../../../../docs/guide/health.md"));
 }
 
 #[test]

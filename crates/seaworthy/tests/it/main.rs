@@ -27,6 +27,7 @@ mod drain;
 mod explain;
 mod faults;
 mod guide;
+mod health;
 mod http3;
 mod http3_attacks;
 mod jobs;

@@ -1,5 +1,5 @@
 //! The routes of five real sites, as their manifests write them, each key on the wire over HTTP/1.1,
-//! HTTP/2 and HTTP/3. What `check` calls planned is left out until it is built.
+//! HTTP/2 and HTTP/3.
 
 use std::process::Command;
 use std::time::Instant;
@@ -86,47 +86,14 @@ fn up(sandbox: &Sandbox, domains: &[&str], services: &str, routes: &str) -> Site
     let head = format!(
         "site = \"shop\"\ndomains = {domains:?}\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n{services}"
     );
-    let mut text = format!("{head}{routes}");
-    let base = || {
-        Site::new("shop")
-            .file("server.py", APP)
-            .file("dist/index.html", "<p>app</p>")
-            .file("dist/assets/a.js", "1")
-    };
-    loop {
-        let site = base().manifest(&text);
-        let dir = sandbox.write(&site);
-        let checked = sandbox.run(["check", "--json", "--manifest", dir.to_str().unwrap()]);
-        let report = checked.json();
-        let Some(problem) = report["problems"].as_array().and_then(|all| all.first().cloned())
-        else {
-            sandbox.up(&site);
-            return site;
-        };
-        let message = problem["message"].as_str().unwrap();
-        assert!(message.starts_with("planned: "), "{message}\n{text}");
-        text = without(&text, message.split('`').nth(1).unwrap());
-    }
-}
-
-/// The text without a key that is not built yet, or a target that is not.
-fn without(text: &str, planned: &str) -> String {
-    let drop = |line: &&str| {
-        let target = planned.starts_with('@') && line.contains(planned);
-        !target && !line.trim_start().starts_with(&format!("{planned} "))
-    };
-    let kept: Vec<String> = text
-        .lines()
-        .filter(drop)
-        .map(|line| match line.split_once(&format!("{planned} = \"")) {
-            Some((before, after)) if line.contains('{') => {
-                let rest = after.split_once('"').map_or("", |(_, rest)| rest);
-                format!("{before}{}", rest.trim_start_matches([',', ' ']))
-            }
-            _ => line.to_owned(),
-        })
-        .collect();
-    kept.join("\n") + "\n"
+    let site = Site::new("shop")
+        .file("server.py", APP)
+        .file(".env", "HEALTH_API_KEY=a-key-for-the-monitor\n")
+        .file("dist/index.html", "<p>app</p>")
+        .file("dist/assets/a.js", "1")
+        .manifest(&format!("{head}{routes}"));
+    sandbox.up(&site);
+    site
 }
 
 /// Asks over each protocol, with nothing counted before.
@@ -264,7 +231,7 @@ fn finito_mail() {
     up(
         &sandbox,
         &["finito.example", "api.finito.example"],
-        &service("web", ""),
+        &(service("web", "") + KEY),
         include_str!("manifests/finito-mail.toml"),
     );
     over_each(&sandbox, "finito.example", |name, client| {
@@ -298,11 +265,29 @@ fn finito_mail() {
         assert_eq!(by("bob", 1, "/api/emails/sync"), 1, "{name}");
         // Of ten a minute the two hidden ones have taken theirs.
         assert!((8..15).contains(&passed(client, 15, "/auth/x")));
-        assert!((20..25).contains(&passed(client, 25, "/api/health")));
+        says_how_it_is(client);
         is_counted(&sandbox, client);
         stands_still_and_goes_on(&sandbox, client);
         opens(&sandbox, client);
     });
+    // Of all that was asked, health is not logged.
+    let log = || sandbox.run(["logs", "--access", "--tail", "10000"]).success().stdout();
+    eventually("the log is written", LIMIT, || log().contains("/fail"));
+    assert!(!log().contains("/api/health"));
+}
+
+const KEY: &str =
+    "[health]\nkey = { header = \"x-health-api-key\", value = \"secret:HEALTH_API_KEY\" }\n";
+
+/// One word for everybody, all for who has the key, twenty times a minute.
+fn says_how_it_is(client: &Client) {
+    let ask = |key| client.send("GET", "/api/health", &[("x-health-api-key", key)], b"").unwrap();
+    let (told, wrong) = (ask("a-key-for-the-monitor"), ask("another"));
+    let expected = serde_json::json!([{ "name": "web", "status": "healthy", "ready": 1 }]);
+    assert_eq!((told.status, &told.json()["checks"]), (200, &expected));
+    assert_eq!((wrong.status, wrong.text().as_str()), (200, "{\"status\":\"healthy\"}\n"));
+    assert_eq!(wrong.header("cache-control"), Some("no-store"));
+    assert!((20..25).contains(&(2 + passed(client, 23, "/api/health"))));
 }
 
 /// What a browser tells is counted, and nothing of who it was.
