@@ -12,6 +12,7 @@ use seaworthy_base::{Code, Fault, InstanceId, SiteName};
 use seaworthy_runtime::scale::Scale;
 use seaworthy_state::Desired;
 
+use crate::certificates;
 use crate::databases;
 use crate::edge::EdgeRecord;
 use crate::instances;
@@ -271,6 +272,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
     if any {
         names::resume(platform).await;
     }
+    certificates::excuse_broken(platform);
     if any && let Err(fault) = serve::publish(platform).await {
         crate::say(&fault.to_string());
         platform.event(None, None, "resume-failed", &fault.what, Some(&fault));
