@@ -115,7 +115,7 @@ pub fn renew_at(held: &Held, past: &Past, seed: u64) -> Timestamp {
     let part = |span: u64| ((u128::from(span) * u128::from(seed)) >> 64) as u64;
     let life = held.not_after.0.saturating_sub(held.not_before.0);
     let usual = Timestamp(held.not_before.0 + life / 3 * 2 + part(life / SPREAD));
-    let Some(window) = past.window else { return usual };
+    let Some(window) = &past.window else { return usual };
     let (start, end) = (window.start.0, window.end.0.min(held.not_after.0 - life / LEFT));
     if start >= end {
         return usual;
@@ -221,6 +221,7 @@ mod tests {
             start: Timestamp(NOW.0 - 2 * DAY),
             end: Timestamp(NOW.0 - DAY),
             ask_again: NOW,
+            explanation: None,
         };
         let past = Past { window: Some(window), ..quiet() };
         assert_eq!(ask(Some(&fresh), &past, NOW), Next::Obtain(Reason::Due));
@@ -234,6 +235,7 @@ mod tests {
                 start: Timestamp(NOW.0 + start * DAY),
                 end: Timestamp(NOW.0 + end * DAY),
                 ask_again: NOW,
+                explanation: None,
             };
             renew_at(&fresh, &Past { window: Some(window), ..Past::default() }, u64::MAX)
         };
@@ -248,7 +250,8 @@ mod tests {
 
     #[test]
     fn an_authority_whose_windows_are_always_over_is_followed_once_a_day() {
-        let window = Window { start: Timestamp(1), end: Timestamp(2), ask_again: NOW };
+        let window =
+            Window { start: Timestamp(1), end: Timestamp(2), ask_again: NOW, explanation: None };
         let past = Past { window: Some(window), ..quiet() };
         let old = held(NOW.0 - DAY, 90 * DAY);
         assert_eq!(ask(Some(&old), &past, NOW), Next::Obtain(Reason::Due));
@@ -326,6 +329,7 @@ mod tests {
             prop_assert!(plain.0 >= from && plain <= held.not_after);
             let window = Window {
                 start: Timestamp(start), end: Timestamp(start + length), ask_again: Timestamp(0),
+                explanation: None,
             };
             let past = Past { window: Some(window), ..Past::default() };
             let chosen = renew_at(&held, &past, seed);

@@ -20,6 +20,8 @@ mod preflight;
 mod solve;
 mod window;
 
+pub use window::is_link;
+
 pub use model::{
     Action, Answer, Challenge, Directory, Dns, Event, Issued, Job, Pending, Refusal, Ways, Window,
 };

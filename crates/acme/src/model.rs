@@ -126,7 +126,7 @@ impl fmt::Debug for Issued {
 }
 
 /// When an authority suggests that a certificate be renewed (RFC 9773).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// From here.
     pub start: Timestamp,
@@ -134,6 +134,9 @@ pub struct Window {
     pub end: Timestamp,
     /// When to ask again.
     pub ask_again: Timestamp,
+    /// A page of the authority that says why, for people; what [`is_link`](crate::is_link) refuses is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
 }
 
 /// What is to be done.

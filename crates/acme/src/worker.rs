@@ -103,7 +103,7 @@ async fn ask_window(
 ) -> Result<(), Fault> {
     let asked = window::ask(client, directory, chain_pem).await;
     match &asked {
-        Ok(window) => voice.say(&Event::Window { window: *window }),
+        Ok(window) => voice.say(&Event::Window { window: window.clone() }),
         Err(fault) => {
             let (directory, fault) = (directory.to_owned(), fault.clone());
             let not_before = client.take_patience();

@@ -46,6 +46,9 @@ pub struct CertificateView {
     pub not_after: Timestamp,
     /// When it is renewed, or tried again.
     pub next: Option<Timestamp>,
+    /// A page where its authority says why it wants it renewed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
     /// Tries that failed since the last success.
     pub failures: u32,
     /// What is wrong.

@@ -63,6 +63,9 @@ fn table(all: &[CertificateView], now: Timestamp) -> String {
             one.issuer,
             one.hosts.join(", ")
         ));
+        if let Some(page) = &one.explanation {
+            out.push_str(&format!("  renewal as its authority asks: {page}\n"));
+        }
         if let Some(fault) = &one.fault {
             out.push_str(&render::fault_lines(fault, "  "));
         }

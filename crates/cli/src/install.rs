@@ -185,8 +185,8 @@ TimeoutStopSec=5min
 # Control that answers nobody is ended, which costs what it serves nothing; no core, which would hold secrets.
 WatchdogSec=2min
 WatchdogSignal=SIGKILL
-# Keeps the listening sockets: should control and edge end at once, connections wait.
-FileDescriptorStoreMax=256
+# Keeps the listening sockets (HTTP/3 has four for an address): should control and edge end at once, connections wait.
+FileDescriptorStoreMax=1024
 # Stopping or restarting this unit ends control only: edge and applications, in seaworthy-run.scope, go on.
 KillMode=process
 Delegate=yes
@@ -263,7 +263,7 @@ mod tests {
             "Type=notify",
             "NotifyAccess=main",
             "Restart=always",
-            "FileDescriptorStoreMax=256",
+            "FileDescriptorStoreMax=1024",
             "KillMode=process",
             "Delegate=yes",
             "OOMPolicy=continue",

@@ -84,6 +84,13 @@ async fn renew_now(
     Ok(())
 }
 
+/// Before anything is published after a start: a site whose certificate cannot be read any more holds up no other.
+pub(crate) fn excuse_broken(platform: &Platform) {
+    for (sides, project) in clock::sites(platform) {
+        sides.iter().for_each(|site| own::excuse(platform, site, &project));
+    }
+}
+
 /// Everything that is shown for a site, the first one for whoever names none of its hosts.
 pub(crate) fn of_site(
     platform: &Platform,
@@ -95,8 +102,10 @@ pub(crate) fn of_site(
         Tls::Off => Ok(Vec::new()),
         Tls::Internal => Ok(vec![internal(platform, &site.name, &hosts)?]),
         Tls::Files { cert, key } => {
-            let (chain_pem, key_pem) = own::read(platform, &site.name, project, cert, key)?;
-            Ok(vec![Certificate { hosts, chain_pem, key_pem }])
+            Ok(match own::read(platform, &site.name, project, cert, key)? {
+                Some((chain_pem, key_pem)) => vec![Certificate { hosts, chain_pem, key_pem }],
+                None => vec![internal(platform, &site.name, &hosts)?],
+            })
         }
         Tls::Acme(_) => {
             let issued = platform.certificates.get(&site.name).certificate;

@@ -1,14 +1,14 @@
 //! The UDP sockets of HTTP/3, which control holds as it holds those that listen for TCP.
 //!
 //! An address has several ([`seaworthy_sys::datagram`]): each edge that is alive reads one, so that an edge that
-//! finishes keeps its connections while the next one takes all new ones. Invariants: two living edges
-//! never have one slot; new connections go to the newest edge once it knows everything; where no slot is free the
+//! finishes keeps its connections while the next one takes all new ones; under systemd a copy of each lies with it, for the
+//! case that control and edge both end. Invariants: two living edges never have one slot; new connections go to the newest edge once it knows everything; where no slot is free the
 //! edge that has finished longest is cut off. Not here: when edges come and go ([`crate::edge`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use seaworthy_base::{Code, Fault};
@@ -21,7 +21,7 @@ use crate::edge_link::{Link, LinkError};
 /// Addresses at most: all their sockets fit into one message.
 const MOST: usize = seaworthy_sys::fdpass::MAX_FDS / datagram::SLOTS as usize;
 /// How long an edge may take to let go of an address that it had a moment ago.
-const LETTING_GO: Duration = Duration::from_secs(1);
+const LETTING_GO: Duration = Duration::from_secs(3);
 
 /// What the next control must know to take them back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,17 @@ pub(crate) struct DatagramRecord {
 }
 
 impl DatagramRecord {
+    /// Where they were bound.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.cookies.keys().copied()
+    }
+
+    /// Writes a group down.
+    pub(crate) fn add(&mut self, address: SocketAddr, group: &[UdpSocket]) {
+        let cookies = group.iter().map(|one| socket::socket_cookie(one.as_fd()).unwrap_or(0));
+        self.cookies.insert(address, cookies.collect());
+    }
+
     /// Whether these are the sockets that were written down for an address.
     fn has(&self, address: SocketAddr, sockets: &[OwnedFd]) -> bool {
         let is_udp_there = |fd: &OwnedFd| {
@@ -114,6 +125,18 @@ async fn bind(address: SocketAddr) -> Result<Vec<UdpSocket>, Fault> {
 }
 
 impl Datagrams {
+    /// No sockets yet; who has which slot is as an earlier control wrote it down.
+    pub(crate) fn as_recorded(record: &DatagramRecord) -> Self {
+        Self { groups: BTreeMap::new(), slots: record.slots.clone() }
+    }
+
+    /// All sockets: address, slot, descriptor.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (SocketAddr, u8, BorrowedFd<'_>)> {
+        self.groups.iter().flat_map(|(address, group)| {
+            (0..).zip(group).map(|(slot, socket)| (*address, slot, socket.as_fd()))
+        })
+    }
+
     /// Where they are bound.
     pub(crate) fn addresses(&self) -> BTreeSet<SocketAddr> {
         self.groups.keys().copied().collect()
@@ -192,37 +215,48 @@ impl Datagrams {
 
     /// What the next control must know.
     pub(crate) fn record(&self) -> DatagramRecord {
-        let cookies = |group: &Vec<UdpSocket>| {
-            group.iter().map(|one| socket::socket_cookie(one.as_fd()).unwrap_or(0)).collect()
-        };
-        let all = self.groups.iter().map(|(address, group)| (*address, cookies(group)));
-        DatagramRecord { cookies: all.collect(), slots: self.slots.clone() }
+        let mut record = DatagramRecord { slots: self.slots.clone(), ..DatagramRecord::default() };
+        self.groups.iter().for_each(|(address, group)| record.add(*address, group));
+        record
     }
 
-    /// Takes the sockets back that an edge holds; only those that an earlier control wrote down.
-    pub(crate) async fn take_back(&mut self, link: &Link, record: &DatagramRecord) {
-        self.slots.clone_from(&record.slots);
+    /// Takes the sockets back that the edge of that number holds; only those that an earlier control wrote down.
+    pub(crate) async fn take_back(&mut self, link: &Link, number: u32, record: &DatagramRecord) {
         if !speaks(link) {
             return;
         }
-        let Ok((Reply::Datagrams { groups, .. }, fds)) =
+        let Ok((Reply::Datagrams { groups, slot }, fds)) =
             link.ask(Request::Datagrams, Vec::new()).await
         else {
             return;
         };
+        if !groups.is_empty() {
+            // Whatever was written down: this is what it reads.
+            self.slots.insert(number, slot);
+        }
         let mut fds = fds.into_iter();
         for group in groups {
-            let sockets: Vec<OwnedFd> = fds.by_ref().take(group.slots.into()).collect();
-            if record.has(group.address, &sockets) {
-                let sockets = sockets.into_iter().map(UdpSocket::from);
-                self.groups.insert(group.address, sockets.collect());
-            } else {
-                crate::say(&format!(
-                    "the edge handed back UDP sockets for {} that are not ours: left alone",
-                    group.address
-                ));
-            }
+            let sockets = fds.by_ref().take(group.slots.into()).collect();
+            self.take_group(group.address, sockets, record);
         }
+    }
+
+    /// Takes the sockets of an address back, if they are the ones that the record says; where they are held already
+    /// they are too many.
+    pub(crate) fn take_group(
+        &mut self,
+        address: SocketAddr,
+        sockets: Vec<OwnedFd>,
+        record: &DatagramRecord,
+    ) {
+        if !record.has(address, &sockets) {
+            crate::say(&format!(
+                "UDP sockets for {address} came back that are not ours: left alone"
+            ));
+            return;
+        }
+        let sockets = sockets.into_iter().map(UdpSocket::from);
+        self.groups.entry(address).or_insert_with(|| sockets.collect());
     }
 }
 
@@ -251,7 +285,7 @@ mod tests {
         let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let here = socket.local_addr().unwrap();
         let there = stream.local_addr().unwrap();
-        let cookie = |fd: std::os::fd::BorrowedFd<'_>| socket::socket_cookie(fd).unwrap();
+        let cookie = |fd: BorrowedFd<'_>| socket::socket_cookie(fd).unwrap();
         let (own, of_tcp) = (cookie(socket.as_fd()), cookie(stream.as_fd()));
         let all = [OwnedFd::from(socket)];
         let of = |address, cookies: &[u64]| DatagramRecord {

@@ -1,9 +1,10 @@
 //! The edge process as control sees it: started, adopted, fed, replaced.
 //!
 //! Control holds the listening sockets too, so the death of the edge loses no connection that waits in
-//! them; a new control takes them back from the edge. Invariants: what is sent is always the whole of an
+//! them; a new control takes them back (`adopt`). Invariants: what is sent is always the whole of an
 //! input; versions only grow, also across controls; an edge that does not take a config keeps its old one.
 
+mod adopt;
 mod hear;
 mod process;
 mod quic;
@@ -14,19 +15,19 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use seaworthy_base::{Code, Fault};
-use seaworthy_edge::model::{COUNTS, Config, Endpoints, Keys, Listener, Reply, Request};
+use seaworthy_edge::model::{Config, Endpoints, Keys, Listener, Request};
 use seaworthy_sys::fdpass::MAX_FDS;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::datagrams::{DatagramRecord, Datagrams};
+use crate::datagrams::{self, DatagramRecord, Datagrams};
 use crate::edge_link::{Link, LinkError};
-use crate::manager::Kept;
+use crate::manager::{Kept, Kind, Purpose};
 use crate::processes;
 use process::spawn;
 use tell::unless_dead;
@@ -110,61 +111,6 @@ impl Edge {
         }
     }
 
-    /// Finds the edge that an earlier control left, and takes the listening sockets back: from it, or from systemd
-    /// where that is gone too.
-    pub(crate) async fn adopt(&mut self, record: &EdgeRecord) {
-        self.number = record.number;
-        self.adopt_process(record).await;
-        for (fd, tls) in self.kept.take_back() {
-            self.take_back(fd, (tls, false), record);
-        }
-        self.settle_kept();
-    }
-
-    async fn adopt_process(&mut self, record: &EdgeRecord) {
-        for number in &record.draining {
-            // What they still have with instances must be known before one is stopped.
-            let link = self.find(*number).await;
-            self.draining.extend(link.map(|link| (*number, link)));
-        }
-        let Some(link) = self.find(record.number).await else { return };
-        self.take_back_from(&link, record).await;
-        if link.has(COUNTS)
-            && let Ok((_, fds)) = link.ask(Request::GiveCounts, Vec::new()).await
-        {
-            self.counts = fds.into_iter().next();
-        }
-        self.datagrams.take_back(&link, &record.datagrams).await;
-        if let Ok((Reply::Status(status), _)) = link.ask(Request::Status, Vec::new()).await {
-            self.version = status.config.max(status.endpoints).max(status.keys) + 1;
-        }
-        self.link = Some(link);
-    }
-
-    /// Takes the listening sockets back, as many at a time as one message carries.
-    async fn take_back_from(&mut self, link: &Link, record: &EdgeRecord) {
-        let mut from = 0;
-        loop {
-            let before = self.listeners.len() + self.outlets.len();
-            let asked = link.ask(Request::Listeners { from }, Vec::new()).await;
-            let Ok((Reply::Listeners { listeners }, fds)) = asked else { return };
-            let count = fds.len();
-            for (listener, fd) in listeners.into_iter().zip(fds) {
-                self.take_back(fd, (listener.tls, listener.outgoing), record);
-            }
-            from += count;
-            // An edge of the version before says the same again.
-            if count < MAX_FDS || self.listeners.len() + self.outlets.len() == before {
-                return;
-            }
-        }
-    }
-
-    fn settle_kept(&mut self) {
-        let listening = self.listeners.iter();
-        self.kept.settle(listening.map(|(address, held)| (*address, held.tls, &held.socket)));
-    }
-
     /// The link to an edge that runs.
     async fn find(&self, number: u32) -> Option<Link> {
         let socket = self.options.layout.edge_socket(number);
@@ -174,26 +120,42 @@ impl Edge {
         connecting.await.ok()?.ok()
     }
 
-    /// Holds a socket that came back, if it is the one that the record says; one that is held already is one too many.
-    fn take_back(&mut self, fd: OwnedFd, (tls, outgoing): (bool, bool), record: &EdgeRecord) {
-        let socket = TcpListener::from(fd);
-        let cookie = seaworthy_sys::socket::socket_cookie(socket.as_fd()).ok();
-        let listening = seaworthy_sys::socket::is_listening(socket.as_fd());
-        let Ok(address) = socket.local_addr() else { return };
-        if !(listening && cookie.is_some() && record.cookies.get(&address).copied() == cookie) {
-            crate::say(&format!("a socket for {address} came back that is not ours: left alone"));
-        } else if outgoing {
-            self.outlets.entry(address).or_insert(socket);
-        } else {
-            self.listeners.entry(address).or_insert(Held { socket, tls });
-        }
+    /// Has systemd keep what is held, and nothing else.
+    fn settle_kept(&mut self) {
+        let public = self.listeners.iter().map(|(address, held)| {
+            let kind = if held.tls { Kind::Https } else { Kind::Http };
+            ((kind, *address), held.socket.as_fd())
+        });
+        let calls = self.outlets.iter();
+        let calls = calls.map(|(address, socket)| ((Kind::Outgoing, *address), socket.as_fd()));
+        let packets = self.datagrams.sockets();
+        let packets = packets.map(|(address, slot, fd)| ((Kind::Http3(slot), address), fd));
+        let all: Vec<(Purpose, BorrowedFd<'_>)> = public.chain(calls).chain(packets).collect();
+        self.kept.settle(all.into_iter());
+    }
+
+    /// Whether no socket is held.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.listeners.is_empty() && self.outlets.is_empty() && self.datagrams().is_empty()
+    }
+
+    /// What the next control must know, with sockets that are about to be held.
+    pub(crate) fn record_with(
+        &self,
+        public: &[(SocketAddr, TcpListener, bool)],
+        calls: &[(SocketAddr, TcpListener)],
+        packets: &[datagrams::Bound],
+    ) -> EdgeRecord {
+        let mut record = self.record();
+        let public = public.iter().map(|(address, socket, _)| (address, socket));
+        let streams = public.chain(calls.iter().map(|(address, socket)| (address, socket)));
+        record.cookies.extend(streams.map(|(address, socket)| (*address, cookie(socket))));
+        packets.iter().for_each(|(address, group)| record.datagrams.add(*address, group));
+        record
     }
 
     /// What the next control must know.
     pub(crate) fn record(&self) -> EdgeRecord {
-        let cookie = |socket: &TcpListener| {
-            seaworthy_sys::socket::socket_cookie(socket.as_fd()).unwrap_or(0)
-        };
         let public = self.listeners.iter().map(|(address, held)| (address, &held.socket));
         EdgeRecord {
             number: self.number,
@@ -235,10 +197,15 @@ impl Edge {
         self.link.as_ref().map(|link| link.unguarded.clone()).unwrap_or_default()
     }
 
+    /// Whether no edge can be asked anything.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.link.as_ref().is_none_or(Link::is_dead)
+    }
+
     /// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
     pub(crate) async fn ensure(&mut self) -> Result<bool, Fault> {
         self.draining.retain(|(_, link)| !link.has_ended());
-        if self.link.as_ref().is_some_and(|link| !link.is_dead()) {
+        if !self.is_gone() {
             return Ok(false);
         }
         self.replace(ENDING).await.map(|()| true)
@@ -258,6 +225,7 @@ impl Edge {
         };
         let old = self.link.replace(link);
         self.part_from(before, old, deadline).await;
+        crate::crash::point("edge-replaced");
         Ok(())
     }
 
@@ -404,6 +372,10 @@ impl Edge {
         self.version += 1;
         self.version
     }
+}
+
+fn cookie(socket: &TcpListener) -> u64 {
+    seaworthy_sys::socket::socket_cookie(socket.as_fd()).unwrap_or(0)
 }
 
 fn edge_fault(what: &str, error: &LinkError) -> Fault {

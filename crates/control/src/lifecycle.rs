@@ -12,6 +12,7 @@ use seaworthy_base::{Code, Fault, InstanceId, SiteName};
 use seaworthy_runtime::scale::Scale;
 use seaworthy_state::Desired;
 
+use crate::certificates;
 use crate::databases;
 use crate::edge::EdgeRecord;
 use crate::instances;
@@ -134,11 +135,7 @@ pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Ve
     if target == "edge" {
         let mut edge = platform.edge.lock().await;
         edge.replace(Duration::from_secs(60 * 60)).await?;
-        let record = serde_json::to_string(&edge.record()).unwrap_or_default();
-        platform
-            .store()
-            .put_setting("edge", &record)
-            .map_err(|error| instances::store_fault(&error))?;
+        serve::remember(platform, &edge.record())?;
         return Ok(vec!["edge".to_owned()]);
     }
     let mut parts = target.split('/');
@@ -262,7 +259,11 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         .ok()
         .flatten()
         .and_then(|text| serde_json::from_str(&text).ok());
-    platform.edge.lock().await.adopt(&edge.unwrap_or_default()).await;
+    let mut adopting = platform.edge.lock().await;
+    adopting.adopt(&edge.unwrap_or_default()).await;
+    // Sockets may have come back that nobody wants any more.
+    let holds = !adopting.is_bare();
+    drop(adopting);
     let adopted = instances::adopt(platform)?;
     if adopted > 0 {
         crate::say(&format!("adopted {adopted} instances"));
@@ -271,7 +272,10 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
     if any {
         names::resume(platform).await;
     }
-    if any && let Err(fault) = serve::publish(platform).await {
+    certificates::excuse_broken(platform);
+    if (any || holds)
+        && let Err(fault) = serve::publish(platform).await
+    {
         crate::say(&fault.to_string());
         platform.event(None, None, "resume-failed", &fault.what, Some(&fault));
     }

@@ -1,13 +1,14 @@
 //! systemd as the one that started this control process: told when it serves, and keeper of its sockets.
 //!
-//! Control and edge both hold the listening sockets, so that the death of either loses no connection; a copy in
-//! systemd's descriptor store is for the case that both end. Invariants: what lies there is what is listened on, no
-//! more and no less; a socket that comes back is taken only where the record says that it is ours; where nobody
-//! keeps anything, nothing is different but that case. Not here: the protocol (`seaworthy_sys::systemd`).
+//! Control and edge both hold the sockets that others come in by, so that the death of either loses no connection; a
+//! copy in systemd's descriptor store is for the case that both end. Invariants: what lies there is what is listened
+//! on, over TCP and UDP, by visitors and by our own applications, no more and no less; a socket that comes back is taken
+//! only where the record says that it is ours; where nobody keeps anything, nothing is different but that case. Not here:
+//! the protocol (`seaworthy_sys::systemd`).
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,23 @@ pub(crate) async fn report(manager: Arc<Manager>) {
     }
 }
 
-/// The listening sockets in the descriptor store.
+/// What a socket in the store is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Visitors come in, without TLS.
+    Http,
+    /// Visitors come in, with TLS.
+    Https,
+    /// Applications come in that call others.
+    Outgoing,
+    /// Packets of HTTP/3 come in: the socket's slot (`seaworthy_sys::datagram`).
+    Http3(u8),
+}
+
+/// What a socket is for, and its address.
+pub(crate) type Purpose = (Kind, SocketAddr);
+
+/// The sockets in the descriptor store.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     manager: Option<Arc<Manager>>,
@@ -77,21 +94,18 @@ impl Kept {
         Self { manager, there, back }
     }
 
-    /// The sockets that came back, and whether TLS is spoken there; once.
-    pub(crate) fn take_back(&mut self) -> impl Iterator<Item = (OwnedFd, bool)> + use<> {
-        std::mem::take(&mut self.back).into_iter().map(|(name, fd)| (fd, name.starts_with(TLS)))
+    /// The sockets that came back, once. What has no name of ours is closed, and goes from there at the next
+    /// [`Self::settle`].
+    pub(crate) fn take_back(&mut self) -> impl Iterator<Item = (Purpose, OwnedFd)> + use<> {
+        let back = std::mem::take(&mut self.back).into_iter();
+        back.filter_map(|(name, fd)| Some((purpose(&name)?, fd)))
     }
 
-    /// Makes what lies there what is listened on.
-    pub(crate) fn settle<'a>(
-        &mut self,
-        listening: impl Iterator<Item = (SocketAddr, bool, &'a TcpListener)>,
-    ) {
+    /// Makes what lies there what is held.
+    pub(crate) fn settle<'a>(&mut self, held: impl Iterator<Item = (Purpose, BorrowedFd<'a>)>) {
         let Some(manager) = &self.manager else { return };
-        let wanted: BTreeMap<String, (u64, &TcpListener)> = listening
-            .map(|(address, tls, socket)| {
-                (name(address, tls), (socket_cookie(socket.as_fd()).unwrap_or(0), socket))
-            })
+        let wanted: BTreeMap<String, (u64, BorrowedFd<'_>)> = held
+            .map(|(purpose, socket)| (name(purpose), (socket_cookie(socket).unwrap_or(0), socket)))
             .collect();
         let failed = |name: &str, error| {
             crate::say(&format!("the descriptor store of systemd did not take `{name}`: {error}"));
@@ -111,7 +125,7 @@ impl Kept {
                 continue;
             }
             // A control process that became this one, in an upgrade, may have left it there.
-            let kept = manager.forget(&name).and_then(|()| manager.keep(&name, socket.as_fd()));
+            let kept = manager.forget(&name).and_then(|()| manager.keep(&name, socket));
             match kept {
                 Ok(()) => drop(self.there.insert(name, cookie)),
                 Err(error) => failed(&name, error),
@@ -120,13 +134,30 @@ impl Kept {
     }
 }
 
-/// Before the address of a listener that speaks TLS.
-const TLS: &str = "https-";
+/// Before the slot in the name of a UDP socket.
+const HTTP3: &str = "http3.";
 
-/// Names hold no colons.
-fn name(address: SocketAddr, tls: bool) -> String {
-    let scheme = if tls { TLS } else { "http-" };
-    format!("{scheme}{}", address.to_string().replace(':', "+"))
+/// A socket's name there, which holds no colons: `https-127.0.0.1+443`, `http3.2-[++]+443`.
+fn name((kind, address): Purpose) -> String {
+    let kind = match kind {
+        Kind::Http => "http".to_owned(),
+        Kind::Https => "https".to_owned(),
+        Kind::Outgoing => "outgoing".to_owned(),
+        Kind::Http3(slot) => format!("{HTTP3}{slot}"),
+    };
+    format!("{kind}-{}", address.to_string().replace(':', "+"))
+}
+
+/// What a name says.
+fn purpose(name: &str) -> Option<Purpose> {
+    let (kind, address) = name.split_once('-')?;
+    let kind = match kind {
+        "http" => Kind::Http,
+        "https" => Kind::Https,
+        "outgoing" => Kind::Outgoing,
+        _ => Kind::Http3(kind.strip_prefix(HTTP3)?.parse().ok()?),
+    };
+    Some((kind, address.replace('+', ":").parse().ok()?))
 }
 
 #[cfg(test)]
@@ -134,10 +165,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_hold_no_colons_and_are_as_different_as_addresses() {
-        let name = |text: &str, tls| name(text.parse().unwrap(), tls);
-        assert_eq!(name("[::1]:443", true), "https-[++1]+443");
-        assert_eq!(name("127.0.0.1:80", false), "http-127.0.0.1+80");
-        assert_ne!(name("[::1]:80", false), name("[::]:180", false));
+    fn names_hold_no_colons_and_say_what_they_name() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(name((Kind::Https, at("[::1]:443"))), "https-[++1]+443");
+        assert_eq!(name((Kind::Http, at("127.0.0.1:80"))), "http-127.0.0.1+80");
+        assert_eq!(name((Kind::Http3(2), at("[::]:443"))), "http3.2-[++]+443");
+        for kind in [Kind::Http, Kind::Https, Kind::Outgoing, Kind::Http3(0), Kind::Http3(3)] {
+            for address in ["127.0.0.1:80", "[::1]:80", "[::]:180", "[fe80::1%2]:443"] {
+                let named = name((kind, at(address)));
+                assert!(!named.contains(':'), "{named}");
+                assert_eq!(purpose(&named), Some((kind, at(address))));
+            }
+        }
+        for other in
+            ["", "stored", "http-", "http3.-127.0.0.1+1", "https+127.0.0.1+80", "ftp-[++]+21"]
+        {
+            assert_eq!(purpose(other), None, "{other}");
+        }
     }
 }

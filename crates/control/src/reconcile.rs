@@ -77,9 +77,8 @@ async fn keep_edge(platform: &Arc<Platform>) {
     match edge.ensure().await {
         Ok(false) => {}
         Ok(true) => {
-            let record = serde_json::to_string(&edge.record()).unwrap_or_default();
-            if let Err(error) = platform.store().put_setting("edge", &record) {
-                crate::say(&format!("could not record the edge process: {error}"));
+            if let Err(fault) = crate::serve::remember(platform, &edge.record()) {
+                crate::say(&format!("could not record the edge process: {fault}"));
             }
             platform.event(None, None, "edge-started", "an edge process was started", None);
         }

@@ -23,7 +23,7 @@ use crate::listeners::{self, Listeners, Wanted};
 use crate::outgoing;
 use crate::platform::Platform;
 use crate::stores;
-use crate::world::{SiteState, World};
+use crate::world::{Rollout, SiteState, World};
 
 /// A running site, as the edge is to see it.
 struct Served {
@@ -35,6 +35,8 @@ struct Served {
     /// What of it differs from the one that serves.
     tried: BTreeSet<ServiceName>,
     gate: Option<Gate>,
+    /// Whether the one that serves is the one that the rollout brought.
+    switched: bool,
 }
 
 impl Served {
@@ -57,7 +59,16 @@ impl Served {
             candidate,
             tried: programs.filter(|name| state.changes(name)).cloned().collect(),
             gate: state.gate.clone(),
+            switched: state.rollout.as_ref().is_some_and(Rollout::switched),
         }
+    }
+
+    /// Its manifests, that of the rollout last: a name that both have shows what was seen to work with the new one, before
+    /// the switch and after it.
+    fn by_age(&self) -> impl Iterator<Item = &Site> {
+        let (sides, last) = (self.sides.iter(), self.sides.len().saturating_sub(1));
+        let nth = move |at: usize| if self.switched { last - at } else { at };
+        (0..sides.len()).filter_map(move |at| self.sides.get(nth(at))).map(|(site, _)| site)
     }
 
     /// The manifests of all its releases, the one that serves first, and the project's folder.
@@ -161,9 +172,12 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let (ways, sockets) =
         outgoing::ways(platform, sites.iter().map(Served::manifests), &edge.outlets())?;
     let calls: Vec<SocketAddr> = ways.iter().map(|way| way.listen).collect();
-    if !sites.is_empty() {
-        edge.ensure().await?;
+    if !(bound.is_empty() && sockets.is_empty() && bound_datagrams.is_empty()) {
+        // Before anybody else holds them: whoever comes after us knows them for ours, whenever we die.
+        remember(platform, &edge.record_with(&bound, &sockets, &bound_datagrams))?;
     }
+    // Should it take a new edge, that one knows everything before it takes the first connection.
+    let before = edge.is_gone().then(|| edge.told());
     // Routes first: whoever connects to a new address finds its site.
     edge.demand(handshakes);
     edge.count_in(stores::of(platform)?);
@@ -171,9 +185,16 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let services = platform.world().endpoints(platform.cores).services;
     edge.call_by(ways);
     edge.route(routed, services).await?;
+    if !sites.is_empty()
+        && let Err(fault) = edge.ensure().await
+    {
+        before.into_iter().for_each(|before| edge.tell_anew(before));
+        return Err(fault);
+    }
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
     edge.listen_datagrams(bound_datagrams, &datagrams).await?;
+    crate::crash::point("listened");
     remember(platform, &edge.record())
 }
 
@@ -279,7 +300,7 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
     let mut all: Vec<Certificate> = Vec::new();
     for served in sites {
         let mut before: Option<(&Tls, Vec<String>)> = None;
-        for (site, _) in &served.sides {
+        for site in served.by_age() {
             let hosts = edge_config::certificate_hosts(site);
             if before.as_ref() != Some(&(&site.tls, hosts.clone())) {
                 all.extend(certificates::of_site(platform, site, &served.project)?);

@@ -154,8 +154,7 @@ pub(crate) async fn confirm(platform: &Arc<Platform>) -> Result<(), Fault> {
     if serves {
         let mut edge = platform.edge.lock().await;
         edge.replace(LONG_LIVED).await?;
-        let record = serde_json::to_string(&edge.record()).unwrap_or_default();
-        platform.store().put_setting("edge", &record).map_err(|error| store_fault(&error))?;
+        crate::serve::remember(platform, &edge.record())?;
     }
     let unwritable = |error: std::io::Error| {
         crate::release::disk_fault("could not finish the upgrade".to_owned(), &error)

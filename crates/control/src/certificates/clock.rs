@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{conduct, own};
 use crate::platform::Platform;
+use crate::world::SiteState;
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_secs(2);
@@ -60,26 +61,34 @@ fn look(
     under_way: &mut BTreeSet<SiteName>,
     done: &mpsc::UnboundedSender<SiteName>,
 ) -> bool {
-    let mut fresh = false;
-    for (site, project) in sites(platform) {
-        match &site.tls {
-            Tls::Acme(_) => public(platform, &site, under_way, done),
-            Tls::Files { .. } => {
-                let (changed, fault) = own::changed(platform, &site, &project);
-                fresh |= changed;
-                platform.world().note(&site.name, "certificate", fault);
+    let (mut fresh, mut named) = (false, BTreeSet::new());
+    for (sides, project) in sites(platform) {
+        named.extend(sides.iter().filter_map(own::files));
+        for (nth, site) in sides.iter().enumerate() {
+            let (changed, fault) = own::changed(platform, site, &project);
+            fresh |= changed;
+            match &site.tls {
+                // What is wrong is said of the release that serves.
+                _ if nth > 0 => {}
+                Tls::Acme(_) => public(platform, site, under_way, done),
+                _ => platform.world().note(&site.name, "certificate", fault),
             }
-            Tls::Internal | Tls::Off => platform.world().note(&site.name, "certificate", None),
         }
     }
+    own::keep(platform, &named);
     fresh
 }
 
-/// The sites that run, as they serve.
-fn sites(platform: &Platform) -> Vec<(Site, PathBuf)> {
+/// The sites that run: the release that serves, and in a rollout the other one.
+pub(super) fn sites(platform: &Platform) -> Vec<(Vec<Site>, PathBuf)> {
     let world = platform.world();
     let running = world.sites.values().filter(|state| state.running && !world.closing);
-    running.map(|state| (state.serving().site.clone(), state.project.clone())).collect()
+    let sides = |state: &SiteState| {
+        let serving = state.serving();
+        let other = state.sides().map(|(_, side)| side).find(|side| *side != serving);
+        std::iter::once(serving).chain(other).map(|side| side.site.clone()).collect()
+    };
+    running.map(|state| (sides(state), state.project.clone())).collect()
 }
 
 fn public(

@@ -52,12 +52,29 @@ pub(super) async fn obtain(
     }
     let held = before.and_then(|issued| x509::read(&issued.chain_pem).ok());
     let held = held.as_ref().map(|facts| &facts.held);
-    let hurried = due::hurried(held, &kept.past, Timestamp::now(), clock::seed(name));
+    let now = Timestamp::now();
+    let hurried = due::hurried(held, &kept.past, now, clock::seed(name));
+    if hurried == Some(now) {
+        say_early(name, kept.past.window.as_ref());
+    }
     let subject = Subject::find(platform, name)?;
     let (outcome, brought) = run(platform, &subject, Action::Obtain, to).await;
     let brought = Brought { hurried, ..brought };
     note(platform, name, &outcome, &brought)?;
     outcome
+}
+
+/// What an authority asks for is done, and said, with the page where it says why.
+fn say_early(name: &SiteName, window: Option<&Window>) {
+    let why = window.and_then(|window| window.explanation.as_deref());
+    let why = why.map_or("it does not say why".to_owned(), |page| format!("why: {page}"));
+    crate::say(&format!("certificate of {name}: the authority asks for an early renewal ({why})"));
+}
+
+/// A worker speaks with strangers: what it says is not shown to people unread.
+fn readable(window: Window) -> Window {
+    let explanation = window.explanation.filter(|page| seaworthy_acme::is_link(page));
+    Window { explanation, ..window }
 }
 
 /// Proves the names and leaves it at that.
@@ -86,7 +103,7 @@ pub(super) async fn ask_window(platform: &Arc<Platform>, name: &SiteName) -> Res
     let later = patience.map_or(later, |patience| patience.max(later));
     platform.certificates.change(name, |kept| {
         let window = brought.window;
-        kept.past.ask_again = Some(window.map_or(later, |window| window.ask_again));
+        kept.past.ask_again = Some(window.as_ref().map_or(later, |window| window.ask_again));
         if outcome.is_ok() {
             kept.past.window = window;
         }
@@ -186,7 +203,7 @@ async fn converse(
                 continue;
             }
             Event::Window { window } => {
-                brought.window = window;
+                brought.window = window.map(readable);
                 continue;
             }
             Event::Done => {

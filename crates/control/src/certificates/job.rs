@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use seaworthy_acme::due;
 use seaworthy_acme::{Action, Challenge, Directory, Dns, Job, Ways};
-use seaworthy_base::{Code, Fault, ReleaseId, SiteName, Timestamp};
+use seaworthy_base::{Code, Fault, ReleaseId, SiteName, Timestamp, format_duration};
 use seaworthy_manifest::site::tls::{Acme, Dns as Written};
 use seaworthy_manifest::site::{EnvValue, Site, Tls};
 use seaworthy_runtime::model::User;
@@ -75,10 +76,14 @@ impl Subject {
             None => None,
         };
         let all: Vec<&str> = acme.directories.iter().map(String::as_str).collect();
+        let now = Timestamp::now();
         let urls = match action {
             Action::Rehearse => all.iter().take(1).map(|url| rehearsal(url)).collect(),
-            _ => due::askable(&all, &kept.past, Timestamp::now()),
+            _ => due::askable(&all, &kept.past, now),
         };
+        if urls.is_empty() && action == Action::Obtain {
+            return Err(patience(&kept.past, now));
+        }
         let directories =
             urls.into_iter().map(|url| Directory { url: url.to_owned(), eab: eab.clone() });
         let replaced = kept.certificate.as_ref();
@@ -124,6 +129,16 @@ impl Subject {
             Written::Exec { .. } => Dns::Hook,
         })
     }
+}
+
+/// Each authority said when it may be asked again.
+fn patience(past: &due::Past, now: Timestamp) -> Fault {
+    let left = past.not_before.values().map(|until| until.since(now)).min().unwrap_or_default();
+    let left = format_duration(Duration::from_secs(left.as_secs() / 60 * 60 + 60));
+    Fault::new(Code::AuthorityRefused, "no authority may be asked for a certificate now")
+        .because(format!("it asked for patience, for {left} more: rate limits, or no time for us"))
+        .next("seaworthy cert list")
+        .next("name another authority in `directories` of `acme` in `[tls]`")
 }
 
 fn rehearsal(url: &str) -> &str {

@@ -15,7 +15,7 @@ use seaworthy_base::{Fault, SiteName};
 use seaworthy_sys::files::{create_private_dir, write_atomically};
 use serde::{Deserialize, Serialize};
 
-use super::own::Own;
+use super::own::{Files, Own};
 use crate::release::disk_fault;
 
 /// One site's.
@@ -42,7 +42,7 @@ pub(crate) struct Certificates {
     /// What authorities are to find now, by site.
     shown: Mutex<BTreeMap<SiteName, Vec<Shown>>>,
     /// Certificates from files, as they were last read and good.
-    pub(super) own: Mutex<BTreeMap<SiteName, Own>>,
+    pub(super) own: Mutex<BTreeMap<Files, Own>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

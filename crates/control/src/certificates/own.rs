@@ -1,9 +1,11 @@
 //! Certificates from files: read again when they change, the last good ones served while they are broken.
 //!
-//! Invariants: what the edge could not use never reaches it; two files that are replaced one after the other are
-//! waited for (in between the key belongs to another certificate); files that did not change are not read.
+//! Known by the files that a release names: in a rollout the two releases may name different ones. Invariants: what the
+//! edge could not use never reaches it; two files that are replaced one after the other are waited for (in between the
+//! key belongs to another certificate); files that did not change are not read; files that were broken when control
+//! started hold up no other site: the own authority stands in until they are mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,36 +22,65 @@ use crate::platform::Platform;
 /// replaces another is another one.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// A pair as it was last read and good.
+/// Certificate and key as a release of a site names them.
+pub(super) type Files = (SiteName, String, String);
+
+/// A pair as it was last read.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
     stamps: [Stamp; 2],
-    chain_pem: String,
-    key_pem: String,
+    /// Chain and key of the last good one, or why there never was any.
+    pair: Result<Pair, Fault>,
 }
 
-/// Chain and key: those of the files, or the last good ones while the files are broken.
+/// Chain and key (PEM).
+type Pair = (String, String);
+
+/// Chain and key: those of the files, or the last good ones while the files are broken. None where they were broken
+/// already when control started.
 pub(super) fn read(
     platform: &Platform,
     site: &SiteName,
     project: &Path,
     cert: &str,
     key: &str,
-) -> Result<(String, String), Fault> {
+) -> Result<Option<Pair>, Fault> {
     let mut all = known(platform);
+    let files = (site.clone(), cert.to_owned(), key.to_owned());
     let stamps = [stamp(project, cert), stamp(project, key)];
-    if all.get(site).is_none_or(|own| own.stamps != stamps) {
-        match (load(project, cert, key), all.get(site)) {
-            (Ok(own), _) => drop(all.insert(site.clone(), own)),
-            (Err(fault), None) => return Err(fault),
-            (Err(_), Some(_)) => {}
+    if all.get(&files).is_none_or(|own| own.stamps != stamps) {
+        match load(project, cert, key) {
+            Ok(pair) => drop(all.insert(files.clone(), Own { stamps, pair: Ok(pair) })),
+            Err(fault) if !all.contains_key(&files) => return Err(fault),
+            Err(_) => {}
         }
     }
-    let own = all.get(site).map(|own| (own.chain_pem.clone(), own.key_pem.clone()));
-    Ok(own.unwrap_or_default())
+    Ok(all.get(&files).and_then(|own| own.pair.clone().ok()))
 }
 
-fn known(platform: &Platform) -> MutexGuard<'_, BTreeMap<SiteName, Own>> {
+/// Before anything is published: files of a site that runs and that cannot be served are known as such from now on, and
+/// fail nothing.
+pub(super) fn excuse(platform: &Platform, site: &Site, project: &Path) {
+    let Some(files) = files(site) else { return };
+    let stamps = [stamp(project, &files.1), stamp(project, &files.2)];
+    if let Err(fault) = load(project, &files.1, &files.2) {
+        crate::say(&format!("the own authority stands in for the certificate of {}", site.name));
+        known(platform).insert(files, Own { stamps, pair: Err(fault) });
+    }
+}
+
+/// Forgets all but these.
+pub(super) fn keep(platform: &Platform, named: &BTreeSet<Files>) {
+    known(platform).retain(|files, _| named.contains(files));
+}
+
+/// What a release of a site names.
+pub(super) fn files(site: &Site) -> Option<Files> {
+    let Tls::Files { cert, key } = &site.tls else { return None };
+    Some((site.name.clone(), cert.clone(), key.clone()))
+}
+
+fn known(platform: &Platform) -> MutexGuard<'_, BTreeMap<Files, Own>> {
     platform.certificates.own.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -60,20 +91,32 @@ pub(super) fn changed(
     site: &Site,
     project: &Path,
 ) -> (bool, Option<Fault>) {
-    let Tls::Files { cert, key } = &site.tls else { return (false, None) };
+    let Some(files) = files(site) else { return (false, None) };
+    let (cert, key) = (&files.1, &files.2);
     let mut all = known(platform);
     let stamps = [stamp(project, cert), stamp(project, key)];
-    if let Some(own) = all.get(&site.name).filter(|own| own.stamps == stamps) {
-        return (false, fault(site, cert, &own.chain_pem));
+    let before = all.get(&files);
+    if let Some(own) = before.filter(|own| own.stamps == stamps) {
+        return match &own.pair {
+            Ok((chain_pem, _)) => (false, fault(site, cert, chain_pem)),
+            Err(fault) => (false, Some(stood_in(fault.clone()))),
+        };
     }
     match load(project, cert, key) {
-        Ok(own) => {
-            let fault = fault(site, cert, &own.chain_pem);
-            all.insert(site.name.clone(), own);
+        Ok(pair) => {
+            let fault = fault(site, cert, &pair.0);
+            all.insert(files, Own { stamps, pair: Ok(pair) });
             (true, fault)
         }
+        Err(fault) if before.is_some_and(|own| own.pair.is_err()) => (false, Some(stood_in(fault))),
         Err(fault) => (false, Some(fault.because("the one before is served"))),
     }
+}
+
+fn stood_in(fault: Fault) -> Fault {
+    fault.because(
+        "one of the platform's own authority is served in its place, which browsers refuse",
+    )
 }
 
 fn stamp(project: &Path, path: &str) -> Stamp {
@@ -81,8 +124,7 @@ fn stamp(project: &Path, path: &str) -> Stamp {
     Some((found.modified().ok()?, found.ino(), found.len()))
 }
 
-fn load(project: &Path, cert: &str, key: &str) -> Result<Own, Fault> {
-    let stamps = [stamp(project, cert), stamp(project, key)];
+fn load(project: &Path, cert: &str, key: &str) -> Result<Pair, Fault> {
     let read = |path: &str| {
         fs::read_to_string(project.join(path)).map_err(|error| {
             let what = format!("could not read `{path}`, which `[tls]` names");
@@ -99,7 +141,7 @@ fn load(project: &Path, cert: &str, key: &str) -> Result<Own, Fault> {
             project.join(cert).display()
         )));
     }
-    Ok(Own { stamps, chain_pem, key_pem })
+    Ok((chain_pem, key_pem))
 }
 
 /// What makes visitors turn away: it has expired, or is for other names.

@@ -76,6 +76,7 @@ fn one(
         Some(_) if kept.past.failures > 0 => "due",
         _ => "valid",
     };
+    let explanation = kept.past.window.and_then(|window| window.explanation);
     Some(CertificateView {
         site: site.name.to_string(),
         hosts: certificate.hosts.clone(),
@@ -86,6 +87,7 @@ fn one(
         not_before: facts.held.not_before,
         not_after: facts.held.not_after,
         next,
+        explanation: explanation.filter(|_| source == "acme" && is_issued),
         failures: if source == "acme" { kept.past.failures } else { 0 },
         fault: if source == "acme" { kept.fault } else { None },
     })

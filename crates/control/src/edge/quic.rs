@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use seaworthy_base::Fault;
 
-use super::{Edge, edge_fault, unless_dead};
+use super::{Edge, EdgeRecord, edge_fault, unless_dead};
 use crate::datagrams;
 use crate::edge_link::{Link, LinkError};
 
@@ -37,7 +37,21 @@ impl Edge {
             let told = datagrams::end(link, addresses.clone()).await;
             unless_dead(link, told).map_err(failed)?;
         }
+        self.settle_kept();
         Ok(())
+    }
+
+    /// Edges that finish keep the UDP sockets that they read, and an address could not be bound anew beside them. Where
+    /// the other sockets of it are lost (control and the newest edge both died, and nobody kept them), they let go.
+    pub(super) async fn free_what_is_lost(&self, record: &EdgeRecord) {
+        let held = self.datagrams();
+        let known = record.datagrams.addresses();
+        let lost: Vec<SocketAddr> = known.filter(|address| !held.contains(address)).collect();
+        for (number, link) in &self.draining {
+            if let Err(error) = datagrams::end(link, lost.clone()).await {
+                crate::say(&format!("edge {number} did not let go of UDP: {error}"));
+            }
+        }
     }
 
     /// Gives a new edge a slot of its own, and all sockets. New connections are its from then on.

@@ -34,6 +34,7 @@ impl Edge {
         let failed = |error| edge_fault("the edge did not take its addresses for calls", &error);
         self.tell_addresses(&added, &gone).await.map_err(failed)?;
         self.outlets.retain(|address, _| !gone.contains(address));
+        self.settle_kept();
         Ok(())
     }
 

@@ -9,13 +9,34 @@ use seaworthy_base::Fault;
 use seaworthy_base::challenge::Shown;
 use seaworthy_edge::model::{
     Certificate, Config, Endpoint, Endpoints, Handshake, Keys, OWN_SOCKETS, Request, Site,
-    UNIX_SOCKETS, WHOLE,
+    UNIX_SOCKETS, WHOLE, WayOut,
 };
 
 use super::{ENDING, Edge, Sockets, edge_fault};
 use crate::edge_link::{Link, LinkError};
 
+/// All that an edge is told beside sockets.
+#[derive(Debug)]
+pub(crate) struct Told {
+    config: Config,
+    endpoints: Endpoints,
+    keys: Keys,
+    ways: (Vec<WayOut>, Option<String>),
+}
+
 impl Edge {
+    /// What the next edge would be told.
+    pub(crate) fn told(&self) -> Told {
+        let (config, endpoints) = (self.config.clone(), self.endpoints.clone());
+        Told { config, endpoints, keys: self.keys.clone(), ways: self.ways.clone() }
+    }
+
+    /// Goes back to that: no edge took what came after it.
+    pub(crate) fn tell_anew(&mut self, told: Told) {
+        let Told { config, endpoints, keys, ways } = told;
+        (self.config, self.endpoints, self.keys, self.ways) = (config, endpoints, keys, ways);
+    }
+
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
     pub(crate) async fn configure(
         &mut self,

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc;
 
 use seaworthy_api::Layout;
-use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL};
+use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL, Reply};
 use seaworthy_sys::fdpass;
 
 use super::*;
@@ -163,19 +163,18 @@ fn a_socket_that_comes_back_is_taken_only_if_it_was_written_down_and_listens() {
     let mut edge = control(dir.path());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let cookie =
-        |socket: std::os::fd::BorrowedFd<'_>| seaworthy_sys::socket::socket_cookie(socket).unwrap();
+    let cookie = |socket: BorrowedFd<'_>| seaworthy_sys::socket::socket_cookie(socket).unwrap();
     let of = |address: SocketAddr, cookie: u64| EdgeRecord {
         cookies: BTreeMap::from([(address, cookie)]),
         ..EdgeRecord::default()
     };
     let (address, own) = (listener.local_addr().unwrap(), cookie(listener.as_fd()));
     let copy = || OwnedFd::from(listener.try_clone().unwrap());
-    edge.take_back(copy(), (true, false), &of(address, own + 1));
-    edge.take_back(copy(), (true, false), &EdgeRecord::default());
+    edge.take_back(copy(), Kind::Https, &of(address, own + 1));
+    edge.take_back(copy(), Kind::Https, &EdgeRecord::default());
     let connected = of(client.local_addr().unwrap(), cookie(client.as_fd()));
-    edge.take_back(client.into(), (true, false), &connected);
+    edge.take_back(client.into(), Kind::Https, &connected);
     assert!(edge.addresses().is_empty());
-    edge.take_back(copy(), (true, false), &of(address, own));
+    edge.take_back(copy(), Kind::Https, &of(address, own));
     assert_eq!(edge.addresses(), BTreeMap::from([(address, true)]));
 }

@@ -1,5 +1,6 @@
 //! Certificates of public authorities, against real ones: Pebble and Caddy's ACME server.
 
+mod refused;
 mod renewal;
 
 use std::path::Path;

@@ -164,6 +164,36 @@ fn of_a_canary_and_of_one_that_excludes_the_old_release_leaves_one_serving() {
 }
 
 #[test]
+fn after_an_edge_took_over_and_before_that_is_written_down_leaves_no_edge_that_nobody_knows() {
+    let scene = Scene::new();
+    let target = scene.sandbox.target(&shop());
+    let running = Load::new(target).mixed(30.0).start(Duration::from_secs(240));
+    eventually("load flows", LIMIT, || running.so_far().ok() > 10);
+    let control = || scene.sandbox.try_status().map(|status| status.control_pid());
+    for _ in 0..2 {
+        let before = control().unwrap();
+        fs::write(&scene.trigger, "edge-replaced").unwrap();
+        scene.sandbox.run(["restart", "--edge"]);
+        assert!(!scene.trigger.exists(), "it was never reached");
+        eventually("the next control answers", LIMIT, || {
+            control().is_some_and(|pid| pid != before)
+        });
+        let so_far = running.so_far().ok();
+        eventually("load goes on", LIMIT, || running.so_far().ok() > so_far + 30);
+    }
+    // Whatever edge there is hears of it.
+    scene.deploy(&level("second", "rolling")).success();
+    assert_eq!(scene.served(), "second");
+    running.stop().assert_clean();
+    eventually("only the edge is left that control knows", LIMIT, || {
+        let known = scene.sandbox.try_status().and_then(|status| status.edge_pid());
+        let all = scene.sandbox.processes().into_iter();
+        let edges = all.filter(|one| one.command.contains("seaworthy edge --number"));
+        edges.map(|one| one.pid).eq(known)
+    });
+}
+
+#[test]
 fn on_the_way_back_goes_on_with_the_way_back() {
     let scene = Scene::new();
     let broken =

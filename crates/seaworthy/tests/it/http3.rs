@@ -173,3 +173,89 @@ fn a_client_is_told_to_go_when_the_edge_is_replaced_and_its_request_is_answered(
     eventually("the old edge ends", LIMIT, || !seaworthy_testkit::process::lives(first));
     assert_eq!(over_http3(&sandbox).get("/").status, 200);
 }
+
+#[test]
+fn an_edge_that_was_adopted_serves_it_where_it_comes_later_and_so_does_the_one_that_follows() {
+    let sandbox = sandbox();
+    sandbox.up(&site(""));
+    let control = sandbox.status().control_pid();
+    sandbox.kill_hard(control);
+    eventually("another control answers", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.control_pid() != control)
+    });
+    let adopted = sandbox.status().edge_pid();
+    sandbox.up(&site("http3 = true\n"));
+    assert_eq!(sandbox.status().edge_pid(), adopted);
+    assert_eq!(over_http3(&sandbox).get("/index.html").status, 200);
+    let next = sandbox.folder().join("bin/seaworthy-next");
+    std::fs::copy(sandbox.folder().join("bin/seaworthy"), &next).unwrap();
+    sandbox.run(["upgrade".as_ref(), next.as_os_str()]).success();
+    assert_ne!(sandbox.status().edge_pid(), adopted);
+    assert_eq!(over_http3(&sandbox).get("/index.html").status, 200);
+    // Another address, by whoever is found now.
+    let control = sandbox.status().control_pid();
+    sandbox.kill_hard(control);
+    eventually("another control answers", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.control_pid() != control)
+    });
+    sandbox.up(&site("").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"{HOST}\"]\n[listen]\nhttp3 = true\nhttp = \"127.0.0.1:0\"\n\
+         https = [\"127.0.0.1:0\", \"127.0.0.2:0\"]\n[tls]\nmode = \"internal\"\n\
+         [service.files]\nstatic = \"public\"\n[[route]]\npaths = [\"/*\"]\nto = \"files\"\n"
+    )));
+    let document = sandbox.status();
+    let all = document.document()["edge"]["https"].as_array().unwrap().clone();
+    assert_eq!(all.len(), 2);
+    for one in all {
+        let address = one.as_str().unwrap().parse().unwrap();
+        let client = Client::over_http3(address, HOST, &sandbox.ca());
+        assert_eq!(client.get("/index.html").status, 200, "{address}");
+    }
+}
+
+#[test]
+fn a_control_that_dies_when_it_gave_new_sockets_away_and_has_not_written_that_down_loses_none() {
+    let sandbox = sandbox();
+    let trigger = sandbox.folder().join("crash");
+    let sandbox = sandbox.env("SEAWORTHY_CRASH_FILE", &trigger.display().to_string());
+    sandbox.up(&site(""));
+    let before = sandbox.status();
+    std::fs::write(&trigger, "listened").unwrap();
+    sandbox.try_up(&site("http3 = true\n"));
+    assert!(!trigger.exists(), "it was never reached");
+    eventually("another control answers", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.control_pid() != before.control_pid())
+    });
+    sandbox.up(&site("http3 = true\n"));
+    assert_eq!(over_http3(&sandbox).get("/index.html").status, 200);
+    assert_eq!(sandbox.status().edge_pid(), before.edge_pid());
+    // Its sockets are known for good.
+    sandbox.run(["restart", "--edge"]).success();
+    assert_eq!(over_http3(&sandbox).get("/index.html").status, 200);
+}
+
+#[test]
+fn it_comes_back_when_control_and_the_newest_edge_die_while_an_old_one_finishes() {
+    let sandbox = sandbox();
+    sandbox.up(&site("http3 = true\n"));
+    // Somebody to wait for, who says nothing any more.
+    http3::abandon(sandbox.status().https(), HOST, &sandbox.ca()).unwrap();
+    let old = sandbox.status().edge_pid().unwrap();
+    sandbox.run(["restart", "--edge"]).success();
+    assert!(seaworthy_testkit::process::lives(old));
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("control and edge are back", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| {
+            status.control_pid() != before.control_pid()
+                && status.edge_pid().is_some_and(|pid| Some(pid) != before.edge_pid())
+        })
+    });
+    for client in over_tcp(&sandbox) {
+        eventually("it serves", LIMIT, || client.try_get("/index.html").is_ok());
+    }
+    eventually("HTTP/3 is served", LIMIT, || {
+        over_http3(&sandbox).try_get("/index.html").is_ok_and(|page| page.status == 200)
+    });
+}

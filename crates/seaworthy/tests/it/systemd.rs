@@ -3,6 +3,8 @@
 //! The manager here is a script that speaks systemd's protocols. The real one is asked by
 //! `cargo xtask host-test`, which nothing but a real host or a virtual machine can do.
 
+mod kept;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

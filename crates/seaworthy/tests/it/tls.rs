@@ -1,10 +1,13 @@
 //! `[tls]` beside authorities: certificates from files, clients that have to show one, names in the handshake.
 
+mod files;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
 use seaworthy_testkit::peers::{Place, free_port, make_certificate};
+use seaworthy_testkit::tls::{KeyExchange, Version, negotiated};
 use seaworthy_testkit::{Client, Sandbox, Site, eventually};
 
 use crate::certificates::{examples, first};
@@ -211,6 +214,22 @@ fn a_client_comes_back_with_its_ticket_after_the_edge_died_or_was_replaced() {
     // The same ticket is none for another name.
     let said = openssl(&sandbox, "other.localhost", &["-tls1_3", "-sess_in", &before("TLSv1.3")]);
     assert!(said.contains("New, TLSv1.3"), "{said}");
+}
+
+#[test]
+fn a_key_exchange_that_outlives_quantum_computers_is_the_one_of_clients_that_have_it() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let address = sandbox.status().https();
+    let (hybrid, usual) = (KeyExchange::X25519MLKEM768, KeyExchange::X25519);
+    for (has, chosen) in [
+        (&[hybrid, usual][..], hybrid),
+        (&[usual], usual),
+        (&[KeyExchange::secp256r1], KeyExchange::secp256r1),
+    ] {
+        let found = negotiated(address, "shop.localhost", &sandbox.ca(), has);
+        assert_eq!(found.unwrap(), (Version::TLSv1_3, chosen), "{has:?}");
+    }
 }
 
 #[test]

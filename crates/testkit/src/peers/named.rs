@@ -21,7 +21,7 @@ pub const KEY: &str = "c2Vhd29ydGh5LXRlc3Qta2V5LW9mLTMyLWJ5dGVzISE=";
 #[derive(Debug)]
 pub struct Named {
     server: Server,
-    _place: Place,
+    place: Place,
     /// Where it listens, over UDP and TCP.
     pub address: SocketAddr,
 }
@@ -56,7 +56,7 @@ impl Named {
         daemon.args(["-g", "-n", "1", "-c", &format!("{dir}/named.conf")]);
         let server = Server::start(daemon, &place.path().join("log"));
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        let mut named = Self { server, _place: place, address };
+        let mut named = Self { server, place, address };
         eventually("the name server answers", Duration::from_secs(30), || {
             named.server.must_live();
             Command::new("dig")
@@ -74,6 +74,18 @@ impl Named {
         let mut dig = Command::new("dig");
         dig.args(["+tcp", "+short", "-p", &self.address.port().to_string(), "@127.0.0.1"]);
         String::from_utf8_lossy(&run(dig.args([kind, name])).stdout).into_owned()
+    }
+
+    /// Adds a TXT record to the zone, as who has the key may.
+    #[track_caller]
+    pub fn add_txt(&self, name: &str, value: &str) {
+        let port = self.address.port();
+        let update = format!(
+            "server 127.0.0.1 {port}\nkey hmac-sha256:{KEY_NAME} {KEY}\nupdate add {name} 1 TXT \"{value}\"\nsend\n"
+        );
+        let file = self.place.path().join("update");
+        fs::write(&file, update).expect("a file");
+        run(Command::new("nsupdate").arg("-v").arg(&file));
     }
 
     /// What it said so far.

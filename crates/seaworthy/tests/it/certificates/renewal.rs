@@ -10,6 +10,8 @@ use crate::clock::with_clock;
 use crate::{LIMIT, sandbox};
 
 const DAY: i64 = 86_400;
+/// Where an authority says why it wants certificates renewed before their time.
+const WHY: &str = "https://ca.example/incidents/7?lang=en";
 
 /// Pebble behind its front, and the ways in to a site that asks there.
 struct Stage {
@@ -79,9 +81,14 @@ fn a_window_that_moves_to_the_past_has_the_certificate_replaced_at_once_and_only
         (20 * DAY - 600..21 * DAY).contains(&(next(&sandbox) - now()))
     });
     let id = stage.front.asked()[0].clone();
+    assert!(!sandbox.run(["cert", "list"]).stdout().contains("as its authority asks"));
+    assert_eq!(first(&sandbox).get("explanation"), None);
     stage.front.renewals(Renewal::Window(-7200, -3600, "Retry-After: 21600\r\n"));
+    stage.front.explains(WHY);
     clock.set("+1d");
     let new = another(&sandbox, &old);
+    let said = format!("the authority asks for an early renewal (why: {WHY})");
+    assert!(sandbox.run(["logs", "--control"]).raw_stdout().contains(&said));
     assert_eq!(stage.taken(), [[None, None], [Some(id.clone()), None]]);
     stage.is_served();
     // That the new one is to go, too, is heard, and not obeyed before a day has gone by.
@@ -92,10 +99,19 @@ fn a_window_that_moves_to_the_past_has_the_certificate_replaced_at_once_and_only
         (DAY..2 * DAY + 600).contains(&(next(&sandbox) - now()))
     });
     assert_eq!(first(&sandbox)["serial"], new["serial"]);
+    assert_eq!(first(&sandbox)["explanation"], WHY);
+    let line = format!("  renewal as its authority asks: {WHY}");
+    assert!(sandbox.run(["cert", "list"]).raw_stdout().lines().any(|one| one == line));
+    // What is no link is shown to nobody, and costs no window.
+    stage.front.explains("https://ca.example/\u{1b}[2J");
     clock.set("+3d");
     another(&sandbox, &new);
     assert_eq!(stage.taken().pop(), Some([Some(of_new), None]));
     stage.is_served();
+    eventually("the third is renewed in a day", LIMIT, || {
+        (3 * DAY..4 * DAY + 600).contains(&(next(&sandbox) - now()))
+    });
+    assert_eq!(first(&sandbox).get("explanation"), None);
 }
 
 #[test]

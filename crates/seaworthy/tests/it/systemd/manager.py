@@ -42,6 +42,9 @@ while True:
     name = fields.get("FDNAME")
     if "FDSTORE" in fields:
         kept += [(name, fd) for fd in fds]
+        for fd in fds:
+            # Received ones are handed on with `exec`, else, besides those that are meant to be.
+            os.set_inheritable(fd, False)
     if "FDSTOREREMOVE" in fields:
         for one in [one for one in kept if one[0] == name]:
             os.close(one[1])

@@ -50,12 +50,18 @@ pub struct Ordered {
 #[derive(Debug, Default)]
 struct Rules {
     renewal: Renewal,
+    /// Where windows are explained.
+    explanation: Option<String>,
     /// Profiles that the directory names.
     offered: Vec<String>,
     /// Those that are given.
     given: Vec<String>,
     /// Whether certificates may be replaced.
     is_replaced: bool,
+    /// As whom CAA records name it.
+    identity: Option<&'static str>,
+    /// Header lines with which every order is refused for coming too often.
+    too_many: Option<&'static str>,
     /// Certificates that were replaced.
     replaced: BTreeSet<String>,
     orders: Vec<Ordered>,
@@ -113,6 +119,11 @@ impl Front {
         self.shared.changed.notify_all();
     }
 
+    /// From now on windows name this page as their explanation.
+    pub fn explains(&self, page: &str) {
+        self.shared.rules().explanation = Some(page.to_owned());
+    }
+
     /// Profiles that the directory names, and those of them that are given.
     pub fn profiles(&self, offered: &[&str], given: &[&str]) {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -123,6 +134,16 @@ impl Front {
     /// From now on every certificate counts as replaced already.
     pub fn replaces_nothing(&self) {
         self.shared.rules().is_replaced = true;
+    }
+
+    /// From now on the directory says as whom CAA records name this authority.
+    pub fn is_called(&self, identity: &'static str) {
+        self.shared.rules().identity = Some(identity);
+    }
+
+    /// From now on orders come too often, which is said with these header lines; or do not any more.
+    pub fn limits(&self, headers: Option<&'static str>) {
+        self.shared.rules().too_many = headers;
     }
 
     /// The orders so far that were not refused for their nonce.
@@ -171,6 +192,9 @@ impl Shared {
         for name in &rules.offered {
             document["meta"]["profiles"][name] = format!("https://{host}/about/{name}").into();
         }
+        if let Some(identity) = rules.identity {
+            document["meta"]["caaIdentities"] = json!([identity]);
+        }
         Say(*status, headers.clone(), document.to_string())
     }
 
@@ -182,8 +206,11 @@ impl Shared {
                 Renewal::Absent => return problem(404, "malformed", "there is no such thing"),
                 Renewal::Window(start, end, headers) => {
                     let window = json!({ "start": from_now(start), "end": from_now(end) });
-                    let body = json!({ "suggestedWindow": window }).to_string();
-                    return Say(200, headers.to_owned(), body);
+                    let mut body = json!({ "suggestedWindow": window });
+                    if let Some(page) = &rules.explanation {
+                        body["explanationURL"] = page.as_str().into();
+                    }
+                    return Say(200, headers.to_owned(), body.to_string());
                 }
                 Renewal::Say(status, headers, body) => {
                     return Say(status, headers.to_owned(), body.to_owned());
@@ -219,6 +246,10 @@ impl Shared {
 
     fn refusal(&self, order: &Value) -> Option<Say> {
         let rules = self.rules();
+        if let Some(headers) = rules.too_many {
+            let Say(_, usual, body) = problem(429, "rateLimited", "too many orders of these names");
+            return Some(Say(429, format!("{usual}{headers}"), body));
+        }
         let profile = order["profile"].as_str();
         if let Some(profile) = profile.filter(|name| !rules.given.iter().any(|one| one == name)) {
             let detail = format!("the profile {profile} is not given any more");

@@ -1,0 +1,172 @@
+//! Certificates from files where more than one pair is in play: two releases of a site, and files that are broken when
+//! control starts. That files are read again when they change: `tls`.
+
+use std::os::unix::net::UnixStream;
+
+use seaworthy_edge::model::{MAX_MESSAGE, Reply, Request};
+use seaworthy_sys::fdpass;
+use seaworthy_testkit::peers::{Place, make_certificate};
+use seaworthy_testkit::{Client, Sandbox, Site, eventually};
+
+use super::openssl;
+use crate::{LIMIT, sandbox};
+
+/// A pair for `localhost`, and its root.
+struct Made(Place);
+
+impl Made {
+    fn new() -> Self {
+        let place = Place::new();
+        make_certificate(place.path());
+        Self(place)
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.path().join(name)).unwrap()
+    }
+
+    /// The files, under these names.
+    fn beside(&self, site: Site, cert: &str, key: &str) -> Site {
+        site.file(cert, &self.text("api.pem")).file(key, &self.text("api.key"))
+    }
+
+    /// Whether it is what a visitor of that name is shown.
+    fn is_shown(&self, sandbox: &Sandbox, host: &str) -> bool {
+        let root = self.0.path().join("root.pem");
+        Client::https(sandbox.status().https(), host, &root).try_get("/").is_ok()
+    }
+}
+
+fn site(name: &str, host: &str, cert: &str, key: &str) -> Site {
+    let watch = if cert == "b.pem" { "watch = { for = \"10m\" }\n" } else { "" };
+    Site::new(name).manifest(&format!(
+        "site = \"{name}\"\ndomains = [\"{host}\"]\n{{listen}}[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n\
+         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\nenv = {{ LEVEL = \"{cert}\" }}\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\n\
+         [deploy]\nstrategy = \"blue-green\"\n{watch}"
+    ))
+}
+
+/// The version of the certificates in the edge: it grows whenever it is given any.
+fn given(sandbox: &Sandbox) -> u64 {
+    let run = std::fs::read_dir(sandbox.folder().join("run")).unwrap().flatten();
+    let sockets = run.map(|entry| entry.path());
+    let sockets = sockets.filter(|path| path.to_string_lossy().contains("/edge-"));
+    let newest = sockets.filter_map(|path| UnixStream::connect(path).ok()).last().unwrap();
+    fdpass::send_message(&newest, &serde_json::to_vec(&Request::Status).unwrap(), &[]).unwrap();
+    let (payload, _) = fdpass::receive_message(&newest, MAX_MESSAGE).unwrap().unwrap();
+    let status = match serde_json::from_slice(&payload).unwrap() {
+        Reply::Status(status) => Some(status),
+        _ => None,
+    };
+    status.unwrap().keys
+}
+
+#[test]
+fn two_releases_may_name_different_files_and_the_edge_is_given_each_once() {
+    let sandbox = sandbox();
+    let (one, two, third) = (Made::new(), Made::new(), Made::new());
+    let both = |site: Site| two.beside(one.beside(site, "a.pem", "a.key"), "b.pem", "b.key");
+    let shop = |letter: &str| {
+        both(site("shop", "localhost", &format!("{letter}.pem"), &format!("{letter}.key")))
+    };
+    sandbox.up(&shop("a"));
+    // Another site, by which the clock is seen to go on.
+    let other = site("other", "other.localhost", "c.pem", "c.key");
+    sandbox.up(&third.beside(other.clone(), "c.pem", "c.key"));
+    let project = sandbox.write(&shop("b"));
+    let mut deploy = sandbox.spawn(["deploy".as_ref(), project.as_os_str(), "--pause".as_ref()]);
+    deploy.wait_for_text("paused: seaworthy promote", LIMIT);
+
+    let before = given(&sandbox);
+    let with_key_of_one = third.beside(other.clone(), "c.pem", "c.key");
+    sandbox.write(&with_key_of_one.file("c.key", &one.text("api.key")));
+    sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    sandbox.write(&third.beside(other, "c.pem", "c.key").file("c.pem", "rubbish"));
+    eventually("the clock went on", LIMIT, || {
+        let fault = sandbox.status().fault("SW-TLS-007");
+        fault.is_some_and(|fault| !fault.to_string().contains("the key belongs to another"))
+    });
+    assert_eq!(given(&sandbox), before, "the edge was given the same certificates again");
+
+    // Before the switch, and while the new release is watched, its files are looked at as well, and what they hold is
+    // what is shown of a name that both have.
+    let renew = |made: &Made| sandbox.write(&made.beside(shop("b"), "b.pem", "b.key"));
+    let (fresh, fresher) = (Made::new(), Made::new());
+    renew(&fresh);
+    eventually("new files are served before", LIMIT, || fresh.is_shown(&sandbox, "localhost"));
+    sandbox.run(["promote", "shop"]).success();
+    eventually("it is watched", LIMIT, || {
+        sandbox.run(["releases", "shop", "--json"]).json()["deployments"][0]["state"] == "watch"
+    });
+    renew(&fresher);
+    eventually("new files are served after", LIMIT, || fresher.is_shown(&sandbox, "localhost"));
+}
+
+#[test]
+fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
+    let (sandbox, made) = (sandbox(), Made::new());
+    let shop = made.beside(site("shop", "localhost", "a.pem", "a.key"), "a.pem", "a.key");
+    sandbox.up(&shop);
+    let other = Site::new("other").app("web", seaworthy_testkit::FakeApp::new());
+    sandbox.up(&other);
+    sandbox.write(&shop.clone().file("a.key", "rubbish"));
+    sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("control and edge are back", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| {
+            status.control_pid() != before.control_pid() && status.edge_pid().is_some()
+        })
+    });
+    eventually("the other site is served", LIMIT, || {
+        sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+    // The own authority stands in, and it is said.
+    let own = Client::https(sandbox.status().https(), "localhost", &sandbox.ca());
+    eventually("the site is served", LIMIT, || own.try_get("/health").is_ok());
+    let fault = sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    assert!(fault.to_string().contains("own authority is served in its place"), "{fault:#}");
+    // Nobody else's deployment fails for it.
+    sandbox.up(&Site::new("third").app("web", seaworthy_testkit::FakeApp::new()));
+    sandbox.write(&shop);
+    eventually("what was mended is served", LIMIT, || made.is_shown(&sandbox, "localhost"));
+    eventually("nothing is wrong any more", LIMIT, || {
+        sandbox.status().fault("SW-TLS-007").is_none()
+    });
+}
+
+#[test]
+fn files_that_are_for_other_names_or_have_expired_are_served_and_said() {
+    let (sandbox, clock) = crate::clock::with_clock();
+    let place = Place::new();
+    let mut make = std::process::Command::new("openssl");
+    make.current_dir(place.path()).args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]);
+    make.args(["ec_paramgen_curve:P-256", "-nodes", "-days", "10", "-subj", "/CN=localhost"]);
+    make.args(["-addext", "subjectAltName=DNS:localhost", "-keyout", "api.key", "-out", "api.pem"]);
+    assert!(make.output().unwrap().status.success());
+    let made = Made(place);
+    let with = |host: &str| made.beside(site("shop", host, "a.pem", "a.key"), "a.pem", "a.key");
+    sandbox.up(&with("other.localhost"));
+    let fault = sandbox.wait_for_fault("SW-TLS-007", LIMIT);
+    let said = fault.to_string();
+    assert!(said.contains("is not for `other.localhost`") && said.contains("it is for localhost"));
+    sandbox.up(&with("localhost"));
+    eventually("nothing is wrong any more", LIMIT, || {
+        sandbox.status().fault("SW-TLS-007").is_none()
+    });
+    for (later, what) in [("+228h", "expires in"), ("+11d", "has expired")] {
+        clock.set(later);
+        eventually(&format!("it {what}"), LIMIT, || {
+            let fault = sandbox.status().fault("SW-TLS-006");
+            fault.is_some_and(|fault| {
+                let said = fault.to_string();
+                said.contains(what) && said.contains("put a new one in `a.pem`")
+            })
+        });
+    }
+    sandbox.run(["cert", "list"]).success().says(["expired", "ago", "files"]);
+    // A browser's warning says more than a closed port: it is still what is shown.
+    let shown = openssl(&sandbox, "localhost", &["-partial_chain"]);
+    assert!(shown.contains("CN = localhost") && shown.contains("\nHTTP/1.1"), "{shown}");
+}
