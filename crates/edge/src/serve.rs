@@ -11,6 +11,7 @@ mod frames;
 mod guarded;
 mod proxy;
 mod record;
+mod refusal;
 mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,13 +22,11 @@ use std::sync::atomic::Ordering;
 use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Body as _;
-use seaworthy_base::RequestId;
 
 pub(crate) use record::{Record, micros};
+pub(crate) use refusal::{refused, turned_down};
 pub(crate) use tunnel::Tunnel;
 
-use crate::access_log::Entry;
 use crate::body::{ClientBody, ResponseBody};
 use crate::candidate::Candidate;
 use crate::forwarded;
@@ -36,9 +35,8 @@ use crate::model::Action;
 use crate::outgoing;
 use crate::policy;
 use crate::respond;
-use crate::route::{self, CanonicalPath, CompiledRoute, Found, Table};
+use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found, Table};
 use crate::shape;
-use crate::snapshot::Shared;
 use crate::static_files;
 use crate::worker::Local;
 
@@ -150,7 +148,7 @@ pub(crate) async fn handle(
             local.shared.failed.fetch_add(1, Ordering::Relaxed);
         }
         record.cause = Some(cause);
-        (refused_response(&client, status, record.id, accept.as_ref()), None)
+        (refusal::answer(&client, status, &record, accept.as_ref()), None)
     });
     let status = response.status();
     let way = forwarded::Way {
@@ -200,88 +198,6 @@ fn announced<'a>(local: &Local, client: &Client, record: &'a Record) -> Option<&
     let here = client.tls && client.protocol != Protocol::Http3;
     let on = here && local.shared.speaks_http3.load(Ordering::Relaxed);
     (on && !site.trusts(client.peer)).then_some(other)
-}
-
-fn refused_response(
-    client: &Client,
-    status: StatusCode,
-    id: RequestId,
-    accept: Option<&HeaderValue>,
-) -> Response<ResponseBody> {
-    let mut response = respond::error(status, id, accept);
-    // After a request that is not understood nothing on the connection can be trusted.
-    let ends = matches!(
-        status,
-        StatusCode::BAD_REQUEST
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::METHOD_NOT_ALLOWED
-    );
-    if ends && client.protocol == Protocol::Http1 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// Logs what was refused before it became a request, and says what the client is told.
-pub(crate) fn refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> String {
-    let answer = respond::refusal(status, id);
-    note_refused(shared, id, client, status, (cause, answer.len()));
-    answer
-}
-
-/// As [`refused`], where the connection goes on.
-pub(crate) fn turned_down(
-    local: &Local,
-    client: &Client,
-    status: StatusCode,
-    cause: &str,
-) -> Response<ResponseBody> {
-    let id = local.next_id();
-    let response = respond::error(status, id, None);
-    let length = response.body().size_hint().lower() as usize;
-    note_refused(&local.shared, id, client, status, (cause, length));
-    response
-}
-
-fn note_refused(
-    shared: &Shared,
-    id: RequestId,
-    client: &Client,
-    status: StatusCode,
-    (cause, length): (&str, usize),
-) {
-    shared.log.write(
-        id.thread().into(),
-        &Entry {
-            id,
-            site: "",
-            client: client.peer,
-            method: "",
-            host: "",
-            path: "",
-            query: None,
-            status: status.as_u16(),
-            bytes_in: 0,
-            bytes_out: length as u64,
-            micros: 0,
-            upstream: None,
-            upstream_micros: None,
-            protocol: client.protocol,
-            tls: client.tls,
-            retries: 0,
-            trace: b"",
-            cause: Some(cause),
-            agent: b"",
-            referer: b"",
-        },
-    );
 }
 
 /// The one host of a request: the authority (HTTP/2, absolute form) and `Host` must not differ.
@@ -339,6 +255,10 @@ fn find(
     if parts.method == Method::CONNECT {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served");
     }
+    if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        // Some servers take `post` for `POST`; routes and limits are for methods as they are spelt.
+        return refuse(StatusCode::BAD_REQUEST, "a method in small letters");
+    }
     if parts.version == Version::HTTP_10 && parts.headers.contains_key(TRANSFER_ENCODING) {
         return refuse(StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0");
     }
@@ -363,11 +283,11 @@ fn find(
             return refuse(StatusCode::MISDIRECTED_REQUEST, "no site serves this host");
         }
         Found::NoRoute(site) => {
-            record.site = Some(site);
+            know(client, parts, record, site);
             return refuse(StatusCode::NOT_FOUND, "no route matches");
         }
         Found::NoMethod(site, methods) => {
-            record.site = Some(site);
+            know(client, parts, record, site);
             record.cause = Some("no route is for this method".to_owned());
             return Ok(Some(respond::not_allowed(&methods, record.id, parts.headers.get(ACCEPT))));
         }
@@ -379,18 +299,12 @@ fn find(
                     &format!("http://{}{}", site.canonical, target(parts)),
                 ),
             };
-            record.site = Some(site);
+            know(client, parts, record, site);
             return Ok(Some(response));
         }
         Found::Route(site, route) => (site, route),
     };
-    let trusts = |ip| site.trusts(ip);
-    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
-    if trusts(client.peer) {
-        (record.secure, record.port) =
-            forwarded::public_way(&parts.headers, (client.tls, client.port));
-    }
-    record.site = Some(Arc::clone(&site));
+    know(client, parts, record, Arc::clone(&site));
     if is_misdirected(table, client, &record.host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
@@ -409,6 +323,17 @@ fn find(
     }
     record.note(parts, &found);
     Ok(None)
+}
+
+/// Whose request it is, and how it came, as a proxy of the site tells it; what is refused is logged so, too.
+fn know(client: &Client, parts: &Parts, record: &mut Record, site: Arc<CompiledSite>) {
+    let trusts = |ip| site.trusts(ip);
+    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
+    if trusts(client.peer) {
+        (record.secure, record.port) =
+            forwarded::public_way(&parts.headers, (client.tls, client.port));
+    }
+    record.site = Some(site);
 }
 
 /// What the route demands, and then does. Waits only for stores, where the route has any.
