@@ -259,16 +259,40 @@ fn url_without_secrets(url: &str) -> String {
     }
 }
 
+/// What names of query fields hold whose values nobody else should know.
+const SECRET: [&str; 15] = [
+    "token",
+    "key",
+    "passw",
+    "pwd",
+    "secret",
+    "code",
+    "sig",
+    "jwt",
+    "session",
+    "auth",
+    "credential",
+    "otp",
+    "ticket",
+    "assertion",
+    "saml",
+];
+
 /// Path and query as they may be written.
 fn without_secrets(path: &str, query: &str) -> String {
+    let decode = |text: &str| -> String {
+        percent_encoding::percent_decode_str(text).decode_utf8_lossy().to_ascii_lowercase()
+    };
+    let is_secret = |name: &str| SECRET.iter().any(|word| name.contains(word));
+    // `next=%2Fcallback%3Fcode%3D7`: an address within the value has fields of its own.
+    let holds_secret = |value: &str| {
+        let fields = value.split(['?', '&', ';', '#']).skip(1);
+        fields.filter_map(|field| field.split_once('=')).any(|(name, _)| is_secret(name))
+    };
     let hidden = |pair: &str| {
-        let (name, _) = pair.split_once('=')?;
-        let lower =
-            percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
-        ["token", "key", "passw", "pwd", "secret", "code", "signature", "jwt", "session"]
-            .iter()
-            .any(|word| lower.contains(word))
-            .then(|| format!("{name}=…"))
+        let (name, value) = pair.split_once('=')?;
+        let hides = is_secret(&decode(name)) || holds_secret(&decode(&decode(value)));
+        hides.then(|| format!("{name}=…"))
     };
     // `;` separates too, for some applications.
     let shown = |pair: &str| {
@@ -290,6 +314,15 @@ mod tests {
         assert_eq!(
             without_secrets("/a", "%74oken=a;password=b&x=1"),
             "/a?%74oken=…;password=…&x=1"
+        );
+        assert_eq!(
+            without_secrets("/a", "next=%2Fcb%3Fx%3D1%26code%3D7&q=a%3Fb"),
+            "/a?next=…&q=a%3Fb"
+        );
+        assert_eq!(without_secrets("/a", "u=%252Fcb%253Ftoken%253D7"), "/a?u=…");
+        assert_eq!(
+            without_secrets("/a", "X-Amz-Signature=1&X-Amz-Credential=2&sig=3&size=4"),
+            "/a?X-Amz-Signature=…&X-Amz-Credential=…&sig=…&size=4"
         );
         assert_eq!(url_without_secrets("https://a/b?code=1&x=2#token=3"), "https://a/b?code=…&x=2");
     }

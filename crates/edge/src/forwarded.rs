@@ -6,7 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
@@ -273,7 +274,8 @@ fn named_by_connection(headers: &HeaderMap, upgrade: bool) -> Vec<HeaderName> {
                 .any(|usual| usual.eq_ignore_ascii_case(word))
         });
         let vital = |name: &HeaderName| {
-            *name == HOST || *name == CONTENT_LENGTH || (upgrade && *name == UPGRADE)
+            [HOST, CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING].contains(name)
+                || (upgrade && *name == UPGRADE)
         };
         named.extend(unusual.filter_map(|word| word.parse().ok()).filter(|name| !vital(name)));
     }

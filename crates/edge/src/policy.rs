@@ -159,7 +159,7 @@ pub(crate) fn admit_counts(
     let shared = &local.shared;
     access::check(policy, record.client, parts.uri.query())?;
     if policy.counts {
-        let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: None };
+        let caller = keys::Caller::new(record.client, parts);
         let counted = Counted::new(shared, site, caller);
         record.attempt =
             lockout::begin_by_head(&shared.lockouts, &policy.lockouts, &counted.failures)?;
@@ -203,7 +203,7 @@ pub(crate) fn admit_body(
     fields: &fields::Fields,
 ) -> Result<(), Refused> {
     let (shared, policy) = (&local.shared, &route.policy);
-    let caller = keys::Caller { ip: record.client, headers: &parts.headers, fields: Some(fields) };
+    let caller = keys::Caller { fields: Some(fields), ..keys::Caller::new(record.client, parts) };
     let counted = Counted::new(shared, site, caller);
     let attempt = lockout::begin_by_body(&shared.lockouts, &policy.lockouts, &counted.failures)?;
     if let Some(attempt) = attempt {

@@ -5,7 +5,8 @@
 //! [`CanonicalPath`]); a path with a second reading is refused there.
 //! Invariants: a table is built whole or not at all; where an application could read a path in a second
 //! way (`;x` parameters, doubled slashes), a request is served only if both readings lead to the same
-//! route; a path that was not read so cannot be asked for.
+//! route; where it could take one path for another (letters in either case, a slash at the end), what guards
+//! the other guards it, too (docs/decisions/062); a path that was not read so cannot be asked for.
 //! Not here: the order of routes, which the manifest settles (the first match wins).
 
 mod compile;
@@ -56,6 +57,35 @@ struct Host {
     routes: Vec<Arc<CompiledRoute>>,
     /// Those of a release that is being tried.
     candidate: Vec<Arc<CompiledRoute>>,
+    guarded: Guarded,
+}
+
+/// For which paths it is asked whether another route guards them: each look costs time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guarded {
+    /// No route demands anything.
+    Never,
+    /// What the routes name is plain: for paths that are not.
+    Odd,
+    Always,
+}
+
+impl Guarded {
+    fn of<'a>(routes: impl Iterator<Item = &'a Arc<CompiledRoute>>) -> Self {
+        let each = routes.filter(|route| route.is_guard()).map(|route| route.is_plain());
+        each.fold(Self::Never, |found, is_plain| match (found, is_plain) {
+            (Self::Always, _) | (_, false) => Self::Always,
+            (_, true) => Self::Odd,
+        })
+    }
+
+    fn looks_at(self, path: &str) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Odd => !pattern::is_plain(path),
+            Self::Always => true,
+        }
+    }
 }
 
 /// The result of [`Table::find`].
@@ -68,7 +98,7 @@ pub enum Found {
     /// No site has this host: 421.
     NoSite,
     /// The site has no route for this path and method, or the path can be read in two ways that lead to
-    /// different routes: 404.
+    /// different routes, neither of which demands all that the other does: 404.
     NoRoute(Arc<CompiledSite>),
     /// Routes fit the path, but none of them the method: 405 with these in `Allow`.
     NoMethod(Arc<CompiledSite>, String),
@@ -117,14 +147,16 @@ impl Table {
                 route.hosts.is_empty()
                     || route.hosts.iter().any(|host| *host == name || host::covers(host, &name))
             };
-            let of_host = |routes: &[Arc<CompiledRoute>]| {
+            let of_host = |routes: &[Arc<CompiledRoute>]| -> Vec<Arc<CompiledRoute>> {
                 routes.iter().filter(for_host).map(Arc::clone).collect()
             };
+            let (routes, candidate) = (of_host(&routes), of_host(&candidate));
             let host = Host {
                 site: Arc::clone(&compiled),
                 redirects: false,
-                routes: of_host(&routes),
-                candidate: of_host(&candidate),
+                guarded: Guarded::of(routes.iter().chain(&candidate)),
+                routes,
+                candidate,
             };
             self.put(name, host)?;
         }
@@ -134,6 +166,7 @@ impl Table {
                 redirects: true,
                 routes: Vec::new(),
                 candidate: Vec::new(),
+                guarded: Guarded::Never,
             };
             self.put(name, host)?;
         }
@@ -184,7 +217,14 @@ impl Table {
         let routes = if next { &host.candidate } else { &host.routes };
         let site = Arc::clone(&host.site);
         match route_of_every_reading(routes, method, path) {
-            Some(route) => Found::Route(site, Arc::clone(route)),
+            Some(route) => match guard(host.guarded, routes, (route, method), path) {
+                None => Found::Route(site, Arc::clone(route)),
+                Some(guard) if guard.demands_as_much_as(route) => {
+                    Found::Route(site, Arc::clone(guard))
+                }
+                // Each demands what the other does not: whichever answered, something could be walked around.
+                Some(_) => Found::NoRoute(site),
+            },
             None => match methods(routes, path) {
                 Some(methods) => Found::NoMethod(site, methods),
                 None => Found::NoRoute(site),
@@ -247,6 +287,26 @@ fn route_of_every_reading<'a>(
         route_of(routes, method, &other).is_some_and(|second| Arc::ptr_eq(route, second))
     };
     path.other_reading().is_none_or(agrees).then_some(route)
+}
+
+/// The route before `found` whose demands the path must meet, since the application may take it for one of that
+/// route's: most routers take `/Login` and `/login/` for `/login`.
+fn guard<'a>(
+    guarded: Guarded,
+    routes: &'a Routes,
+    (found, method): (&Arc<CompiledRoute>, &Method),
+    path: &CanonicalPath<'_>,
+) -> Option<&'a Arc<CompiledRoute>> {
+    if guarded == Guarded::Never {
+        return None;
+    }
+    let other = path.other_reading();
+    let readings = [Some(path.decoded()), other.as_deref()];
+    let mut readings = readings.into_iter().flatten().filter(|path| guarded.looks_at(path));
+    readings.find_map(|path| {
+        let narrower = routes.iter().take_while(|route| !Arc::ptr_eq(route, found));
+        narrower.into_iter().find(|route| route.allows(method) && route.guards(found, path))
+    })
 }
 
 /// The methods that the path is served for, as `Allow` lists them; none where it is not served.

@@ -12,7 +12,7 @@ mod guarded;
 mod health;
 mod proxy;
 mod record;
-mod refused;
+mod refusal;
 mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,8 +25,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 
 pub(crate) use record::{Record, micros};
-use refused::refused_response;
-pub(crate) use refused::{refused, turned_down};
+pub(crate) use refusal::{refused, turned_down};
 pub(crate) use tunnel::Tunnel;
 
 use crate::body::{ClientBody, ResponseBody};
@@ -151,7 +150,7 @@ pub(crate) async fn handle(
             local.shared.failed.fetch_add(1, Ordering::Relaxed);
         }
         record.cause = Some(cause);
-        (refused_response(&client, status, record.id, accept.as_ref()), None)
+        (refusal::answer(&client, status, &record, accept.as_ref()), None)
     });
     let status = response.status();
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -266,6 +265,10 @@ fn find(
     if parts.method == Method::CONNECT {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served");
     }
+    if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        // Some servers take `post` for `POST`; routes and limits are for methods as they are spelt.
+        return refuse(StatusCode::BAD_REQUEST, "a method in small letters");
+    }
     if parts.version == Version::HTTP_10 && parts.headers.contains_key(TRANSFER_ENCODING) {
         return refuse(StatusCode::BAD_REQUEST, "Transfer-Encoding with HTTP/1.0");
     }
@@ -290,11 +293,11 @@ fn find(
             return refuse(StatusCode::MISDIRECTED_REQUEST, "no site serves this host");
         }
         Found::NoRoute(site) => {
-            record.site = Some(site);
+            know(client, parts, record, site);
             return refuse(StatusCode::NOT_FOUND, "no route matches");
         }
         Found::NoMethod(site, methods) => {
-            record.site = Some(site);
+            know(client, parts, record, site);
             record.cause = Some("no route is for this method".to_owned());
             return Ok(Some(respond::not_allowed(&methods, record.id, parts.headers.get(ACCEPT))));
         }
@@ -306,18 +309,12 @@ fn find(
                     &format!("http://{}{}", site.canonical, target(parts)),
                 ),
             };
-            record.site = Some(site);
+            know(client, parts, record, site);
             return Ok(Some(response));
         }
         Found::Route(site, route) => (site, route),
     };
-    let trusts = |ip| site.trusts(ip);
-    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
-    if trusts(client.peer) {
-        (record.secure, record.port) =
-            forwarded::public_way(&parts.headers, (client.tls, client.port));
-    }
-    record.site = Some(Arc::clone(&site));
+    know(client, parts, record, Arc::clone(&site));
     if is_misdirected(table, client, &record.host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
@@ -336,6 +333,17 @@ fn find(
     }
     record.note(parts, &found);
     Ok(None)
+}
+
+/// Whose request it is, and how it came, as a proxy of the site tells it; what is refused is logged so, too.
+fn know(client: &Client, parts: &Parts, record: &mut Record, site: Arc<CompiledSite>) {
+    let trusts = |ip| site.trusts(ip);
+    record.client = forwarded::client_ip(client.peer, &parts.headers, trusts);
+    if trusts(client.peer) {
+        (record.secure, record.port) =
+            forwarded::public_way(&parts.headers, (client.tls, client.port));
+    }
+    record.site = Some(site);
 }
 
 /// What the route demands, and then does. Waits only for stores, where the route has any.

@@ -75,6 +75,13 @@ fn check_domains(reader: &mut Reader<'_>, draft: &Draft) {
         }
     }
     check_acme(reader, draft);
+    if let (Some((span, first)), false) = (draft.domains.first(), draft.redirect_domains.is_empty())
+        && first.starts_with("*.")
+    {
+        let what = "`redirect_domains` lead to the first of `domains`, and that is a wildcard";
+        let help = "put the name that they lead to first";
+        reader.problem(span.clone(), what, Some(help.to_owned()));
+    }
     if let (Some(Tls::Off), Some(span)) = (&draft.tls, &draft.https_span) {
         reader.problem(span.clone(), "`listen.https` is given, but `tls.mode` is `off`", None);
     }

@@ -373,7 +373,10 @@ fn read_place(reader: &mut Reader<'_>, value: Value<'_>) -> Option<String> {
     reader.problem(
         value.span(),
         "a redirect leads to a path or an address: `/…`, `https://…`, `$path`",
-        Some("spaces and other letters are percent-encoded".to_owned()),
+        Some(
+            "spaces are percent-encoded; `$path` begins with a slash itself: `https://new.example$path`"
+                .to_owned(),
+        ),
     );
     None
 }

@@ -138,9 +138,13 @@ pub(crate) fn is_request_path(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether a text is a place to redirect to: a path, or an address; `$path` may stand for the former.
+/// Whether a text is a place to redirect to: a path, or an address; `$path` may stand for the former. The path
+/// begins with a slash: behind another one, and where no host stands before it, its first part would be the host,
+/// and anybody could lead visitors of the site elsewhere.
 pub(crate) fn is_place(text: &str) -> bool {
     ["/", "http://", "https://", "$path"].iter().any(|start| text.starts_with(start))
         && is_header_value(text)
         && !text.contains(char::is_whitespace)
+        && !text.contains("/$path")
+        && !["//", "/\\"].iter().any(|start| text.starts_with(start))
 }

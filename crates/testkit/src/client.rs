@@ -9,11 +9,12 @@ pub mod http3;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::tls::{client_config, client_config_showing};
@@ -29,6 +30,8 @@ pub struct Client {
     host: String,
     tls: Option<Arc<ClientConfig>>,
     protocol: Protocol,
+    /// Where it comes from, if not from where the system would have it.
+    source: Option<Ipv4Addr>,
 }
 
 /// What whole requests go over.
@@ -55,7 +58,14 @@ pub struct Ask<'a> {
 impl Client {
     /// Plain HTTP.
     pub fn http(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), tls: None, protocol: Protocol::Http1 }
+        let protocol = Protocol::Http1;
+        Self { address, host: host.to_owned(), tls: None, protocol, source: None }
+    }
+
+    /// As somebody at this address (of 127.0.0.0/8); over HTTP/1.1 only.
+    pub fn at(mut self, source: Ipv4Addr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// HTTPS that trusts the authority in `ca` only.
@@ -106,7 +116,10 @@ impl Client {
 
     /// A connection; a read or write on it that takes 20 s is an error.
     pub fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        let stream = match self.source {
+            Some(source) => from(source, self.address)?,
+            None => TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?,
+        };
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.set_write_timeout(Some(Duration::from_secs(20)))?;
@@ -172,6 +185,14 @@ impl Client {
         let is_head = method == "HEAD";
         Ok(Exchange { stream, ahead: Vec::new(), left: None, ended: false, is_head })
     }
+}
+
+/// A connection that comes from an address.
+fn from(source: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(socket.into())
 }
 
 /// A whole answer.

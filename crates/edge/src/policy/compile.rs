@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seaworthy_base::policy::{Cache, Policy, Rewrite};
+use seaworthy_base::policy::{Cache, Key, Policy, Rewrite};
 
 use super::access::{Access, Maintenance};
 use super::auth::Auth;
@@ -32,10 +32,14 @@ pub(crate) struct CompiledPolicy {
     pub(crate) asks_nothing: bool,
     /// There are limits or lockouts.
     pub(crate) counts: bool,
+    /// Somebody is kept out or counted who asks for the path, whoever sends him.
+    pub(crate) is_guard: bool,
     /// Some of them count with other servers too.
     pub(crate) is_stored: bool,
     /// Some of them count by a field of the body.
     pub(crate) needs_body: bool,
+    /// By which fields.
+    pub(crate) body_keys: Vec<Key>,
     pub(crate) access: Option<Access>,
     pub(crate) block_query: Vec<String>,
     pub(crate) maintenance: Option<Maintenance>,
@@ -83,8 +87,15 @@ impl CompiledPolicy {
             policy.limits.iter().map(|one| Limit::build(of_site, one)).collect();
         limits.sort_by_key(|limit| limit.by.needs_body());
         let by_head = limits.iter().filter(|limit| !limit.by.needs_body()).count();
-        let needs_body =
-            by_head < limits.len() || lockouts.iter().any(|lockout| lockout.needs_body());
+        let of_limits = limits.iter().map(|limit| &limit.by);
+        let of_lockouts = lockouts.iter().flat_map(|lockout| lockout.by());
+        let mut body_keys: Vec<Key> = Vec::new();
+        for key in of_limits.chain(of_lockouts).filter(|key| key.needs_body()) {
+            if !body_keys.contains(key) {
+                body_keys.push(key.clone());
+            }
+        }
+        let needs_body = !body_keys.is_empty();
         let is_stored = limits.iter().any(|limit| limit.store.is_some())
             || lockouts.iter().any(|lockout| lockout.store.is_some());
         let counts = !limits.is_empty() || !lockouts.is_empty();
@@ -94,18 +105,19 @@ impl CompiledPolicy {
         let auth = policy.auth.as_ref().map(|auth| Auth::build(of_site, auth));
         let reads_answer = lockouts.iter().any(|lockout| lockout.has_answer_text());
         let browser = Browser::build(policy, scope.rules).map_err(PolicyError::Header)?;
-        let asks_nothing = access.is_none()
-            && maintenance.is_none()
-            && policy.block_query.is_empty()
-            && !counts
-            && cors.is_none()
-            && csrf.is_none()
-            && auth.is_none();
+        let is_guard = access.is_some()
+            || maintenance.is_some()
+            || !policy.block_query.is_empty()
+            || counts
+            || auth.is_some();
+        let asks_nothing = !is_guard && cors.is_none() && csrf.is_none();
         Ok(Self {
             asks_nothing,
             counts,
+            is_guard,
             is_stored,
             needs_body,
+            body_keys,
             access,
             block_query: policy.block_query.clone(),
             maintenance,

@@ -2,13 +2,16 @@
 //!
 //! Invariants: leaving out a header or cookie does not leave the count (the address takes its place); an
 //! IPv6 client is its /64, since it has 2⁶⁴ addresses; two names that an application takes for one
-//! account (`Ann@x`, ` ann@X`) are one.
+//! account (`Ann@x`, ` ann@X`, `Ánn@x`) are one.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, COOKIE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName};
+use icu_normalizer::DecomposingNormalizerBorrowed;
+use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
 use seaworthy_base::policy::{Identity, Key};
 use siphasher::sip::SipHasher13;
 
@@ -70,6 +73,16 @@ pub(crate) struct Caller<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// Of the body, where it was looked at.
     pub(crate) fields: Option<&'a Fields>,
+    /// Names method and path.
+    pub(crate) place: u64,
+}
+
+impl<'a> Caller<'a> {
+    /// Of whose body nothing is known.
+    pub(crate) fn new(ip: IpAddr, parts: &'a Parts) -> Self {
+        let place = ident(parts.method.as_str(), parts.uri.path());
+        Self { ip, headers: &parts.headers, fields: None, place }
+    }
 }
 
 /// Makes the keys of one request.
@@ -102,9 +115,27 @@ pub(crate) fn network(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// An account in its one spelling.
+/// An account in its one spelling: without case, accents, forms of letters that only look different, and what
+/// nobody sees. Databases compare so (MySQL's usual collations take `Ánn@x` for `ann@x`), and of two that are
+/// one account to the application none may have a count of its own.
 pub(crate) fn account(value: &str) -> String {
-    value.trim().to_lowercase()
+    if value.is_ascii() {
+        let seen: String = value.chars().filter(|c| !c.is_ascii_control()).collect();
+        return seen.trim().to_ascii_lowercase();
+    }
+    let marks = CanonicalCombiningClassMapBorrowed::new();
+    let letters = DecomposingNormalizerBorrowed::new_nfkd().normalize_iter(value.chars());
+    let seen = letters.filter(|c| marks.get_u8(*c) == 0 && !c.is_control() && !is_ignored(*c));
+    // By the capitals: `ß` is `SS` there, and the long `ſ` an `S`; before them, for the capital `ẞ`.
+    let folded = seen.collect::<String>().to_lowercase().to_uppercase().to_lowercase();
+    folded.trim().to_owned()
+}
+
+/// Without a width or a meaning of its own: soft hyphens, joiners, marks of direction, variation selectors.
+fn is_ignored(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl Keys<'_> {
@@ -125,7 +156,7 @@ impl Keys<'_> {
     /// The keys of a request by a field of its body: one for each time that the field stands there.
     pub(crate) fn by_body(&self, ident: u64, by: &Key) -> Vec<u64> {
         let Some(fields) = self.caller.fields else { return Vec::new() };
-        let values = fields.values(by).into_iter().map(|value| account(&value));
+        let values = fields.values(by).iter().map(|value| account(value));
         values.map(|value| self.hasher.hash(ident, FIELD, value.as_bytes())).collect()
     }
 
@@ -172,7 +203,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        let caller = Caller { ip: ip.parse().unwrap(), headers: &map, fields: None };
+        let caller = Caller { ip: ip.parse().unwrap(), headers: &map, fields: None, place: 0 };
         let hasher = Hasher { secret: (1, 2) };
         Keys { caller, site: &site(), hasher }.by_head(7, by)
     }
@@ -210,5 +241,37 @@ mod tests {
             key("192.0.2.1", &[("x-key", "1")], &by),
             key("192.0.2.1", &[("x-key", "2")], &by)
         );
+    }
+
+    #[test]
+    fn an_account_is_one_however_a_database_lets_it_be_written() {
+        for name in [
+            "ann@x",
+            " Ann@X ",
+            "\u{c1}nn@x",
+            "a\u{301}nn@x",
+            "ａｎｎ＠ｘ",
+            "a\u{ad}nn@x",
+            "ann\u{200b}@x",
+            "ann@x\0",
+            "ann@x\u{a0}",
+        ] {
+            assert_eq!(account(name), "ann@x", "{name:?}");
+        }
+        assert_eq!([account("Straße"), account("STRASSE")], ["strasse", "strasse"]);
+        assert_eq!(account("\u{17f}am"), "sam");
+        assert_eq!(account("Ἀθήνα"), account("ΑΘΗΝΑ"));
+        for other in ["bob@x", "an@x", "ann.x", "山田"] {
+            assert_ne!(account(other), "ann@x");
+        }
+        assert_ne!(account("山田"), account("山本"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_account_in_its_one_spelling_is_spelt_so(name in ".{0,20}") {
+            let one = account(&name);
+            proptest::prop_assert_eq!(account(&one), one);
+        }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! An attempt is taken into account before it is passed on (else a hundred at once over HTTP/2 would all
 //! be guesses for free) and settled by the answer: a refusal counts, a success forgets the account's
-//! failures (not the address's: an attacker has an account too), a 5xx is nobody's fault. Invariants: the
+//! failures (not the address's: an attacker has an account too), a 5xx is nobody's fault. Invariants: a success
+//! is one only for the account that alone was named, and only where it failed before (the same method and
+//! path): an attacker who logs in himself, or asks for a page, with the other's name beside, forgets nothing; the
 //! failure that locks an address no longer counts for the account, so that one address alone cannot lock
 //! somebody out; lockouts survive the process ([`journal`]), failures that led to none yet too ([`tally`]); no name of
 //! an account is kept, only its keyed hash. What is under way counts for one process only. Not here:
@@ -20,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{HeaderMap, StatusCode};
 
 use self::journal::{Journal, Line};
+use self::rule::Names;
 pub(super) use self::rule::{Counted, at_once, is_locked};
 pub(crate) use self::rule::{Lockout, Outcome};
 use self::tally::Tally;
@@ -30,17 +33,16 @@ use super::stored::Elsewhere;
 use crate::model::LockedOut;
 use crate::table::Table;
 
-/// What is known of a key.
-#[derive(Debug, Clone, Default)]
+/// What is known of a key, in few bytes: an attacker makes as many as there may be.
+#[derive(Debug, Default)]
 struct Entry {
-    /// Of the last failure.
-    since: u64,
+    /// Of the last failure: when, in seconds since 1970, and at what.
+    since: u32,
+    place: u32,
     in_flight: u32,
     /// 0: not locked.
     until: u64,
-    site: Arc<str>,
-    lockout: Arc<str>,
-    ident: u64,
+    of: Arc<Names>,
     what: Box<str>,
 }
 
@@ -69,7 +71,14 @@ pub(crate) struct Attempt {
     reserved: Vec<(Arc<Lockout>, Vec<Counted>)>,
     /// What counts with other servers too.
     elsewhere: Vec<Elsewhere>,
+    of: Origin,
+}
+
+/// Where an attempt came from, and what it was made at.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
     ip: IpAddr,
+    place: u32,
 }
 
 /// The lockouts that count by the head alone; of the others the address is looked at already.
@@ -109,7 +118,7 @@ fn begin<'a>(
         all: Arc::clone(all),
         reserved: Vec::new(),
         elsewhere: Vec::new(),
-        ip: keys.caller.ip,
+        of: Origin { ip: keys.caller.ip, place: keys.caller.place as u32 },
     };
     for lockout in lockouts {
         let counted = lockout.keys(keys);
@@ -129,12 +138,16 @@ impl Attempt {
     pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let now = unix_seconds();
         for elsewhere in std::mem::take(&mut self.elsewhere) {
-            let outcome = elsewhere.lockout.outcome(status, headers, body);
-            elsewhere.settle(outcome, self.ip);
+            let mut outcome = elsewhere.lockout.outcome(status, headers, body);
+            if outcome == Outcome::Success && !self.all.failed_here(elsewhere.own(), self.of.place)
+            {
+                outcome = Outcome::Nothing;
+            }
+            elsewhere.settle(outcome, self.of.ip);
         }
         for (lockout, counted) in std::mem::take(&mut self.reserved) {
             let outcome = lockout.outcome(status, headers, body);
-            self.all.settle(&lockout, &counted, outcome, self.ip, now);
+            self.all.settle(&lockout, &counted, outcome, self.of, now);
         }
     }
 
@@ -154,7 +167,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let now = unix_seconds();
         for (lockout, counted) in &self.reserved {
-            self.all.settle(lockout, counted, Outcome::Nothing, self.ip, now);
+            self.all.settle(lockout, counted, Outcome::Nothing, self.of, now);
         }
     }
 }
@@ -194,12 +207,12 @@ impl Lockouts {
         lockout: &Lockout,
         counted: &[Counted],
         outcome: Outcome,
-        ip: IpAddr,
+        of: Origin,
         now: u64,
     ) {
         let mut inner = self.lock();
         let mut address_is_locked = false;
-        let alone = counted.iter().filter(|one| !one.by_ip).count() == 1;
+        let alone = is_alone(counted);
         for one in counted {
             let entry = inner.entry(lockout, one.key, now);
             entry.in_flight = entry.in_flight.saturating_sub(one.times);
@@ -207,19 +220,29 @@ impl Lockouts {
                 Outcome::Failure(_) if !one.by_ip && address_is_locked => {}
                 Outcome::Failure(count) => {
                     let all = if one.by_ip || alone { count } else { 1 };
-                    entry.since = now;
+                    (entry.since, entry.place) = (now as u32, of.place);
                     let times = one.times.max(all);
                     let failures = inner.tally.fail(one.key, times, lockout.within, now);
                     if failures >= lockout.failures {
                         address_is_locked |= one.by_ip;
-                        inner.lock_out(lockout, *one, ip, now);
+                        inner.lock_out(lockout, *one, of.ip, now);
                     }
                 }
-                Outcome::Success if !one.by_ip => inner.tally.forget(one.key),
+                Outcome::Success if !one.by_ip && alone && entry.place == of.place => {
+                    inner.tally.forget(one.key);
+                }
                 Outcome::Success | Outcome::Nothing => {}
             }
             inner.forget_if_idle(one.key, now);
         }
+    }
+
+    /// Whether one account alone was named, which failed at this place before.
+    fn failed_here(&self, counted: &[Counted], place: u32) -> bool {
+        let inner = self.lock();
+        let mut accounts = counted.iter().filter(|one| !one.by_ip);
+        is_alone(counted)
+            && accounts.all(|one| inner.entries.get(&one.key).is_some_and(|one| one.place == place))
     }
 
     /// What holds now.
@@ -228,8 +251,8 @@ impl Lockouts {
         let inner = self.lock();
         let held =
             inner.entries.values().filter(|entry| entry.until > now).map(|entry| LockedOut {
-                site: entry.site.to_string(),
-                rule: entry.lockout.to_string(),
+                site: entry.of.site.to_string(),
+                rule: entry.of.lockout.to_string(),
                 what: entry.what.to_string(),
                 left: entry.until - now,
             });
@@ -243,9 +266,9 @@ impl Lockouts {
         let now = unix_seconds();
         let mut inner = self.lock();
         let fits = |key: u64, entry: &Entry| {
-            site.is_none_or(|site| *entry.site == *site)
+            site.is_none_or(|site| *entry.of.site == *site)
                 && what.is_none_or(|what| {
-                    *entry.what == *what || self.hasher.names(entry.ident, what).contains(&key)
+                    *entry.what == *what || self.hasher.names(entry.of.ident, what).contains(&key)
                 })
         };
         let doomed: Vec<u64> = inner
@@ -293,9 +316,9 @@ impl Inner {
     fn catch_up(&mut self) {
         for line in self.journal.read() {
             let entry = self.entries.entry(line.key).or_default();
-            (entry.until, entry.ident) = (line.until, line.ident);
-            (entry.site, entry.lockout) = (line.site.into(), line.lockout.into());
-            entry.what = line.what.into();
+            let (site, lockout) = (line.site.into(), line.lockout.into());
+            entry.of = Arc::new(Names { site, lockout, ident: line.ident });
+            (entry.until, entry.what) = (line.until, line.what.into());
         }
     }
 
@@ -303,12 +326,9 @@ impl Inner {
         if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&key) {
             self.make_room(now);
         }
-        self.entries.entry(key).or_insert_with(|| Entry {
-            site: Arc::clone(&lockout.site),
-            lockout: Arc::clone(&lockout.name),
-            ident: lockout.ident,
-            ..Entry::default()
-        })
+        self.entries
+            .entry(key)
+            .or_insert_with(|| Entry { of: Arc::clone(&lockout.names), ..Entry::default() })
     }
 
     /// Refuses what is locked, and what would be if everything under way failed.
@@ -341,8 +361,8 @@ impl Inner {
             key: one.key,
             until: entry.until,
             ident: lockout.ident,
-            site: lockout.site.to_string(),
-            lockout: lockout.name.to_string(),
+            site: lockout.names.site.to_string(),
+            lockout: lockout.names.lockout.to_string(),
             what,
         });
     }
@@ -356,16 +376,21 @@ impl Inner {
 
     fn make_room(&mut self, now: u64) {
         self.entries.retain(|_, entry| {
-            entry.in_flight > 0 || entry.until > now || now.saturating_sub(entry.since) < 60
+            entry.in_flight > 0 || entry.until > now || now.saturating_sub(entry.since.into()) < 60
         });
         if self.entries.len() >= MAX_ENTRIES {
             let oldest = self.entries.iter().filter(|(_, entry)| entry.in_flight == 0);
-            let oldest = oldest.min_by_key(|(_, entry)| entry.until.max(entry.since));
+            let oldest = oldest.min_by_key(|(_, entry)| entry.until.max(entry.since.into()));
             if let Some(key) = oldest.map(|(key, _)| *key) {
                 self.entries.remove(&key);
             }
         }
     }
+}
+
+/// Whether a request names one account and no other.
+fn is_alone(counted: &[Counted]) -> bool {
+    counted.iter().filter(|one| !one.by_ip).count() == 1
 }
 
 /// An address as it is counted.

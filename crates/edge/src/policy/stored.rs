@@ -33,7 +33,7 @@ pub(crate) struct Of<'a> {
 
 impl Of<'_> {
     fn keys(&self, ip: IpAddr, store: &Store) -> Keys<'_> {
-        let caller = Caller { ip, headers: &self.parts.headers, fields: self.fields };
+        let caller = Caller { fields: self.fields, ..Caller::new(ip, self.parts) };
         Keys { caller, site: self.site, hasher: store.hasher() }
     }
 }
@@ -152,6 +152,11 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// By what it counts, as that is called here.
+    pub(super) fn own(&self) -> &[Counted] {
+        &self.own
+    }
+
     /// A lock and a number of failures for each.
     fn names(&self) -> Vec<String> {
         let pair = |one: &Counted| [self.store.name('l', one.key), self.store.name('f', one.key)];

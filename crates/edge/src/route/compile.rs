@@ -263,9 +263,46 @@ impl CompiledRoute {
         Some(self.breaker.get_or_init(|| all.of(service, rule)))
     }
 
+    /// So many milliseconds its breaker lets nothing through.
+    pub(crate) fn closed_for(&self, now: u64) -> Option<u64> {
+        self.breaker.get()?.closed_for(now)
+    }
+
     /// Whether the route is for this decoded path.
     pub(super) fn matches(&self, path: &str) -> bool {
         self.pattern.matches(path)
+    }
+
+    /// Whether the application behind `found` may take this path for one of this route's, which demands more.
+    pub(super) fn guards(&self, found: &Self, path: &str) -> bool {
+        self.is_guard() && self.action == found.action && self.pattern.fits_widely(path)
+    }
+
+    /// Whether all that `other` demands is demanded here, too.
+    pub(super) fn demands_as_much_as(&self, other: &Self) -> bool {
+        let (here, there) = (&self.settings.policy, &other.settings.policy);
+        let body = match (self.settings.body_limit, other.settings.body_limit) {
+            (Some(here), Some(there)) => here <= there,
+            (_, there) => there.is_none(),
+        };
+        body && (there.deny_from.is_empty() || here.deny_from == there.deny_from)
+            && (there.allow_from.is_empty() || here.allow_from == there.allow_from)
+            && there.block_query.iter().all(|one| here.block_query.contains(one))
+            && (there.maintenance.is_none() || here.maintenance == there.maintenance)
+            && there.lockouts.iter().all(|one| here.lockouts.contains(one))
+            && there.limits.iter().all(|one| here.limits.contains(one))
+            && (there.csrf.is_none() || here.csrf == there.csrf)
+            && (there.auth.is_none() || here.auth == there.auth)
+    }
+
+    /// Whether it demands something of requests that go to an application.
+    pub(super) fn is_guard(&self) -> bool {
+        self.policy.is_guard && matches!(self.action, model::Action::Proxy(_))
+    }
+
+    /// Whether its pattern can be read in one way only, where the path is plain.
+    pub(super) fn is_plain(&self) -> bool {
+        self.pattern.is_plain()
     }
 
     /// Whether the route is for this method; `GET` includes `HEAD`.

@@ -49,7 +49,13 @@ impl Pattern {
 
     /// Whether it fits a decoded path.
     pub(super) fn matches(&self, path: &str) -> bool {
-        if self.wide { self.fits_widely(path.as_bytes()) } else { self.fits(path.as_bytes()) }
+        if self.wide { self.fits_widely(path) } else { self.fits(path.as_bytes()) }
+    }
+
+    /// Whether a path that is plain, too, fits it in one way only: nothing in either can be read in another
+    /// case or without its last slash.
+    pub(super) fn is_plain(&self) -> bool {
+        is_plain(&self.text)
     }
 
     fn fits(&self, path: &[u8]) -> bool {
@@ -61,17 +67,21 @@ impl Pattern {
         }
     }
 
-    fn fits_widely(&self, path: &[u8]) -> bool {
+    /// Whether it fits as the laxest application would read both.
+    pub(super) fn fits_widely(&self, path: &str) -> bool {
         let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b);
-        let text = self.text.as_bytes();
-        if glob(text, path, same) {
-            return true;
-        }
-        match path.strip_suffix(b"/") {
-            Some(shorter) if !shorter.is_empty() => glob(text, shorter, same),
-            _ => false,
-        }
+        let fits = |path: &str| {
+            let text = self.text.as_bytes();
+            let shorter = text.strip_suffix(b"/").unwrap_or(text);
+            glob(text, path.as_bytes(), same) || glob(shorter, path.as_bytes(), same)
+        };
+        fits(path) || path.strip_suffix('/').is_some_and(fits)
     }
+}
+
+/// Whether a path is in small letters and ends in no slash.
+pub(super) fn is_plain(path: &str) -> bool {
+    !(path.len() > 1 && path.ends_with('/') || path.bytes().any(|byte| byte.is_ascii_uppercase()))
 }
 
 /// The classic two-pointer match: on a mismatch the last `*` takes one more byte.

@@ -1,6 +1,7 @@
 //! Rules of routing, case by case, and what holds for any input.
 
 use proptest::prelude::*;
+use seaworthy_base::policy as said;
 
 use super::path::{CHARACTER, DOT_SEGMENT, ENCODED_SEPARATOR, ENCODING, NOT_A_PATH, TWO_SLASHES};
 use super::*;
@@ -117,6 +118,7 @@ fn a_block_cannot_be_walked_around_by_writing_the_path_differently() {
     let routes = vec![
         route("/admin*", Action::Block),
         route("/docs", Action::Block),
+        route("/redoc/", Action::Block),
         route("/@fs/*", Action::Block),
         to("/*", "web"),
     ];
@@ -132,6 +134,8 @@ fn a_block_cannot_be_walked_around_by_writing_the_path_differently() {
         "/admin;x",
         "/docs",
         "/docs/",
+        "/redoc",
+        "/ReDoc/",
         "/Docs",
         "/docs;a=b",
         "/docs;/",
@@ -160,6 +164,74 @@ fn a_block_cannot_be_walked_around_by_writing_the_path_differently() {
     // What merging slashes or dropping parameters would bring to another route is not served at all.
     assert_eq!(found(&table, "a.example", "GET", "/docs;a=b"), "404");
     assert_eq!(found(&table, "a.example", "GET", "/x;a=b//y"), "/*");
+}
+
+/// With a limit, so that it guards.
+fn guarding(path: &str, service: &str) -> Route {
+    let mut guard = to(path, service);
+    guard.settings.policy.limits = vec![said::Limit {
+        name: path.to_owned(),
+        rate: "1/s".parse().unwrap(),
+        burst: None,
+        by: said::Key::Ip,
+        store: None,
+    }];
+    guard
+}
+
+#[test]
+fn what_guards_a_path_guards_it_however_an_application_lets_it_be_written() {
+    let mut posts = guarding("/login", "web");
+    posts.methods = vec!["POST".to_owned()];
+    let routes = vec![
+        posts,
+        guarding("/Account/", "web"),
+        to("/LOGIN/own", "web"),
+        guarding("/admin/*", "web"),
+        guarding("/api/*", "api"),
+        to("/open/*", "web"),
+        to("/*", "web"),
+    ];
+    let table = table(vec![site("a", &["a.example"], routes)]);
+    for (method, path, expected) in [
+        ("POST", "/login", "/login"),
+        ("POST", "/Login", "/login"),
+        ("POST", "/LOGIN/", "/login"),
+        ("POST", "/login/;x", "/login"),
+        ("POST", "/login//", "/login"),
+        ("POST", "/%4cogin", "/login"),
+        ("GET", "/Login", "/*"),
+        ("GET", "/login/", "/*"),
+        ("GET", "/ACCOUNT", "/Account/"),
+        ("GET", "/account", "/Account/"),
+        ("GET", "/Admin/x", "/admin/*"),
+        // A route that names it so knows what it does.
+        ("POST", "/LOGIN/own", "/LOGIN/own"),
+        // Another application does not have the path.
+        ("GET", "/API/x", "/*"),
+        ("GET", "/Open/x", "/*"),
+        ("GET", "/logins", "/*"),
+    ] {
+        assert_eq!(found(&table, "a.example", method, path), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn where_the_wider_route_demands_what_the_guard_does_not_the_odd_spelling_is_nobodys() {
+    let mut open = guarding("/public/*", "web");
+    let mut all = to("/*", "web");
+    all.settings.policy.allow_from = vec!["10.0.0.0/8".to_owned()];
+    let table_of = |open: &Route, all: &Route| {
+        table(vec![site("a", &["a.example"], vec![open.clone(), all.clone()])])
+    };
+    let table = table_of(&open, &all);
+    assert_eq!(found(&table, "a.example", "GET", "/public/x"), "/public/*");
+    assert_eq!(found(&table, "a.example", "GET", "/Public/x"), "404");
+    open.settings.policy.allow_from = all.settings.policy.allow_from.clone();
+    assert_eq!(found(&table_of(&open, &all), "a.example", "GET", "/Public/x"), "/public/*");
+    all.settings.body_limit = Some(10);
+    open.settings.body_limit = Some(11);
+    assert_eq!(found(&table_of(&open, &all), "a.example", "GET", "/Public/x"), "404");
 }
 
 #[test]
@@ -402,5 +474,22 @@ proptest! {
         let expected = plain(pattern.as_bytes(), path.as_bytes());
         prop_assert_eq!(matches(pattern.as_bytes(), path.as_bytes()), expected);
         prop_assert_eq!(pattern::Pattern::new(&pattern).matches(&path), expected);
+    }
+
+    /// A guard is never walked around: a path that an application which is blind to case, to a slash at the end,
+    /// to doubled slashes and to parameters takes for the guarded one is not served by another route.
+    #[test]
+    fn no_spelling_walks_around_a_guard(case in any::<u32>(), tail in "(/|;[a-z]{1,3}|/;x){0,2}", encoded in 0usize..6) {
+        let table = table(vec![site("a", &["a.example"], vec![guarding("/log/in", "web"), to("/*", "web")])]);
+        let mut path: String = "/log/in"
+            .chars()
+            .enumerate()
+            .map(|(at, c)| if case >> at & 1 == 1 { c.to_ascii_uppercase() } else { c })
+            .collect();
+        if let Some(byte) = path.as_bytes().get(encoded).copied().filter(|byte| *byte != b'/') {
+            path.replace_range(encoded..=encoded, &format!("%{byte:02x}"));
+        }
+        path.push_str(&tail);
+        prop_assert_ne!(found(&table, "a.example", "POST", &path), "/*", "{}", path);
     }
 }

@@ -2,7 +2,7 @@
 //! answer may come from what is kept ([`cached`]), and its text says whether an attempt failed.
 //!
 //! Invariant: what was read of a body is passed on in full and in order; a body that cannot be read (too
-//! long, compressed) does not get past a count.
+//! long, compressed, not as all programs read it) does not get past a count.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,8 +16,9 @@ use hyper::body::Body as _;
 
 use super::{Client, Record, Refusal, cached, refuse};
 use crate::body::{ClientBody, ResponseBody};
+use crate::policy;
+use crate::policy::fields::{self, Fields, Unreadable};
 use crate::policy::stored::{self, Of};
-use crate::policy::{self, fields};
 use crate::shape;
 use crate::watch::within_patience;
 use crate::worker::Local;
@@ -42,7 +43,9 @@ pub(super) async fn forward(
             whole = read(local, &parts, &mut body, (record.idle(), fields::MAX_BODY)).await?;
             body = ClientBody::Read(whole.clone());
         }
-        let found = fields::Fields::new(&parts.headers, whole);
+        let (query, keys) = (parts.uri.query(), &route.policy.body_keys);
+        let found = Fields::read(&parts.headers, query, &whole, keys);
+        let found = found.or_else(|Unreadable { status, cause }| refuse(status, cause))?;
         if let Err(refused) = policy::admit_body(local, &parts, record, (&site, &route), &found) {
             return Ok((refused.answer(&parts, record), None));
         }

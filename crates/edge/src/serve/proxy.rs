@@ -183,7 +183,7 @@ fn is_event_stream(response: &Response<()>) -> bool {
 /// What the balance goes by, where that is a value of the request.
 fn hash(local: &Local, parts: &Parts, record: &Record, balance: &Balance) -> u64 {
     let (Balance::Hash(key), Some(site)) = (balance, &record.site) else { return 0 };
-    let caller = Caller { ip: record.client, headers: &parts.headers, fields: None };
+    let caller = Caller { place: 0, ip: record.client, headers: &parts.headers, fields: None };
     let hasher = Hasher::keyed(local.shared.signing().0);
     Keys { caller, site, hasher }.by_head(0, key)
 }

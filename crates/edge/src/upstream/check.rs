@@ -159,3 +159,41 @@ fn judge(check: &Check, path: &str, status: StatusCode, body: &[u8]) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(check: &Check, status: u16, body: &str) -> Result<(), String> {
+        judge(check, "/health", StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    }
+
+    #[test]
+    fn only_the_status_and_the_values_that_are_asked_for_are_health() {
+        let any = Check::default();
+        assert_eq!(judged(&any, 204, ""), Ok(()));
+        // A page to log in is no health.
+        for status in [302, 401, 404, 500] {
+            let why = judged(&any, status, "").unwrap_err();
+            assert_eq!(why, format!("GET /health was answered with {status}"));
+        }
+        let exact = Check { status: vec![207], ..Check::default() };
+        assert!(judged(&exact, 207, "").is_ok() && judged(&exact, 200, "").is_err());
+        let json = [("db.0.state".to_owned(), "up".into()), ("ready".to_owned(), true.into())];
+        let deep = Check { json: json.into(), ..Check::default() };
+        assert_eq!(judged(&deep, 200, r#"{"db":[{"state":"up"}],"ready":true}"#), Ok(()));
+        for (body, why) in [
+            (r#"{"db":[{"state":"up"}],"ready":false}"#, "GET /health: `ready` is not true"),
+            (r#"{"db":[],"ready":true}"#, "GET /health: `db.0.state` is not \"up\""),
+            (r#"{"db":{"0":{"state":1}},"ready":true}"#, "GET /health: `db.0.state` is not \"up\""),
+            // Longer than is read: what is cut off says nothing.
+            (
+                r#"{"ready":true,"db":[{"sta"#,
+                "GET /health was answered with something that is not JSON",
+            ),
+            ("ok", "GET /health was answered with something that is not JSON"),
+        ] {
+            assert_eq!(judged(&deep, 200, body), Err(why.to_owned()), "{body}");
+        }
+    }
+}

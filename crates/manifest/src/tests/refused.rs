@@ -78,6 +78,13 @@ fn cache_rules_redirects_and_answers_are_checked() {
         "redirect = \"/a\\r\\nSet-Cookie: x\"",
         "redirect = { to = \"example.com\" }",
         "redirect = \"\"",
+        // Whoever asks for `/evil.example/x` would be led there.
+        "redirect = \"/$path\"",
+        "redirect = \"https://$path\"",
+        "redirect = \"//$path\"",
+        "redirect = \"https:/$path\"",
+        "redirect = \"//example.com/\"",
+        "redirect = \"/\\\\example.com/\"",
         "respond = { status = 200, content_type = \"a\\nb\" }",
         "respond = { content_type = \"text\" }",
         "respond = { status = 101 }",
@@ -87,6 +94,7 @@ fn cache_rules_redirects_and_answers_are_checked() {
     for line in [
         "redirect = \"https://example.com$path$query\"",
         "redirect = \"$path\"",
+        "redirect = \"/new$path$query\"",
         "respond = { body = \"a\\nb\" }",
     ] {
         assert!(try_parse(&action(line)).is_ok(), "{line}");
@@ -111,6 +119,8 @@ fn a_host_stands_once_in_whatever_spelling_and_list() {
     ] {
         assert!(only_problem(&site(lines)).contains("stands twice, first in line"), "{lines}");
     }
+    let wild = "domains = [\"*.a.example\", \"a.example\"]\nredirect_domains = [\"b.example\"]";
+    assert!(only_problem(&site(wild)).contains("and that is a wildcard"));
     for host in [
         "[127.0.0.1]",
         "[::1",
@@ -135,7 +145,7 @@ fn a_host_stands_once_in_whatever_spelling_and_list() {
 fn a_route_names_hosts_that_have_routes() {
     let site = |hosts: &str| {
         format!(
-            "site = \"shop\"\ndomains = [\"*.a.localhost\"]\nredirect_domains = [\"old.a.localhost\"]\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\nhosts = [{hosts}]\n"
+            "site = \"shop\"\ndomains = [\"shop.localhost\", \"*.a.localhost\"]\nredirect_domains = [\"old.a.localhost\"]\n[service.web]\nrun = \"x\"\n[[route]]\npaths = [\"/*\"]\nto = \"web\"\nhosts = [{hosts}]\n"
         )
     };
     assert!(try_parse(&site("\"b.a.localhost\", \"*.a.localhost\"")).is_ok());

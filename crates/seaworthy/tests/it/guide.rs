@@ -2,8 +2,8 @@
 //! HTTP/1.1, HTTP/2 and HTTP/3.
 //!
 //! A page's `toml` block is a manifest but for what all have (site, domains, the services `web` and `api`);
-//! the `http` block after it lists requests: `[N ×] METHOD TARGET`, headers, a body that begins with `{`,
-//! then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
+//! the `http` block after it lists requests: `[N ×] METHOD TARGET` (or a whole address), headers, a body that
+//! begins with `{`, then `→ STATUS`, `→ Header: beginning of its value`, `→ no Header`, `→ body: text in it`.
 
 use std::sync::OnceLock;
 
@@ -81,7 +81,7 @@ fn site(block: &str, counts: &str) -> Site {
         (listen.as_str(), block.to_owned())
     };
     let manifest = format!(
-        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{head}[tls]\nmode = \"internal\"\n{}{}{block}",
+        "site = \"shop\"\ndomains = [\"{HOST}\", \"*.{HOST}\"]\n{head}[tls]\nmode = \"internal\"\n{}{}{block}",
         service("web"),
         service("api"),
     );
@@ -124,7 +124,7 @@ fn examples(page: &str) -> Vec<(String, String)> {
 }
 
 /// Sends one request as often as it says, and compares each answer.
-fn exchange(client: &Client, example: &str) {
+fn exchange(client_of: impl Fn(&str) -> Client, example: &str) {
     let mut lines = example.lines();
     let first = lines.next().unwrap();
     let (times, first) = match first.split_once(" × ") {
@@ -132,6 +132,10 @@ fn exchange(client: &Client, example: &str) {
         None => (1, first),
     };
     let (method, target) = first.split_once(' ').unwrap();
+    let (host, target) = target
+        .strip_prefix("https://")
+        .map_or((HOST, target), |address| address.split_at(address.find('/').unwrap()));
+    let client = client_of(host);
     let (mut headers, mut body, mut expected) = (Vec::new(), "", Vec::new());
     for line in lines {
         if let Some(answer) = line.strip_prefix("→ ") {
@@ -178,12 +182,12 @@ fn run(page: &str) {
             sandbox.run(["restart", "--edge"]).success();
             sandbox.run(["limits", "clear", "--all"]).success();
             let (address, ca) = (sandbox.status().https(), sandbox.ca());
-            let client = match protocol {
-                1 => Client::https(address, HOST, &ca),
-                2 => Client::over_http2(address, HOST, &ca),
-                _ => Client::over_http3(address, HOST, &ca),
+            let client_of = |host: &str| match protocol {
+                1 => Client::https(address, host, &ca),
+                2 => Client::over_http2(address, host, &ca),
+                _ => Client::over_http3(address, host, &ca),
             };
-            requests.trim().split("\n\n").for_each(|example| exchange(&client, example));
+            requests.trim().split("\n\n").for_each(|example| exchange(client_of, example));
         }
     }
 }

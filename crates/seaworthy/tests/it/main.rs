@@ -24,6 +24,7 @@ mod deploy;
 mod disk;
 mod down;
 mod drain;
+mod evasion;
 mod explain;
 mod faults;
 mod guide;

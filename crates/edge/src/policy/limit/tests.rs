@@ -69,8 +69,8 @@ fn all_limits_agree_or_none_counts() {
     let buckets = Buckets::new(Arc::default());
     let site = crate::route::CompiledSite::for_tests(&["a.example"], Vec::new());
     let headers = http::HeaderMap::new();
-    let caller =
-        crate::policy::keys::Caller { ip: [192, 0, 2, 1].into(), headers: &headers, fields: None };
+    let ip = [192, 0, 2, 1].into();
+    let caller = crate::policy::keys::Caller { ip, headers: &headers, fields: None, place: 0 };
     let keys = Keys { caller, site: &site, hasher: buckets.hasher() };
     let limit = |name: &str, rate: &str| {
         let (name, rate) = (name.to_owned(), rate.parse().unwrap());

@@ -9,13 +9,12 @@ use http::{HeaderMap, StatusCode};
 use seaworthy_base::policy::{self as said, Key, Refusal};
 
 use crate::policy::Refused;
-use crate::policy::keys::{Keys, ident};
+use crate::policy::keys::{Keys, account, ident};
 
 /// `lockout` of a route.
 #[derive(Debug)]
 pub(crate) struct Lockout {
-    pub(super) site: Arc<str>,
-    pub(super) name: Arc<str>,
+    pub(super) names: Arc<Names>,
     pub(in crate::policy) ident: u64,
     pub(super) failures: u32,
     /// In seconds, as `locked`.
@@ -25,6 +24,14 @@ pub(crate) struct Lockout {
     refusals: Vec<Refusal>,
     /// Where it counts with other servers too.
     pub(in crate::policy) store: Option<Box<str>>,
+}
+
+/// Whose it is, for all who are counted by it.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) site: Box<str>,
+    pub(super) lockout: Box<str>,
+    pub(super) ident: u64,
 }
 
 /// What an answer says of an attempt.
@@ -39,14 +46,15 @@ pub(crate) enum Outcome {
 
 impl Lockout {
     pub(in crate::policy) fn build(site: &str, given: &said::Lockout) -> Self {
+        let ident = ident(site, &given.name);
+        let lockout = given.name.as_str().into();
         Self {
-            site: site.into(),
-            name: given.name.as_str().into(),
-            ident: ident(site, &given.name),
+            names: Arc::new(Names { site: site.into(), lockout, ident }),
+            ident,
             failures: u32::from(given.failures.max(1)),
             within: given.within.as_secs().max(1),
             locked: given.locked.as_secs().max(1),
-            by: given.by.clone(),
+            by: once(&given.by),
             refusals: given.refusals.clone(),
             store: given.store.as_ref().map(|name| format!("{site}/{name}").into()),
         }
@@ -54,6 +62,11 @@ impl Lockout {
 
     pub(in crate::policy) fn needs_body(&self) -> bool {
         self.by.iter().any(Key::needs_body)
+    }
+
+    /// By what it counts.
+    pub(in crate::policy) fn by(&self) -> &[Key] {
+        &self.by
     }
 
     /// Whether some answers are known by a text in their body.
@@ -118,6 +131,22 @@ impl Lockout {
     }
 }
 
+/// Each of what is counted by, once: a field is the same one whether it is expected in JSON or in a form.
+fn once(by: &[Key]) -> Vec<Key> {
+    let field = |key: &Key| match key {
+        Key::Json(name) | Key::Form(name) => Some(account(name)),
+        _ => None,
+    };
+    let mut all: Vec<Key> = Vec::new();
+    for key in by {
+        let is_known = |one: &Key| one == key || (field(key).is_some() && field(one) == field(key));
+        if !all.iter().any(is_known) {
+            all.push(key.clone());
+        }
+    }
+    all
+}
+
 fn fits_status(refusal: &Refusal, status: StatusCode) -> bool {
     refusal.status.is_empty() || refusal.status.contains(&status.as_u16())
 }
@@ -132,11 +161,11 @@ pub(in crate::policy) struct Counted {
 
 /// So many would be guesses for free.
 pub(in crate::policy) fn at_once(lockout: &Lockout) -> Refused {
-    Refused::too_many(format!("too many attempts at once: {}", lockout.name), 1000)
+    Refused::too_many(format!("too many attempts at once: {}", lockout.names.lockout), 1000)
 }
 
 /// Locked, for so many milliseconds more.
 pub(in crate::policy) fn is_locked(lockout: &Lockout, one: Counted, left_ms: u64) -> Refused {
     let what = if one.by_ip { "address" } else { "account" };
-    Refused::too_many(format!("the {what} is locked out: {}", lockout.name), left_ms)
+    Refused::too_many(format!("the {what} is locked out: {}", lockout.names.lockout), left_ms)
 }

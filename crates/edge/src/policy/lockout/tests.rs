@@ -1,6 +1,5 @@
 //! The rules of lockouts, attempt by attempt.
 
-use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, LOCATION};
 use seaworthy_base::policy::{self as said, Key, Refusal};
@@ -42,10 +41,16 @@ fn world() -> World {
 
 impl World {
     fn begin(&self, ip: &str, body: &str) -> Result<Box<Attempt>, Refused> {
+        self.begin_at(7, ip, body)
+    }
+
+    fn begin_at(&self, place: u64, ip: &str, body: &str) -> Result<Box<Attempt>, Refused> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let fields = Fields::new(&headers, Bytes::copy_from_slice(body.as_bytes()));
-        let caller = Caller { ip: ip.parse().unwrap(), headers: &headers, fields: Some(&fields) };
+        let by = [Key::Json("email".to_owned())];
+        let fields = Fields::read(&headers, None, body.as_bytes(), &by).unwrap();
+        let ip = ip.parse().unwrap();
+        let caller = Caller { ip, headers: &headers, fields: Some(&fields), place };
         let keys = Keys { caller, site: &self.site, hasher: self.all.hasher() };
         begin_by_head(&self.all, &self.lockouts, &keys)?;
         Ok(begin_by_body(&self.all, &self.lockouts, &keys)?.unwrap())
@@ -110,6 +115,47 @@ fn success_forgets_the_accounts_failures_and_not_the_addresss() {
     assert_eq!(world.try_to_log_in("192.0.2.1", "mallory", 200), 200);
     assert_eq!(world.try_to_log_in("192.0.2.1", "bob", 401), 401);
     assert_eq!(world.try_to_log_in("192.0.2.1", "bob", 401), 429);
+}
+
+#[test]
+fn nobody_elses_success_and_no_page_forgets_an_accounts_failures() {
+    let world = world();
+    for n in 1..=4 {
+        world.try_to_log_in(&format!("192.0.2.{n}"), "ann@x", 401);
+    }
+    let well = |attempt: Box<Attempt>| attempt.settle(StatusCode::OK, &HeaderMap::new(), b"");
+    // An attacker logs in himself, with the other's name somewhere in what he sends.
+    for body in [
+        r#"{"email":"ann@x","email":"mallory@x"}"#,
+        r#"{"email":"mallory@x","x":{"email":"ann@x"}}"#,
+        r#"[{"email":"mallory@x"},{"email":"ann@x"}]"#,
+    ] {
+        well(world.begin("192.0.2.5", body).unwrap());
+    }
+    // Something else is answered well, such as the page with the form.
+    well(world.begin_at(8, "192.0.2.5", r#"{"email":"ann@x"}"#).unwrap());
+    assert_eq!(world.try_to_log_in("192.0.2.6", "ann@x", 401), 401);
+    assert_eq!(world.try_to_log_in("192.0.2.7", "ann@x", 200), 429);
+}
+
+#[test]
+fn a_field_is_counted_once_that_may_stand_in_json_or_in_a_form() {
+    let by = |by: &[Key]| {
+        let by = by.to_vec();
+        let given = said::Lockout {
+            name: "x".to_owned(),
+            failures: 5,
+            within: std::time::Duration::from_secs(900),
+            locked: std::time::Duration::from_secs(900),
+            by,
+            refusals: vec![Refusal { status: vec![401], ..Refusal::default() }],
+            store: None,
+        };
+        Lockout::build("shop", &given).by().len()
+    };
+    let (json, form) = (Key::Json("email".to_owned()), Key::Form("Email".to_owned()));
+    assert_eq!(by(&[Key::Ip, json.clone(), form.clone()]), 2);
+    assert_eq!(by(&[json, form, Key::Form("name".to_owned()), Key::User]), 3);
 }
 
 #[test]
@@ -228,7 +274,10 @@ fn the_table_is_bounded() {
     let lockout = Arc::clone(&world.lockouts[0]);
     for n in 0..MAX_ENTRIES as u64 + 500 {
         let counted = [Counted { key: n + 1, times: 1, by_ip: true }];
-        world.all.settle(&lockout, &counted, Outcome::Failure(1), [192, 0, 2, 1].into(), 1000);
+        let of = Origin { ip: [192, 0, 2, 1].into(), place: 7 };
+        world.all.settle(&lockout, &counted, Outcome::Failure(1), of, 1000);
     }
     assert!(world.all.lock().entries.len() <= MAX_ENTRIES);
+    // With its key, as long as it is not locked.
+    assert!(size_of::<(u64, Entry)>() <= 64, "{}", size_of::<(u64, Entry)>());
 }

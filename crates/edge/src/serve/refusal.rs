@@ -1,27 +1,34 @@
-//! What is refused: before it became a request, or as one; what the client is told of it, and what the log.
+//! What a client is told that is refused, and what is written of it.
 //!
-//! Invariants: the cause is for the log only; whatever is refused is logged. Not here: why.
+//! Invariants: the client learns a status and the request's id, nothing of the cause; what was refused before it
+//! became a request is logged, too. Not here: why something is refused.
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
 use seaworthy_base::RequestId;
+use tokio::time::Instant;
 
-use super::{Client, Protocol};
+use super::{Client, Protocol, Record};
 use crate::access_log::Entry;
 use crate::body::ResponseBody;
 use crate::respond;
 use crate::snapshot::Shared;
 use crate::worker::Local;
 
-/// What a client gets in an answer's place.
-pub(super) fn refused_response(
+/// The answer to a request that was refused.
+pub(super) fn answer(
     client: &Client,
     status: StatusCode,
-    id: RequestId,
+    record: &Record,
     accept: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
-    let mut response = respond::error(status, id, accept);
+    let mut response = respond::error(status, record.id, accept);
+    if status == StatusCode::SERVICE_UNAVAILABLE
+        && let Some(wait) = closed_for(record)
+    {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.div_ceil(1000).max(1)));
+    }
     // After a request that is not understood nothing on the connection can be trusted.
     let ends = matches!(
         status,
@@ -34,6 +41,12 @@ pub(super) fn refused_response(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// So many milliseconds the breaker of the request's route lets nothing through.
+fn closed_for(record: &Record) -> Option<u64> {
+    let now = record.local.shared.millis(Instant::now());
+    record.route.as_ref()?.closed_for(now)
 }
 
 /// Logs what was refused before it became a request, and says what the client is told.
