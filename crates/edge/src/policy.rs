@@ -133,6 +133,7 @@ pub(crate) fn finish(headers: &mut HeaderMap, record: &Record, status: StatusCod
         host: &record.host,
         origin: record.origin.as_ref(),
         nonce: record.nonce.as_deref(),
+        always_secure: record.is_always_secure(),
     };
     headers::finish(headers, record.route.as_ref().map(|route| &route.policy), sight);
 }

@@ -165,14 +165,16 @@ impl Table {
 
     /// What a request with this canonical host is for.
     pub fn find(&self, host: &str, method: &Method, path: &CanonicalPath<'_>) -> Found {
-        self.find_with(host, method, path, |_| false)
+        self.find_with(host, (method, None), path, |_| false)
     }
 
-    /// The same, with the routes of a release that is being tried for those whom `pick` sends there.
+    /// The same, with the routes of a release that is being tried for those whom `pick` sends there. `announced`: the
+    /// method of a request that a browser wants to make if it may; where that one's route has `cors`, it is the one
+    /// that says so, whatever methods it is for.
     pub(crate) fn find_with(
         &self,
         host: &str,
-        method: &Method,
+        (method, announced): (&Method, Option<&Method>),
         path: &CanonicalPath<'_>,
         pick: impl FnOnce(&Candidate) -> bool,
     ) -> Found {
@@ -183,7 +185,9 @@ impl Table {
         let next = host.site.candidate.as_ref().is_some_and(pick);
         let routes = if next { &host.candidate } else { &host.routes };
         let site = Arc::clone(&host.site);
-        match route_of_every_reading(routes, method, path) {
+        let announced = announced.and_then(|method| route_of_every_reading(routes, method, path));
+        let announced = announced.filter(|route| route.policy.cors.is_some());
+        match announced.or_else(|| route_of_every_reading(routes, method, path)) {
             Some(route) => Found::Route(site, Arc::clone(route)),
             None => match methods(routes, path) {
                 Some(methods) => Found::NoMethod(site, methods),

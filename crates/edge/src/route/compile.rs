@@ -127,6 +127,8 @@ pub struct CompiledSite {
     pub(crate) identity: Vec<Identity>,
     /// Clients are asked for a certificate; whether they must have shown one.
     pub(crate) clients: Option<bool>,
+    /// No route takes `Strict-Transport-Security` away or gives it another value.
+    pub(crate) always_secure: bool,
 }
 
 impl CompiledSite {
@@ -146,6 +148,7 @@ impl CompiledSite {
             hosts: host::named(site, &site.hosts)?,
             identity: site.identity.clone(),
             clients: site.clients,
+            always_secure: !site.routes.iter().any(changes_transport),
         })
     }
 
@@ -161,6 +164,13 @@ impl CompiledSite {
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(ip))
     }
+}
+
+/// Whether a route says something of its own about `Strict-Transport-Security`.
+fn changes_transport(route: &model::Route) -> bool {
+    let rules = &route.settings.response_headers;
+    let set = rules.set.iter().chain(&rules.add).map(|(name, _)| name);
+    set.chain(&rules.remove).any(|name| name.eq_ignore_ascii_case("strict-transport-security"))
 }
 
 /// One route.
