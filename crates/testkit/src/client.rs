@@ -169,7 +169,8 @@ impl Client {
         let mut stream = self.connect()?;
         stream.write_all(format!("{head}\r\n").as_bytes())?;
         stream.flush()?;
-        Ok(Exchange { stream, ahead: Vec::new(), left: None, ended: false })
+        let is_head = method == "HEAD";
+        Ok(Exchange { stream, ahead: Vec::new(), left: None, ended: false, is_head })
     }
 }
 
@@ -230,6 +231,8 @@ pub struct Exchange {
     ahead: Vec<u8>,
     left: Option<Left>,
     ended: bool,
+    /// Only a head is asked for: no body follows, whatever it says.
+    is_head: bool,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -274,6 +277,7 @@ impl Exchange {
                 .header("transfer-encoding")
                 .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
             self.left = Some(match length {
+                _ if self.is_head => Left::Bytes(0),
                 _ if chunked => Left::Chunks,
                 _ if matches!(answer.status, 101 | 204 | 304) => Left::Bytes(0),
                 Some(length) => Left::Bytes(length),
