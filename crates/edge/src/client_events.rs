@@ -36,7 +36,8 @@ struct Batch {
 struct Event {
     #[serde(default, rename = "type")]
     kind: Option<Word>,
-    event: Option<Word>,
+    #[serde(rename = "event")]
+    what: Option<Word>,
     name: Option<Word>,
     value: Option<Number>,
     duration: Option<Number>,
@@ -60,7 +61,7 @@ enum Number {
 
 impl Event {
     fn kind(&self) -> Option<&str> {
-        [&self.kind, &self.event, &self.name].into_iter().flatten().find_map(|word| match word {
+        [&self.kind, &self.what, &self.name].into_iter().flatten().find_map(|word| match word {
             Word::Text(text) => Some(text.as_str()),
             Word::Other(_) => None,
         })

@@ -205,7 +205,8 @@ fn what_was_asked_for_before_a_purge_or_a_change_is_not_kept_after_it() {
     let cache = Cache::new();
     let usable =
         |target: &str| !matches!(cache.find(&key(target), &HeaderMap::new(), NOW), Use::Nothing);
-    let changes: [(&dyn Fn(&Cache) -> usize, &str); 3] = [
+    type Change = dyn Fn(&Cache) -> usize;
+    let changes: [(&Change, &str); 3] = [
         (&|cache| cache.purge("shop", None), "/a"),
         (&|cache| cache.purge("shop", Some("/b")), "/b"),
         (
