@@ -199,13 +199,15 @@ fn the_memory_is_bounded_and_the_unused_goes_first() {
     assert!(store.size() <= 100_000);
 }
 
+/// What happens meanwhile.
+type Change = dyn Fn(&Cache) -> usize;
+
 #[test]
 fn what_was_asked_for_before_a_purge_or_a_change_is_not_kept_after_it() {
     let answer = || (*kept(&[("cache-control", "max-age=60")]).unwrap()).clone();
     let cache = Cache::new();
     let usable =
         |target: &str| !matches!(cache.find(&key(target), &HeaderMap::new(), NOW), Use::Nothing);
-    type Change = dyn Fn(&Cache) -> usize;
     let changes: [(&Change, &str); 3] = [
         (&|cache| cache.purge("shop", None), "/a"),
         (&|cache| cache.purge("shop", Some("/b")), "/b"),

@@ -7,7 +7,7 @@ use crate::sandbox;
 
 /// Digits that say where they stand, long enough to be packed on the way.
 fn text() -> String {
-    (0..1000).map(|number| format!("{number:04}")).collect()
+    (0..1000).map(|number| format!("{number:04}")).collect::<Vec<_>>().concat()
 }
 
 fn site() -> Site {
