@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use seaworthy_api::Layout;
-use seaworthy_base::{ReleaseId, ServiceName};
+use seaworthy_base::policy::{Key, Limit};
+use seaworthy_base::{Rate, ReleaseId, ServiceName};
 use seaworthy_edge::model::{
     Action, Check, Endpoint, EndpointState, HeaderRules, HealthKey, Route, Settings, Site,
 };
@@ -117,6 +119,10 @@ fn one_route(
         },
     };
     let settings = &route.settings;
+    let mut policy = settings.policy.clone();
+    if action == Action::ClientEvents && policy.limits.is_empty() {
+        policy.limits.push(limit_of_events());
+    }
     Some(Route {
         path: route.path.clone(),
         hosts: route.hosts.clone(),
@@ -131,10 +137,17 @@ fn one_route(
             response_headers: header_rules(&settings.response_headers),
             request_headers: header_rules(&settings.request_headers),
             cache_control: settings.cache_control.clone(),
-            policy: settings.policy.clone(),
+            policy,
             delivery: settings.delivery.clone(),
         },
     })
+}
+
+/// What anybody may send without being asked who it is has a bound even where nobody thought of one: more batches than
+/// a page in a browser sends.
+fn limit_of_events() -> Limit {
+    let rate = Rate { count: 60, per: Duration::from_secs(60) };
+    Limit { name: "@client-events".to_owned(), rate, burst: None, by: Key::Ip, store: None }
 }
 
 /// The key of a service's endpoints: `site/service`, or `site/service:port` for a port that is named.

@@ -16,6 +16,7 @@ use http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::ahead::Ahead;
 use crate::conn::http3;
 use crate::events::EventStream;
 use crate::h1;
@@ -251,6 +252,8 @@ pub(crate) enum Content {
     /// What the connection becomes behind the head.
     Tunnel(Option<Box<Tunnel>>),
     Shaped(Box<Shaped>),
+    /// Somebody reads it faster than it is sent.
+    Ahead(Box<Ahead>),
 }
 
 impl Content {
@@ -263,6 +266,7 @@ impl Content {
             Self::File(file) => file.next_piece().map(|piece| Ok(Frame::data(piece?))),
             Self::Instance(response) => ready!(response.poll_frame(context)),
             Self::Shaped(shaped) => ready!(shaped.poll_frame(context)),
+            Self::Ahead(ahead) => ready!(ahead.poll_frame(context)),
         })
     }
 
@@ -274,6 +278,7 @@ impl Content {
             Self::File(file) => file.is_done(),
             Self::Instance(response) => response.is_over(),
             Self::Shaped(shaped) => shaped.is_done(),
+            Self::Ahead(ahead) => ahead.is_done(),
         }
     }
 
@@ -287,6 +292,7 @@ impl Content {
                 response.left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
             Self::Shaped(shaped) => shaped.size_hint(),
+            Self::Ahead(ahead) => ahead.size_hint(),
         }
     }
 
@@ -295,7 +301,7 @@ impl Content {
         match self {
             Self::Instance(_) | Self::Tunnel(_) => true,
             Self::Shaped(shaped) => shaped.needs_request(),
-            Self::Empty | Self::Full(_) | Self::File(_) => false,
+            Self::Empty | Self::Full(_) | Self::File(_) | Self::Ahead(_) => false,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! times; this room keeps ([`store`]) and sees to it that many who ask for the same thing at once cost the
 //! application one request. Invariants: the key holds site, scheme, host, path and query, and what the
 //! answer varies by; nothing that is private, was asked with credentials, or sets a cookie is ever kept
-//! (unless it says that it is public); the memory is bounded. Not here: asking the application
+//! (unless it says that it is public); an answer that was asked for before its path was purged or changed
+//! is not kept after it; the memory is bounded, keys included. Not here: asking the application
 //! ([`crate::serve`]).
 
 mod answer;
@@ -18,6 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,8 +28,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 pub(crate) use answer::{answer, conditions, mark};
-pub(crate) use rules::{Asked, Kept, Use, asked, may_keep, refreshed};
-pub(crate) use store::Key;
+pub(crate) use rules::{Asked, Fate, Kept, Use, asked, may_keep, refreshed};
+pub(crate) use store::{Key, Moment};
 
 use self::store::Store;
 
@@ -43,16 +45,42 @@ pub(crate) fn now_ms() -> u64 {
 #[derive(Debug)]
 pub(crate) struct Cache {
     store: Mutex<Store>,
-    flights: Mutex<HashMap<Key, Arc<Notify>>>,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+}
+
+/// Something that is being fetched.
+#[derive(Debug, Default)]
+struct Flight {
+    over: Arc<Notify>,
+    /// Who fetched it went away before it was known what comes.
+    abandoned: AtomicBool,
 }
 
 /// Whether somebody else is fetching the same already.
 #[derive(Debug)]
-pub(crate) enum Flight {
+pub(crate) enum Part {
     /// Nobody: who holds this is the one, until it is dropped.
     Leader(Leader),
-    /// Told when the other one is through.
-    Follower(Pin<Box<OwnedNotified>>),
+    /// Somebody is.
+    Follower(Follower),
+    /// Answers to this are not kept: everybody asks for themselves.
+    Alone,
+}
+
+/// Waits for who fetches.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    flight: Arc<Flight>,
+    over: Pin<Box<OwnedNotified>>,
+}
+
+impl Follower {
+    /// Until the other one is through. Whether it went away in between, so that one of those who waited is to
+    /// take its place; else what it got is kept, or each asks for itself.
+    pub(crate) async fn wait(self) -> bool {
+        self.over.await;
+        self.flight.abandoned.load(Ordering::Acquire)
+    }
 }
 
 /// Fetches for everybody. Whoever waits is told when it is dropped, however that comes.
@@ -60,14 +88,29 @@ pub(crate) enum Flight {
 pub(crate) struct Leader {
     cache: Arc<Cache>,
     key: Key,
+    is_through: bool,
+}
+
+impl Leader {
+    /// It is known what comes: it was kept, or will not be.
+    pub(crate) fn through(mut self) {
+        self.is_through = true;
+    }
+
+    /// What comes is not kept, and the next answers to this will not be either.
+    pub(crate) fn pass(self, now: u64) {
+        self.cache.pass(&self.key, now);
+        self.through();
+    }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         let flights = &self.cache.flights;
-        let told = flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        if let Some(told) = told {
-            told.notify_waiters();
+        let flight = flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        if let Some(flight) = flight {
+            flight.abandoned.store(!self.is_through, Ordering::Release);
+            flight.over.notify_waiters();
         }
     }
 }
@@ -86,14 +129,27 @@ impl Cache {
         self.store().find(key, headers, now)
     }
 
-    /// Keeps an answer, in the place of one for the same request.
-    pub(crate) fn keep(&self, key: &Key, kept: Kept) {
-        self.store().put(key, Arc::new(kept));
+    /// What has changed so far; an answer is kept only if that is still all when it has come.
+    pub(crate) fn moment(&self, key: &Key) -> Moment {
+        self.store().moment(key)
+    }
+
+    /// Keeps an answer that was asked for at a moment, in the place of one for the same request.
+    pub(crate) fn keep(&self, key: &Key, kept: Kept, moment: Moment) {
+        let mut store = self.store();
+        if store.moment(key) == moment {
+            store.put(key, Arc::new(kept));
+        }
     }
 
     /// Remembers for a while that answers to this are not kept, so that nobody waits for one.
-    pub(crate) fn pass(&self, key: &Key, now: u64) {
+    fn pass(&self, key: &Key, now: u64) {
         self.store().pass(key, now);
+    }
+
+    /// Forgets what is kept for a request: a newer answer came, which is not kept.
+    pub(crate) fn supersede(&self, key: &Key, headers: &HeaderMap) {
+        self.store().supersede(key, headers);
     }
 
     /// Forgets what is kept under a key.
@@ -107,13 +163,17 @@ impl Cache {
     }
 
     /// Fetch, or wait for who does.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key) -> Flight {
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, now: u64) -> Part {
+        if self.store().passes(key, now) {
+            return Part::Alone;
+        }
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = flights.get(key) {
+        if let Some(flight) = flights.get(key) {
             // Made under the lock: from now on it cannot miss the other one's end.
-            return Flight::Follower(Box::pin(Arc::clone(other).notified_owned()));
+            let over = Box::pin(Arc::clone(&flight.over).notified_owned());
+            return Part::Follower(Follower { flight: Arc::clone(flight), over });
         }
         flights.insert(key.clone(), Arc::default());
-        Flight::Leader(Leader { cache: Arc::clone(self), key: key.clone() })
+        Part::Leader(Leader { cache: Arc::clone(self), key: key.clone(), is_through: false })
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! A batch is `{events, sessionId, timestamp}`; of each event only its `type` and one number (`value`, or
 //! `duration` in milliseconds) are looked at, so that nothing of a person can stay. Invariants: a site has
-//! [`TYPES`] types at most, what is beyond is counted as `other`; a batch counts whole or not at all. Not
-//! here: limits, which the route has, and how a body is read.
+//! [`TYPES`] types at most, what is beyond is counted as `other`; a batch counts whole or not at all; sums stay
+//! numbers, whatever is sent. Not here: limits, which the route has, and how a body is read.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::model::EventCount;
 
@@ -20,6 +21,9 @@ pub(crate) const BATCH: usize = 500;
 pub(crate) const LARGEST: usize = 64 << 10;
 /// Values are counted by powers of two; the last one is for everything beyond.
 const BUCKETS: usize = 24;
+/// What is larger measures nothing (in milliseconds: thirty thousand years). As many of these as can be counted still
+/// have a sum.
+const MOST: f64 = 1e15;
 
 /// One batch. Fields that nobody knows are passed over.
 #[derive(Debug, Deserialize)]
@@ -27,12 +31,48 @@ struct Batch {
     events: Vec<Event>,
 }
 
+/// Its type stands where the page's library puts it, beside other things of those names.
 #[derive(Debug, Deserialize)]
 struct Event {
-    #[serde(rename = "type", alias = "name", alias = "event")]
-    kind: String,
-    #[serde(default, alias = "duration")]
-    value: Option<f64>,
+    #[serde(default, rename = "type")]
+    kind: Option<Word>,
+    #[serde(rename = "event")]
+    what: Option<Word>,
+    name: Option<Word>,
+    value: Option<Number>,
+    duration: Option<Number>,
+}
+
+/// Text, or something else that is passed over.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Word {
+    Text(String),
+    Other(IgnoredAny),
+}
+
+/// A number, or something else that is passed over.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Known(f64),
+    Other(IgnoredAny),
+}
+
+impl Event {
+    fn kind(&self) -> Option<&str> {
+        [&self.kind, &self.what, &self.name].into_iter().flatten().find_map(|word| match word {
+            Word::Text(text) => Some(text.as_str()),
+            Word::Other(_) => None,
+        })
+    }
+
+    fn value(&self) -> Option<f64> {
+        [&self.value, &self.duration].into_iter().flatten().find_map(|number| match number {
+            Number::Known(number) => Some(*number),
+            Number::Other(_) => None,
+        })
+    }
 }
 
 /// Why a batch was not counted.
@@ -53,16 +93,20 @@ impl ClientEvents {
         if batch.events.len() > BATCH {
             return Err(NoBatch::TooMany);
         }
+        if batch.events.iter().any(|event| event.kind().is_none()) {
+            return Err(NoBatch::NotOne);
+        }
         if batch.events.is_empty() {
             return Ok(());
         }
         let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let types = sites.entry(site.to_owned()).or_default();
         for event in &batch.events {
-            let known = types.contains_key(&event.kind);
-            let named = is_name(&event.kind) && (known || types.len() < TYPES);
-            let kind = if named { event.kind.as_str() } else { "other" };
-            add(types.entry(kind.to_owned()).or_default(), event.value);
+            let kind = event.kind().unwrap_or_default();
+            let known = types.contains_key(kind);
+            let named = is_name(kind) && (known || types.len() < TYPES);
+            let kind = if named { kind } else { "other" };
+            add(types.entry(kind.to_owned()).or_default(), event.value());
         }
         Ok(())
     }
@@ -81,7 +125,7 @@ fn is_name(text: &str) -> bool {
 
 fn add(count: &mut EventCount, value: Option<f64>) {
     count.count += 1;
-    let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else { return };
+    let Some(value) = value.filter(|value| (0.0..=MOST).contains(value)) else { return };
     count.valued += 1;
     count.sum += value;
     count.buckets.resize(BUCKETS, 0);
@@ -132,6 +176,67 @@ mod tests {
         }
         let shop = &events.tell()["shop"];
         assert_eq!((shop.len(), shop["other"].count), (TYPES + 1, 1000 - TYPES as u64));
+    }
+
+    #[test]
+    fn numbers_that_measure_nothing_leave_sums_that_can_be_told() {
+        let events = ClientEvents::default();
+        for value in [
+            "1.7e308",
+            "1e15",
+            "-1",
+            "-0.0",
+            "null",
+            "\"12\"",
+            "true",
+            "{\"a\":[]}",
+            "18446744073709551615",
+        ] {
+            let one = format!(
+                r#"{{"events":[{{"type":"t","value":{value}}},{{"type":"t","value":{value}}}]}}"#
+            );
+            assert_eq!(events.count("shop", one.as_bytes()), Ok(()), "{value}");
+        }
+        // No JSON.
+        for value in ["NaN", "Infinity", "1e999", "0x1"] {
+            let one = format!(r#"{{"events":[{{"type":"t","value":{value}}}]}}"#);
+            assert_eq!(events.count("shop", one.as_bytes()), Err(NoBatch::NotOne), "{value}");
+        }
+        let told = events.tell();
+        let again: BTreeMap<String, BTreeMap<String, EventCount>> =
+            serde_json::from_slice(&serde_json::to_vec(&told).unwrap()).unwrap();
+        assert_eq!(again, told);
+        let t = &told["shop"]["t"];
+        assert_eq!((t.count, t.valued, t.sum), (18, 4, 2e15));
+    }
+
+    #[test]
+    fn an_event_with_several_names_is_counted_by_its_type() {
+        let events = ClientEvents::default();
+        let batch = br#"{"events":[{"type":"click","name":"buy","value":null,"duration":5},
+            {"name":"LCP","value":1200,"duration":1,"type":7},{"event":"open","name":"x"}]}"#;
+        assert_eq!(events.count("shop", batch), Ok(()));
+        let shop = events.tell().remove("shop").unwrap();
+        assert_eq!(shop.keys().collect::<Vec<_>>(), ["LCP", "click", "open"]);
+        assert_eq!((shop["click"].sum, shop["LCP"].sum), (5.0, 1200.0));
+    }
+
+    #[test]
+    fn what_is_nested_deeply_or_repeated_costs_no_stack() {
+        let events = ClientEvents::default();
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let depth = LARGEST / 8;
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for batch in [
+                format!(r#"{{"x":{deep},"events":[]}}"#),
+                format!(r#"{{"events":[{{"type":"a","detail":{deep}}}]}}"#),
+                format!(r#"{{"events":[{{"type":"a","name":{deep}}}]}}"#),
+                deep,
+            ] {
+                // Counted or refused, both are well.
+                events.count("shop", batch.as_bytes()).ok();
+            }
+        }
     }
 
     proptest! {

@@ -23,8 +23,12 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers by which proxies tell who the client is or what it asked for, and `Proxy`, which CGI programs
 /// take for their own outgoing proxy.
-const IDENTITY: [&str; 18] = [
+const IDENTITY: [&str; 22] = [
     "forwarded",
+    "x-forwarded",
+    "x-scheme",
+    "x-url-scheme",
+    "front-end-https",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
     "true-client-ip",

@@ -16,6 +16,7 @@ use seaworthy_sys::{process, sandbox};
 
 mod accept;
 mod access_log;
+mod ahead;
 mod body;
 mod cache;
 mod candidate;

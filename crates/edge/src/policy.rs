@@ -134,6 +134,7 @@ pub(crate) fn finish(headers: &mut HeaderMap, record: &mut Record, status: Statu
         origin: record.origin.as_ref(),
         nonce: record.nonce.as_deref(),
         in_lines: record.is_in_lines(),
+        always_secure: record.is_always_secure(),
     };
     record.lacks_profile =
         headers::finish(headers, record.route.as_ref().map(|route| &route.policy), sight);

@@ -198,14 +198,16 @@ impl Table {
 
     /// What a request with this canonical host is for.
     pub fn find(&self, host: &str, method: &Method, path: &CanonicalPath<'_>) -> Found {
-        self.find_with(host, method, path, |_| false)
+        self.find_with(host, (method, None), path, |_| false)
     }
 
-    /// The same, with the routes of a release that is being tried for those whom `pick` sends there.
+    /// The same, with the routes of a release that is being tried for those whom `pick` sends there. `announced`: the
+    /// method of a request that a browser wants to make if it may; where that one's route has `cors`, it is the one
+    /// that says so, whatever methods it is for.
     pub(crate) fn find_with(
         &self,
         host: &str,
-        method: &Method,
+        (method, announced): (&Method, Option<&Method>),
         path: &CanonicalPath<'_>,
         pick: impl FnOnce(&Candidate) -> bool,
     ) -> Found {
@@ -216,8 +218,12 @@ impl Table {
         let next = host.site.candidate.as_ref().is_some_and(pick);
         let routes = if next { &host.candidate } else { &host.routes };
         let site = Arc::clone(&host.site);
-        match route_of_every_reading(routes, method, path) {
-            Some(route) => match guard(host.guarded, routes, (route, method), path) {
+        let announced = announced
+            .and_then(|method| Some((route_of_every_reading(routes, method, path)?, method)))
+            .filter(|(route, _)| route.policy.cors.is_some());
+        let usual = || Some((route_of_every_reading(routes, method, path)?, method));
+        match announced.or_else(usual) {
+            Some((route, method)) => match guard(host.guarded, routes, (route, method), path) {
                 None => Found::Route(site, Arc::clone(route)),
                 Some(guard) if guard.demands_as_much_as(route) => {
                     Found::Route(site, Arc::clone(guard))

@@ -127,7 +127,7 @@ pub(crate) async fn handle(
     id.set_sensitive(client.protocol == Protocol::Http2);
     let passed = match local.shared.challenges.answer(parts.uri.path()) {
         Some(proof) => Ok(Some(proof)),
-        None => pass_gate(&local, &client, &parts).await,
+        None => pass_gate(&local, &client, &parts, &mut record).await,
     };
     let decided = passed.and_then(|closed| match closed {
         Some(answer) => Ok(Some(answer)),
@@ -232,7 +232,12 @@ fn target(parts: &Parts) -> &str {
 }
 
 /// A site that is closed for a while answers itself, or lets the request wait.
-async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<Decision, Refusal> {
+async fn pass_gate(
+    local: &Rc<Local>,
+    client: &Client,
+    parts: &Parts,
+    record: &mut Record,
+) -> Result<Decision, Refusal> {
     let snapshot = local.current();
     if !snapshot.table.gated {
         return Ok(None);
@@ -248,7 +253,12 @@ async fn pass_gate(local: &Rc<Local>, client: &Client, parts: &Parts) -> Result<
         return Ok(None);
     }
     let ip = forwarded::client_ip(client.peer, &parts.headers, |ip| site.trusts(ip));
-    match gate::pass(local, &host, ip).await {
+    let passage = gate::pass(local, &host, ip).await;
+    if !matches!(passage, Passage::Open) {
+        (record.client, record.site) = (ip, Some(Arc::clone(site)));
+        record.host = host;
+    }
+    match passage {
         Passage::Open => Ok(None),
         Passage::Closed(answer) => Ok(Some(*answer)),
         Passage::Refused(status, cause) => refuse(status, cause),
@@ -284,7 +294,8 @@ fn find(
         *visit = choice.cookie;
         choice.next
     };
-    let found = table.find_with(&record.host, &parts.method, &path, pick);
+    let announced = policy::cors::announced(&parts.method, &parts.headers);
+    let found = table.find_with(&record.host, (&parts.method, announced.as_ref()), &path, pick);
     if preview.is_some() {
         return Ok(preview);
     }

@@ -27,7 +27,7 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use seaworthy_base::policy::{Compress, Policy};
 
 pub(crate) use coding::Coding;
@@ -312,11 +312,14 @@ pub(crate) fn shape(
     let Some(route) = record.route.as_ref().filter(|route| busy(route)).map(Arc::clone) else {
         return response;
     };
-    if has_no_content(response.status()) {
-        return response;
-    }
     let shape = &route.policy.shape;
     let (mut parts, body) = response.into_parts();
+    if has_no_content(parts.status) {
+        if parts.status == StatusCode::NOT_MODIFIED {
+            unchanged(shape, record, &mut parts.headers);
+        }
+        return Response::from_parts(parts, body);
+    }
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
     let head_only = record.method == Method::HEAD;
     let mut most = usize::MAX;
@@ -334,7 +337,7 @@ pub(crate) fn shape(
         }
     }
     if let Some(rules) = &shape.compress
-        && is_worth_compressing(rules, parts.status, &parts.headers)
+        && is_worth_compressing(rules, parts.status, &parts.headers, length(&parts.headers, &body))
     {
         add_vary(&mut parts.headers, "Accept-Encoding");
         if let Some(coding) = record.encodings.as_ref().and_then(best) {
@@ -343,11 +346,29 @@ pub(crate) fn shape(
             parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         }
     }
-    if steps.is_empty() || head_only {
+    if steps.is_empty() {
         return Response::from_parts(parts, body);
+    }
+    if head_only {
+        // Its length would be that of another body.
+        return Response::from_parts(parts, Content::Empty.into());
     }
     let shaped = Shaped::new(body.into_content(), steps, most);
     Response::from_parts(parts, Content::Shaped(Box::new(shaped)).into())
+}
+
+/// "Unchanged" says of an answer what it would say if it came (RFC 9110 § 15.4.5): with a strong validator a cache would not
+/// know the one that it was given as a weak one.
+fn unchanged(shape: &Shape, record: &Record, headers: &mut HeaderMap) {
+    let may_be_packed = !headers.contains_key(CONTENT_TYPE) || becomes_smaller(headers);
+    let packs =
+        shape.compress.is_some() && may_be_packed && !headers.contains_key(CONTENT_ENCODING);
+    if packs {
+        add_vary(headers, "Accept-Encoding");
+    }
+    if shape.nonce || (packs && record.encodings.as_ref().and_then(best).is_some()) {
+        weaken(headers);
+    }
 }
 
 fn has_no_content(status: StatusCode) -> bool {
@@ -360,6 +381,10 @@ fn changed(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES);
     DIGESTS.iter().for_each(|name| drop(headers.remove(HeaderName::from_static(name))));
+    weaken(headers);
+}
+
+fn weaken(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
     {
@@ -400,7 +425,19 @@ fn is_usual(kind: &str) -> bool {
     kind.starts_with("text/") || kind.ends_with("+json") || TYPES.contains(&kind)
 }
 
-fn is_worth_compressing(rules: &Compress, status: StatusCode, headers: &HeaderMap) -> bool {
+/// How long a body is, where that is known.
+fn length(headers: &HeaderMap, body: &ResponseBody) -> Option<u64> {
+    let said = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    // Of the answer to HEAD nothing comes, which says nothing.
+    said.or_else(|| body.size_hint().exact().filter(|length| *length > 0))
+}
+
+fn is_worth_compressing(
+    rules: &Compress,
+    status: StatusCode,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let kind = media_type(headers);
     let listed = |wanted: &String| match wanted.strip_suffix('*') {
@@ -409,7 +446,6 @@ fn is_worth_compressing(rules: &Compress, status: StatusCode, headers: &HeaderMa
     };
     let fits =
         if rules.types.is_empty() { is_usual(&kind) } else { rules.types.iter().any(listed) };
-    let length = text(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     // Events are small and must come at once; a part of a file has the file's coding.
     fits && kind != "text/event-stream"
         && status != StatusCode::PARTIAL_CONTENT

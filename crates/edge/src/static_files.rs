@@ -86,7 +86,12 @@ pub(crate) fn serve(
     let (file, meta) = packed.map_or((file, meta), |(file, meta, _)| (file, meta));
     let etag = etag(&meta, coding);
     let mut response = answer(file, &meta, &etag, method, headers)?;
+    let is_refused = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
     let out = response.headers_mut();
+    if is_refused {
+        // What holds of the file does not hold of the refusal: above all not for how long it may be kept.
+        return Ok(response);
+    }
     out.insert(CONTENT_TYPE, content_type(&name));
     if let Some(coding) = coding {
         out.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
@@ -165,7 +170,10 @@ fn answer(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let (from, length) = match range(headers, etag, meta.len()) {
+    // Of other methods it says nothing (RFC 9110 § 14.2).
+    let wanted =
+        if method == Method::GET { range(headers, etag, meta.len()) } else { Range::Whole };
+    let (from, length) = match wanted {
         Range::Whole => (0, meta.len()),
         Range::Part(from, to) => {
             let value = format!("bytes {from}-{}/{}", to - 1, meta.len());
@@ -215,22 +223,31 @@ pub(crate) enum Range {
     Impossible,
 }
 
-/// One range; several are answered with the whole, as RFC 9110 § 14.2 allows.
+/// One range; several are answered with the whole, as RFC 9110 § 14.2 allows. So is a condition that is no strong
+/// validator (§ 13.1.5): a weak one says that two answers mean the same, not that their bytes are the same.
 pub(crate) fn range(headers: &HeaderMap, etag: &str, size: u64) -> Range {
-    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
-        return Range::Whole;
-    };
-    if headers.get(IF_RANGE).is_some_and(|condition| condition != etag) {
+    let mut lines = headers.get_all(RANGE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Range::Whole };
+    let holds = |condition: &HeaderValue| condition == etag && etag.starts_with('"');
+    if !headers.get_all(IF_RANGE).iter().all(holds) {
         return Range::Whole;
     }
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|spec| spec.split_once('-'))
-    else {
+    let spec = line.to_str().ok().and_then(|text| text.split_once('='));
+    let spec = spec.filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes"));
+    let Some((first, last)) = spec.and_then(|(_, spec)| spec.trim().split_once('-')) else {
         return Range::Whole;
     };
-    let (from, to) = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(from), Ok(last)) if from <= last => (from, last.saturating_add(1).min(size)),
-        (Ok(from), Err(_)) if last.is_empty() => (from, size),
-        (Err(_), Ok(suffix)) if first.is_empty() => (size.saturating_sub(suffix), size),
+    let number = |text: &str| {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        // What is beyond all numbers is beyond the end.
+        (is_plain && !text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let (from, to) = match (number(first), number(last)) {
+        (Some(from), Some(last)) if from <= last => (from, last.saturating_add(1).min(size)),
+        (Some(from), None) if last.is_empty() => (from, size),
+        // Of nothing the last bytes are nothing, which no `Content-Range` can say.
+        (None, Some(1..)) if first.is_empty() && size == 0 => return Range::Whole,
+        (None, Some(suffix)) if first.is_empty() => (size.saturating_sub(suffix), size),
         _ => return Range::Whole,
     };
     if from >= to { Range::Impossible } else { Range::Part(from, to) }
@@ -367,5 +384,79 @@ mod tests {
             (206, &HeaderValue::from_static("bytes 2-4/10"))
         );
         assert_eq!(get(dir.path(), "/a.txt", &[("range", "bytes=10-")]).unwrap().status(), 416);
+    }
+
+    #[test]
+    fn of_several_odd_or_conditional_ranges_the_answer_is_the_whole_or_what_is_meant() {
+        let part = |range: &str, condition: Option<&str>, etag: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RANGE, range.parse().unwrap());
+            if let Some(condition) = condition {
+                headers.insert(IF_RANGE, condition.parse().unwrap());
+            }
+            match super::range(&headers, etag, 10) {
+                Range::Whole => "whole".to_owned(),
+                Range::Part(from, to) => format!("{from}-{to}"),
+                Range::Impossible => "none".to_owned(),
+            }
+        };
+        for (range, expected) in [
+            ("bytes=0-0", "0-1"),
+            ("BYTES=2-4", "2-5"),
+            ("bytes=5-", "5-10"),
+            ("bytes=-3", "7-10"),
+            ("bytes=-99", "0-10"),
+            ("bytes=0-99999999999999999999999", "0-10"),
+            ("bytes=99999999999999999999999-", "none"),
+            ("bytes=-0", "none"),
+            ("bytes=10-", "none"),
+            ("bytes=0-1,5-6", "whole"),
+            ("bytes=0-,0-,0-,0-,0-", "whole"),
+            ("bytes=5-4", "whole"),
+            ("bytes=+0-1", "whole"),
+            ("bytes=0x0-1", "whole"),
+            ("bytes=--1", "whole"),
+            ("bytes=-", "whole"),
+            ("bytes", "whole"),
+            ("pages=0-1", "whole"),
+        ] {
+            assert_eq!(part(range, None, "\"x\""), expected, "{range}");
+        }
+        for (condition, etag, expected) in [
+            ("\"x\"", "\"x\"", "0-2"),
+            ("\"y\"", "\"x\"", "whole"),
+            ("W/\"x\"", "\"x\"", "whole"),
+            ("W/\"x\"", "W/\"x\"", "whole"),
+            ("", "", "whole"),
+            ("Thu, 13 Nov 2025 02:13:20 GMT", "\"x\"", "whole"),
+        ] {
+            assert_eq!(part("bytes=0-1", Some(condition), etag), expected, "{condition} {etag}");
+        }
+    }
+
+    #[test]
+    fn a_refused_range_is_not_kept_for_as_long_as_its_file_and_head_has_no_ranges() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.js"), "0123456789").unwrap();
+        std::fs::write(dir.path().join("a.js.br"), "packed").unwrap();
+        let long = [("/*".to_owned(), "public, max-age=31536000, immutable".to_owned())];
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::from_static("bytes=99-"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("br"));
+        let uri = Uri::from_static("/a.js");
+        let ask = |method| serve(dir.path(), false, &long, &uri, &method, &headers).unwrap();
+        let refused = ask(Method::GET);
+        assert_eq!(
+            (refused.status(), &refused.headers()[CONTENT_RANGE]),
+            (StatusCode::RANGE_NOT_SATISFIABLE, &HeaderValue::from_static("bytes */6"))
+        );
+        for name in [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE] {
+            assert!(!refused.headers().contains_key(&name), "{name}");
+        }
+        let head = ask(Method::HEAD);
+        assert_eq!(
+            (head.status(), &head.headers()[CONTENT_LENGTH]),
+            (StatusCode::OK, &HeaderValue::from_static("6"))
+        );
     }
 }

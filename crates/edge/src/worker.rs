@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::accept::{self, Listening};
+use crate::ahead::Purse;
 use crate::conn;
 use crate::date::Date;
 use crate::policy::stored::{self, Forgotten};
@@ -152,6 +153,8 @@ pub(crate) struct Local {
     /// Instances that are being checked, by key.
     pub(crate) checked: RefCell<FxHashSet<usize>>,
     pub(crate) rooms: Rc<Rooms>,
+    /// For bodies that are read before they are sent.
+    pub(crate) purse: Rc<Purse>,
     pub(crate) date: Date,
     ids: Ids,
     pub(crate) watch: Rc<Watch>,
@@ -173,6 +176,7 @@ impl Local {
             ids: Ids::new(shared.number as u8, thread as u8),
             shared,
             rooms: Rc::default(),
+            purse: Rc::default(),
             date: Date::default(),
             watch: Rc::default(),
             thread,

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use ignore::WalkBuilder;
 use seaworthy_base::{Code, Fault, ServiceName};
@@ -126,6 +127,8 @@ pub(crate) fn copy(project: &Path, files: &[PathBuf], into: &Path) -> io::Result
             symlink(fs::read_link(&from)?, &to)?;
         } else {
             fs::copy(&from, &to)?;
+            // What is older than what tells whether it must be made anew.
+            fs::File::open(&to)?.set_modified(fs::metadata(&from)?.modified()?)?;
         }
     }
     Ok(())
@@ -181,6 +184,31 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes from a published tree what was packed before the file beside it was changed: the edge would send the old
+/// content. `from` is where it was copied from: copies have other times.
+fn drop_outdated(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let copy = path.strip_prefix(from).map(|name| to.join(name)).map_err(io::Error::other)?;
+        let meta = fs::symlink_metadata(&path)?;
+        if meta.is_dir() {
+            drop_outdated(&path, &copy)?;
+        } else if meta.is_file() && is_outdated(&path, &meta)? {
+            fs::remove_file(&copy)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is an older one in packed form. A checkout writes its files in any order.
+fn is_outdated(path: &Path, meta: &fs::Metadata) -> io::Result<bool> {
+    const CHECKOUT: Duration = Duration::from_secs(60);
+    let is_packed =
+        path.extension().is_some_and(|end| ["br", "zst", "gz"].iter().any(|one| end == *one));
+    let Ok(plain) = fs::metadata(path.with_extension("")) else { return Ok(false) };
+    Ok(is_packed && plain.is_file() && meta.modified()? + CHECKOUT < plain.modified()?)
+}
+
 /// Copies what static services serve to where the edge may read it.
 pub(crate) fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), Fault> {
     for service in site.services.values() {
@@ -203,6 +231,7 @@ pub(crate) fn publish(site: &Site, release: &Path, public: &Path) -> Result<(), 
                 fs::remove_dir_all(&to)?;
             }
             copy_tree(&from, &to)?;
+            drop_outdated(&from, &to)?;
             set_owner(public, None, 0o755, 0o644)
         })();
         result.map_err(|error| {
@@ -309,6 +338,35 @@ mod tests {
         fs::write(dir.path().join("skip"), "2").unwrap();
         fs::write(dir.path().join("seaworthy.toml"), "changed").unwrap();
         assert_eq!(fingerprint(dir.path(), &site).unwrap(), before);
+    }
+
+    #[test]
+    fn what_was_packed_before_its_original_was_changed_is_not_published() {
+        let text = "site = \"x\"\ndomains = [\"x.localhost\"]\n[service.a]\nstatic = \"public\"\n[[route]]\npaths = [\"/*\"]\nto = \"a\"\n";
+        let names = ["js/old.js", "js/old.js.br", "js/new.js", "js/new.js.br", "js/alone.gz"];
+        let files = names.map(|name| (format!("public/{name}"), name));
+        let files = files.each_ref().map(|(path, text)| (path.as_str(), *text));
+        let (dir, site) = project(text, &files);
+        let of = |path: &Path| fs::File::options().write(true).open(path).unwrap();
+        let now = std::time::SystemTime::now();
+        let age = |name: &str, seconds: u64| {
+            let then = now - Duration::from_secs(seconds);
+            of(&dir.path().join("public").join(name)).set_modified(then).unwrap();
+        };
+        for (name, seconds) in [("js/old.js.br", 3600), ("js/new.js", 3600), ("js/alone.gz", 9000)]
+        {
+            age(name, seconds);
+        }
+        let (release, public) = (dir.path().join("release"), dir.path().join("out"));
+        let listed: Vec<PathBuf> = files.iter().map(|(path, _)| path.into()).collect();
+        copy(dir.path(), &listed, &release).unwrap();
+        publish(&site, &release, &public).unwrap();
+        let mut left: Vec<_> = fs::read_dir(public.join("a/js"))
+            .unwrap()
+            .map(|one| one.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["alone.gz", "new.js", "new.js.br", "old.js"]);
     }
 
     #[test]

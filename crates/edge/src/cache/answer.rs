@@ -2,7 +2,8 @@
 
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, DATE, ETAG,
-    EXPIRES, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, VARY,
+    EXPIRES, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -33,7 +34,17 @@ pub(crate) fn answer(
     let status = format!("seaworthy; {how}; ttl={}", kept.left_seconds(now));
     if is_unchanged(kept, conditions) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        let told = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY, LAST_MODIFIED];
+        let told = [
+            CACHE_CONTROL,
+            CONTENT_LOCATION,
+            DATE,
+            ETAG,
+            EXPIRES,
+            VARY,
+            LAST_MODIFIED,
+            // Only from an answer that has just come, for who asked.
+            SET_COOKIE,
+        ];
         for name in told {
             for value in kept.headers.get_all(&name) {
                 response.headers_mut().append(name.clone(), value.clone());

@@ -61,13 +61,22 @@ pub(crate) struct Asked {
     credentials: bool,
 }
 
+/// Fields by which frameworks take a GET for another method.
+const OTHER_METHOD: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
 /// Reads a request's head.
 pub(crate) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
     let said = Directives::read(headers);
-    let get = *method == Method::GET;
+    // What is meant as another method must not be kept as what everybody gets.
+    let plain = !OTHER_METHOD.iter().any(|name| headers.contains_key(name));
+    let get = plain && *method == Method::GET;
     let whole = !headers.contains_key(RANGE);
     Asked {
-        may_use: get || *method == Method::HEAD,
+        may_use: get || (plain && *method == Method::HEAD),
         may_keep: get && whole && !said.no_store,
         only_if_cached: said.only_if_cached,
         credentials: headers.contains_key(AUTHORIZATION) || headers.contains_key(COOKIE),
@@ -75,6 +84,11 @@ pub(crate) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
 }
 
 impl Asked {
+    /// Whether nothing in it says who asks.
+    pub(crate) fn is_anonymous(self) -> bool {
+        !self.credentials
+    }
+
     /// As if nothing in particular had been asked for: to refresh what is kept.
     pub(crate) fn for_refresh(self) -> Self {
         Self { may_keep: true, only_if_cached: false, ..self }
@@ -279,7 +293,8 @@ impl Kept {
     pub(super) fn size(&self) -> usize {
         let heads: usize =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        self.body.len() + heads + 512
+        let varies: usize = self.vary.iter().map(|(_, value)| value.len() + 64).sum();
+        self.body.len() + heads + varies + 512
     }
 
     /// Whether it is an answer to a request with this head.
@@ -288,8 +303,26 @@ impl Kept {
     }
 }
 
-/// The kept answer after the application said that it is unchanged (RFC 9111 § 3.2).
-pub(crate) fn refreshed(rule: &Rule, kept: &Kept, unchanged: &HeaderMap, now: u64) -> Kept {
+/// What becomes of a kept answer after the application said that it is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The refreshed one takes its place.
+    Refresh,
+    /// It stays as it was: what was said is for who asked.
+    Stay,
+    /// It is nobody's to keep any more.
+    Forget,
+}
+
+/// The kept answer as who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and what
+/// becomes of the one that is kept.
+pub(crate) fn refreshed(
+    rule: &Rule,
+    kept: &Kept,
+    (asked, request): (Asked, &HeaderMap),
+    unchanged: &HeaderMap,
+    now: u64,
+) -> (Kept, Fate) {
     // They describe the bytes that we have, or the connection.
     const OURS: [HeaderName; 6] = [
         CONTENT_LENGTH,
@@ -313,10 +346,18 @@ pub(crate) fn refreshed(rule: &Rule, kept: &Kept, unchanged: &HeaderMap, now: u6
             seen.push(name);
         }
     }
-    headers.remove(SET_COOKIE);
     let said = Directives::read(&headers);
+    let vary = vary_key(&headers, request);
+    let fate = if said.private || said.forbids(kept.status) || vary.is_none() {
+        Fate::Forget
+    } else if is_private(&said, asked, request, &headers) {
+        Fate::Stay
+    } else {
+        Fate::Refresh
+    };
     let times = timed(rule, &said, kept.status, &headers, now);
-    Kept { headers, body: kept.body.clone(), from: kept.from, vary: kept.vary.clone(), ..times }
+    let vary = vary.unwrap_or_default();
+    (Kept { headers, body: kept.body.clone(), from: kept.from, vary, ..times }, fate)
 }
 
 /// What an answer varies by, with the request's values; none for `*`, which fits no other request.
@@ -327,6 +368,8 @@ fn vary_key(headers: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName,
             names.push(if word == "*" { return None } else { word.parse().ok()? });
         }
     }
+    // An application that forgets to say so: packed bytes are for who can unpack them.
+    names.extend(headers.contains_key(CONTENT_ENCODING).then_some(ACCEPT_ENCODING));
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     Some(names.into_iter().map(|name| (name.clone(), normal(&name, request))).collect())

@@ -176,21 +176,93 @@ fn the_memory_is_bounded_and_the_unused_goes_first() {
     }
     assert!(store.size() <= 100_000);
     assert!(find(&mut store, "/0", &[]) && !find(&mut store, "/1", &[]));
+    // What strangers make long counts too: keys (each stands in two places), and what an answer varies by.
+    let mut store = Store::new(1 << 20);
+    let mut longest = 0;
+    for n in 0..200 {
+        let key = key(&format!("/{n}?{}", "x".repeat(16 << 10)));
+        store.pass(&key, NOW);
+        longest = longest.max(store.slots());
+    }
+    assert!(longest <= 32, "{longest} slots of 32 KiB");
+    let varying = [("cache-control", "max-age=60"), ("vary", "x-long")];
+    let long: &'static str = Box::leak("y".repeat(60 << 10).into());
+    let mut store = Store::new(1 << 20);
+    for n in 0..50 {
+        let kept = kept_by(&Rule::default(), &[("x-long", long)], 200, &varying).unwrap();
+        store.put(&key(&format!("/{n}")), kept);
+    }
+    assert!(store.slots() <= 18, "{} slots", store.slots());
     // Larger than everything: nothing is left, and nothing breaks.
+    let mut store = Store::new(100_000);
     store.put(&key("/huge"), big(200_000));
     assert!(store.size() <= 100_000);
+}
+
+/// What happens meanwhile.
+type Change = dyn Fn(&Cache) -> usize;
+
+#[test]
+fn what_was_asked_for_before_a_purge_or_a_change_is_not_kept_after_it() {
+    let answer = || (*kept(&[("cache-control", "max-age=60")]).unwrap()).clone();
+    let cache = Cache::new();
+    let usable =
+        |target: &str| !matches!(cache.find(&key(target), &HeaderMap::new(), NOW), Use::Nothing);
+    let changes: [(&Change, &str); 3] = [
+        (&|cache| cache.purge("shop", None), "/a"),
+        (&|cache| cache.purge("shop", Some("/b")), "/b"),
+        (
+            &|cache| {
+                cache.invalidate(&key("/c"));
+                1
+            },
+            "/c",
+        ),
+    ];
+    for (change, target) in changes {
+        let moment = cache.moment(&key(target));
+        change(&cache);
+        cache.keep(&key(target), answer(), moment);
+        assert!(!usable(target), "{target}");
+        cache.keep(&key(target), answer(), cache.moment(&key(target)));
+        assert!(usable(target), "{target}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_kept_takes_away_what_it_replaces_and_nothing_else() {
+    let cache = Arc::new(Cache::new());
+    let response = [("cache-control", "max-age=60"), ("vary", "Accept-Language")];
+    for language in ["de", "en"] {
+        let request: &[(&'static str, &'static str)] = &[("accept-language", language)];
+        let kept = kept_by(&Rule::default(), request, 200, &response).unwrap();
+        cache.keep(&key("/x"), (*kept).clone(), cache.moment(&key("/x")));
+    }
+    let finds = |language: &'static str| {
+        let request = head(&[("accept-language", language)]);
+        matches!(cache.find(&key("/x"), &request, NOW), Use::Fresh(_))
+    };
+    let Part::Leader(leader) = cache.join(&key("/x"), NOW) else { panic!("nobody else") };
+    leader.pass(NOW);
+    assert!(finds("de") && finds("en"));
+    // For a while nobody waits for another one's.
+    assert!(matches!(cache.join(&key("/x"), NOW + 9_999), Part::Alone));
+    assert!(matches!(cache.join(&key("/x"), NOW + 10_000), Part::Leader(_)));
+    cache.supersede(&key("/x"), &head(&[("accept-language", "en")]));
+    assert!(finds("de") && !finds("en"));
 }
 
 #[test]
 fn purging_takes_a_path_a_pattern_or_the_site() {
     let mut store = Store::new(1 << 20);
-    for target in ["/a/1", "/a/2?x", "/b"] {
+    for target in ["/a/1", "/a/2?x", "/b", "/%62?y"] {
         store.put(&key(target), kept(&[("cache-control", "max-age=60")]).unwrap());
     }
     assert_eq!(store.purge("other", None), 0);
     assert_eq!(store.purge("shop", Some("/a/2")), 1);
     assert_eq!(store.purge("shop", Some("/a/*")), 1);
-    assert_eq!(store.purge("shop", None), 1);
+    assert_eq!(store.purge("shop", Some("/b")), 2);
+    assert_eq!(store.purge("shop", None), 0);
 }
 
 #[test]
@@ -208,7 +280,11 @@ fn unchanged_means_new_times_and_headers_and_the_old_body() {
         ("content-encoding", "br"),
         ("set-cookie", "a=1"),
     ]);
-    let fresh = Arc::new(refreshed(&Rule::default(), &old, &unchanged, NOW + 5000));
+    let anybody = HeaderMap::new();
+    let given = asked(&Method::GET, &anybody);
+    let rule = Rule::default();
+    let (fresh, fate) = refreshed(&rule, &old, (given, &anybody), &unchanged, NOW + 5000);
+    let fresh = Arc::new(fresh);
     assert!(matches!(fresh.usable(NOW + 64_999), Use::Fresh(_)));
     assert_eq!(
         (&fresh.body[..], &fresh.headers["content-encoding"]),
@@ -218,7 +294,68 @@ fn unchanged_means_new_times_and_headers_and_the_old_body() {
         (&fresh.headers["x-old"], &fresh.headers["x-new"]),
         (&http::HeaderValue::from_static("1"), &http::HeaderValue::from_static("2"))
     );
-    assert!(!fresh.headers.contains_key("set-cookie"));
+    // The cookie is for who asked: what is kept stays without it.
+    assert_eq!((fate, fresh.headers["set-cookie"].to_str().unwrap()), (Fate::Stay, "a=1"));
+}
+
+#[test]
+fn what_an_unchanged_answer_turns_private_is_forgotten_and_what_is_said_to_one_is_kept_for_none() {
+    let fate = |request: &[(&'static str, &'static str)], said: &[(&'static str, &'static str)]| {
+        let old = (*kept(&[("cache-control", "max-age=1"), ("etag", "\"x\"")]).unwrap()).clone();
+        let request = head(request);
+        let given = asked(&Method::GET, &request);
+        refreshed(&Rule::default(), &old, (given, &request), &head(said), NOW).1
+    };
+    let long = ("cache-control", "max-age=60");
+    assert_eq!(fate(&[], &[long]), Fate::Refresh);
+    assert_eq!(fate(&[], &[]), Fate::Refresh);
+    for said in ["private", "no-store", "max-age=60, private", "no-store, max-age=60"] {
+        assert_eq!(fate(&[], &[("cache-control", said)]), Fate::Forget, "{said}");
+    }
+    assert_eq!(fate(&[], &[long, ("vary", "Accept, *")]), Fate::Forget);
+    assert_eq!(fate(&[], &[long, ("set-cookie", "a=1")]), Fate::Stay);
+    for who in [("cookie", "session=ann"), ("authorization", "Bearer x")] {
+        assert_eq!(fate(&[who], &[long]), Fate::Stay, "{who:?}");
+        let public = ("cache-control", "public, max-age=60");
+        assert_eq!(fate(&[who], &[public]), Fate::Refresh, "{who:?}");
+    }
+}
+
+#[test]
+fn an_unchanged_answer_that_varies_by_more_is_kept_for_less() {
+    let mut store = Store::new(1 << 20);
+    let old = (*kept(&[("cache-control", "max-age=1"), ("etag", "\"x\"")]).unwrap()).clone();
+    let german = head(&[("accept-language", "de")]);
+    let given = asked(&Method::GET, &german);
+    let said = head(&[("cache-control", "max-age=60"), ("vary", "Accept-Language")]);
+    let (fresh, fate) = refreshed(&Rule::default(), &old, (given, &german), &said, NOW);
+    assert_eq!(fate, Fate::Refresh);
+    store.put(&key("/x"), fresh.into());
+    assert!(find(&mut store, "/x", &[("accept-language", "de")]));
+    assert!(!find(&mut store, "/x", &[("accept-language", "en")]));
+}
+
+#[test]
+fn packed_bytes_are_for_who_can_unpack_them_whatever_vary_says() {
+    let mut store = Store::new(1 << 20);
+    let response = [("cache-control", "max-age=60"), ("content-encoding", "gzip")];
+    let gzip = [("accept-encoding", "gzip")];
+    store.put(&key("/x"), kept_by(&Rule::default(), &gzip, 200, &response).unwrap());
+    assert!(find(&mut store, "/x", &gzip));
+    assert!(!find(&mut store, "/x", &[]) && !find(&mut store, "/x", &[("accept-encoding", "br")]));
+}
+
+#[test]
+fn a_get_that_frameworks_take_for_another_method_is_neither_kept_nor_answered_from_here() {
+    for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        let request = head(&[(name, "POST")]);
+        let given = asked(&Method::GET, &request);
+        assert!(!given.may_use && !given.may_keep, "{name}");
+        assert!(
+            kept_by(&Rule::default(), &[(name, "POST")], 200, &[("cache-control", "max-age=60")])
+                .is_none()
+        );
+    }
 }
 
 #[test]
@@ -246,18 +383,28 @@ fn the_client_gets_the_whole_a_part_or_nothing_new() {
     );
     assert_eq!(ask(&[("range", "bytes=20-")]).status().as_u16(), 416);
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "\"other\"")]).status().as_u16(), 200);
+    // A weak validator does not say that the bytes are the same.
+    assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "W/\"x\"")]).status().as_u16(), 200);
 }
 
 #[test]
 fn one_asks_for_all_and_all_are_told() {
     let cache = Arc::new(Cache::new());
-    let Flight::Leader(leader) = cache.join(&key("/x")) else { panic!("the first one leads") };
-    let Flight::Follower(told) = cache.join(&key("/x")) else { panic!("the second one waits") };
-    assert!(matches!(cache.join(&key("/y")), Flight::Leader(_)));
-    drop(leader);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(told);
-    assert!(matches!(cache.join(&key("/x")), Flight::Leader(_)));
+    for is_through in [true, false] {
+        let join = |target: &str| cache.join(&key(target), NOW);
+        let Part::Leader(leader) = join("/x") else { panic!("the first one leads") };
+        let Part::Follower(follower) = join("/x") else { panic!("the second one waits") };
+        assert!(matches!(join("/y"), Part::Leader(_)));
+        if is_through {
+            leader.through();
+        } else {
+            drop(leader);
+        }
+        // Where it went away one of them takes its place.
+        assert_eq!(runtime.block_on(follower.wait()), !is_through);
+        assert!(matches!(join("/x"), Part::Leader(_)));
+    }
 }
 
 proptest! {

@@ -14,6 +14,14 @@ use seaworthy_base::policy as said;
 
 use super::Refused;
 
+/// The method that a preflight asks for.
+pub(crate) fn announced(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+        return None;
+    }
+    Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
+}
+
 /// `cors` of a route.
 #[derive(Debug)]
 pub(crate) struct Cors {

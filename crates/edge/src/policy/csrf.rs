@@ -2,8 +2,8 @@
 //!
 //! By `Sec-Fetch-Site`, which browsers set and pages cannot, else by `Origin`; no tokens, so nothing is
 //! asked of the application. Looked at are requests that change something (and upgrades, which WebSockets
-//! of foreign pages are) and bring something that the browser adds by itself: cookies or a stored
-//! password. Invariants: what no browser sent passes; the site's own origins always pass; `null` never.
+//! of foreign pages are) and bring something that the browser adds by itself: cookies, a stored password, a
+//! client certificate. Invariants: what no browser sent passes; the site's own origins always pass; `null` never.
 
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -16,6 +16,8 @@ use crate::route::CompiledSite;
 use crate::serve::Record;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Put there by [`crate::serve`] where the client showed one.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
 /// `csrf` of a route.
 #[derive(Debug)]
@@ -62,7 +64,9 @@ impl<'a> Facts<'a> {
                 .iter()
                 .any(|one| one.eq_ignore_ascii_case(scheme))
         };
-        self.headers.contains_key(COOKIE) || self.headers.get(AUTHORIZATION).is_some_and(stored)
+        self.headers.contains_key(COOKIE)
+            || self.headers.get(AUTHORIZATION).is_some_and(stored)
+            || self.headers.contains_key(CLIENT_CERT)
     }
 
     /// Whether an origin is this request's own, or another name of the site at the same port.
@@ -175,6 +179,18 @@ mod tests {
                 "POST",
                 vec![("authorization", "Basic eDp5"), ("origin", "https://evil.example")],
             ),
+            (false, "POST", vec![("client-cert", ":AA==:"), ("origin", "https://evil.example")]),
+            (true, "POST", vec![("client-cert", ":AA==:")]),
+            // Names that only look like ours.
+            (false, "POST", vec![cookie, ("origin", "https://shop.example.evil.example")]),
+            (false, "POST", vec![cookie, ("origin", "https://evilshop.example")]),
+            (false, "POST", vec![cookie, ("origin", "https://shop.example@evil.example")]),
+            (false, "POST", vec![cookie, ("origin", "https://shop.example:443.evil.example")]),
+            (false, "POST", vec![cookie, ("origin", "https://shop.example.")]),
+            (false, "POST", vec![cookie, ("origin", "ftp://shop.example")]),
+            (false, "POST", vec![cookie, ("origin", "shop.example")]),
+            (false, "POST", vec![cookie, ("origin", "")]),
+            (false, "POST", vec![cookie, ("sec-fetch-site", "Same-Origin")]),
             (
                 false,
                 "GET",

@@ -73,6 +73,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) nonce: Option<&'a str>,
     /// Its head is written as lines.
     pub(crate) in_lines: bool,
+    /// The site has `Strict-Transport-Security` on all of its routes.
+    pub(crate) always_secure: bool,
 }
 
 impl Browser {
@@ -110,7 +112,9 @@ impl Browser {
 impl Csp {
     fn build(text: &str, rules: &Rules) -> Result<Self, String> {
         let mut text = text.trim_end_matches([';', ' ']).to_owned();
-        if !text.contains("frame-ancestors") && !rules.remove.contains(&X_FRAME_OPTIONS) {
+        if !text.to_ascii_lowercase().contains("frame-ancestors")
+            && !rules.remove.contains(&X_FRAME_OPTIONS)
+        {
             let framed = rules.set.iter().find(|(name, _)| *name == X_FRAME_OPTIONS);
             let own = framed
                 .is_some_and(|(_, value)| value.as_bytes().eq_ignore_ascii_case(b"sameorigin"));
@@ -145,6 +149,8 @@ pub(crate) fn finish(
 ) -> bool {
     let Some(policy) = policy else {
         fill(headers, &PROFILE);
+        // Who never sent a browser there by a route sends it nowhere by an error either.
+        secure(headers, sight, sight.always_secure);
         return false;
     };
     let browser = &policy.browser;
@@ -162,13 +168,7 @@ pub(crate) fn finish(
     if !in_lines {
         fill(headers, &browser.gaps);
     }
-    if sight.secure
-        && browser.hsts
-        && !is_local(sight.host)
-        && !headers.contains_key(STRICT_TRANSPORT_SECURITY)
-    {
-        headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
-    }
+    secure(headers, sight, browser.hsts);
     if let Some(cookies) = &browser.cookies {
         harden(headers, cookies, sight.secure);
     }
@@ -176,6 +176,14 @@ pub(crate) fn finish(
         cors.finish(sight.origin, headers);
     }
     in_lines
+}
+
+/// Adds `Strict-Transport-Security` where it is wanted and may be.
+fn secure(headers: &mut HeaderMap, sight: Sight<'_>, is_wanted: bool) {
+    let may = is_wanted && sight.secure && !is_local(sight.host);
+    if may && !headers.contains_key(STRICT_TRANSPORT_SECURITY) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
 }
 
 /// The whole profile as lines of a head.
@@ -207,10 +215,13 @@ fn fill(headers: &mut HeaderMap, gaps: &[(HeaderName, HeaderValue)]) {
 /// Whether a content policy lets somebody frame the page: then `DENY` would say something else.
 fn allows_frames(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_SECURITY_POLICY).iter().any(|value| {
-        let text = value.to_str().unwrap_or_default();
-        let directive =
-            text.split(';').map(str::trim).find_map(|one| one.strip_prefix("frame-ancestors"));
-        directive.is_some_and(|sources| sources.trim() != "'none'")
+        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        // Several policies in one line are parted by commas.
+        let mut directives = text.split([';', ',']).map(str::split_ascii_whitespace);
+        directives.any(|mut words| {
+            words.next() == Some("frame-ancestors")
+                && words.next().is_some_and(|one| one != "'none'")
+        })
     })
 }
 
@@ -285,14 +296,9 @@ mod tests {
     }
 
     fn sight(host: &str, secure: bool) -> Sight<'_> {
-        Sight {
-            status: StatusCode::OK,
-            secure,
-            host,
-            origin: None,
-            nonce: Some("N"),
-            in_lines: false,
-        }
+        let (status, nonce) = (StatusCode::OK, Some("N"));
+        let (always_secure, in_lines) = (true, false);
+        Sight { status, secure, host, origin: None, nonce, always_secure, in_lines }
     }
 
     fn finished(
@@ -455,6 +461,36 @@ mod tests {
             !finished(&policy, &[("content-security-policy", "x")], unchanged)
                 .contains_key(CONTENT_SECURITY_POLICY)
         );
+    }
+
+    #[test]
+    fn an_answer_of_no_route_is_as_secure_as_its_sites_routes() {
+        let hsts = |sight: Sight<'_>| {
+            let mut headers = HeaderMap::new();
+            finish(&mut headers, None, sight);
+            assert_eq!(headers["x-content-type-options"], "nosniff");
+            headers.contains_key(STRICT_TRANSPORT_SECURITY)
+        };
+        assert!(hsts(sight("a.example", true)));
+        assert!(!hsts(sight("a.example", false)) && !hsts(sight("a.localhost", true)));
+        assert!(!hsts(Sight { always_secure: false, ..sight("a.example", true) }));
+    }
+
+    #[test]
+    fn who_may_frame_a_page_is_found_however_a_policy_is_written() {
+        for (policy, expected) in [
+            ("frame-ancestors 'self'", true),
+            ("default-src 'self';Frame-Ancestors\thttps://a.example", true),
+            ("default-src 'self', frame-ancestors *", true),
+            ("frame-ancestors 'NONE'", false),
+            ("frame-ancestors", false),
+            ("frame-ancestors-x 'self'", false),
+            ("default-src 'self'", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_str(policy).unwrap());
+            assert_eq!(allows_frames(&headers), expected, "{policy}");
+        }
     }
 
     #[test]

@@ -130,6 +130,8 @@ pub struct CompiledSite {
     pub(crate) clients: Option<bool>,
     /// What is looked at by routes that say how it is, where it has any.
     pub(crate) health: Option<Aggregate>,
+    /// No route takes `Strict-Transport-Security` away or gives it another value.
+    pub(crate) always_secure: bool,
 }
 
 impl CompiledSite {
@@ -154,6 +156,7 @@ impl CompiledSite {
                 path: "[health]".to_owned(),
                 header,
             })?,
+            always_secure: !site.routes.iter().any(changes_transport),
         })
     }
 
@@ -169,6 +172,13 @@ impl CompiledSite {
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(ip))
     }
+}
+
+/// Whether a route says something of its own about `Strict-Transport-Security`.
+fn changes_transport(route: &model::Route) -> bool {
+    let rules = &route.settings.response_headers;
+    let set = rules.set.iter().chain(&rules.add).map(|(name, _)| name);
+    set.chain(&rules.remove).any(|name| name.eq_ignore_ascii_case("strict-transport-security"))
 }
 
 /// One route.

@@ -2,8 +2,9 @@
 //!
 //! What may be is decided in [`crate::cache`]; here the application is asked where that says so.
 //! Invariants: of many who ask for the same at once one asks the application, the others wait for it, but
-//! not longer than for an answer of their own; when the application fails, what is kept helps out only
-//! where it was said to; a successful change of a resource forgets it.
+//! not longer than for an answer of their own, and not for how fast its client reads ([`crate::ahead`]); when
+//! that one goes away, one of the others takes its place; when the application fails, what is kept helps out
+//! only where it was said to; a successful change of a resource forgets it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,10 +16,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Body as _;
 use seaworthy_base::policy::Cache as Rule;
+use tokio::time::Instant;
 
-use super::{Client, Record, Refusal, proxy, refuse};
+use super::{Client, Record, Refusal, proxy, record, refuse};
+use crate::ahead;
 use crate::body::{ClientBody, Content, ResponseBody};
-use crate::cache::{self, Asked, Flight, Kept, Key, Leader, Use, now_ms};
+use crate::cache::{self, Asked, Fate, Kept, Key, Leader, Moment, Part, Use, now_ms};
 use crate::shape;
 use crate::watch::within;
 use crate::worker::Local;
@@ -122,20 +125,7 @@ impl Way<'_> {
         body: ClientBody,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
-        let mut found = self.cache().find(&self.key, &parts.headers, now_ms());
-        let mut leader = None;
-        let waits = self.asked.may_keep && !self.asked.only_if_cached;
-        if waits && matches!(found, Use::Nothing | Use::Stale(_)) {
-            match self.cache().join(&self.key) {
-                Flight::Leader(one) => leader = Some(one),
-                Flight::Follower(told) => {
-                    let patience =
-                        record.route.as_ref().map_or(0, |route| route.settings.response_ms);
-                    within(&self.local.watch, Duration::from_millis(patience), told).await;
-                    found = self.cache().find(&self.key, &parts.headers, now_ms());
-                }
-            }
-        }
+        let (found, leader) = self.find(&parts.headers, record).await;
         let conditions = cache::conditions(&parts.headers);
         let use_kept = |kept: &Kept, how: &str| {
             let response = cache::answer(kept, &parts.method, &conditions, now_ms(), how);
@@ -155,6 +145,32 @@ impl Way<'_> {
         }
     }
 
+    /// What is kept, once nobody else is fetching it; with a leader where it is to be fetched for all.
+    async fn find(&self, headers: &HeaderMap, record: &Record) -> (Use, Option<Leader>) {
+        let look = || self.cache().find(&self.key, headers, now_ms());
+        let mut found = look();
+        if !self.asked.may_keep || self.asked.only_if_cached {
+            return (found, None);
+        }
+        let patience = record.route.as_ref().map_or(0, |route| route.settings.response_ms);
+        let end = Instant::now() + Duration::from_millis(patience);
+        while matches!(found, Use::Nothing | Use::Stale(_)) {
+            match self.cache().join(&self.key, now_ms()) {
+                Part::Leader(leader) => return (found, Some(leader)),
+                Part::Follower(follower) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    let waited = within(&self.local.watch, left, follower.wait()).await;
+                    found = look();
+                    if waited != Some(true) {
+                        break;
+                    }
+                }
+                Part::Alone => break,
+            }
+        }
+        (found, None)
+    }
+
     async fn ask(
         &self,
         parts: Parts,
@@ -172,30 +188,47 @@ impl Way<'_> {
         record: &mut Record,
         leader: Option<Leader>,
     ) -> Result<Answer, Refusal> {
-        let request = parts.headers.clone();
-        let (response, from) = self.ask(parts, body, record).await?;
-        Ok((self.keep(response, from, &request, leader), from))
+        let (request, moment) = (parts.headers.clone(), self.cache().moment(&self.key));
+        match self.ask(parts, body, record).await {
+            Ok((response, from)) => {
+                Ok((self.keep(response, from, (&request, moment), leader), from))
+            }
+            Err(refusal) => {
+                through(leader);
+                Err(refusal)
+            }
+        }
     }
 
     fn keep(
         &self,
         mut response: Response<ResponseBody>,
         from: Option<SocketAddr>,
-        request: &HeaderMap,
+        (request, moment): (&HeaderMap, Moment),
         leader: Option<Leader>,
     ) -> Response<ResponseBody> {
         let head = (response.status(), response.headers());
+        let max = usize::try_from(self.rule.max_object.0).unwrap_or(usize::MAX);
+        let fits = record::length(response.headers()) <= max as u64;
         let kept = cache::may_keep(self.rule, self.asked, request, head, now_ms());
+        let kept = kept.filter(|_| fits);
         cache::mark(response.headers_mut(), kept.is_some());
         let Some(kept) = kept else {
-            if leader.is_some() && !response.status().is_server_error() {
-                self.cache().pass(&self.key, now_ms());
+            // What has failed, or was said of what the client has, says nothing of the next answer.
+            let status = response.status();
+            let is_answer = !status.is_server_error() && status != StatusCode::NOT_MODIFIED;
+            match leader {
+                Some(leader) if is_answer => leader.pass(now_ms()),
+                leader => through(leader),
+            }
+            // Of somebody's own answer nothing follows for the others.
+            if self.asked.may_keep && is_answer && self.asked.is_anonymous() {
+                self.cache().supersede(&self.key, request);
             }
             return response;
         };
         let kept = kept.came_from(from);
-        let max = usize::try_from(self.rule.max_object.0).unwrap_or(usize::MAX);
-        shape::keep(
+        let response = shape::keep(
             response,
             shape::Keeping {
                 cache: Arc::clone(self.cache()),
@@ -204,9 +237,12 @@ impl Way<'_> {
                 body: Vec::new(),
                 length: None,
                 max,
-                _leader: leader,
+                moment,
             },
-        )
+        );
+        let Some(leader) = leader else { return response };
+        let purse = &self.local.purse;
+        response.map(|body| ahead::read(body.into_content(), purse, leader, max).into())
     }
 
     /// Asks whether what is kept still holds.
@@ -218,7 +254,7 @@ impl Way<'_> {
         (kept, leader): (&Kept, Option<Leader>),
     ) -> Result<Answer, Refusal> {
         let (method, conditions) = (parts.method.clone(), cache::conditions(&parts.headers));
-        let request = parts.headers.clone();
+        let (request, moment) = (parts.headers.clone(), self.cache().moment(&self.key));
         let conditional = self.asked.may_keep && kept.make_conditional(&mut parts.headers);
         let stale =
             |how: &str| (cache::answer(kept, &method, &conditions, now_ms(), how), kept.from);
@@ -226,7 +262,13 @@ impl Way<'_> {
             Ok((response, from)) => {
                 let status = response.status();
                 if status == StatusCode::NOT_MODIFIED && conditional {
-                    let fresh = cache::refreshed(self.rule, kept, response.headers(), now_ms());
+                    let (fresh, fate) = cache::refreshed(
+                        self.rule,
+                        kept,
+                        (self.asked, &request),
+                        response.headers(),
+                        now_ms(),
+                    );
                     let answer = cache::answer(
                         &fresh,
                         &method,
@@ -234,7 +276,12 @@ impl Way<'_> {
                         now_ms(),
                         "hit; detail=revalidated",
                     );
-                    self.cache().keep(&self.key, fresh);
+                    match fate {
+                        Fate::Refresh => self.cache().keep(&self.key, fresh, moment),
+                        Fate::Stay => {}
+                        Fate::Forget => self.cache().invalidate(&self.key),
+                    }
+                    through(leader);
                     return Ok((answer, from));
                 }
                 if status.is_server_error() && kept.serves_errors(now_ms()) {
@@ -242,21 +289,26 @@ impl Way<'_> {
                         "the application said {}: a kept answer was used",
                         status.as_u16()
                     ));
+                    through(leader);
                     return Ok(stale("hit; detail=stale-if-error"));
                 }
-                Ok((self.keep(response, from, &request, leader), from))
+                Ok((self.keep(response, from, (&request, moment), leader), from))
             }
             Err((status, cause)) if status.is_server_error() && kept.serves_errors(now_ms()) => {
+                through(leader);
                 record.cause = Some(format!("{cause}: a kept answer was used"));
                 Ok(stale("hit; detail=stale-if-error"))
             }
-            Err(refusal) => Err(refusal),
+            Err(refusal) => {
+                through(leader);
+                Err(refusal)
+            }
         }
     }
 
     /// Fetches a newer answer while the kept one is being used, once at a time.
     fn refresh_aside(&self, parts: &Parts, record: &Record, kept: &Arc<Kept>) {
-        let Flight::Leader(leader) = self.cache().join(&self.key) else { return };
+        let Part::Leader(leader) = self.cache().join(&self.key, now_ms()) else { return };
         let mut again = http::Request::new(()).into_parts().0;
         (again.uri, again.headers) = (parts.uri.clone(), parts.headers.clone());
         cache::conditions(&again.headers).keys().for_each(|name| drop(again.headers.remove(name)));
@@ -273,6 +325,13 @@ impl Way<'_> {
                 drain(response.into_body().into_content()).await;
             }
         });
+    }
+}
+
+/// It is known what comes: whoever waits is told.
+fn through(leader: Option<Leader>) {
+    if let Some(leader) = leader {
+        leader.through();
     }
 }
 

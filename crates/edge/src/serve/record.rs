@@ -154,6 +154,11 @@ impl Record {
         }
     }
 
+    /// Whether browsers are told by all routes of its site to come over TLS only.
+    pub(crate) fn is_always_secure(&self) -> bool {
+        self.site.as_ref().is_some_and(|site| site.always_secure)
+    }
+
     /// How long a client may send nothing.
     pub(super) fn idle(&self) -> Option<Duration> {
         self.route.as_ref()?.settings.idle_ms.map(Duration::from_millis)

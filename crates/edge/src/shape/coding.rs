@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use flate2::write::{GzEncoder, MultiGzDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use zstd::stream::raw::DParameter;
 
 use super::{Sink, Step};
 
@@ -55,7 +56,11 @@ impl Coding {
 
     /// What a body is coded in; `Err`: something that we do not speak.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, ()> {
-        let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+        let mut lines = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = lines.next() else { return Ok(None) };
+        if lines.next().is_some() {
+            return Err(());
+        }
         let name = value.to_str().map_err(|_| ())?.trim().to_ascii_lowercase();
         let name = if name == "x-gzip" { "gzip" } else { name.as_str() };
         if name == "identity" {
@@ -70,6 +75,8 @@ struct Codec<W: Write> {
     writer: W,
     sink: Sink,
     name: &'static str,
+    /// A body of no bytes is one: nothing came yet that would have to end.
+    is_idle: bool,
 }
 
 impl<W: Write> std::fmt::Debug for Codec<W> {
@@ -101,9 +108,12 @@ impl Finish for zstd::stream::write::Encoder<'static, Sink> {
     }
 }
 
-impl Finish for zstd::stream::write::Decoder<'static, Sink> {
+/// Unlike `zstd`'s own writer it says when the end is missing.
+type Unzstd = zstd::stream::zio::Writer<Sink, zstd::stream::raw::Decoder<'static>>;
+
+impl Finish for Unzstd {
     fn finish(&mut self) -> io::Result<()> {
-        self.flush()
+        Self::finish(self)
     }
 }
 
@@ -138,6 +148,7 @@ impl Finish for brotli::DecompressorWriter<Sink> {
 impl<W: Finish> Step for Codec<W> {
     fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         if !data.is_empty() {
+            self.is_idle = false;
             self.writer.write_all(data)?;
         }
         self.sink.drain(out);
@@ -151,14 +162,20 @@ impl<W: Finish> Step for Codec<W> {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.writer.finish()?;
+        if !self.is_idle {
+            self.writer.finish()?;
+        }
         self.sink.drain(out);
         Ok(())
     }
 }
 
 fn step<W: Finish + 'static>(writer: W, sink: Sink, name: &'static str) -> Box<dyn Step> {
-    Box::new(Codec { writer, sink, name })
+    Box::new(Codec { writer, sink, name, is_idle: false })
+}
+
+fn unpack<W: Finish + 'static>(writer: W, sink: Sink, name: &'static str) -> Box<dyn Step> {
+    Box::new(Codec { writer, sink, name, is_idle: true })
 }
 
 /// Packs.
@@ -189,14 +206,14 @@ pub(super) fn decoder(coding: Coding) -> Box<dyn Step> {
     let sink = Sink::of(UNFOLDED);
     let to = sink.clone();
     match coding {
-        Coding::Gzip => step(MultiGzDecoder::new(to), sink, "gunzip"),
-        Coding::Brotli => step(brotli::DecompressorWriter::new(to, 4096), sink, "unbr"),
-        Coding::Zstd => match zstd::stream::write::Decoder::new(to) {
-            Ok(mut writer) => {
-                writer.window_log_max(LARGEST_WINDOW).ok();
-                step(writer, sink, "unzstd")
+        Coding::Gzip => unpack(MultiGzDecoder::new(to), sink, "gunzip"),
+        Coding::Brotli => unpack(brotli::DecompressorWriter::new(to, 4096), sink, "unbr"),
+        Coding::Zstd => match zstd::stream::raw::Decoder::new() {
+            Ok(mut decoder) => {
+                decoder.set_parameter(DParameter::WindowLogMax(LARGEST_WINDOW)).ok();
+                unpack(Unzstd::new(to, decoder), sink, "unzstd")
             }
-            Err(_) => step(Unable, sink, "unzstd"),
+            Err(_) => unpack(Unable, sink, "unzstd"),
         },
     }
 }

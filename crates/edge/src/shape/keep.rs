@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Onlooker;
-use crate::cache::{Cache, Kept, Key, Leader};
+use crate::cache::{Cache, Kept, Key, Moment};
 
 /// What is needed to keep an answer.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(crate) struct Keeping {
     pub(crate) max: usize,
     /// What the answer said of its length: nobody asks for more than that.
     pub(crate) length: Option<usize>,
-    /// Whoever waits is told when this ends.
-    pub(crate) _leader: Option<Leader>,
+    /// When it was asked for.
+    pub(crate) moment: Moment,
 }
 
 impl Onlooker for Keeping {
@@ -45,7 +45,7 @@ impl Keeping {
     fn finish(&mut self) {
         if let Some(kept) = self.kept.take() {
             let body = std::mem::take(&mut self.body).into();
-            self.cache.keep(&self.key, kept.with_body(body));
+            self.cache.keep(&self.key, kept.with_body(body), self.moment);
         }
     }
 }

@@ -31,14 +31,47 @@ pub(super) fn page(headers: &HeaderMap) -> Option<Page> {
     let kind = kind.to_ascii_lowercase();
     let (essence, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
     // Two bytes a letter: no tag is recognised, or one that is none.
-    let is_wide = parameters.contains("utf-16") || parameters.contains("iso-2022");
-    if is_wide || headers.contains_key(CONTENT_RANGE) {
+    if is_wide(parameters) || headers.contains_key(CONTENT_RANGE) {
         return None;
     }
     match essence.trim() {
         "text/html" => Some(Page::Html),
         "application/xhtml+xml" => Some(Page::Xhtml),
         _ => None,
+    }
+}
+
+/// Whether a page's letters have two bytes, or shift between sets, by the labels of the Encoding standard (§ 4.2).
+fn is_wide(parameters: &str) -> bool {
+    const LABELS: [&str; 7] =
+        ["utf-16", "utf16", "ucs-2", "iso-2022", "iso2022", "hz-gb", "replacement"];
+    // `unicode-1-1-utf-8` is UTF-8, `unicodefeff` is not.
+    let is_unicode = parameters.contains("unicode") && !parameters.contains("utf");
+    is_unicode || LABELS.iter().any(|label| parameters.contains(label))
+}
+
+/// What the first bytes say of a page, whatever its head says: browsers believe them first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Unseen,
+    /// The first byte.
+    Begun(u8),
+    /// Two bytes a letter.
+    Wide,
+    None,
+}
+
+impl Mark {
+    fn see(&mut self, data: &[u8]) {
+        for byte in data {
+            *self = match *self {
+                Self::Unseen => Self::Begun(*byte),
+                Self::Begun(0xff) if *byte == 0xfe => Self::Wide,
+                Self::Begun(0xfe) if *byte == 0xff => Self::Wide,
+                Self::Begun(_) => Self::None,
+                Self::Wide | Self::None => return,
+            };
+        }
     }
 }
 
@@ -49,6 +82,7 @@ pub(super) fn nonce(value: &str, page: Page) -> Box<dyn Step> {
             let mark = format!(" nonce=\"{value}\"");
             Box::new(Nonce {
                 scanner: Scanner::new(),
+                order: Mark::Unseen,
                 mark,
                 value: value.to_owned(),
                 foreign: None,
@@ -61,6 +95,8 @@ pub(super) fn nonce(value: &str, page: Page) -> Box<dyn Step> {
 /// Of HTML.
 struct Nonce {
     scanner: Scanner,
+    /// What its byte order mark says.
+    order: Mark,
     /// What is put behind a tag's name.
     mark: String,
     value: String,
@@ -78,6 +114,11 @@ impl Step for Nonce {
     fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         if let Some(rewriter) = &mut self.foreign {
             return rewriter.push(data, out);
+        }
+        self.order.see(data);
+        if self.order == Mark::Wide {
+            out.extend_from_slice(data);
+            return Ok(());
         }
         out.reserve(data.len() + data.len() / 16 + self.mark.len());
         let mut rest = data;

@@ -4,6 +4,7 @@
 //! Loopback is mostly served by the kernel while a call is made, and on a busy machine a little later: the clock
 //! jumps by a second at most and waits for the kernel in between.
 
+mod collapsed;
 mod deadlines;
 mod delivery;
 mod http3;

@@ -39,11 +39,16 @@ pub(crate) struct Exchange {
     deaf: Option<io::Error>,
     framing: Framing,
     keep: bool,
+    /// Answers so far that were none yet.
+    interim: u8,
 }
+
+/// A server that says "100 Continue" again and again keeps a request for as long as it may take, and a thread busy.
+const MOST_INTERIM: u8 = 100;
 
 impl Exchange {
     pub(super) fn new(link: Link, sending: Sending) -> Self {
-        Self { link, sending, deaf: None, framing: Framing::ToEnd, keep: false }
+        Self { link, sending, deaf: None, framing: Framing::ToEnd, keep: false, interim: 0 }
     }
 
     /// What was to be sent, after a failure.
@@ -84,7 +89,13 @@ impl Exchange {
         loop {
             match response::take(&mut self.link.bytes, &self.sending.method, rooms) {
                 Err(wrong) => return failed(format!("the answer was refused: {wrong}")),
-                Ok(Some(head)) if is_interim(&head) => continue,
+                Ok(Some(head)) if is_interim(&head) => {
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
+                        return failed("it said `100 Continue` or its like too often".to_owned());
+                    }
+                    continue;
+                }
                 Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
                 Ok(None) => {}
             }

@@ -213,6 +213,139 @@ fn what_is_no_http_2_ends_the_connection() {
     }
 }
 
+/// A field that no table is asked for, nor told to remember (RFC 7541 § 6.2.3).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        let length = u8::try_from(text.len()).unwrap();
+        assert!(length < 0x7f);
+        [vec![length], text.as_bytes().to_vec()].concat()
+    };
+    [vec![0x10], text(name), text(value)].concat()
+}
+
+/// What became of a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Reset,
+    /// The first byte of its head: a status of HPACK's static table.
+    Answered(u8),
+}
+
+/// What became of each of two streams, the second of which is a good one.
+fn fates(stream: &mut impl Read) -> [Option<Fate>; 2] {
+    let mut fates = [None, None];
+    let mut head = [0; 9];
+    while fates[1].is_none() || fates[0].is_none() {
+        if stream.read_exact(&mut head).is_err() {
+            break;
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).unwrap();
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Some(fate) = [1, 3].iter().position(|one| *one == id).and_then(|at| fates.get_mut(at))
+        else {
+            continue;
+        };
+        match head[3] {
+            RESET => *fate = Some(Fate::Reset),
+            HEADERS => {
+                // Behind what the table's size may be told by.
+                let first = payload.into_iter().find(|byte| byte & 0xe0 != 0x20);
+                fate.get_or_insert(Fate::Answered(first.unwrap()));
+            }
+            _ => {}
+        }
+    }
+    fates
+}
+
+#[test]
+fn what_is_no_request_over_http_2_is_reset_or_400_and_its_neighbour_is_answered() {
+    const OK: Fate = Fate::Answered(0x88);
+    const BAD: Fate = Fate::Answered(0x8c);
+    let stage = Stage::new();
+    let host = stage.host.clone();
+    let with = |method: u8, more: &[u8]| [&head(method, &host), more].concat();
+    let get = |name: &str, value: &str| (with(GET, &field(name, value)), Vec::new());
+    let sized = |lengths: &[&str], body: &[u8]| {
+        let fields: Vec<u8> = lengths.iter().flat_map(|one| field("content-length", one)).collect();
+        (with(POST, &fields), frame(DATA, END_STREAM, 1, body))
+    };
+    let cases = [
+        ("transfer-encoding", get("transfer-encoding", "chunked")),
+        ("connection", get("connection", "close")),
+        ("keep-alive", get("keep-alive", "timeout=5")),
+        ("proxy-connection", get("proxy-connection", "keep-alive")),
+        ("upgrade", get("upgrade", "websocket")),
+        ("te", get("te", "gzip")),
+        ("a name in capitals", get("X-Seen", "1")),
+        ("a name with a space", get("x seen", "1")),
+        ("a name with a colon", get("x:seen", "1")),
+        ("no name", get("", "1")),
+        ("a value with a line end", get("x-seen", "a\r\nb: c")),
+        ("a value with a zero", get("x-seen", "a\0b")),
+        ("an unknown pseudo-header", get(":seen", "1")),
+        (
+            "a pseudo-header behind a field",
+            (with(GET, &[field("x", "y"), field(":path", "/")].concat()), Vec::new()),
+        ),
+        ("two paths", get(":path", "/other")),
+        ("another host", get("host", "other.example")),
+        (
+            "no path",
+            ([&[GET, 0x87, 0x01][..], &field(":authority", &host)[12..]].concat(), Vec::new()),
+        ),
+        ("a body that is longer", sized(&["2"], b"abc")),
+        ("a body that is shorter", sized(&["9"], b"abc")),
+        ("two lengths", sized(&["3", "4"], b"abc")),
+        ("a length with a sign", sized(&["+3"], b"abc")),
+        ("a length of nothing", sized(&[""], b"abc")),
+    ];
+    for (name, (block, body)) in cases {
+        let address = stage.sandbox.status().https();
+        let client = Client::over_http2(address, &host, &stage.sandbox.ca());
+        let mut stream = client.connect().unwrap();
+        let flags = END_HEADERS | if body.is_empty() { END_STREAM } else { 0 };
+        let bytes = [
+            PREFACE.to_vec(),
+            frame(SETTINGS, 0, 0, &[]),
+            frame(HEADERS, flags, 1, &block),
+            body,
+            frame(HEADERS, END_HEADERS | END_STREAM, 3, &head(GET, &host)),
+        ];
+        stream.write_all(&bytes.concat()).unwrap();
+        let [first, second] = fates(&mut stream);
+        assert!(
+            first.as_ref().is_some_and(|fate| [Fate::Reset, BAD].contains(fate)),
+            "{name}: {first:?}"
+        );
+        assert_eq!(second, Some(OK), "beside {name}");
+    }
+    // A tunnel is none of ours; nor is one for a protocol (RFC 8441), which was never offered.
+    let tunnel = [field(":method", "CONNECT"), field(":authority", "other.example:443")].concat();
+    let socket = [
+        field(":method", "CONNECT"),
+        field(":protocol", "websocket"),
+        field(":scheme", "https"),
+        field(":path", "/ws"),
+        field(":authority", &host),
+    ]
+    .concat();
+    for block in [tunnel, socket] {
+        let address = stage.sandbox.status().https();
+        let client = Client::over_http2(address, &host, &stage.sandbox.ca());
+        let mut stream = client.connect().unwrap();
+        let asked = frame(HEADERS, END_HEADERS, 1, &block);
+        let next = frame(HEADERS, END_HEADERS | END_STREAM, 3, &head(GET, &host));
+        stream
+            .write_all(&[PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), asked, next].concat())
+            .unwrap();
+        let [first, second] = fates(&mut stream);
+        assert!(first.is_some_and(|fate| fate != OK) && second == Some(OK));
+    }
+}
+
 #[test]
 fn giant_heads_and_a_million_cookies_are_refused_before_they_are_kept() {
     let stage = Stage::new();

@@ -39,6 +39,9 @@ class App(BaseHTTPRequestHandler):
             return self.say(200, PAGE, "text/html; charset=utf-8", [("ETag", '"p"')])
         if path == "/packed":
             return self.say(200, gzip.compress(PAGE), "text/html", [("Content-Encoding", "gzip")])
+        if path.startswith("/packed/"):
+            body = bytes.fromhex(open(path[8:] + ".hex").read())
+            return self.say(200, body, "text/html", [("Content-Encoding", path[8:])])
         if path == "/own":
             return self.say(200, b"{}", extra=[
                 ("X-Frame-Options", "SAMEORIGIN"), ("Referrer-Policy", "no-referrer"),
@@ -54,10 +57,10 @@ class App(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 "#;
 
-const HOST: &str = "shop.example";
+pub(crate) const HOST: &str = "shop.example";
 
 /// A site at `shop.example` with these routes beside `/*`.
-fn site(routes: &str) -> Site {
+pub(crate) fn site(routes: &str) -> Site {
     let manifest = format!(
         "site = \"shop\"\ndomains = [\"{HOST}\", \"www.{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
          [service.web]\nrun = \"python3 server.py\"\nstop = {{ grace = \"2s\" }}\n\
@@ -71,7 +74,7 @@ fn site(routes: &str) -> Site {
 }
 
 /// The protocols, each with a client.
-fn clients(sandbox: &Sandbox) -> [(&'static str, Client); 3] {
+pub(crate) fn clients(sandbox: &Sandbox) -> [(&'static str, Client); 3] {
     let (address, ca) = (sandbox.status().https(), sandbox.ca());
     [
         ("h1", Client::https(address, HOST, &ca)),
@@ -80,7 +83,12 @@ fn clients(sandbox: &Sandbox) -> [(&'static str, Client); 3] {
     ]
 }
 
-fn ask(client: &Client, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+pub(crate) fn ask(
+    client: &Client,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> Response {
     client.send(method, target, headers, b"").unwrap()
 }
 
@@ -133,7 +141,7 @@ paths = ["/staff/*"]
 auth = { basic = "secret:STAFF" }
 
 [[route]]
-paths = ["/page", "/packed"]
+paths = ["/page", "/packed", "/packed/*"]
 csp = "script-src 'nonce' 'strict-dynamic'; style-src 'nonce'"
 compress = true
 
@@ -155,6 +163,8 @@ fn each_policy_key_does_on_the_wire_what_it_says() {
     let sandbox = sandbox();
     let site = site(ROUTES)
         .file(".env", "STAFF=ann:pw\n")
+        .file("br.hex", &hex(&packed("br")))
+        .file("zstd.hex", &hex(&packed("zstd")))
         .file("public/app.js", &"let x = 1;\n".repeat(400))
         .file("public/dir/index.html", "dir");
     sandbox.up(&site);
@@ -306,6 +316,25 @@ fn browsers(name: &str, client: &Client) {
     }
 }
 
+/// The application's page as it would pack it.
+fn packed(coding: &str) -> Vec<u8> {
+    let page = format!(
+        "<!doctype html><title>t</title><style>a{{}}</style><script src=a.js></script><p>{}",
+        "x".repeat(3000)
+    );
+    if coding == "zstd" {
+        return zstd::encode_all(page.as_bytes(), 3).unwrap();
+    }
+    let mut packed = Vec::new();
+    let options = brotli::enc::BrotliEncoderParams::default();
+    brotli::BrotliCompress(&mut page.as_bytes(), &mut packed, &options).unwrap();
+    packed
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 /// The nonce of a policy, which must stand on script and style of the page.
 fn nonce(name: &str, answer: &Response, page: &str) -> String {
     let csp = answer.header("content-security-policy").unwrap();
@@ -342,6 +371,18 @@ fn pages(name: &str, client: &Client) {
     let packed = ask(client, "GET", "/packed", &[("accept-encoding", "gzip")]);
     assert_eq!(packed.all("content-encoding"), ["gzip"]);
     nonce(name, &packed, &unpack(&packed.body));
+    for coding in ["br", "zstd"] {
+        let target = format!("/packed/{coding}");
+        let packed = ask(client, "GET", &target, &[("accept-encoding", coding)]);
+        assert_eq!(packed.all("content-encoding"), [coding], "{name}");
+        let mut page = Vec::new();
+        if coding == "br" {
+            brotli::BrotliDecompress(&mut &packed.body[..], &mut page).unwrap();
+        } else {
+            page = zstd::decode_all(&packed.body[..]).unwrap();
+        }
+        nonce(name, &packed, &String::from_utf8(page).unwrap());
+    }
     let head = ask(client, "HEAD", "/page", &[("accept-encoding", "br")]);
     assert_eq!((head.header("content-encoding"), head.body.len()), (Some("br"), 0));
 }
