@@ -110,7 +110,11 @@ impl<'a> CanonicalPath<'a> {
     /// each segment, doubled slashes merged.
     pub fn other_reading(&self) -> Option<String> {
         let path = self.decoded();
-        if !path.contains(';') && !path.contains("//") {
+        // Looked through once: most paths have neither, and searching for a text is dear to begin.
+        let mut before = 0;
+        let is_odd =
+            |byte| byte == b';' || (std::mem::replace(&mut before, byte), byte) == (b'/', b'/');
+        if !path.bytes().any(is_odd) {
             return None;
         }
         let mut other = String::with_capacity(path.len());
