@@ -191,6 +191,7 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         before.into_iter().for_each(|before| edge.tell_anew(before));
         return Err(fault);
     }
+    crate::crash::wait("edge-ensured").await;
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
     edge.listen_datagrams(bound_datagrams, &datagrams).await?;

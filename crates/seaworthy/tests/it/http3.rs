@@ -237,9 +237,22 @@ fn a_control_that_dies_when_it_gave_new_sockets_away_and_has_not_written_that_do
 #[test]
 fn it_comes_back_when_control_and_the_newest_edge_die_while_an_old_one_finishes() {
     let sandbox = sandbox();
-    sandbox.up(&site("http3 = true\n"));
-    // Somebody to wait for, who says nothing any more.
-    http3::abandon(sandbox.status().https(), HOST, &sandbox.ca()).unwrap();
+    let shop = Site::new("shop").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
+         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
+    ));
+    sandbox.up(&shop);
+    let ask = |target| Ask { method: "GET", target, headers: &[], body: b"" };
+    let (address, ca) = (sandbox.status().https(), sandbox.ca());
+    // Longer than anything here takes: cut off with the connection, whoever it is that cuts it.
+    let talk = std::thread::spawn(move || {
+        let (slow, next) = (ask("/sleep?ms=120000"), ask("/"));
+        http3::around((address, HOST, &ca), (&slow, &next), || {}).is_ok()
+    });
+    eventually("the request is under way", LIMIT, || {
+        sandbox.status().document().to_string().contains("\"in_flight\":1")
+    });
     let old = sandbox.status().edge_pid().unwrap();
     sandbox.run(["restart", "--edge"]).success();
     assert!(seaworthy_testkit::process::lives(old));
@@ -252,10 +265,11 @@ fn it_comes_back_when_control_and_the_newest_edge_die_while_an_old_one_finishes(
                 && status.edge_pid().is_some_and(|pid| Some(pid) != before.edge_pid())
         })
     });
-    for client in over_tcp(&sandbox) {
-        eventually("it serves", LIMIT, || client.try_get("/index.html").is_ok());
-    }
     eventually("HTTP/3 is served", LIMIT, || {
-        over_http3(&sandbox).try_get("/index.html").is_ok_and(|page| page.status == 200)
+        over_http3(&sandbox).try_get("/health").is_ok_and(|page| page.status == 200)
     });
+    for client in over_tcp(&sandbox) {
+        assert_eq!(client.get("/health").status, 200);
+    }
+    assert!(!talk.join().unwrap(), "the address was bound anew beside the old edge's");
 }

@@ -32,6 +32,7 @@ impl Manager {
         command.arg(sandbox.folder().join("bin/seaworthy")).args(["control", "--state"]);
         command.arg(sandbox.state()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.env("SEAWORTHY_RUN", sandbox.folder().join("run"));
+        command.env("SEAWORTHY_CRASH_FILE", sandbox.folder().join("crash"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let manager = Self { process: command.spawn().unwrap(), heard };
         manager.until("it serves", |heard| heard.contains("READY=1"));
@@ -111,6 +112,24 @@ fn keeps_what_is_listened_on_and_a_death_of_control_and_edge_refuses_no_connecti
     assert_eq!(manager.starts(), 2);
     assert_eq!(after.ready_pids("shop/web"), before.ready_pids("shop/web"));
     assert_eq!(manager.kept(), names(&sandbox));
+}
+
+#[test]
+fn a_new_edge_takes_nobody_before_it_knows_what_is_served() {
+    let sandbox = sandbox();
+    let manager = Manager::start(&sandbox);
+    sandbox.up(&two());
+    let (before, client) = (sandbox.status(), sandbox.https(&shop()));
+    // The next control says nothing more to its edge than what that knows when it begins.
+    let trigger = sandbox.folder().join("crash");
+    std::fs::write(&trigger, "wait edge-ensured").unwrap();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    assert_eq!(client.get("/health").status, 200);
+    assert_eq!(manager.starts(), 1, "control answers already");
+    std::fs::remove_file(trigger).unwrap();
+    manager.until("it serves again", |heard| heard.matches("READY=1").count() == 2);
+    assert_eq!(client.get("/health").status, 200);
 }
 
 #[test]
