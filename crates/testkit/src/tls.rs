@@ -104,7 +104,9 @@ impl Comeback {
     fn groups(self) -> Vec<&'static dyn SupportedKxGroup> {
         match self {
             Self::Tls13Hybrid => vec![kx_group::X25519MLKEM768, kx_group::X25519],
-            Self::Tls13 | Self::Tls12 => vec![kx_group::X25519],
+            Self::Tls13 => vec![kx_group::X25519],
+            // Here the list is of the curves of certificates, too (RFC 8422 § 5.1.1).
+            Self::Tls12 => vec![kx_group::X25519, kx_group::SECP256R1],
         }
     }
 }
