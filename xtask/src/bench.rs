@@ -11,6 +11,7 @@ mod footprint;
 mod http3;
 mod load;
 mod peers;
+mod resumed;
 mod scale;
 
 use std::path::PathBuf;
@@ -28,8 +29,8 @@ cargo xtask bench edge [--rounds N] [--seconds N] [--case NAME] [--binary PATH]
 
   --rounds N     rounds of each case; the median of the ratios is shown (3)
   --seconds N    of load for each proxy in a round (5)
-  --case NAME    only this one: keep-alive, features, large, http2, http3, handshake, nonce,
-                 footprint, idle, routes, slow, certificate
+  --case NAME    only this one: keep-alive, features, large, http2, http3, handshake, resumed,
+                 resumed-1.2, resumed-hybrid, nonce, footprint, idle, routes, slow, certificate
   --binary PATH  measure this binary instead of building one in release mode";
 
 struct Options {
@@ -56,6 +57,7 @@ fn options(words: &[&str]) -> Result<Option<Options>> {
     let known = |name: &str| {
         ["http3", "footprint", "nonce", "idle", "routes", "slow", "certificate"].contains(&name)
             || Case::ALL.iter().any(|one| one.name() == name)
+            || resumed::VARIANTS.iter().any(|one| one.0 == name)
     };
     if let Some(name) = options.case.as_deref().filter(|name| !known(name)) {
         bail!("no case is called {name}\n{USAGE}");
@@ -76,14 +78,23 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
     };
     let wanted = |name: &str| options.case.as_deref().is_none_or(|one| one == name);
     let stage = Stage::new(binary)?;
+    let (rounds, seconds) = (options.rounds.max(1), options.seconds.max(1));
     for case in Case::ALL.into_iter().filter(|case| wanted(case.name())) {
-        compare(&stage, case, options.rounds.max(1), options.seconds.max(1))?;
+        let contest = Contest {
+            name: case.name(),
+            title: case.title(),
+            kinds: &Kind::ALL,
+            bound: case.bound(),
+        };
+        let second = |_, proxy: &Running| load::second(proxy, case);
+        contest.hold((rounds, seconds), |kind| stage.start(kind), second)?;
     }
+    resumed::resumed(&stage, wanted, (rounds, seconds))?;
     if wanted("http3") {
-        http3::compare(&stage, options.rounds.max(1), options.seconds.max(1))?;
+        http3::http3(&stage, (rounds, seconds))?;
     }
     if wanted("nonce") {
-        nonce(&stage, options.rounds.max(1), options.seconds.max(1))?;
+        nonce(&stage, rounds, seconds)?;
     }
     if wanted("footprint") {
         footprint::print(&stage)?;
@@ -92,13 +103,13 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
         scale::idle(&stage)?;
     }
     if wanted("routes") {
-        scale::routes(&stage, options.rounds.max(1), options.seconds.max(1))?;
+        scale::routes(&stage, rounds, seconds)?;
     }
     if wanted("slow") {
-        scale::slow(&stage, options.rounds.max(1))?;
+        scale::slow(&stage, rounds)?;
     }
     if wanted("certificate") {
-        certificate::certificate(&stage, options.rounds.max(1))?;
+        certificate::certificate(&stage, rounds)?;
     }
     Ok(())
 }
@@ -111,42 +122,69 @@ fn build(package: &str, program: &str) -> Result<PathBuf> {
     Ok(std::path::absolute(target.join("release").join(program))?)
 }
 
-/// One case: all proxies run, and each in turn has the load for a second. The machine may change its speed at any
-/// moment: seconds that follow each other are compared, and the median of their ratios is shown.
-fn compare(stage: &Stage, case: Case, rounds: usize, seconds: u32) -> Result<()> {
-    println!("\n{}", case.title());
-    let failed = |kind: Kind| format!("{} in case {}", kind.name(), case.name());
-    let mut proxies = Vec::new();
-    for kind in Kind::ALL {
-        let running = stage.start(kind)?;
-        load::warm(&running, case).with_context(|| failed(kind))?;
-        proxies.push((kind, running));
-    }
-    // By proxy, then by second.
-    let mut all: Vec<Vec<Figures>> = proxies.iter().map(|_| Vec::new()).collect();
-    for round in 1..=rounds {
-        for _ in 0..seconds {
-            for ((kind, running), figures) in proxies.iter().zip(&mut all) {
-                figures.push(load::second(running, case).with_context(|| failed(*kind))?);
+/// A load that several proxies get.
+struct Contest<'a> {
+    name: &'a str,
+    title: &'a str,
+    /// The last is ours.
+    kinds: &'a [Kind],
+    /// Our CPU per request over nginx's, at most.
+    bound: Option<f64>,
+}
+
+impl Contest<'_> {
+    /// All proxies run, and each in turn has the load for a second, so many seconds in each round. The machine may change
+    /// its speed at any moment: seconds that follow each other are compared, and the median of their ratios is shown.
+    fn hold(
+        &self,
+        (rounds, seconds): (usize, u32),
+        start: impl Fn(Kind) -> Result<Running>,
+        second: impl Fn(Kind, &Running) -> Result<Figures>,
+    ) -> Result<()> {
+        println!("\n{}", self.title);
+        let second = |kind: Kind, running: &Running| {
+            second(kind, running).with_context(|| format!("{} in case {}", kind.name(), self.name))
+        };
+        let mut proxies = Vec::new();
+        for kind in self.kinds {
+            let running = start(*kind)?;
+            // The first is not counted.
+            second(*kind, &running)?;
+            proxies.push((*kind, running));
+        }
+        // By proxy, then by second.
+        let mut all: Vec<Vec<Figures>> = proxies.iter().map(|_| Vec::new()).collect();
+        for round in 1..=rounds {
+            for _ in 0..seconds {
+                for ((kind, running), figures) in proxies.iter().zip(&mut all) {
+                    figures.push(second(*kind, running)?);
+                }
+            }
+            for ((kind, running), figures) in proxies.iter().zip(&all) {
+                let of_round = &figures[figures.len() - seconds as usize..];
+                println!("  round {round}  {:<10} {}", kind.name(), line(running, of_round)?);
             }
         }
-        for ((kind, running), figures) in proxies.iter().zip(&all) {
-            let of_round = &figures[figures.len() - seconds as usize..];
-            println!("  round {round}  {:<10} {}", kind.name(), line(running, of_round)?);
+        let Some(ours) = all.pop() else { return Ok(()) };
+        for ((peer, _), theirs) in proxies.iter().zip(&all) {
+            let ratio = median(ours.iter().zip(theirs).map(|(a, b)| a.cpu_us / b.cpu_us).collect());
+            println!(
+                "  cpu per request, seaworthy / {:<8} {ratio:>5.2}{}",
+                peer.name(),
+                self.verdict(*peer, ratio)
+            );
         }
+        Ok(())
     }
-    let Some(ours) = all.pop() else { return Ok(()) };
-    for ((peer, _), theirs) in proxies.iter().zip(&all) {
-        let ratio = median(ours.iter().zip(theirs).map(|(a, b)| a.cpu_us / b.cpu_us).collect());
-        let bound = match (*peer, case.bound()) {
+
+    fn verdict(&self, peer: Kind, ratio: f64) -> String {
+        match (peer, self.bound) {
             (Kind::Nginx, Some(bound)) => {
                 format!("   bound {bound:.2}: {}", if ratio <= bound { "met" } else { "NOT met" })
             }
             _ => String::new(),
-        };
-        println!("  cpu per request, seaworthy / {:<8} {ratio:>5.2}{bound}", peer.name());
+        }
     }
-    Ok(())
 }
 
 /// What a proxy did in some seconds, as a line of the table.

@@ -15,22 +15,22 @@ mod tests;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use seaworthy_sys::memory::{self, Region};
 
 use crate::policy::keys::Hasher;
 pub(crate) use rows::Rows;
-use secrets::Secrets;
-pub(crate) use secrets::{SPAN, Secret};
+pub(crate) use secrets::{SPAN, Secret, Secrets};
 
 /// The first word: whose it is, and how it is laid out. Another layout gets another number.
 const MAGIC: u64 = u64::from_le_bytes(*b"seacnt\x00\x01");
 /// The head, in words: a page, of which the first three are used, and those of the secrets.
 const HEAD: usize = 512;
-/// Where in the head the secrets of tickets lie. In tables of earlier builds nothing does.
-const SECRETS: usize = 8;
+/// Where in the head the secrets of tickets lie. In tables of earlier builds nothing does; some of them have words of
+/// their own from the eighth on.
+const SECRETS: usize = 24;
 /// Words of a row: four keys with their states, a cache line.
 const ROW: usize = 8;
 /// 262,144 keys of rates in 4 MiB.
@@ -55,8 +55,6 @@ pub(crate) struct Table {
     mapped: OnceLock<Option<Mapped>>,
     /// What was handed over, for the next control.
     given: OnceLock<OwnedFd>,
-    /// Who asks for secrets.
-    asking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -113,10 +111,18 @@ impl Table {
         Rows::new(self.words(from, length))
     }
 
-    /// The secrets of a span of [`SPAN`] seconds since 1970 and of the one before; nothing where there is no memory.
-    pub(crate) fn secrets(&self, span: u64) -> Option<[Secret; 2]> {
-        let _alone = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Secrets::new(self.words(SECRETS, secrets::WORDS))?.of(span))
+    /// The secrets of spans of [`SPAN`] seconds since 1970; nothing where there is no memory.
+    pub(crate) fn secrets(&self) -> Option<Secrets<'_>> {
+        Secrets::new(self.words(SECRETS, secrets::WORDS))
+    }
+
+    /// Forgets secrets that are older than the span before, if anything was ever counted here.
+    pub(crate) fn forget(&self, span: u64) {
+        if self.mapped.get().is_some()
+            && let Some(secrets) = self.secrets()
+        {
+            secrets.forget(span);
+        }
     }
 
     /// Of rates.

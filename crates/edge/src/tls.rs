@@ -150,11 +150,17 @@ pub(crate) struct Terms {
     tcp: Arc<ServerConfig>,
     /// The same for QUIC, once anybody asked.
     quic: OnceLock<Option<Arc<QuicServerConfig>>>,
+    tickets: Arc<Tickets>,
 }
 
 impl Terms {
-    fn new(tcp: ServerConfig) -> Arc<Self> {
-        Arc::new(Self { tcp: Arc::new(tcp), quic: OnceLock::new() })
+    /// What all have in common is added.
+    fn new(mut tcp: ServerConfig, tickets: &Arc<Tickets>) -> Arc<Self> {
+        tcp.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
+        tcp.ticketer = Arc::<Tickets>::clone(tickets);
+        // One is enough to come back with; each is sealed and sent before anybody asked for it.
+        tcp.send_tls13_tickets = 1;
+        Arc::new(Self { tcp: Arc::new(tcp), quic: OnceLock::new(), tickets: Arc::clone(tickets) })
     }
 
     /// The same certificates, demands and tickets; of the versions 1.3, of the protocols HTTP/3, and nothing
@@ -196,10 +202,9 @@ impl Settings {
         let tickets = Tickets::new(Arc::clone(&table), Vec::new());
         let make = |ignore_client_order| {
             let builder = builder(&[&TLS13, &TLS12]).with_no_client_auth();
-            let config = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<_>);
-            let mut config = ready(config, Arc::clone(&tickets));
+            let mut config = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<_>);
             config.ignore_client_order = ignore_client_order;
-            Terms::new(config)
+            Terms::new(config, &tickets)
         };
         Self {
             usual: make(true),
@@ -220,6 +225,15 @@ impl Settings {
     /// Handshakes that asked for a server name that is none, since the process began.
     pub(crate) fn misnamed(&self) -> u64 {
         self.misnamed.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what sealed tickets that are opened no more. Called all the time, since perhaps nobody comes any more.
+    pub(crate) fn forget(&self) {
+        let span = tickets::span();
+        self.table.forget(span);
+        self.usual.tickets.forget(span);
+        let demanding = self.demanding.read().unwrap_or_else(PoisonError::into_inner);
+        demanding.all().for_each(|terms| terms.tickets.forget(span));
     }
 
     /// Takes new certificates and demands, all or none.
@@ -246,16 +260,6 @@ impl Settings {
         let is_chacha = first.is_some_and(|name| name.contains("CHACHA20"));
         Arc::clone(if is_chacha { &self.by_client } else { &self.usual })
     }
-}
-
-/// What all configurations have in common.
-fn ready(mut config: ServerConfig, tickets: Arc<Tickets>) -> ServerConfig {
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
-    config.ignore_client_order = true;
-    config.ticketer = tickets;
-    // One is enough to come back with; each is sealed and sent before anybody asked for it.
-    config.send_tls13_tickets = 1;
-    config
 }
 
 fn builder(

@@ -272,12 +272,16 @@ pub(crate) fn greet(local: &Rc<Local>, greeted: Greeted, open: Open) {
     });
 }
 
-/// Closes upstream connections that have been idle too long and writes what is gathered for the log.
+/// Closes upstream connections that have been idle too long, writes what is gathered for the log, and forgets what is too
+/// old to be kept.
 async fn sweep(local: Rc<Local>) {
     // What was served when the code of starts and changes was last given back.
     let mut settled: Option<Rc<Arc<Snapshot>>> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        if local.thread == 0 {
+            local.shared.tls.forget();
+        }
         local.http2.clean();
         store::keep(&local);
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
@@ -289,6 +293,29 @@ async fn sweep(local: Rc<Local>) {
                 seaworthy_sys::process::forget_code();
                 settled = Some(now);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EdgeOptions;
+
+    #[test]
+    fn what_sealed_tickets_long_ago_is_forgotten_though_nobody_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = EdgeOptions { log_dir: dir.path().to_owned(), ..EdgeOptions::default() };
+        let shared = Arc::new(Shared::new(&options));
+        let counts = Arc::clone(&shared.counts);
+        let long_ago = || counts.secrets().unwrap().read(5);
+        counts.secrets().unwrap().draw(5).unwrap();
+        assert!(long_ago().is_some());
+        let _worker = spawn(0, shared).unwrap();
+        let begun = std::time::Instant::now();
+        while long_ago().is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it is still there");
+            std::thread::yield_now();
         }
     }
 }

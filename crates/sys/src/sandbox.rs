@@ -131,12 +131,7 @@ pub fn restrict_files(rules: &Rules) -> io::Result<Vec<String>> {
 /// seccomp, for all threads of the process.
 pub fn restrict_calls(rules: &Rules) -> io::Result<Vec<String>> {
     crate::process::no_new_privs()?;
-    let mut programs = vec![compile(forbidden()?, libc::EPERM)?];
-    programs.push(compile(wrong_sockets(rules.sockets != Sockets::None)?, libc::EACCES)?);
-    // Its arguments lie in memory, where a filter cannot look; the C library falls back to `clone`.
-    programs.push(compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?);
-    for mut program in programs {
-        refuse_other_tables(&mut program);
+    for program in filters(rules)? {
         match seccompiler::apply_filter_all_threads(&program) {
             Ok(()) => {}
             Err(seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error))
@@ -150,6 +145,18 @@ pub fn restrict_calls(rules: &Rules) -> io::Result<Vec<String>> {
         }
     }
     Ok(Vec::new())
+}
+
+/// What is refused; all are asked for each call, and the strictest answer counts.
+fn filters(rules: &Rules) -> io::Result<Vec<BpfProgram>> {
+    let mut programs = vec![
+        compile(forbidden()?, libc::EPERM)?,
+        compile(wrong_sockets(rules.sockets != Sockets::None)?, libc::EACCES)?,
+        // Its arguments lie in memory, where a filter cannot look; the C library falls back to `clone`.
+        compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?,
+    ];
+    programs.iter_mut().for_each(refuse_other_tables);
+    Ok(programs)
 }
 
 type Calls = BTreeMap<i64, Vec<SeccompRule>>;
@@ -323,6 +330,15 @@ pub fn attempt(name: &str) {
     let Some(places) = std::env::var_os("SEAWORTHY_SANDBOX_TRY") else { return };
     let mut places = places.to_str().unwrap_or_default().split(':');
     let (file, socket) = (places.next().unwrap_or_default(), places.next().unwrap_or_default());
+    // SAFETY: both only ask.
+    let [unprivileged, filtered] = unsafe {
+        [libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), libc::prctl(libc::PR_GET_SECCOMP)]
+    };
+    let held = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
+    eprintln!(
+        "sandbox {name}: user {} no_new_privs {unprivileged} seccomp {filtered} capabilities {held:?}",
+        crate::process::current_uid()
+    );
     let last = |code: i64| if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     let empty = c"".as_ptr();
     let nothing = std::ptr::null::<libc::c_char>();
@@ -402,3 +418,6 @@ pub fn attempt(name: &str) {
 /// Nothing.
 #[cfg(not(debug_assertions))]
 pub fn attempt(_name: &str) {}
+
+#[cfg(test)]
+mod tests;

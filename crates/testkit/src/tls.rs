@@ -6,8 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::SupportedKxGroup;
-use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore};
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore,
+    SupportedProtocolVersion,
+};
 pub use rustls::{NamedGroup as KeyExchange, ProtocolVersion as Version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,7 +30,7 @@ pub fn negotiated(
     ca: &Path,
     groups: &[NamedGroup],
 ) -> io::Result<(ProtocolVersion, NamedGroup)> {
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut provider = default_provider();
     let of = |group: &NamedGroup| {
         let all = rustls::crypto::aws_lc_rs::ALL_KX_GROUPS.iter();
         all.copied().find(|one| one.name() == *group)
@@ -52,8 +57,7 @@ pub fn client_config_showing(
     protocols: &[&str],
     shown: Option<(&Path, &Path)>,
 ) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3");
     let builder = builder.with_root_certificates(roots(ca));
@@ -66,9 +70,66 @@ pub fn client_config_showing(
             builder.with_client_auth_cert(chain, key).expect("they belong together")
         }
     };
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.alpn_protocols = named(protocols);
     config.resumption = Resumption::disabled();
     Arc::new(config)
+}
+
+/// How a client comes back with a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comeback {
+    /// TLS 1.3 with an exchange by X25519, which every server knows.
+    Tls13,
+    /// The same with X25519MLKEM768 first, as today's browsers offer it.
+    Tls13Hybrid,
+    /// TLS 1.2 (RFC 5077).
+    Tls12,
+}
+
+impl Comeback {
+    /// By the name that programs know it by.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "1.3" => Some(Self::Tls13),
+            "1.3-hybrid" => Some(Self::Tls13Hybrid),
+            "1.2" => Some(Self::Tls12),
+            _ => None,
+        }
+    }
+
+    fn version(self) -> &'static SupportedProtocolVersion {
+        if self == Self::Tls12 { &TLS12 } else { &TLS13 }
+    }
+
+    fn groups(self) -> Vec<&'static dyn SupportedKxGroup> {
+        match self {
+            Self::Tls13Hybrid => vec![kx_group::X25519MLKEM768, kx_group::X25519],
+            Self::Tls13 => vec![kx_group::X25519],
+            // Here the list is of the curves of certificates, too (RFC 8422 § 5.1.1).
+            Self::Tls12 => vec![kx_group::X25519, kx_group::SECP256R1],
+        }
+    }
+}
+
+/// As [`client_config`], for a client that keeps tickets and comes back with them. Of the suites it puts AES with 128
+/// bits first, as browsers do.
+pub fn resuming_config(ca: &Path, protocols: &[&str], comeback: Comeback) -> ClientConfig {
+    let mut provider = CryptoProvider { kx_groups: comeback.groups(), ..default_provider() };
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !suite.suite().as_str().is_some_and(|name| name.contains("AES_128")));
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[comeback.version()])
+        .expect("the provider knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots(ca))
+        .with_no_client_auth();
+    config.alpn_protocols = named(protocols);
+    config.resumption = Resumption::in_memory_sessions(8);
+    config
+}
+
+fn named(protocols: &[&str]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
 /// What the file holds.

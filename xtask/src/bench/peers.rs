@@ -169,7 +169,7 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 events {{ worker_connections 16384; }}
 http {{ access_log {at}/nginx.access combined buffer=32k; keepalive_requests 100000000; keepalive_timeout 600s;
  upstream u {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 100000000; }}
- ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
+ ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;
  server {{ listen 127.0.0.1:{http} backlog=4096; listen 127.0.0.1:{https} ssl http2 backlog=4096;
   location / {{ {common} }} }}
  limit_req_zone $binary_remote_addr zone=z:10m rate=1000000r/s;

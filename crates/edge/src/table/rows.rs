@@ -87,7 +87,7 @@ impl<'a> Rows<'a> {
 }
 
 /// One step: all that is ever written goes through here.
-fn swap(word: &AtomicU64, before: u64, after: u64) -> bool {
+pub(super) fn swap(word: &AtomicU64, before: u64, after: u64) -> bool {
     #[cfg(test)]
     super::tests::step();
     word.compare_exchange(before, after, Ordering::AcqRel, Ordering::Acquire).is_ok()

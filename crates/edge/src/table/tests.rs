@@ -32,7 +32,7 @@ pub(super) fn step() {
 }
 
 /// Does something and dies before the write of that number. Whether it came so far.
-fn dies_before(write: usize, change: impl FnOnce()) -> bool {
+pub(super) fn dies_before(write: usize, change: impl FnOnce()) -> bool {
     LEFT.with(|left| left.set(write));
     let died = catch_unwind(AssertUnwindSafe(change)).is_err();
     LEFT.with(|left| left.set(usize::MAX));

@@ -73,21 +73,57 @@ fn a_proxy_header_is_required_of_who_is_listed_and_of_nobody_else() {
     assert_eq!(upstream.count(), 1);
 }
 
-#[test]
-fn a_limit_counts_the_client_that_a_balancer_announced() {
-    let upstream = Upstream::echo();
-    let rate = "1/h".parse().unwrap();
+/// To the instance, with so many requests of an address at once, and then the rate.
+fn limited(rate: &str, burst: u32) -> Vec<Route> {
     let limit = seaworthy_base::policy::Limit {
         name: "x".into(),
-        rate,
-        burst: Some(0),
+        rate: rate.parse().unwrap(),
+        burst: Some(burst),
         by: seaworthy_base::policy::Key::Ip,
         store: None,
     };
     let policy = seaworthy_base::policy::Policy { limits: vec![limit], ..Default::default() };
     let settings = Settings { policy, ..Settings::default() };
-    let routes = vec![Route { settings, ..route("*", Action::Proxy("shop/web".into())) }];
-    let edge = Edge::start(routes, &[upstream.address]);
+    vec![Route { settings, ..route("*", Action::Proxy("shop/web".into())) }]
+}
+
+#[test]
+fn a_limit_is_one_limit_for_all_threads() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(limited("1/h", 5), &[upstream.address]);
+    let mut streams = [edge.connect(), edge.connect()];
+    let mut ask = |nth: usize| {
+        let stream = &mut streams[nth];
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+        let (mut answer, mut room) = (String::new(), [0; 4096]);
+        loop {
+            let read = stream.read(&mut room).unwrap();
+            answer.push_str(std::str::from_utf8(&room[..read]).unwrap());
+            let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
+            let head = head.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.unwrap().parse().unwrap() {
+                return statuses(&answer)[0].to_owned();
+            }
+            assert!(read > 0, "{answer}");
+        }
+    };
+    let mut threads = std::collections::BTreeSet::new();
+    let mut passed = 0;
+    for nth in 0..20 {
+        if ask(nth % 2) == "200" {
+            passed += 1;
+            let id: seaworthy_base::RequestId = seen(&upstream, "x-request-id").parse().unwrap();
+            threads.insert(id.thread());
+        }
+    }
+    assert_eq!((passed, threads.len()), (6, 2));
+}
+
+#[test]
+fn a_limit_counts_the_client_that_a_balancer_announced() {
+    let upstream = Upstream::echo();
+    let edge = Edge::start(limited("1/h", 0), &[upstream.address]);
     let status = |client: &str| {
         let bytes = format!("PROXY TCP4 {client} 198.51.100.1 4711 443\r\n{}", get(""));
         statuses(&ask_from(&edge, [127, 0, 0, 3], bytes.as_bytes()))

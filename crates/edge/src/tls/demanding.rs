@@ -10,16 +10,16 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest as _, Sha256};
 
 use super::tickets::Tickets;
-use super::{KeyError, Resolver, Terms, builder, ready};
+use super::{KeyError, Resolver, Terms, builder};
 use crate::model::Handshake;
 use crate::table::Table;
 
@@ -43,6 +43,11 @@ impl Demanding {
         self.by_host.get(&name).or_else(wild).map(Arc::clone)
     }
 
+    /// All configurations.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Terms> {
+        self.made.iter().map(|(_, terms)| &**terms)
+    }
+
     /// Those of a new input; a demand that did not change keeps its configuration, and with it its tickets.
     pub(super) fn renewed(
         &self,
@@ -55,10 +60,10 @@ impl Demanding {
             let known = self.made.iter().find(|(known, _)| known == handshake);
             let config = match known {
                 Some((_, config)) => Arc::clone(config),
-                None => Terms::new(make(resolver, handshake, table).map_err(|why| KeyError {
+                None => make(resolver, handshake, table).map_err(|why| KeyError {
                     hosts: handshake.hosts.join(", "),
                     why: format!("its clients' authorities: {why}"),
-                })?),
+                })?,
             };
             for host in &handshake.hosts {
                 let (into, name) = match host.strip_prefix("*.") {
@@ -77,7 +82,7 @@ fn make(
     resolver: &Arc<Resolver>,
     handshake: &Handshake,
     table: &Arc<Table>,
-) -> Result<ServerConfig, String> {
+) -> Result<Arc<Terms>, String> {
     let builder = if handshake.only_13 { builder(&[&TLS13]) } else { builder(&[&TLS13, &TLS12]) };
     let builder = match &handshake.clients_pem {
         None => builder.with_no_client_auth(),
@@ -94,10 +99,12 @@ fn make(
             builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
         }
     };
-    let config = builder.with_cert_resolver(Arc::clone(resolver) as Arc<_>);
+    let mut config = builder.with_cert_resolver(Arc::clone(resolver) as Arc<_>);
+    config.ignore_client_order = true;
     // What is demanded is the purpose: the same of the next edge, and nobody else's.
     let demand = serde_json::to_vec(handshake).map_err(|error| error.to_string())?;
-    Ok(ready(config, Tickets::new(Arc::clone(table), Sha256::digest(demand).to_vec())))
+    let tickets = Tickets::new(Arc::clone(table), Sha256::digest(demand).to_vec());
+    Ok(Terms::new(config, &tickets))
 }
 
 /// The certificate that a client showed, as a header (RFC 9440 § 2.2).

@@ -8,7 +8,7 @@ use rustls::{Error, PeerMisbehaved};
 use super::opening::Opening;
 
 /// What rustls makes of some bytes; nothing if it wants more.
-fn accepted(bytes: &[u8]) -> Result<Option<Accepted>, Error> {
+pub(super) fn accepted(bytes: &[u8]) -> Result<Option<Accepted>, Error> {
     let (mut acceptor, mut rest) = (Acceptor::default(), bytes);
     loop {
         if let Some(accepted) = acceptor.accept().map_err(|(error, _)| error)? {

@@ -17,8 +17,6 @@ const SERVER_NAME: usize = 0;
 const HOST_NAME: usize = 0;
 /// A message's type and length, in bytes.
 pub(super) const HEADER: usize = 4;
-/// The longest hello that is looked into, in bytes: what one record holds (RFC 8446 § 5.1).
-pub(super) const LONGEST: usize = 16 << 10;
 
 /// How long a handshake message is with its header, in bytes, once that is there.
 pub(super) fn length(message: &[u8]) -> Option<usize> {

@@ -2,23 +2,24 @@
 //!
 //! Why: a hello that asks for a server name that is none is to be changed before it is read ([`Misnamed`]), and so
 //! has to be seen whole. Nearly every hello comes in one piece: it is looked at where rustls will read it. Others
-//! are kept here until they are whole; so the order of bytes is never changed, and what lies here is at most
-//! [`LONGEST`] bytes, the headers of [`MOST`] records and what one read brought besides. Invariants: what is no
-//! hello, is longer, or comes in more records passes as it is; a second hello (RFC 8446 § 4.1.4) is looked for only
-//! where the first was changed. Not here: the records that follow.
+//! are kept here until they are whole, in however many records they come; so the order of bytes is never changed, and
+//! what lies here is at most [`MOST`] bytes and what one read brought besides: what rustls would keep of a hello itself.
+//! Invariants: what is no hello or is longer passes as it is; each byte is walked over once, however few come at a time;
+//! a second hello (RFC 8446 § 4.1.4) is looked for only where the first was changed. Not here: the records that follow,
+//! and how long a client may take ([`crate::conn`]).
 
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::misnamed::{CLIENT_HELLO, HEADER, LONGEST, Misnamed, length};
+use super::misnamed::{CLIENT_HELLO, HEADER, Misnamed, length};
 
 /// Types of records (RFC 8446 § 5.1), and the bytes before what they hold.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const RECORD: usize = 5;
-/// The records that a hello may come in. One, from nearly everybody.
-const MOST: usize = 4;
+/// The longest hello that rustls takes, in bytes, with the headers of all its records.
+const MOST: usize = 0xffff;
 
 /// A client's first words.
 #[derive(Debug)]
@@ -27,12 +28,13 @@ pub(super) struct Opening {
     looks: bool,
     /// What came of it, until it is whole; then what rustls has not read yet.
     held: Vec<u8>,
+    walk: Walk,
     misnamed: Option<Arc<Misnamed>>,
 }
 
 impl Opening {
     pub(super) fn new() -> Self {
-        Self { looks: true, held: Vec::new(), misnamed: None }
+        Self { looks: true, held: Vec::new(), walk: Walk::default(), misnamed: None }
     }
 
     /// The hello that was read last, if it was changed.
@@ -43,6 +45,7 @@ impl Opening {
     /// The first hello was read; another may follow it.
     pub(super) fn may_come_again(&mut self) {
         self.looks = self.misnamed.is_some() && self.held.is_empty();
+        self.walk = Walk::default();
     }
 
     /// Whether there is more to read than the socket has.
@@ -55,15 +58,20 @@ impl Opening {
         Heard { opening: self, socket }
     }
 
-    /// Changes what is to be changed; afterwards it is either clear what this is, or more has to come.
+    /// Changes what is to be changed; afterwards it is either clear what this is, or more has to come. `bytes`: all that
+    /// came so far.
     fn look(&mut self, bytes: &mut [u8]) {
-        let pieces = match pieces(bytes) {
-            Found::Part => return,
-            Found::Other => Pieces::default(),
-            Found::Whole(pieces) => pieces,
-        };
+        let found = self.walk.on(bytes);
+        if found == Found::Part {
+            return;
+        }
         self.looks = false;
-        self.misnamed = pieces.hide(bytes, self.misnamed.as_deref()).map(Arc::new);
+        let before = self.misnamed.take();
+        if let Found::Whole(end) = found
+            && let Some(records) = bytes.get_mut(..end)
+        {
+            self.misnamed = hide(records, before.as_deref()).map(Arc::new);
+        }
     }
 }
 
@@ -87,6 +95,10 @@ impl<R: Read> Read for Heard<'_, R> {
                 opening.held.extend_from_slice(&bytes[..read]);
             } else {
                 let mut held = std::mem::take(&mut opening.held);
+                // By a quarter: twice as much each time would be much of nothing for thousands who are slow.
+                if held.capacity() - held.len() < read {
+                    held.reserve_exact(read.max(held.len() / 4));
+                }
                 held.extend_from_slice(&bytes[..read]);
                 opening.look(&mut held);
                 opening.held = held;
@@ -107,84 +119,106 @@ impl<R: Read> Read for Heard<'_, R> {
     }
 }
 
-/// Where a hello lies in its records.
-#[derive(Debug, Default)]
-struct Pieces {
-    ranges: [Range<usize>; MOST],
-    count: usize,
-}
-
-impl Pieces {
-    fn hide(&self, bytes: &mut [u8], before: Option<&Misnamed>) -> Option<Misnamed> {
-        let ranges = self.ranges.get(..self.count)?;
-        if let [only] = ranges {
-            return Misnamed::hide(bytes.get_mut(only.clone())?, before);
-        }
-        let mut hello: Vec<u8> =
-            ranges.iter().flat_map(|range| &bytes[range.clone()]).copied().collect();
-        let misnamed = Misnamed::hide(&mut hello, before)?;
-        let mut rest = hello.as_slice();
-        for range in ranges {
-            let (piece, after) = rest.split_at(range.len());
-            bytes[range.clone()].copy_from_slice(piece);
-            rest = after;
-        }
-        Some(misnamed)
-    }
-}
-
 /// What records begin with.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Found {
     /// Perhaps a hello: more has to come.
     Part,
     /// No hello, or one that is not looked into.
     Other,
-    Whole(Pieces),
+    /// A hello, which ends there.
+    Whole(usize),
 }
 
-fn pieces(bytes: &[u8]) -> Found {
-    let (mut at, mut missing, mut pieces) = (0, None, Pieces::default());
-    loop {
-        let Some(&kind) = bytes.get(at) else { return Found::Part };
-        let Some(piece) = pieces.ranges.get_mut(pieces.count) else { return Found::Other };
-        if kind != HANDSHAKE && !(kind == CHANGE_CIPHER_SPEC && at == 0) {
-            return Found::Other;
-        }
-        let Some(&[.., high, low]) = bytes.get(at..at + RECORD) else { return Found::Part };
-        let (start, size) = (at + RECORD, usize::from(u16::from_be_bytes([high, low])));
-        if kind == CHANGE_CIPHER_SPEC {
-            if size != 1 {
+/// How far the records of a hello were walked through.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Where the next record begins.
+    at: usize,
+    /// The bytes of the message in the records before it, and the first of them.
+    passed: usize,
+    header: [u8; HEADER],
+}
+
+impl Walk {
+    /// Goes on with all that came so far, to the end of the last whole record.
+    fn on(&mut self, bytes: &[u8]) -> Found {
+        loop {
+            let Some(&kind) = bytes.get(self.at) else { return Found::Part };
+            let may_be_idle = kind == CHANGE_CIPHER_SPEC && self.at == 0;
+            if kind != HANDSHAKE && !may_be_idle {
                 return Found::Other;
             }
-            // One that means nothing may stand before a second hello (RFC 8446 § D.4).
-            at = start + size;
-            continue;
-        }
-        let left = match missing {
-            Some(left) => left,
-            None if size < HEADER => return Found::Other,
-            None => {
-                let Some(header) = bytes.get(start..start + HEADER) else { return Found::Part };
-                match length(header) {
-                    Some(whole) if header[0] == CLIENT_HELLO && whole <= LONGEST => whole,
-                    _ => return Found::Other,
-                }
+            let Some(range) = record(bytes, self.at) else { return Found::Part };
+            if may_be_idle && range.len() == 1 {
+                // One that means nothing may stand before a second hello (RFC 8446 § D.4).
+                self.at = range.end;
+                continue;
             }
-        };
-        *piece = start..start + size;
-        pieces.count += 1;
-        if size > left {
-            // Nothing may follow a hello in its record (RFC 8446 § 5.1).
+            // An empty one is none (§ 5.1).
+            if may_be_idle || range.is_empty() || range.end > MOST {
+                return Found::Other;
+            }
+            match self.enter(bytes, &range) {
+                Found::Part if bytes.len() >= range.end => {
+                    self.passed += range.len();
+                    self.at = range.end;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Looks at what came of a record.
+    fn enter(&mut self, bytes: &[u8], range: &Range<usize>) -> Found {
+        let came = bytes.get(range.start..range.end.min(bytes.len())).unwrap_or_default();
+        let header = self.header.iter_mut().skip(self.passed);
+        header.zip(came).for_each(|(known, byte)| *known = *byte);
+        let known = self.header.get(..self.passed + came.len()).unwrap_or(&self.header);
+        if known.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
             return Found::Other;
         }
-        if size == left {
-            let is_whole = bytes.len() >= piece.end;
-            return if is_whole { Found::Whole(pieces) } else { Found::Part };
+        let Some(whole) = length(known) else { return Found::Part };
+        let with_this = self.passed + range.len();
+        // Nothing may follow a hello in its record (RFC 8446 § 5.1).
+        if whole > MOST || with_this > whole {
+            return Found::Other;
         }
-        missing = Some(left - size);
-        at = start + size;
+        let is_whole = with_this == whole && bytes.len() >= range.end;
+        if is_whole { Found::Whole(range.end) } else { Found::Part }
     }
+}
+
+/// What a record holds that begins there, once its header is there.
+fn record(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let [.., high, low] = bytes.get(at..)?.first_chunk::<RECORD>()?;
+    let start = at + RECORD;
+    Some(start..start + usize::from(u16::from_be_bytes([*high, *low])))
+}
+
+/// Where a message lies in its records, which are whole.
+fn pieces(records: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let first = if records.first() == Some(&HANDSHAKE) { 0 } else { RECORD + 1 };
+    std::iter::successors(record(records, first), |piece| record(records, piece.end))
+}
+
+/// Takes the name of a hello out of sight if it is none. `records`: those of the hello, and no more.
+fn hide(records: &mut [u8], before: Option<&Misnamed>) -> Option<Misnamed> {
+    let only = pieces(records).next().filter(|piece| piece.end == records.len());
+    if let Some(only) = only {
+        return Misnamed::hide(records.get_mut(only)?, before);
+    }
+    let mut hello = Vec::with_capacity(records.len());
+    pieces(records).for_each(|piece| hello.extend_from_slice(&records[piece]));
+    let misnamed = Misnamed::hide(&mut hello, before)?;
+    let (mut next, mut rest) = (pieces(records).next(), hello.as_slice());
+    while let Some(piece) = next {
+        let (part, after) = rest.split_at(piece.len());
+        next = record(records, piece.end);
+        records[piece].copy_from_slice(part);
+        rest = after;
+    }
+    Some(misnamed)
 }
 
 #[cfg(test)]

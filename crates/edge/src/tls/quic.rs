@@ -17,9 +17,11 @@ use quinn_proto::{ConnectionId, Side, TransportError, TransportErrorCode};
 use rustls::server::{Accepted, Acceptor};
 
 use super::Settings;
-use super::misnamed::{CLIENT_HELLO, LONGEST, Misnamed, length};
+use super::misnamed::{CLIENT_HELLO, Misnamed, length};
 use super::transcript::hashing;
 
+/// The longest first message, in bytes: what one record holds (RFC 8446 § 5.1). quinn keeps no more of it either.
+const LONGEST: usize = 16 << 10;
 /// Alerts (RFC 8446 § 6) to what is no first message, and where we have nothing to offer.
 const DECODE_ERROR: u8 = 50;
 const INTERNAL_ERROR: u8 = 80;

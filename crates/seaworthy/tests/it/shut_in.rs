@@ -43,6 +43,18 @@ fn tempting() -> (Sandbox, UnixListener) {
     (sandbox.env("SEAWORTHY_SANDBOX_TRY", &places), listening)
 }
 
+/// What was tried is open to that user where nothing shuts it in.
+fn could_have(sandbox: &Sandbox, user: u32) {
+    use std::os::unix::process::CommandExt as _;
+    let script = "import socket, sys; open(sys.argv[1]).read(); \
+        socket.socket(socket.AF_UNIX).connect(sys.argv[2])";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", script]).arg(sandbox.folder().join("p/secret"));
+    python.arg(sandbox.folder().join("app.sock")).uid(user).gid(user);
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
     let (sandbox, _listening) = tempting();
@@ -66,6 +78,21 @@ fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
         }
     }
     assert!(!log.contains("POSSIBLE"), "{log}");
+    let users = ["edge", "worker"].map(|role| {
+        let (said, before) = (log.lines(), format!("sandbox {role}: user "));
+        let said = said.filter_map(|line| line.split_once(&before)).next().unwrap().1;
+        let (user, locks) = said.split_once(' ').unwrap();
+        assert!(locks.starts_with("no_new_privs 1 seccomp 2 "), "{role}: {said}");
+        if seaworthy_testkit::peers::unprivileged().is_some() {
+            assert!(locks.ends_with("capabilities Ok(0)"), "{role}: {said}");
+        }
+        user.parse::<u32>().unwrap()
+    });
+    if seaworthy_testkit::is_root("that edge and worker have users of their own") {
+        assert!(users[0] != users[1] && !users.contains(&0), "{users:?}");
+        // Without the sandbox both could have had what they were refused.
+        users.into_iter().for_each(|user| could_have(&sandbox, user));
+    }
     // As the kernel sees it; as root it is nobody's user but its own.
     let edge = sandbox.status().edge_pid().unwrap();
     let seen = std::fs::read_to_string(format!("/proc/{edge}/status")).unwrap();

@@ -2,7 +2,8 @@
 
 mod files;
 
-use std::io::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -139,8 +140,13 @@ fn files_that_change_are_served_at_once_and_those_that_cannot_be_are_said() {
 
 /// Asks for a page with openssl, which takes any text for a server name; all that it says.
 fn openssl(sandbox: &Sandbox, name: &str, more: &[&str]) -> String {
-    let address = sandbox.status().https().to_string();
+    openssl_by_way_of(sandbox.status().https(), sandbox, name, more)
+}
+
+/// The same through somebody who listens there.
+fn openssl_by_way_of(at: SocketAddr, sandbox: &Sandbox, name: &str, more: &[&str]) -> String {
     let mut command = std::process::Command::new("openssl");
+    let address = at.to_string();
     command.args(["s_client", "-connect", &address, "-servername", name, "-ign_eof", "-msg"]);
     command.arg("-CAfile").arg(sandbox.ca()).args(more);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -183,6 +189,65 @@ fn a_server_name_that_is_none_is_served_as_if_nobody_was_named() {
         assert_eq!(status.document()["edge"]["misnamed"], counted, "{name}");
     }
     sandbox.run(["status"]).success().says(["18 TLS handshakes"]);
+}
+
+/// Somebody in between who sends each of a client's hellos on in records of so many bytes, one at a time, and
+/// everything else as it is. Where he listens; serves one connection.
+fn cutting(to: SocketAddr, size: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(to).unwrap();
+        server.set_nodelay(true).unwrap();
+        let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || {
+            std::io::copy(&mut answers, &mut back).ok();
+            back.shutdown(std::net::Shutdown::Both).ok();
+        });
+        let mut header = [0; 5];
+        while client.read_exact(&mut header).is_ok() {
+            let mut record = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+            client.read_exact(&mut record).unwrap();
+            let length = record.len().saturating_sub(4) as u32;
+            let is_hello = header[0] == 22
+                && record.starts_with(&[1])
+                && record.get(1..4) == Some(&length.to_be_bytes()[1..]);
+            let pieces = record.chunks(if is_hello { size } else { record.len().max(1) });
+            for piece in pieces {
+                let length = (piece.len() as u16).to_be_bytes();
+                let sent = [&header[..3], &length, piece].concat();
+                if server.write_all(&sent).is_err() {
+                    return;
+                }
+            }
+        }
+        server.shutdown(std::net::Shutdown::Write).ok();
+    });
+    at
+}
+
+#[test]
+fn a_hello_in_as_many_records_as_it_has_bytes_is_read_like_one() {
+    let sandbox = sandbox();
+    sandbox.up(&crate::shop());
+    let https = sandbox.status().https();
+    let mut misnamed = 0;
+    for name in ["shop.localhost", "shop.localhost:8443", "[::1]:8443"] {
+        for (more, hellos) in
+            [(&["-tls1_2"][..], 1), (&["-tls1_3"], 1), (&["-tls1_3", "-groups", "P-521:P-256"], 2)]
+        {
+            for size in [1, 3, 40] {
+                let said = openssl_by_way_of(cutting(https, size), &sandbox, name, more);
+                let is_served = said.contains("Verify return code: 0 (ok)")
+                    && said.contains("\nHTTP/1.1 200 OK");
+                assert!(is_served, "{name}, {more:?}, {size}: {said}");
+                assert_eq!(said.matches(", ClientHello").count(), hellos, "{said}");
+                misnamed += u64::from(name.contains(':'));
+            }
+        }
+    }
+    assert_eq!(sandbox.status().document()["edge"]["misnamed"], misnamed);
 }
 
 #[test]
