@@ -139,6 +139,7 @@ impl Ids {
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     /// Behind a counter of the thread's own too: that of all threads is dear to change.
+    #[expect(clippy::redundant_allocation, reason = "it saves traffic between processors")]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     /// The swap that it is of.
     swaps: Cell<u64>,
@@ -189,6 +190,7 @@ impl Local {
     }
 
     /// What is served now.
+    #[expect(clippy::redundant_allocation, reason = "it saves traffic between processors")]
     pub(crate) fn current(&self) -> Rc<Arc<Snapshot>> {
         let swaps = self.shared.swaps();
         if swaps != self.swaps.replace(swaps) {

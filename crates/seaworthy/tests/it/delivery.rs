@@ -2,12 +2,13 @@
 //! Unix socket that is asked whether it is well.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seaworthy_testkit::{FakeApp, Site, eventually};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 
 use crate::{LIMIT, sandbox};
 
@@ -126,12 +127,9 @@ fn a_server_of_somebody_else_that_is_not_well_gets_nothing_and_explain_says_why(
     let well = Arc::new(AtomicBool::new(true));
     let sockets = [("one", Arc::clone(&well)), ("two", Arc::new(AtomicBool::new(true)))];
     let urls = sockets.map(|(name, well)| {
-        let path = sandbox.folder().join(format!("{name}.sock"));
-        serve(UnixListener::bind(&path).unwrap(), name, well);
-        // The edge may run as a user of its own.
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
-            .unwrap();
-        format!("\"unix:{}\"", path.display())
+        let (listener, url) = on_socket(&sandbox, name);
+        serve(listener, name, well);
+        url
     });
     let site = Site::new("shop").more(&format!(
         "[service.web]\nupstreams = [{}]\nhealth = {{ ready = {{ path = \"/health\", every = \"100ms\", timeout = \"2s\", failures = 2 }} }}\n\
@@ -152,6 +150,95 @@ fn a_server_of_somebody_else_that_is_not_well_gets_nothing_and_explain_says_why(
     assert_eq!(both().into_iter().collect::<Vec<_>>(), ["two"]);
     well.store(true, Ordering::Relaxed);
     eventually("it is back", LIMIT, || both().len() == 2);
+}
+
+/// A socket in the sandbox, and its URL.
+fn on_socket(sandbox: &Sandbox, name: &str) -> (UnixListener, String) {
+    let path = sandbox.folder().join(format!("{name}.sock"));
+    let listener = UnixListener::bind(&path).unwrap();
+    // The edge may run as a user of its own.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    (listener, format!("\"unix:{}\"", path.display()))
+}
+
+/// Hangs up on whoever asks, unless it may answer.
+fn hang_up(listener: UnixListener, answers: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _some = stream.read(&mut [0; 4096]);
+            if answers.load(Ordering::Relaxed) {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .ok();
+            }
+        }
+    });
+}
+
+#[test]
+fn servers_that_refuse_or_hang_up_are_left_out_but_the_last_and_explain_says_why() {
+    let sandbox = sandbox();
+    let [(closed, one), (mute, two), (last, three)] =
+        ["closed", "mute", "last"].map(|name| on_socket(&sandbox, name));
+    let answers = Arc::new(AtomicBool::new(true));
+    hang_up(mute, Arc::default());
+    hang_up(last, Arc::clone(&answers));
+    let site = Site::new("shop").more(&format!(
+        "[service.web]\nupstreams = [{one}, {two}, {three}]\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\nbalance = \"round-robin\"\npassive = {{ failures = 2, within = \"10m\", for = \"10m\" }}"
+    ));
+    sandbox.up(&site);
+    drop(closed);
+    let client = sandbox.https(&site);
+    let explained = || sandbox.run(["explain", "instance", "shop/web"]).stdout();
+    eventually("both are left out", LIMIT, || {
+        // Each request finds the one that answers, whom it meets first.
+        assert_eq!([0; 6].map(|_| client.get("/").status), [200; 6]);
+        let said = explained();
+        said.contains("left out: it refused a connection")
+            && said.contains("left out: answers did not come too often")
+    });
+    answers.store(false, Ordering::Relaxed);
+    assert_eq!([0; 6].map(|_| client.get("/").status), [502; 6]);
+    let said = explained();
+    assert!(
+        said.contains("2 of them left out") && said.contains("last.sock in rotation"),
+        "{said}"
+    );
+    answers.store(true, Ordering::Relaxed);
+    assert_eq!(client.get("/").status, 200);
+}
+
+/// Reads the PROXY header of each connection and answers with the address that it tells.
+fn tell_the_announced(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut header = [0; 28];
+            if stream.read_exact(&mut header).is_err() || header[13] != 0x11 {
+                continue;
+            }
+            let said = Ipv4Addr::new(header[16], header[17], header[18], header[19]).to_string();
+            let _request = stream.read(&mut [0; 4096]);
+            let length = said.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{said}").ok();
+        }
+    });
+}
+
+#[test]
+fn a_server_that_expects_proxy_headers_learns_each_clients_address() {
+    let sandbox = sandbox();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tell_the_announced(listener);
+    let site = Site::new("shop").more(&format!(
+        "[service.web]\nupstreams = [\"http://127.0.0.1:{port}\"]\nproxy_protocol = true\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
+    ));
+    sandbox.up(&site);
+    for last in [7, 8, 7] {
+        let client = sandbox.https(&site).at(Ipv4Addr::new(127, 0, 0, last));
+        assert_eq!(client.get("/").text(), format!("127.0.0.{last}"));
+    }
 }
 
 #[test]
@@ -185,7 +272,7 @@ fn a_resolver_that_does_not_answer_holds_up_nothing_but_the_names_it_is_asked_fo
     });
     let config = format!("nameserver {address}\noptions timeout:2 attempts:5\n");
     let sandbox = sandbox().with_file("/etc/resolv.conf", &config);
-    let page = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let page = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = page.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for mut stream in page.incoming().flatten() {

@@ -149,6 +149,8 @@ fn a_lockout_counts_an_account_however_the_request_is_written() {
             let then = guess(client, ("/login", JSON, right.as_bytes())).status;
             assert_eq!(then, 429, "{protocol} {target} {kind} {body}");
         }
+        let small = client.send("post", "/login", &[], br#"{"email":"x"}"#).unwrap();
+        assert_eq!(small.status, 400, "{protocol}");
         for (target, kind, body, status) in REFUSED {
             let answer = guess(client, (target, kind, body.as_bytes()));
             assert_eq!(answer.status, *status, "{protocol} {target} {kind} {body}");
@@ -314,8 +316,7 @@ fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
 fn a_balancer_tells_the_address_that_everything_goes_by_and_nobody_else_does() {
     let sandbox = sandbox();
     let domains = format!("\"{HOST}\"");
-    let listen =
-        "proxy_protocol = [\"127.0.0.3\"]\ntrusted_proxies = [\"127.0.0.4\", \"172.16.0.0/12\"]";
+    let listen = "connections_per_address = 20\nproxy_protocol = [\"127.0.0.3\"]\ntrusted_proxies = [\"127.0.0.4\", \"172.16.0.0/12\"]";
     sandbox.up(&site(&domains, listen, "off", FRONT));
     let at =
         |last: u8| Client::http(sandbox.status().http(), HOST).at(Ipv4Addr::new(127, 0, 0, last));
@@ -379,6 +380,7 @@ fn a_balancer_tells_the_address_that_everything_goes_by_and_nobody_else_does() {
         b"PROXY TCP4 10.1.2.3 127.0.0.1 4711 80\r\nGET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
     assert!(said(&at(1), header).starts_with("HTTP/1.1 400 "));
     locked(&at(3));
+    seats(&at(9), &at(3));
     trusted(&sandbox, &at(4), &at(1));
 }
 
@@ -393,6 +395,25 @@ fn locked(balancer: &Client) {
     };
     let tried = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"].map(try_as);
     assert_eq!(tried, ["401", "401", "429", "401"]);
+}
+
+/// An address holds so many connections, and so does each that a balancer announces.
+fn seats(crowd: &Client, balancer: &Client) {
+    let hold = |client: &Client, header: &str| {
+        let mut stream = client.connect().unwrap();
+        write!(stream, "{header}GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        let read = stream.read_exact(&mut answer);
+        (read.is_ok() && answer == *b"HTTP/1.1 200").then_some(stream)
+    };
+    let announced = "PROXY TCP4 192.0.2.50 127.0.0.1 1 80\r\n";
+    for (client, header) in [(crowd, ""), (balancer, announced)] {
+        let held: Vec<_> = (0..30).filter_map(|_| hold(client, header)).collect();
+        assert_eq!(held.len(), 20, "{header}");
+        assert!(hold(balancer, "PROXY TCP4 192.0.2.51 127.0.0.1 1 80\r\n").is_some());
+        drop(held);
+        eventually("its seats are given back", LIMIT, || hold(client, header).is_some());
+    }
 }
 
 /// A front such as a content delivery network: the rightmost address that is none of its own, and only from it.
