@@ -113,6 +113,8 @@ pub(super) struct Connection<S> {
     closing: bool,
     /// Runs while no stream is open.
     pub(super) idle: Alarm,
+    /// For a preface or a frame that was begun while nothing else is under way.
+    begun: Alarm,
     /// Runs while the client takes nothing at all.
     sending: Alarm,
     blocked: bool,
@@ -189,6 +191,7 @@ impl<S> Connection<S> {
             farewell: Farewell::None,
             closing: false,
             idle: Alarm::of_client(&local.watch),
+            begun: Alarm::of_client(&local.watch),
             sending: Alarm::of_client(&local.watch),
             blocked: false,
             pulse: alarm(),
@@ -406,6 +409,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.streams.are_open() {
             return self.is_present(context);
+        }
+        if self.bytes.is_empty() {
+            self.begun.clear();
+        } else if self.begun.poll(context, HEAD_TIME).is_ready() {
+            self.fail(Fault::Connection(Code::Calm, "a frame took longer than 15 s"));
+            return true;
         }
         if self.idle.poll(context, IDLE_TIME).is_ready() {
             self.say_goodbye();

@@ -1,10 +1,10 @@
-//! Clients that stop in the middle, of a handshake or of a head: raw bytes against the real binary. Bodies and answers:
-//! `cargo xtask slow-tests`, and the edge's own tests in simulated time.
+//! Clients that stop in the middle, of a handshake, of a head, over HTTP/2 also of a body: raw bytes against the real
+//! binary. Other bodies and answers: `cargo xtask slow-tests`, and the edge's own tests in simulated time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use seaworthy_testkit::Sandbox;
+use seaworthy_testkit::{Client, FakeApp, Sandbox, Site};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -92,6 +92,79 @@ fn a_head_that_stops_in_the_middle_is_ended_and_holds_nobody_up() {
     for stream in held {
         let said = to_the_end(stream);
         assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408 "), "{}", said.escape_ascii());
+    }
+    assert_eq!(bystander.get("/").status, 200);
+}
+
+/// A frame of HTTP/2 on the first stream, or on none.
+fn frame(kind: u8, flags: u8, is_stream: bool, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags];
+    bytes.extend([0, 0, 0, u8::from(is_stream)]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+#[test]
+fn over_http_2_a_head_or_body_that_stops_in_the_middle_is_ended_and_holds_nobody_up() {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    let sandbox = sandbox();
+    let web = Site::new("shop").app("web", FakeApp::new()).route("/*", "web");
+    let site = web.more("timeout = { idle = \"2s\" }");
+    sandbox.up(&site);
+    let (address, host) = (sandbox.status().https(), site.host());
+    let bystander = sandbox.https(&site);
+    assert_eq!(bystander.get("/").status, 200);
+    let before = sandbox.edge_memory();
+    // POST, https, /, the host, and a body of nine bytes.
+    let mut block = vec![0x83, 0x87, 0x84, 0x01, u8::try_from(host.len()).unwrap()];
+    block.extend_from_slice(host.as_bytes());
+    block.extend([0x0f, 0x0d, 1, b'9']);
+    let preface =
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, false, &[])].concat();
+    let stops = [
+        preface[..10].to_vec(),
+        // A frame's beginning, a head whose end is never sent, a body that is.
+        [preface.clone(), frame(HEADERS, 4, true, &block)[..12].to_vec()].concat(),
+        [preface.clone(), frame(HEADERS, 0, true, &block)].concat(),
+        [preface, frame(HEADERS, 4, true, &block), frame(0, 0, true, b"abc")].concat(),
+    ];
+    let client = Client::over_http2(address, &host, &sandbox.ca());
+    let held: Vec<_> = (0..20)
+        .flat_map(|_| &stops)
+        .map(|bytes| {
+            let mut stream = client.connect().unwrap();
+            stream.write_all(bytes).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(bystander.get("/").status, 200);
+    }
+    let grown = sandbox.edge_memory().saturating_sub(before);
+    assert!(grown < 48 << 10, "{grown} KiB");
+    for (number, mut stream) in held.into_iter().enumerate() {
+        let mut seen = Vec::new();
+        let mut piece = [0; 1 << 10];
+        let is_body = number % stops.len() == stops.len() - 1;
+        loop {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => seen.extend_from_slice(&piece[..count]),
+                Err(error) => {
+                    assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{number}");
+                    break;
+                }
+            }
+            // Its stream was answered (408) or reset; the connection goes on.
+            let of_stream = |kind: u8| {
+                seen.windows(9).any(|head| head[3] == kind && head[5..9] == [0, 0, 0, 1])
+            };
+            if is_body && (of_stream(HEADERS) || of_stream(3)) {
+                break;
+            }
+        }
+        assert!(!is_body || !seen.is_empty(), "{number}");
     }
     assert_eq!(bystander.get("/").status, 200);
 }

@@ -1,5 +1,21 @@
 //! Classes of attacks that are the same whatever a request comes over, each over HTTP/1.1, HTTP/2 and HTTP/3. What only
-//! one of them knows: `attacks`, `attacks_slow`, `http3_attacks`.
+//! one of them knows stands with it:
+//!
+//! | class | HTTP/1.1 | HTTP/2 | HTTP/3 |
+//! | --- | --- | --- | --- |
+//! | a path with two readings | here, `attacks`, `serving` | here | here |
+//! | claims of who a client is | here, `up` | here | here |
+//! | two framings, two hosts, bytes that are no field | `attacks` | `attacks` | `http3_attacks` |
+//! | upgrades, CONNECT | `attacks` | `attacks` | `http3_attacks` |
+//! | the cache: keys, what is one's own, who holds it up | `poison`, `cache` | `poison`, `cache` | `poison` |
+//! | floods, bombs, windows | – | `attacks` | `http3_attacks` |
+//! | who is slow or stops | `attacks_slow` | `attacks_slow` | `http3_attacks` |
+//! | heads and bodies that are too large, or unfold | here, `attacks` | here, `attacks` | here, `http3_attacks` |
+//! | handshakes, names, certificates, tickets | here, `tls`, `attacks_slow` | here, `attacks` | here, `tls` |
+//! | WebSockets: frames, half a close, foreign pages | `sockets`, `origins` | never offered: `attacks` | never offered: `http3_attacks` |
+//! | counting: many at once, accounts, addresses | `policy`, `attacks` | `policy` | `policy` |
+//! | parts, conditions, codings | `ranges` | `ranges` | `ranges` |
+//! | origins: reading, writing, preflights | `origins` | `origins` | `origins` |
 
 use std::io::Write;
 
