@@ -79,8 +79,8 @@ fn the_edge_and_the_worker_cannot_do_what_they_must_not_and_deploys_go_on() {
     }
     assert!(!log.contains("POSSIBLE"), "{log}");
     let users = ["edge", "worker"].map(|role| {
-        let (said, before) = (log.lines(), format!("sandbox {role}: user "));
-        let said = said.filter_map(|line| line.split_once(&before)).next().unwrap().1;
+        let (mut lines, before) = (log.lines(), format!("sandbox {role}: user "));
+        let said = lines.find_map(|line| line.split_once(&before)).unwrap().1;
         let (user, locks) = said.split_once(' ').unwrap();
         assert!(locks.starts_with("no_new_privs 1 seccomp 2 "), "{role}: {said}");
         if seaworthy_testkit::peers::unprivileged().is_some() {
