@@ -64,6 +64,17 @@ fn a_clock_that_is_behind_or_ahead_by_less_than_a_span_disturbs_nobody() {
 }
 
 #[test]
+fn who_was_slow_to_forget_touches_nothing_that_was_drawn_since() {
+    let words = words();
+    let secrets = Secrets::new(&words).unwrap();
+    secrets.draw(5).unwrap();
+    let later = secrets.draw(7).unwrap();
+    let (of, place) = secrets.place(5);
+    assert!(!clear(of, 5, place));
+    assert_eq!(secrets.read(7), Some(later));
+}
+
+#[test]
 fn what_nobody_asks_for_any_more_is_forgotten_all_the_same() {
     let words = words();
     let secrets = Secrets::new(&words).unwrap();
