@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 use http::HeaderMap;
 
-/// Kept of each kind.
-const MOST: usize = 64;
+/// Kept of each kind: a request has two of each, one towards either side.
+const MOST: usize = 256;
 /// What grew beyond this is given back.
 const LARGEST: usize = 64 << 10;
 /// Of a buffer that is used again: what is read at once where little is expected.

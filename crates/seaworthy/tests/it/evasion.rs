@@ -401,9 +401,11 @@ fn locked(balancer: &Client) {
 fn seats(crowd: &Client, balancer: &Client) {
     let hold = |client: &Client, header: &str| {
         let mut stream = client.connect().unwrap();
-        write!(stream, "{header}GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n").unwrap();
+        let request = format!("{header}GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
         let mut answer = [0; 12];
-        let read = stream.read_exact(&mut answer);
+        // Who has no seat may find the connection closed before anything was sent.
+        let asked = stream.write_all(request.as_bytes());
+        let read = asked.and_then(|()| stream.read_exact(&mut answer));
         (read.is_ok() && answer == *b"HTTP/1.1 200").then_some(stream)
     };
     let announced = "PROXY TCP4 192.0.2.50 127.0.0.1 1 80\r\n";
