@@ -24,13 +24,15 @@ pub(crate) fn http2_tests() -> Result<()> {
     setup(FOR_HTTP2_TESTS)?;
     let suite = suite()?;
     let trial = Trial::prepare("http2")?;
-    let pages = trial.folder().join("site/public");
-    std::fs::create_dir_all(&pages)?;
-    std::fs::write(pages.join("index.html"), "<p>here</p>")?;
+    run(Command::new(cargo()).args(["build", "-p", "seaworthy-testkit", "--bin", "fakeapp"]))?;
+    let app = target()?.join("debug/fakeapp");
     let https = free_port()?;
+    // It thinks: streams that are to be open at the same time would be answered one after the other.
     trial.up(&format!(
         "site = \"http2-tests\"\ndomains = [\"localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
-         https = \"127.0.0.1:{https}\"\n[tls]\nmode = \"internal\"\n[service.page]\nstatic = \"public\"\n"
+         https = \"127.0.0.1:{https}\"\n[tls]\nmode = \"internal\"\n\
+         [service.app]\nrun = \"{} --think 100ms\"\nhealth = \"/health\"\n",
+        app.display()
     ))?;
     let tunnel = Tunnel::start(&trial, https)?;
     let output = Command::new(suite)

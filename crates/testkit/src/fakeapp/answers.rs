@@ -39,6 +39,7 @@ pub(crate) fn answer(app: &App, request: &mut Request, wire: &mut Wire) -> io::R
     let ending = app.ending.load(Ordering::SeqCst);
     let extra = if ending { "connection: close\r\n" } else { "" };
     let path = request.path().to_owned();
+    std::thread::sleep(app.options.think);
     if path != "/health" && is_broken(app) {
         wire.answer(500, TEXT, extra, b"broken as asked")?;
         return Ok(!ending);

@@ -15,6 +15,7 @@ use std::time::Duration;
 )]
 pub struct Options {
     pub slow_start: Duration,
+    pub think: Duration,
     pub crash_loop: Option<Duration>,
     pub exit_code: u8,
     pub never_listen: bool,
@@ -38,6 +39,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             slow_start: Duration::ZERO,
+            think: Duration::ZERO,
             crash_loop: None,
             exit_code: 1,
             never_listen: false,
@@ -68,6 +70,7 @@ impl Options {
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("`{flag}` needs a value"));
             match flag.as_str() {
+                "--think" => options.think = duration(&value()?)?,
                 "--slow-start" => options.slow_start = duration(&value()?)?,
                 "--crash-loop" => options.crash_loop = Some(options.crash_loop.unwrap_or_default()),
                 "--crash-after" => options.crash_loop = Some(duration(&value()?)?),
