@@ -11,6 +11,8 @@ const MOST: usize = 256;
 const LARGEST: usize = 64 << 10;
 /// Of a buffer that is used again: what is read at once where little is expected.
 const PIECE: usize = 8 << 10;
+/// Bodies that were changed.
+const MOST_TEXTS: usize = 64;
 /// A map with room for more fields is given back.
 const MOST_FIELDS: usize = 64;
 
@@ -20,6 +22,7 @@ pub(crate) struct Rooms {
     heads: RefCell<Vec<Vec<u8>>>,
     reads: RefCell<Vec<BytesMut>>,
     maps: RefCell<Vec<HeaderMap>>,
+    texts: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Rooms {
@@ -35,6 +38,20 @@ impl Rooms {
         // still has at hand, and not those behind them.
         let _is_whole = read.try_reclaim(PIECE);
         read
+    }
+
+    /// Room for a piece of a body that is changed.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        self.texts.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes room for a piece of a body back.
+    pub(crate) fn keep_text(&self, mut text: Vec<u8>) {
+        let mut texts = self.texts.borrow_mut();
+        if texts.len() < MOST_TEXTS && (1..=LARGEST).contains(&text.capacity()) {
+            text.clear();
+            texts.push(text);
+        }
     }
 
     /// A map for so many fields.
@@ -75,5 +92,6 @@ impl Rooms {
         self.heads.take();
         self.reads.take();
         self.maps.take();
+        self.texts.take();
     }
 }

@@ -37,6 +37,7 @@ pub(crate) use negotiate::{accepted, best};
 use crate::body::{Content, Polled, ResponseBody};
 use crate::policy::headers::{Browser, add_vary};
 use crate::policy::lockout::Attempt;
+use crate::rooms::Rooms;
 use crate::route::CompiledRoute;
 use crate::serve::Record;
 
@@ -150,6 +151,44 @@ impl Write for Sink {
     }
 }
 
+/// The room of the last piece that was given away, as long as that is on its way.
+#[derive(Debug)]
+struct Lent {
+    rooms: Rc<Rooms>,
+    piece: Bytes,
+}
+
+impl Lent {
+    fn new(rooms: &Rc<Rooms>) -> Self {
+        Self { rooms: Rc::clone(rooms), piece: Bytes::new() }
+    }
+
+    /// Room for the next piece: that of the last one where it was sent.
+    fn room(&mut self) -> Vec<u8> {
+        self.returned().unwrap_or_else(|| self.rooms.text())
+    }
+
+    fn returned(&mut self) -> Option<Vec<u8>> {
+        let mut piece = std::mem::take(&mut self.piece).try_into_mut().ok()?;
+        piece.clear();
+        (piece.capacity() > 0).then(|| piece.into())
+    }
+
+    /// A piece to be given away.
+    fn give(&mut self, text: Vec<u8>) -> Bytes {
+        self.piece = text.into();
+        self.piece.clone()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(text) = self.returned() {
+            self.rooms.keep_text(text);
+        }
+    }
+}
+
 /// A body on its way through steps.
 #[derive(Debug)]
 pub(crate) struct Shaped {
@@ -158,18 +197,20 @@ pub(crate) struct Shaped {
     /// Bytes that are taken through the steps at once.
     most: usize,
     waiting: Bytes,
+    lent: Lent,
     /// Something went in since the last flush.
     dirty: bool,
     ended: bool,
 }
 
 impl Shaped {
-    fn new(inner: Content, steps: Vec<Box<dyn Step>>, most: usize) -> Self {
-        Self { inner, steps, most, waiting: Bytes::new(), dirty: false, ended: false }
+    fn new(inner: Content, steps: Vec<Box<dyn Step>>, most: usize, rooms: &Rc<Rooms>) -> Self {
+        let (waiting, lent) = (Bytes::new(), Lent::new(rooms));
+        Self { inner, steps, most, waiting, lent, dirty: false, ended: false }
     }
 
-    fn content(inner: Content, step: impl Step + 'static) -> Content {
-        Content::Shaped(Box::new(Self::new(inner, vec![Box::new(step)], usize::MAX)))
+    fn content(inner: Content, step: impl Step + 'static, rooms: &Rc<Rooms>) -> Content {
+        Content::Shaped(Box::new(Self::new(inner, vec![Box::new(step)], usize::MAX, rooms)))
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -227,7 +268,7 @@ impl Shaped {
             };
             match changed {
                 Ok(out) if out.is_empty() => {}
-                Ok(out) => return Poll::Ready(Some(Ok(Frame::data(out.into())))),
+                Ok(out) => return Poll::Ready(Some(Ok(Frame::data(self.lent.give(out))))),
                 Err(error) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error.into())));
@@ -239,11 +280,13 @@ impl Shaped {
     fn run(
         &mut self,
         data: &[u8],
+        mut room: Vec<u8>,
         mut act: impl FnMut(&mut dyn Step, &[u8], &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<Vec<u8>> {
         let mut current = Cow::Borrowed(data);
-        for step in &mut self.steps {
-            let mut out = Vec::new();
+        let last = self.steps.len().saturating_sub(1);
+        for (nth, step) in self.steps.iter_mut().enumerate() {
+            let mut out = if nth == last { std::mem::take(&mut room) } else { Vec::new() };
             act(step.as_mut(), &current, &mut out)?;
             current = Cow::Owned(out);
         }
@@ -252,7 +295,8 @@ impl Shaped {
 
     /// Takes a piece through; the last one with the end, where it is known to be the last.
     fn push(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
-        let mut out = self.run(piece, |step, data, out| step.push(data, out))?;
+        let room = self.lent.room();
+        let mut out = self.run(piece, room, |step, data, out| step.push(data, out))?;
         if self.waiting.is_empty() && self.inner.is_end_stream() {
             self.ended = true;
             out.append(&mut self.finish()?);
@@ -261,14 +305,14 @@ impl Shaped {
     }
 
     fn flush(&mut self) -> io::Result<Vec<u8>> {
-        self.run(&[], |step, data, out| {
+        self.run(&[], Vec::new(), |step, data, out| {
             step.push(data, out)?;
             step.flush(out)
         })
     }
 
     fn finish(&mut self) -> io::Result<Vec<u8>> {
-        self.run(&[], |step, data, out| {
+        self.run(&[], Vec::new(), |step, data, out| {
             step.push(data, out)?;
             step.end(out)
         })
@@ -279,10 +323,11 @@ impl Shaped {
 pub(crate) fn settle(
     response: Response<ResponseBody>,
     attempt: Box<Attempt>,
+    rooms: &Rc<Rooms>,
 ) -> Response<ResponseBody> {
     let (parts, body) = response.into_parts();
     let step = verdict::Verdict::new(attempt, parts.status, parts.headers.clone());
-    let content = Shaped::content(body.into_content(), step);
+    let content = Shaped::content(body.into_content(), step, rooms);
     Response::from_parts(parts, content.into())
 }
 
@@ -290,13 +335,14 @@ pub(crate) fn settle(
 pub(crate) fn keep(
     response: Response<ResponseBody>,
     mut keeping: Keeping,
+    rooms: &Rc<Rooms>,
 ) -> Response<ResponseBody> {
     let (parts, body) = response.into_parts();
     let content = body.into_content();
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     keeping.length = if content.is_end_stream() { Some(0) } else { length };
-    let content = Shaped::content(content, keeping);
+    let content = Shaped::content(content, keeping, rooms);
     Response::from_parts(parts, content.into())
 }
 
@@ -353,7 +399,7 @@ pub(crate) fn shape(
         // Its length would be that of another body.
         return Response::from_parts(parts, Content::Empty.into());
     }
-    let shaped = Shaped::new(body.into_content(), steps, most);
+    let shaped = Shaped::new(body.into_content(), steps, most, &record.local.rooms);
     Response::from_parts(parts, Content::Shaped(Box::new(shaped)).into())
 }
 

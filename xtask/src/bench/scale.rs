@@ -42,8 +42,9 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn start(hold: &Path, count: usize, words: &[String]) -> Result<Self> {
         // Whatever else runs on that core goes first: what is measured is the proxy, not how busy its attackers are.
-        let mut command = Command::new("nice");
-        command.args(["-n", "19", "taskset", "-c", "1"]).arg(hold).args(words);
+        // Niceness would not do: who is nice still keeps the core for some milliseconds once it has it.
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0", "taskset", "-c", "1"]).arg(hold).args(words);
         command.args(["--count", &count.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(child.stdout.take().context("no output")?);

@@ -124,6 +124,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outlet<B> {
         let of_piece = (written - of_head).min(self.piece.len());
         self.written += of_head;
         self.piece.advance(of_piece);
+        if self.piece.is_empty() {
+            // Whoever gave it may use its room again.
+            self.piece = Bytes::new();
+        }
         self.tail = self.tail.get(written - of_head - of_piece..).unwrap_or_default();
         if self.piece.is_empty() && !self.tail.is_empty() {
             // Only the tail is left: it becomes what is written first.

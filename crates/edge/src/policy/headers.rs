@@ -83,7 +83,10 @@ impl Browser {
         let removed = |name: &HeaderName| rules.remove.contains(name);
         let csp = policy.csp.as_ref().map(|text| Csp::build(text, rules)).transpose()?;
         let gaps: Vec<_> = PROFILE.iter().filter(|(name, _)| !removed(name)).cloned().collect();
-        let lines = profile_lines(&gaps).into_bytes().into();
+        let framed = csp.as_ref().is_some_and(|csp| lets_frame(&csp.parts.concat()));
+        let fits = |(name, _): &&(HeaderName, HeaderValue)| !(framed && *name == X_FRAME_OPTIONS);
+        let in_lines: Vec<_> = gaps.iter().filter(fits).cloned().collect();
+        let lines = profile_lines(&in_lines).into_bytes().into();
         let deciding = gaps.iter().map(|(name, _)| name).chain([&CONTENT_SECURITY_POLICY]);
         let lengths = deciding.fold(0, |bits, name| bits | 1 << name.as_str().len());
         let cookies = (policy.cookies != Cookies::default()).then(|| policy.cookies.clone());
@@ -154,6 +157,7 @@ pub(crate) fn finish(
         return false;
     };
     let browser = &policy.browser;
+    let in_lines = sight.in_lines && browser.is_bare(headers);
     if let Some(csp) = &browser.csp {
         let given = csp.only_missing && headers.contains_key(CONTENT_SECURITY_POLICY);
         // The page that a 304 stands for has the nonce that it was sent with: its header must stay too.
@@ -164,7 +168,6 @@ pub(crate) fn finish(
             headers.insert(CONTENT_SECURITY_POLICY, value);
         }
     }
-    let in_lines = sight.in_lines && browser.is_bare(headers);
     if !in_lines {
         fill(headers, &browser.gaps);
     }
@@ -214,14 +217,17 @@ fn fill(headers: &mut HeaderMap, gaps: &[(HeaderName, HeaderValue)]) {
 
 /// Whether a content policy lets somebody frame the page: then `DENY` would say something else.
 fn allows_frames(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_SECURITY_POLICY).iter().any(|value| {
-        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
-        // Several policies in one line are parted by commas.
-        let mut directives = text.split([';', ',']).map(str::split_ascii_whitespace);
-        directives.any(|mut words| {
-            words.next() == Some("frame-ancestors")
-                && words.next().is_some_and(|one| one != "'none'")
-        })
+    let mut policies = headers.get_all(CONTENT_SECURITY_POLICY).iter();
+    policies.any(|value| lets_frame(value.to_str().unwrap_or_default()))
+}
+
+/// The same of a policy's text.
+fn lets_frame(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    // Several policies in one line are parted by commas.
+    let mut directives = text.split([';', ',']).map(str::split_ascii_whitespace);
+    directives.any(|mut words| {
+        words.next() == Some("frame-ancestors") && words.next().is_some_and(|one| one != "'none'")
     })
 }
 
@@ -357,11 +363,15 @@ mod tests {
     fn in_the_map_or_as_lines_behind_it_the_answer_says_the_same() {
         let removed =
             HeaderRules { remove: vec!["Referrer-Policy".to_owned()], ..HeaderRules::default() };
-        let csp = Policy { csp: Some("script-src 'nonce'".to_owned()), ..Policy::default() };
+        let csp = |text: &str| {
+            let with = Policy { csp: Some(text.to_owned()), ..Policy::default() };
+            policy(with, &HeaderRules::default())
+        };
         let policies = [
+            csp("script-src 'nonce'"),
+            csp("frame-ancestors https://x.example"),
             policy(Policy::default(), &HeaderRules::default()),
             policy(Policy::default(), &removed),
-            policy(csp, &HeaderRules::default()),
         ];
         let mut bare = 0;
         for policy in &policies {

@@ -239,6 +239,7 @@ impl Way<'_> {
                 max,
                 moment,
             },
+            &self.local.rooms,
         );
         let Some(leader) = leader else { return response };
         let purse = &self.local.purse;

@@ -59,7 +59,7 @@ pub(super) async fn forward(
     let Some(attempt) = record.attempt.take_if(|attempt| attempt.reads_answer(status)) else {
         return Ok((response, from));
     };
-    Ok((shape::settle(response, attempt), from))
+    Ok((shape::settle(response, attempt, &local.rooms), from))
 }
 
 /// A whole body that is short enough to be looked into; each piece within the time.

@@ -6,10 +6,12 @@ use super::nonce::Page;
 use super::*;
 
 fn through(steps: Vec<Box<dyn Step>>, pieces: &[&[u8]], flush: bool) -> Vec<u8> {
-    let mut shaped = Shaped::new(Content::Empty, steps, usize::MAX);
+    let mut shaped = Shaped::new(Content::Empty, steps, usize::MAX, &Rc::default());
     let mut out = Vec::new();
     for piece in pieces {
-        out.extend(shaped.run(piece, |step, data, out| step.push(data, out)).unwrap());
+        let room = shaped.lent.room();
+        let pushed = shaped.run(piece, room, |step, data, out| step.push(data, out)).unwrap();
+        out.extend(shaped.lent.give(pushed));
         if flush {
             out.extend(shaped.flush().unwrap());
         }
