@@ -3,7 +3,8 @@
 //! Invariants (property-tested): a ready instance is never taken away before its replacement is ready
 //! or nobody wants the service any more; at most one instance of a service is being replaced at a time;
 //! an instance is stopped only after the edge said that nothing is under way to it; a specification
-//! that was rejected is not tried again. Not here: how any of it is done; `reconcile` performs it.
+//! that was rejected is not tried again. And by example: what was launched for something that is not wanted any
+//! more replaces nothing that is. Not here: how any of it is done; `reconcile` performs it.
 
 use seaworthy_base::{InstanceId, ServiceName, SiteName};
 use seaworthy_release::{Side, View, Want};
@@ -184,7 +185,11 @@ fn decide_steady(service: &Wanted, steady: &Steady<'_>, own: &[&Seen], actions: 
             continue;
         };
         let older = &instances[..instances.len() - 1];
-        if !older.is_empty() && newest.failed_start && !newest.ready {
+        let serves = |one: &&Seen| one.ready && one.hash == steady.hash;
+        if newest.hash != steady.hash && older.iter().any(serves) {
+            // It was launched for something that is not wanted any more, such as a release that was given up meanwhile.
+            actions.push(Action::Drain(newest.id.clone()));
+        } else if !older.is_empty() && newest.failed_start && !newest.ready {
             actions.push(Action::Reject(newest.id.clone()));
         } else if !older.is_empty() && newest.ready {
             actions.extend(older.iter().map(|one| Action::Drain(one.id.clone())));

@@ -63,6 +63,20 @@ fn one_instance_at_a_time_is_replaced_and_the_old_one_waits_for_the_new() {
 }
 
 #[test]
+fn what_was_started_for_a_release_that_is_given_up_takes_the_place_of_nothing() {
+    let service = wanted(1, "a");
+    // Launched while the release was still to come, ready after it was given up.
+    for ready in [false, true] {
+        let all = [seen(0, 1, "a", true), seen(0, 2, "b", ready)];
+        let actions = decide(std::slice::from_ref(&service), &all);
+        assert_eq!(actions, [Action::Drain(all[1].id.clone())], "ready: {ready}");
+    }
+    // While the wanted one serves nobody, the other one is all there is.
+    let all = [seen(0, 1, "a", false), seen(0, 2, "b", true)];
+    assert_eq!(decide(&[service], &all), [Action::Drain(all[0].id.clone())]);
+}
+
+#[test]
 fn one_that_shares_its_data_with_no_other_starts_when_nothing_of_the_old_one_is_left() {
     let service = Wanted { how: How::Alone { hash: "b".to_owned() }, ..wanted(1, "") };
     let mut old = seen(0, 1, "a", true);
