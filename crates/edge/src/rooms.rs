@@ -9,12 +9,22 @@ use http::HeaderMap;
 const MOST: usize = 256;
 /// What grew beyond this is given back.
 const LARGEST: usize = 64 << 10;
-/// Of a buffer that is used again: what is read at once where little is expected.
-const PIECE: usize = 8 << 10;
+/// Read from a socket at once where little is expected.
+pub(crate) const PIECE: usize = 8 << 10;
+/// Read at once of a long body: below what the allocator maps and unmaps each time.
+const LARGE: usize = 48 << 10;
 /// Bodies that were changed.
 const MOST_TEXTS: usize = 64;
 /// A map with room for more fields is given back.
 const MOST_FIELDS: usize = 64;
+
+/// Room in `bytes` for the next read, of which about as much as is `wanted` is expected.
+pub(crate) fn make_room(bytes: &mut BytesMut, wanted: u64) {
+    if bytes.capacity() - bytes.len() < PIECE / 4 || wanted > PIECE as u64 {
+        let wanted = usize::try_from(wanted).unwrap_or(LARGE);
+        bytes.reserve(wanted.clamp(PIECE, LARGE));
+    }
+}
 
 /// Spare buffers.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::framing::Framing;
 use super::head::{self, Head, Search};
 use crate::head::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::{Rooms, make_room};
 use crate::watch::{Alarm, Watch};
 
 /// Before the first request, and between two.
@@ -26,9 +26,6 @@ pub(crate) const IDLE_TIME: Duration = Duration::from_secs(75);
 pub(crate) const SEND_TIME: Duration = Duration::from_secs(60);
 /// From the first byte of a head to its last.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Read from the socket at once; of a long body more.
-const PIECE: usize = 8 << 10;
-const LARGE: usize = 48 << 10;
 
 const TOO_SLOW: Refusal =
     Refusal { status: http::StatusCode::REQUEST_TIMEOUT, cause: "the head took longer than 15 s" };
@@ -101,10 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.bytes.capacity() == 0 {
             self.bytes = self.rooms.buffer();
         }
-        if self.bytes.capacity() - self.bytes.len() < PIECE / 4 || wanted > PIECE as u64 {
-            let wanted = usize::try_from(wanted).unwrap_or(LARGE);
-            self.bytes.reserve(wanted.clamp(PIECE, LARGE));
-        }
+        make_room(&mut self.bytes, wanted);
         let read = pin!(self.stream.read_buf(&mut self.bytes)).poll(context);
         if read.is_pending() && self.bytes.is_empty() {
             self.rooms.keep_buffer(std::mem::take(&mut self.bytes));

@@ -27,6 +27,7 @@ use super::stream::{Over, Streams};
 use super::{Code, STREAM_WINDOW, STREAMS, WINDOW};
 use crate::h1::{self, HEAD_TIME, IDLE_TIME, SEND_TIME};
 use crate::head;
+use crate::rooms::PIECE;
 use crate::serve::Client;
 use crate::watch::Alarm;
 use crate::worker::Local;
@@ -34,8 +35,6 @@ use crate::worker::Local;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What every window begins with (§ 6.9.2).
 const FIRST_WINDOW: u32 = (1 << 16) - 1;
-/// Read from the socket at once.
-const PIECE: usize = 8 << 10;
 /// Reads, and turns, before others of the thread get theirs.
 const READS: usize = 8;
 const TURNS: usize = 8;

@@ -23,14 +23,11 @@ use super::socket::Socket;
 use crate::instance::Instance;
 use crate::model::Settings;
 use crate::proxy_header;
+use crate::rooms::make_room;
 use crate::watch::within;
 use crate::worker::Local;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Read at once while a head is awaited, or little of a body.
-const PIECE: usize = 8 << 10;
-/// Read at once of a long body: below what the allocator maps and unmaps each time.
-const LARGE: usize = 48 << 10;
 
 /// A connection, and what was read of it and not yet taken.
 #[derive(Debug)]
@@ -48,10 +45,7 @@ impl Link {
         context: &mut Context<'_>,
         wanted: u64,
     ) -> Poll<io::Result<usize>> {
-        if self.bytes.capacity() - self.bytes.len() < PIECE / 4 || wanted > PIECE as u64 {
-            let wanted = usize::try_from(wanted).unwrap_or(LARGE);
-            self.bytes.reserve(wanted.clamp(PIECE, LARGE));
-        }
+        make_room(&mut self.bytes, wanted);
         pin!(self.stream.read_buf(&mut self.bytes)).poll(context)
     }
 

@@ -28,6 +28,15 @@ fn over_tcp(sandbox: &Sandbox) -> [Client; 2] {
     [Client::https(address, HOST, &ca), Client::over_http2(address, HOST, &ca)]
 }
 
+/// The shop, served by a program; `more` of its route.
+fn program(more: &str) -> Site {
+    Site::new("shop").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
+         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n{more}"
+    ))
+}
+
 #[test]
 fn it_is_spoken_and_announced_where_it_is_on_and_nowhere_else() {
     let sandbox = sandbox();
@@ -128,11 +137,7 @@ fn it_goes_on_when_the_edge_or_control_is_replaced_or_killed() {
 #[test]
 fn large_requests_arrive_whole_and_longer_ones_than_allowed_do_not() {
     let sandbox = sandbox();
-    let shop = Site::new("shop").manifest(&format!(
-        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
-         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
-         [[route]]\npaths = [\"/*\"]\nto = \"web\"\nbody_limit = \"3M\"\n"
-    ));
+    let shop = program("body_limit = \"3M\"\n");
     sandbox.up(&shop);
     let client = over_http3(&sandbox);
     let body: Vec<u8> = (0..3_u32 << 20).map(|at| (at % 251) as u8).collect();
@@ -147,11 +152,7 @@ fn large_requests_arrive_whole_and_longer_ones_than_allowed_do_not() {
 #[test]
 fn a_client_is_told_to_go_when_the_edge_is_replaced_and_its_request_is_answered() {
     let sandbox = sandbox();
-    let shop = Site::new("shop").manifest(&format!(
-        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
-         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
-         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
-    ));
+    let shop = program("");
     sandbox.up(&shop);
     let ask = |target| Ask { method: "GET", target, headers: &[], body: b"" };
     let (address, ca) = (sandbox.status().https(), sandbox.ca());
@@ -237,11 +238,7 @@ fn a_control_that_dies_when_it_gave_new_sockets_away_and_has_not_written_that_do
 #[test]
 fn it_comes_back_when_control_and_the_newest_edge_die_while_an_old_one_finishes() {
     let sandbox = sandbox();
-    let shop = Site::new("shop").manifest(&format!(
-        "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
-         [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
-         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
-    ));
+    let shop = program("");
     sandbox.up(&shop);
     let ask = |target| Ask { method: "GET", target, headers: &[], body: b"" };
     let (address, ca) = (sandbox.status().https(), sandbox.ca());
