@@ -91,8 +91,10 @@ impl Rooms {
     /// Takes room for what is read back.
     pub(crate) fn keep_buffer(&self, mut read: BytesMut) {
         let mut reads = self.reads.borrow_mut();
+        read.clear();
+        // One that was read full has no room left; all of it again when its pieces were sent.
+        let _is_whole = read.try_reclaim(PIECE);
         if reads.len() < MOST && (1..=LARGEST).contains(&read.capacity()) {
-            read.clear();
             reads.push(read);
         }
     }

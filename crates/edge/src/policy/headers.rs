@@ -139,8 +139,8 @@ impl Csp {
         if self.parts.len() == 1 {
             return Some(self.fixed.clone());
         }
-        let quoted = format!("'nonce-{}'", nonce?);
-        HeaderValue::from_str(&self.parts.join(&quoted)).ok()
+        let quoted = ["'nonce-", nonce?, "'"].concat();
+        HeaderValue::try_from(self.parts.join(&quoted)).ok()
     }
 }
 

@@ -17,31 +17,60 @@ pub(super) enum Found {
     Foreign(usize, &'static str),
 }
 
-/// A tag's name or a word, in lower case; a longer one is none that we know.
-#[derive(Debug, Clone, Copy, Default)]
-struct Word {
-    bytes: [u8; 9],
-    length: u8,
-}
+/// A tag's name or a word, in lower case, a byte behind the other, the first of which is a letter. One that is longer than
+/// any we know is none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Word(u128);
 
 impl Word {
-    fn of(byte: u8) -> Self {
-        let mut word = Self::default();
-        word.push(byte);
+    const fn of(text: &[u8]) -> Self {
+        let (mut word, mut rest) = (Self(0), text);
+        while let [first, more @ ..] = rest {
+            word.push(*first);
+            rest = more;
+        }
         word
     }
 
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(usize::from(self.length)) {
-            *place = byte.to_ascii_lowercase();
-        }
-        self.length = self.length.saturating_add(1);
+    /// The letters in front of `text`, one to seven, and how many; in eight bytes at once.
+    fn short(text: &[u8]) -> Option<(Self, usize)> {
+        const EACH: u64 = u64::from_be_bytes([1; 8]);
+        const TOP: u64 = EACH << 7;
+        let bytes = u64::from_be_bytes(*text.first_chunk()?);
+        let lower = bytes | EACH << 5;
+        let low = lower & !TOP;
+        // Its top bit is set from `a` on; and that from behind `z` on.
+        let (from_a, behind_z) = (low + EACH * (0x80 - 0x61), low + EACH * (0x80 - 0x7b));
+        let is_letter = from_a & !behind_z & !bytes & TOP;
+        let count = (is_letter ^ TOP).leading_zeros() / 8;
+        let word = Self(u128::from(lower >> (64 - 8 * count.clamp(1, 8))));
+        (1..8).contains(&count).then_some((word, count as usize))
     }
 
-    fn get(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    const fn push(&mut self, byte: u8) {
+        let fits = self.0 >> 120 == 0;
+        self.0 = if fits { self.0 << 8 | byte.to_ascii_lowercase() as u128 } else { u128::MAX };
     }
 }
+
+const SCRIPT: Word = Word::of(b"script");
+const STYLE: Word = Word::of(b"style");
+const LINK: Word = Word::of(b"link");
+const SVG: Word = Word::of(b"svg");
+const MATH: Word = Word::of(b"math");
+const PLAINTEXT: Word = Word::of(b"plaintext");
+
+/// Beside `script`, the elements that hold text only.
+const TEXTS: [Word; 8] = [
+    STYLE,
+    Word::of(b"title"),
+    Word::of(b"textarea"),
+    Word::of(b"iframe"),
+    Word::of(b"xmp"),
+    Word::of(b"noembed"),
+    Word::of(b"noframes"),
+    Word::of(b"noscript"),
+];
 
 /// How deep in a script we are: `<!--` and in it `<script` change what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,14 +160,15 @@ impl Scanner {
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
             at += self.skip(rest);
+            at += self.take_plain(data.get(at..).unwrap_or_default());
             let Some(byte) = data.get(at) else { break };
             if matches!(self.state, State::StartTagName) && ends_name(*byte) {
                 self.within = self.word;
                 self.state = State::BeforeAttribute;
-                match self.within.get() {
-                    b"script" | b"style" | b"link" => return Some(Found::Element(at)),
-                    b"svg" => return Some(Found::Foreign(at, "<svg")),
-                    b"math" => return Some(Found::Foreign(at, "<math")),
+                match self.within {
+                    SCRIPT | STYLE | LINK => return Some(Found::Element(at)),
+                    SVG => return Some(Found::Foreign(at, "<svg")),
+                    MATH => return Some(Found::Foreign(at, "<math")),
                     _ => {}
                 }
             }
@@ -149,7 +179,11 @@ impl Scanner {
 
     /// How many bytes change nothing.
     fn skip(&self, rest: &[u8]) -> usize {
+        let first = |ends: fn(u8) -> bool| rest.iter().position(|byte| ends(*byte));
         let found = match self.state {
+            State::EndTagName => first(ends_name),
+            State::Unquoted => first(|byte| is_space(byte) || byte == b'>'),
+            State::Attribute => first(|byte| ends_name(byte) || byte == b'='),
             State::Data | State::Text | State::Script(Level::Plain) => memchr(b'<', rest),
             State::Quoted(quote) => memchr(quote, rest),
             State::Bogus => memchr(b'>', rest),
@@ -159,6 +193,33 @@ impl Scanner {
             _ => return 0,
         };
         found.unwrap_or(rest.len())
+    }
+
+    /// Takes what most tags are made of in one step, where it is there whole: a start tag's name, an end tag without
+    /// spaces. How many bytes that were.
+    fn take_plain(&mut self, rest: &[u8]) -> usize {
+        let (name, before) = match rest {
+            [b'<', b'/', name @ ..] => (name, 2),
+            [b'<', name @ ..] => (name, 1),
+            _ => return 0,
+        };
+        let Some((word, end)) = Word::short(name) else { return 0 };
+        let ends = name.get(end) == Some(&b'>');
+        match self.state {
+            State::Data if before == 1 => {
+                self.word = word;
+                self.state = State::StartTagName;
+                before + end
+            }
+            State::Data if ends => before + end + 1,
+            State::Text | State::Script(Level::Plain)
+                if before == 2 && ends && word == self.within =>
+            {
+                self.state = State::Data;
+                before + end + 1
+            }
+            _ => 0,
+        }
     }
 
     /// Goes on by one byte; whether it was used, or is to be seen again in the new state.
@@ -202,7 +263,7 @@ impl Scanner {
             (State::TagOpen, b'/') => self.to(State::EndTagOpen, true),
             (State::TagOpen, b'?') => self.to(State::Bogus, true),
             (State::TagOpen, _) if byte.is_ascii_alphabetic() => {
-                self.word = Word::of(byte);
+                self.word = Word::of(&[byte]);
                 self.to(State::StartTagName, true)
             }
             (State::TagOpen, _) => self.to(State::Data, false),
@@ -248,11 +309,10 @@ impl Scanner {
 
     /// What a tag that has just ended is followed by.
     fn content(&self) -> State {
-        match self.within.get() {
-            b"script" => State::Script(Level::Plain),
-            b"style" | b"title" | b"textarea" | b"iframe" | b"xmp" | b"noembed" | b"noframes"
-            | b"noscript" => State::Text,
-            b"plaintext" => State::PlainText,
+        match self.within {
+            SCRIPT => State::Script(Level::Plain),
+            PLAINTEXT => State::PlainText,
+            word if TEXTS.contains(&word) => State::Text,
             _ => State::Data,
         }
     }
@@ -300,7 +360,7 @@ impl Scanner {
             self.word.push(byte);
             return true;
         }
-        if ends_name(byte) && self.word.get() == self.within.get() {
+        if ends_name(byte) && self.word == self.within {
             self.within = Word::default();
             return self.to(State::BeforeAttribute, false);
         }
@@ -346,7 +406,7 @@ impl Scanner {
                 let is_begin = matches!(before, ScriptDoubleBegin);
                 let (same, other) = if is_begin { (Escaped, Double) } else { (Double, Escaped) };
                 let used = ends_name(byte);
-                let turns = used && self.word.get() == b"script";
+                let turns = used && self.word == SCRIPT;
                 self.to(Script(if turns { other } else { same }), used)
             }
         }

@@ -78,19 +78,19 @@ impl Mark {
 /// The step for one page.
 pub(super) fn nonce(value: &str, page: Page) -> Box<dyn Step> {
     match page {
-        Page::Html => {
-            let mark = format!(" nonce=\"{value}\"");
-            Box::new(Nonce {
-                scanner: Scanner::new(),
-                order: Mark::Unseen,
-                mark,
-                value: value.to_owned(),
-                foreign: None,
-            })
-        }
+        Page::Html => Box::new(Nonce {
+            scanner: Scanner::new(),
+            order: Mark::Unseen,
+            mark: [BEFORE, value, AFTER].concat(),
+            foreign: None,
+        }),
         Page::Xhtml => Box::new(Rewriter::new(value, "")),
     }
 }
+
+/// Around the value, behind a tag's name.
+const BEFORE: &str = " nonce=\"";
+const AFTER: &str = "\"";
 
 /// Of HTML.
 struct Nonce {
@@ -99,9 +99,8 @@ struct Nonce {
     order: Mark,
     /// What is put behind a tag's name.
     mark: String,
-    value: String,
-    /// Has taken over.
-    foreign: Option<Rewriter>,
+    /// Has taken over. Apart, because it is large and few pages need it.
+    foreign: Option<Box<Rewriter>>,
 }
 
 impl std::fmt::Debug for Nonce {
@@ -130,8 +129,9 @@ impl Step for Nonce {
             match found {
                 Found::Element(_) => out.extend_from_slice(self.mark.as_bytes()),
                 Found::Foreign(_, tag) => {
-                    let rewriter = self.foreign.insert(Rewriter::new(&self.value, tag));
-                    return rewriter.push(rest, out);
+                    let value = self.mark.get(BEFORE.len()..self.mark.len() - AFTER.len());
+                    let rewriter = Rewriter::new(value.unwrap_or_default(), tag);
+                    return self.foreign.insert(Box::new(rewriter)).push(rest, out);
                 }
             }
         }
