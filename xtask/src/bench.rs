@@ -13,6 +13,7 @@ mod load;
 mod peers;
 mod resumed;
 mod scale;
+mod slow;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -106,7 +107,7 @@ pub(crate) fn edge(words: &[&str]) -> Result<()> {
         scale::routes(&stage, rounds, seconds)?;
     }
     if wanted("slow") {
-        scale::slow(&stage, rounds)?;
+        slow::slow(&stage, (rounds, seconds))?;
     }
     if wanted("certificate") {
         certificate::certificate(&stage, rounds)?;

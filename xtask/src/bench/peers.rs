@@ -110,25 +110,27 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 
     /// Starts a proxy on core 0 and waits until it answers.
     pub(super) fn start(&self, kind: Kind) -> Result<Running> {
-        self.start_with(kind, false)
+        self.start_with(kind, "proxy", false)
+    }
+
+    /// Another one of the kind, beside the first.
+    pub(super) fn start_twin(&self, kind: Kind) -> Result<Running> {
+        self.start_with(kind, "twin", false)
     }
 
     /// The same, where HTTP/3 is served too.
     pub(super) fn start_http3(&self, kind: Kind) -> Result<Running> {
-        self.start_with(kind, true)
+        self.start_with(kind, "proxy", true)
     }
 
-    fn start_with(&self, kind: Kind, http3: bool) -> Result<Running> {
+    fn start_with(&self, kind: Kind, name: &str, http3: bool) -> Result<Running> {
         let [http, https] = free_ports()?;
         let at = self.dir.display();
         let processes = match kind {
             Kind::Nginx => {
-                fs::write(self.dir.join("nginx.conf"), self.nginx(http, https))?;
-                Processes::Of(Tree::start(
-                    "0",
-                    &["nginx", "-c", &format!("{at}/nginx.conf")],
-                    &self.dir,
-                )?)
+                let config = format!("{at}/{name}.nginx");
+                fs::write(&config, self.nginx(name, http, https))?;
+                Processes::Of(Tree::start("0", &["nginx", "-c", &config], &self.dir)?)
             }
             Kind::Haproxy => {
                 fs::write(self.dir.join("haproxy.cfg"), self.haproxy(http, https))?;
@@ -145,13 +147,13 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
                 let words = ["env", &home, "GOMAXPROCS=1", "caddy", "run", "--config", &config];
                 Processes::Of(Tree::start("0", &words, &self.dir)?)
             }
-            Kind::Seaworthy => Processes::Ours(self.seaworthy(http, https, http3)?),
+            Kind::Seaworthy => Processes::Ours(self.seaworthy(name, http, https, http3)?),
         };
         await_http(http, "plain.localhost")?;
         Ok(Running { http, https, processes })
     }
 
-    fn nginx(&self, http: u16, https: u16) -> String {
+    fn nginx(&self, name: &str, http: u16, https: u16) -> String {
         let (at, port) = (self.dir.display(), self.upstream_port);
         let profile =
             PROFILE.map(|(name, value)| format!("   add_header {name} \"{value}\" always;"));
@@ -165,9 +167,9 @@ http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
 {profile}"
         );
         format!(
-            "worker_processes 1; daemon off; error_log {at}/nginx.err; pid {at}/nginx.pid; worker_rlimit_nofile 20000;
+            "worker_processes 1; daemon off; error_log {at}/{name}.err; pid {at}/{name}.pid; worker_rlimit_nofile 20000;
 events {{ worker_connections 16384; }}
-http {{ access_log {at}/nginx.access combined buffer=32k; keepalive_requests 100000000; keepalive_timeout 600s;
+http {{ access_log {at}/{name}.access combined buffer=32k; keepalive_requests 100000000; keepalive_timeout 600s;
  upstream u {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 100000000; }}
  ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;
  server {{ listen 127.0.0.1:{http} backlog=4096; listen 127.0.0.1:{https} ssl http2 backlog=4096;
@@ -247,8 +249,8 @@ https://tls.localhost:{https} {{
         )
     }
 
-    fn seaworthy(&self, http: u16, https: u16, http3: bool) -> Result<Platform> {
-        let platform = self.platform("proxy")?;
+    fn seaworthy(&self, name: &str, http: u16, https: u16, http3: bool) -> Result<Platform> {
+        let platform = self.platform(name)?;
         let listen = format!("[listen]\nhttp = \"127.0.0.1:{http}\"\n");
         let service = format!(
             "[service.app]\nupstreams = [\"http://127.0.0.1:{}\"]\n[[route]]\npaths = [\"/*\"]\nto = \"app\"\n",

@@ -1,11 +1,11 @@
-//! What many cost: idle connections, routes, and clients that are slow on purpose.
+//! What many cost: idle connections and routes.
 //!
 //! The connections come from `hold` of the harness. Memory is what the proxy's processes hold resident, after less
-//! before. Latency is of a steady load of 1,000 requests a second, as h2load logs each of them; with an open loop a
-//! pause is not overlooked. Not here: the kernel's memory for sockets, which no proxy can save.
+//! before. Not here: clients that are slow on purpose ([`super::slow`]); the kernel's memory for sockets, which no proxy
+//! can save.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,14 +20,14 @@ use crate::trial::target;
 use crate::{cargo, run};
 
 /// Connections.
-const MANY: usize = 10_000;
+pub(super) const MANY: usize = 10_000;
 /// A manifest of thousands of tables is taken for a mistake.
 const HOSTS_OF_A_SITE: usize = 100;
 /// After the last one stood: what was only needed to open them is given back.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Many connections of a habit to one address of a proxy.
-fn many(hold: &Path, habit: &str, port: u16, more: &[(&str, String)]) -> Result<Held> {
+pub(super) fn many(hold: &Path, habit: &str, port: u16, more: &[(&str, String)]) -> Result<Held> {
     let address = format!("127.0.0.1:{port}");
     let list = [("habit", habit.to_owned()), ("address", address)];
     Held::start(hold, MANY, &words(&[&list[..], more].concat()))
@@ -55,6 +55,18 @@ impl Held {
             bail!("hold {}: {line}", words.join(" "));
         }
         Ok(Self { child, output })
+    }
+
+    /// Tells slow ones to do nothing for a while, or to go on.
+    pub(super) fn keep_quiet(&mut self, quiet: bool) -> Result<()> {
+        let word = if quiet { "quiet\n" } else { "go\n" };
+        self.child.stdin.as_mut().context("no input")?.write_all(word.as_bytes())?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if line != word {
+            bail!("hold was told {word:?} and says {line:?}");
+        }
+        Ok(())
     }
 
     /// Lets go; what it counted.
@@ -85,7 +97,7 @@ pub(super) fn words(list: &[(&str, String)]) -> Vec<String> {
     list.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
 }
 
-fn verdict(ok: bool) -> &'static str {
+pub(super) fn verdict(ok: bool) -> &'static str {
     if ok { "met" } else { "NOT met" }
 }
 
@@ -171,97 +183,4 @@ fn site_of(name: &str, hosts: Range<usize>, http: u16, upstream: u16) -> String 
         }
     }
     manifest
-}
-
-/// A steady load while 10,000 clients are slow on purpose, and without them: rounds of both, and their median.
-pub(super) fn slow(stage: &Stage, rounds: usize) -> Result<()> {
-    println!("\nslow: 1,000 requests/s beside {MANY} clients that are slow on purpose");
-    let hold = hold()?;
-    for (habit, path) in [("slow-head", "/"), ("slow-body", "/upload"), ("slow-read", "/big")] {
-        for kind in [Kind::Nginx, Kind::Seaworthy] {
-            let each = (0..rounds).map(|_| attack(stage, &hold, kind, (habit, path)));
-            let each = each.collect::<Result<Vec<_>>>()?;
-            let of = |figure: fn(&Attack) -> f64| median(each.iter().map(figure).collect());
-            let ratio = of(Attack::ratio);
-            let more = each.iter().map(|one| one.more_mib).fold(0.0, f64::max);
-            let failed: u64 = each.iter().map(|one| one.alone.failed + one.beside.failed).sum();
-            let bound = match kind {
-                Kind::Seaworthy => format!(
-                    "   bounds 2.0 and 256: {}",
-                    verdict(ratio <= 2.0 && more <= 256.0 && failed == 0)
-                ),
-                _ => String::new(),
-            };
-            println!(
-                "  {habit:<9}  {:<10} p99 {:>6.0} us alone, {:>6.0} us beside ({ratio:.1})   {failed} failed   \
-                 +{more:.0} MiB   {}{bound}",
-                kind.name(),
-                of(|one| one.alone.p99_us as f64),
-                of(|one| one.beside.p99_us as f64),
-                each.last().map_or("", |last| &last.counted),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// What slow clients did to the others.
-struct Attack {
-    alone: Steady,
-    beside: Steady,
-    more_mib: f64,
-    /// What became of the slow ones.
-    counted: String,
-}
-
-impl Attack {
-    fn ratio(&self) -> f64 {
-        self.beside.p99_us as f64 / self.alone.p99_us.max(1) as f64
-    }
-}
-
-fn attack(stage: &Stage, hold: &Path, kind: Kind, (habit, path): (&str, &str)) -> Result<Attack> {
-    let running = stage.start(kind)?;
-    let alone = steady(stage, &running)?;
-    let before = running.rss_kib()?;
-    let more = [("host", "plain.localhost".to_owned()), ("path", path.to_owned())];
-    let held = many(hold, habit, running.http, &more)?;
-    let beside = steady(stage, &running)?;
-    let more_mib = running.rss_kib()?.saturating_sub(before) as f64 / 1024.0;
-    Ok(Attack { alone, beside, more_mib, counted: held.end()? })
-}
-
-/// What a steady load met.
-struct Steady {
-    p99_us: u64,
-    failed: u64,
-}
-
-/// 1,000 requests a second for eight seconds, over 20 connections.
-fn steady(stage: &Stage, running: &Running) -> Result<Steady> {
-    let log = stage.dir.join("steady.tsv");
-    fs::remove_file(&log).ok();
-    let output = Command::new("taskset")
-        .args(["-c", "1", "h2load", "--h1", "-t1", "-c20", "--rps=50", "-D", "8"])
-        .arg(format!("--connect-to=127.0.0.1:{}", running.http))
-        .arg(format!("--log-file={}", log.display()))
-        .arg("http://plain.localhost/")
-        .output()?;
-    if !output.status.success() {
-        bail!("h2load: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    // Start, status, microseconds.
-    let (mut times, mut failed) = (Vec::new(), 0);
-    for line in fs::read_to_string(&log)?.lines() {
-        let mut fields = line.split('\t').skip(1);
-        let status: i64 = fields.next().unwrap_or_default().parse().context("h2load's log")?;
-        let micros: u64 = fields.next().unwrap_or_default().parse().context("h2load's log")?;
-        times.push(micros);
-        failed += u64::from(status != 200);
-    }
-    if times.len() < 5_000 {
-        bail!("only {} requests were answered", times.len());
-    }
-    times.sort_unstable();
-    Ok(Steady { p99_us: times[times.len() * 99 / 100], failed })
 }

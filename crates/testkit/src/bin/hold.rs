@@ -1,10 +1,11 @@
 //! Holds thousands of connections to a proxy, idle or slow on purpose, for `cargo xtask bench edge`.
 //!
-//! Prints `held N` once that many were opened (slow ones: tried), then waits until its input ends and prints how many
-//! were open at last and how many were turned away. Not here: what it costs the proxy, which the bench reads.
+//! Prints `held N` once that many were opened (slow ones: tried), then reads lines: `quiet` and `go`, which it prints again
+//! once slow ones are, or are not any more. When its input ends it prints how many were open at last and how many were
+//! turned away. Not here: what it costs the proxy, which the bench reads.
 #![expect(clippy::print_stdout, reason = "a program for developers that prints what it found")]
 
-use std::io::Read;
+use std::io::BufRead as _;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -67,8 +68,14 @@ async fn hold(plan: Plan) -> ExitCode {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("held {}", counts(&plan.held).0);
-    let end = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    end.await.ok();
+    let held = plan.held.clone();
+    let obey = move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            held.keep_quiet(line == "quiet");
+            println!("{line}");
+        }
+    };
+    tokio::task::spawn_blocking(obey).await.ok();
     let (open, turned_away) = counts(&plan.held);
     println!("open {open} turned-away {turned_away}");
     ExitCode::SUCCESS

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +98,7 @@ pub struct Held {
     tls: Option<Arc<ClientConfig>>,
     counts: Arc<HeldCounts>,
     opening: Arc<Semaphore>,
+    quiet: Arc<AtomicBool>,
 }
 
 impl Held {
@@ -107,7 +108,21 @@ impl Held {
         let protocol = if habit == Habit::IdleHttp2 { "h2" } else { "http/1.1" };
         let tls = authority.map(|path| client_config(path, &[protocol]));
         let opening = Arc::new(Semaphore::new(AT_ONCE));
-        Self { goal, habit, tls, counts: Arc::default(), opening }
+        let (counts, quiet) = (Arc::default(), Arc::default());
+        Self { goal, habit, tls, counts, opening, quiet }
+    }
+
+    /// Lets the slow ones do nothing for a while, but stay; or go on, each when it would be its turn.
+    pub fn keep_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Waits for so long, and on until they are not quiet.
+    async fn pause(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        while self.quiet.load(Ordering::Relaxed) {
+            tokio::time::sleep(time).await;
+        }
     }
 
     /// What became of them up to now.
@@ -123,7 +138,7 @@ impl Held {
             if self.habit.is_idle() && ended.is_err() {
                 return;
             }
-            tokio::time::sleep(AGAIN).await;
+            self.pause(AGAIN).await;
         }
     }
 
@@ -206,35 +221,35 @@ impl Held {
                     "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await?;
-                drip(&mut stream, b"a").await
+                self.drip(&mut stream, b"a").await
             }
             Habit::SlowRead => {
                 let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await?;
                 let mut few = [0; 64];
                 while stream.read(&mut few).await? > 0 {
-                    tokio::time::sleep(PAUSE).await;
+                    self.pause(PAUSE).await;
                 }
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
             _ => {
                 let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
                 stream.write_all(head.as_bytes()).await?;
-                drip(&mut stream, b"X-a: b\r\n").await
+                self.drip(&mut stream, b"X-a: b\r\n").await
             }
         }
     }
-}
 
-/// Sends the same few bytes again and again; ends when the other side has enough.
-async fn drip(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let mut answer = [0; 1024];
-    loop {
-        tokio::select! {
-            read = stream.read(&mut answer) => if read? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            },
-            () = tokio::time::sleep(PAUSE) => stream.write_all(bytes).await?,
+    /// Sends the same few bytes again and again; ends when the other side has enough.
+    async fn drip(&self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+        let mut answer = [0; 1024];
+        loop {
+            tokio::select! {
+                read = stream.read(&mut answer) => if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                },
+                () = self.pause(PAUSE) => stream.write_all(bytes).await?,
+            }
         }
     }
 }
