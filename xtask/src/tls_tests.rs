@@ -103,7 +103,12 @@ fn judge(trial: &Trial, port: u16) -> Result<()> {
             format!("{}: {}: {}", word(one, "severity"), word(one, "id"), word(one, "finding"))
         })
         .collect();
-    println!("{} findings, grade {}", findings.len(), grade.as_deref().unwrap_or("not given"));
+    let given = grade.as_deref().unwrap_or("not given by this version");
+    println!(
+        "testssl.sh: {} findings, {} of them serious, grade {given}",
+        findings.len(),
+        serious.len()
+    );
     serious.iter().for_each(|line| println!("{line}"));
     if findings.len() < 50 {
         bail!("testssl looked at {} things only", findings.len());
