@@ -92,6 +92,7 @@ impl Served {
             id: id.clone(),
             key: key.clone(),
             share: *share,
+            release: Some(release.to_string()),
             routes: edge_config::routes(next, *release, layout, |name| self.tried.contains(name)),
         });
         let plain = edge_config::site(site, *release, layout, https_port);

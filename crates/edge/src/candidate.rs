@@ -6,6 +6,8 @@
 //! so that nobody changes sides while it grows. Invariant: the key stands in no answer but that of the
 //! preview address, which has it already; the visitors' cookie tells nothing but its number.
 
+use std::sync::Arc;
+
 use http::header::{COOKIE, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -14,8 +16,8 @@ use crate::body::ResponseBody;
 use crate::model;
 use crate::respond;
 
-/// Carries the key: for programs.
-const HEADER: HeaderName = HeaderName::from_static("seaworthy-release");
+/// Carries the key: for programs. Who sends it, with whatever value, gets no kept answer.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("seaworthy-release");
 /// Carries the key: for people.
 const PREVIEW: &str = "seaworthy-release";
 /// Carries the number that a visitor drew.
@@ -31,6 +33,8 @@ pub struct Candidate {
     id: String,
     key: String,
     share: u16,
+    /// As people name it.
+    pub(crate) release: Arc<str>,
 }
 
 /// Who gets which release.
@@ -48,6 +52,7 @@ impl Candidate {
             id: candidate.id.clone(),
             key: candidate.key.clone(),
             share: candidate.share.min(WHOLE),
+            release: candidate.release.as_deref().unwrap_or(&candidate.id).into(),
         }
     }
 
@@ -108,7 +113,8 @@ mod tests {
     use super::*;
 
     fn candidate(share: u16) -> Candidate {
-        Candidate { id: "r2".to_owned(), key: "k3y".to_owned(), share }
+        let (id, key) = ("r2".to_owned(), "k3y".to_owned());
+        Candidate { id, key, share, release: "r2".into() }
     }
 
     fn with(name: HeaderName, value: &str) -> HeaderMap {

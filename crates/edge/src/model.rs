@@ -133,6 +133,9 @@ pub struct Candidate {
     pub key: String,
     /// So many of ten thousand visitors get it.
     pub share: u16,
+    /// The release, as people name it: what is kept of one release is given to nobody who gets another.
+    #[serde(default)]
+    pub release: Option<String>,
     /// Its routes.
     pub routes: Vec<Route>,
 }

@@ -287,11 +287,11 @@ fn find(
     let snapshot = local.current();
     let table = &snapshot.table;
     let mut preview = None;
-    let visit = &mut record.visit;
+    let (tried, visit) = (&mut record.tried, &mut record.visit);
     let pick = |candidate: &Candidate| {
         preview = candidate.preview(parts, client.tls);
         let choice = candidate.choose(&parts.headers, || rand::random_range(0..u16::MAX));
-        *visit = choice.cookie;
+        (*tried, *visit) = (choice.next, choice.cookie);
         choice.next
     };
     let announced = policy::cors::announced(&parts.method, &parts.headers);

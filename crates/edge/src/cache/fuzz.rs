@@ -14,6 +14,8 @@ fn request(input: &[u8]) -> (Key, HeaderMap) {
     let mut next = || lines.next().unwrap_or_default();
     let key = Key {
         site: "shop".into(),
+        release: "r1".into(),
+        port: 443,
         secure: next() == "https",
         host: next().to_ascii_lowercase().into(),
         target: next().into(),

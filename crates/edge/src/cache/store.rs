@@ -17,7 +17,11 @@ use crate::route::matches;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) site: Arc<str>,
+    /// Whose answer it is: a release that is being tried is not known by what the other one said, nor the other way.
+    pub(crate) release: Arc<str>,
     pub(crate) secure: bool,
+    /// The port that the client came to, as the application is told it.
+    pub(crate) port: u16,
     pub(crate) host: Box<str>,
     /// Path and query.
     pub(crate) target: Box<str>,

@@ -125,7 +125,14 @@ fn a_site_may_say_what_the_application_does_not() {
 }
 
 fn key(target: &str) -> Key {
-    Key { site: "shop".into(), secure: true, host: "a.example".into(), target: target.into() }
+    Key {
+        site: "shop".into(),
+        release: "r1".into(),
+        secure: true,
+        port: 443,
+        host: "a.example".into(),
+        target: target.into(),
+    }
 }
 
 fn find(store: &mut Store, target: &str, request: &[(&'static str, &'static str)]) -> bool {
@@ -151,10 +158,14 @@ fn an_answer_fits_only_requests_that_say_the_same() {
     let more = [("accept-language", "de, en"), ("accept-encoding", "gzip, br, deflate")];
     assert!(!find(&mut store, "/x", &more));
     assert!(!find(&mut store, "/x?y", &request));
-    let other = Key { host: "b.example".into(), ..key("/x") };
-    assert!(matches!(store.find(&other, &head(&request), NOW), Use::Nothing));
-    let plain = Key { secure: false, ..key("/x") };
-    assert!(matches!(store.find(&plain, &head(&request), NOW), Use::Nothing));
+    for other in [
+        Key { host: "b.example".into(), ..key("/x") },
+        Key { secure: false, ..key("/x") },
+        Key { release: "r2".into(), ..key("/x") },
+        Key { port: 1, ..key("/x") },
+    ] {
+        assert!(matches!(store.find(&other, &head(&request), NOW), Use::Nothing), "{other:?}");
+    }
 }
 
 #[test]

@@ -118,8 +118,12 @@ pub struct CompiledSite {
     pub(crate) alt_svc: Option<HeaderValue>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// The release that serves, as people name it; empty where nobody said.
+    pub(crate) release: Arc<str>,
     /// Who gets a release that is being tried.
     pub candidate: Option<Candidate>,
+    /// Answers of any of its routes are kept.
+    pub(crate) keeps: bool,
     /// Closed for a while.
     pub gate: Option<Gate>,
     /// Its names, without wildcards.
@@ -144,7 +148,9 @@ impl CompiledSite {
             canonical: host::name_of(site, canonical)?,
             https_port: site.https_port,
             alt_svc: site.http3_port.and_then(alt_svc),
+            release: site.release.as_deref().unwrap_or_default().into(),
             candidate: site.candidate.as_ref().map(Candidate::new),
+            keeps: all_routes(site).any(|route| route.settings.policy.cache.is_some()),
             gate: Gate::build(site)?,
             trusted_proxies: parsed
                 .map_err(|source| RouteError::Network { site: name(), source })?,
@@ -172,6 +178,11 @@ impl CompiledSite {
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(ip))
     }
+}
+
+/// Its routes, those of a release that is being tried included.
+fn all_routes(site: &model::Site) -> impl Iterator<Item = &model::Route> {
+    site.routes.iter().chain(site.candidate.iter().flat_map(|candidate| &candidate.routes))
 }
 
 /// Whether a route says something of its own about `Strict-Transport-Security`.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LOCATION, HOST, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
 use seaworthy_base::policy::Cache as Rule;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use super::{Client, Record, Refusal, proxy, record, refuse};
 use crate::ahead;
 use crate::body::{ClientBody, Content, ResponseBody};
 use crate::cache::{self, Asked, Fate, Kept, Key, Leader, Moment, Part, Use, now_ms};
+use crate::candidate;
 use crate::shape;
 use crate::watch::within;
 use crate::worker::Local;
@@ -50,15 +51,64 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
-    let Some((rule, key)) = route.policy.cache.as_ref().zip(key_of(&parts, record)) else {
-        return proxy::forward(local, client, parts, body, id, record).await;
-    };
-    let asked = cache::asked(&parts.method, &parts.headers);
-    let way = Way { local, client, id, rule, key, asked };
-    if !asked.may_use || !body.is_end_stream() || proxy::wants_upgrade(&parts) {
-        return way.change(parts, body, record).await;
+    let rule = route.policy.cache.as_ref();
+    let (key, method) = (key_of(&parts, record), parts.method.clone());
+    if let Some((rule, key)) = rule.zip(key.as_ref())
+        && !is_asked_directly(&parts.headers)
+    {
+        let asked = cache::asked(&parts.method, &parts.headers);
+        if asked.may_use && body.is_end_stream() && !proxy::wants_upgrade(&parts) {
+            let way = Way { local, client, id, rule, key: key.clone(), asked };
+            return way.read(parts, body, record).await;
+        }
     }
-    way.read(parts, body, record).await
+    let answer = proxy::forward(local, client, parts, body, id, record).await?;
+    if let Some(key) = key.filter(|_| !record::is_safe(&method)) {
+        forget(local, &key, record, &answer.0);
+    }
+    Ok(answer)
+}
+
+/// Whether the application itself is to be heard, as before and after a switch.
+fn is_asked_directly(headers: &HeaderMap) -> bool {
+    headers.contains_key(candidate::HEADER)
+}
+
+/// A request that changed something: what is kept of it, and of the places that the answer names, is forgotten
+/// (RFC 9111 § 4.4), of both releases where one is being tried. By whichever route it came: another one may keep the same path.
+fn forget(local: &Local, key: &Key, record: &Record, response: &Response<ResponseBody>) {
+    let status = response.status();
+    if !status.is_success() && !status.is_redirection() {
+        return;
+    }
+    let Some(site) = &record.site else { return };
+    let named = [LOCATION, CONTENT_LOCATION].map(|name| {
+        let place = response.headers().get(name)?.to_str().ok()?;
+        own_target(key, place)
+    });
+    let places = named.into_iter().flatten().map(Box::from).chain([key.target.clone()]);
+    let tried = site.candidate.as_ref().map(|candidate| &candidate.release);
+    for target in places {
+        for release in [Some(&site.release), tried].into_iter().flatten().cloned() {
+            let target = target.clone();
+            local.shared.cache.invalidate(&Key { release, target, ..key.clone() });
+        }
+    }
+}
+
+/// Path and query of a place, if it is on the same host.
+fn own_target(key: &Key, place: &str) -> Option<String> {
+    let uri: http::Uri = place.parse().ok()?;
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(&key.host)) {
+        return None;
+    }
+    let target = uri.path_and_query()?.as_str();
+    if target.starts_with('/') {
+        return Some(target.to_owned());
+    }
+    let folder = key.target.split('?').next().unwrap_or_default();
+    Some(format!("{}/{target}", folder.rsplit_once('/').map_or("", |(folder, _)| folder)))
 }
 
 /// The host with its port, as the application is told it: what it writes into its pages is kept for who
@@ -67,9 +117,13 @@ fn key_of(parts: &Parts, record: &Record) -> Option<Key> {
     let target = record.uri.path_and_query()?.as_str();
     let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = named.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str))?;
+    let site = record.site.as_ref()?;
+    let tried = site.candidate.as_ref().filter(|_| record.tried);
     Some(Key {
-        site: Arc::clone(&record.site.as_ref()?.name),
+        site: Arc::clone(&site.name),
+        release: Arc::clone(tried.map_or(&site.release, |candidate| &candidate.release)),
         secure: record.secure,
+        port: record.port,
         host: host.to_ascii_lowercase().into(),
         target: target.into(),
     })
@@ -78,44 +132,6 @@ fn key_of(parts: &Parts, record: &Record) -> Option<Key> {
 impl Way<'_> {
     fn cache(&self) -> &Arc<cache::Cache> {
         &self.local.shared.cache
-    }
-
-    /// A request that changes something.
-    async fn change(
-        &self,
-        parts: Parts,
-        body: ClientBody,
-        record: &mut Record,
-    ) -> Result<Answer, Refusal> {
-        let safe =
-            matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let answer = self.ask(parts, body, record).await?;
-        let status = answer.0.status();
-        if !safe && (status.is_success() || status.is_redirection()) {
-            self.cache().invalidate(&self.key);
-            for name in [LOCATION, CONTENT_LOCATION] {
-                let place = answer.0.headers().get(name).and_then(|value| value.to_str().ok());
-                if let Some(target) = place.and_then(|place| self.own_target(place)) {
-                    self.cache().invalidate(&Key { target: target.into(), ..self.key.clone() });
-                }
-            }
-        }
-        Ok(answer)
-    }
-
-    /// Path and query of a place, if it is on the same host.
-    fn own_target(&self, place: &str) -> Option<String> {
-        let uri: http::Uri = place.parse().ok()?;
-        let authority = uri.authority().map(http::uri::Authority::as_str);
-        if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(&self.key.host)) {
-            return None;
-        }
-        let target = uri.path_and_query()?.as_str();
-        if target.starts_with('/') {
-            return Some(target.to_owned());
-        }
-        let folder = self.key.target.split('?').next().unwrap_or_default();
-        Some(format!("{}/{target}", folder.rsplit_once('/').map_or("", |(folder, _)| folder)))
     }
 
     /// A request that reads something.

@@ -45,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) cause: Option<String>,
     pub(crate) status: u16,
     pub(super) bytes_in: u64,
+    /// It gets the release that is being tried.
+    pub(super) tried: bool,
     /// A cookie that keeps the visitor's release.
     pub(super) visit: Option<HeaderValue>,
     /// A cookie that keeps the visitor's instance.
@@ -68,6 +70,11 @@ pub(crate) struct Record {
 /// Microseconds since a moment.
 pub(crate) fn micros(begun: Instant) -> u64 {
     begun.elapsed().as_micros() as u64
+}
+
+/// Whether a method only reads (RFC 9110 § 9.2.1).
+pub(super) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
 /// The announced length of a body; 0 without one.
@@ -103,6 +110,7 @@ impl Record {
             cause: None,
             status: 0,
             bytes_in: length(&parts.headers),
+            tried: false,
             visit: None,
             place: None,
             secure: client.tls,
@@ -137,6 +145,7 @@ impl Record {
             port: self.port,
             site: self.site.clone(),
             route: self.route.clone(),
+            tried: self.tried,
             ..Self::new(&self.local, client, parts)
         }
     }
@@ -166,7 +175,12 @@ impl Record {
 
     /// Whether the way to the instance is more than passing on.
     pub(super) fn is_guarded(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.policy.is_guarded)
+        self.route.as_ref().is_some_and(|route| route.policy.is_guarded) || self.may_change_kept()
+    }
+
+    /// Whether what is kept of the site, by whichever of its routes, may be something else behind it.
+    fn may_change_kept(&self) -> bool {
+        !is_safe(&self.method) && self.site.as_ref().is_some_and(|site| site.keeps)
     }
 
     /// The response ended before its end; the first cause stays.

@@ -232,7 +232,8 @@ fn a_closed_site_says_at_once_how_it_is() {
     assert_eq!(ask(&edge, ""), word(200, "healthy"));
     // A release that is tried and uses the path for something else is closed like everything else.
     let web = vec![route("*", Action::Proxy("shop/web".into()))];
-    let candidate = Some(Candidate { id: "r2".into(), key: "n3w".into(), share: 0, routes: web });
+    let (id, key) = ("r2".into(), "n3w".into());
+    let candidate = Some(Candidate { id, key, share: 0, release: None, routes: web });
     edge.configure_site(Site { gate: closed(&[]), candidate, ..site() });
     let answer = edge.exchange(&request("GET", "/health", "Seaworthy-Release: n3w\r\n"));
     assert!(answer.ends_with("<p>back soon"), "{answer}");

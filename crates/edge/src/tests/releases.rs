@@ -1,5 +1,9 @@
 //! What releases need of the edge: a candidate beside what serves, gates, counts by instance.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use seaworthy_base::policy::{Cache, Policy};
+
 use super::*;
 use crate::model::{Candidate, Gate};
 
@@ -20,8 +24,76 @@ fn respond(body: &str) -> Vec<Route> {
 }
 
 fn with_candidate(share: u16) -> Site {
-    let candidate = Candidate { id: "r2".into(), key: "k3y".into(), share, routes: respond("new") };
-    Site { routes: respond("old"), candidate: Some(candidate), ..Site::default() }
+    beside(share, respond("old"), respond("new"))
+}
+
+/// Two releases, the second of which is being tried.
+fn beside(share: u16, routes: Vec<Route>, next: Vec<Route>) -> Site {
+    let (id, key, release) = ("x1".into(), "k3y".into(), Some("r2".into()));
+    let candidate = Some(Candidate { id, key, share, release, routes: next });
+    Site { routes, candidate, release: Some("r1".into()), ..Site::default() }
+}
+
+/// Answers that may be kept, each with its number.
+fn counting() -> Upstream {
+    let count = AtomicUsize::new(0);
+    Upstream::start(move |_, _, _| {
+        let body = format!("<{}>", count.fetch_add(1, Ordering::Relaxed));
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    })
+}
+
+/// To the instance, and its answers are kept.
+fn kept(path: &str, methods: &[&str]) -> Vec<Route> {
+    let policy = Policy { cache: Some(Cache::default()), ..Policy::default() };
+    let settings = Settings { policy, ..Settings::default() };
+    let methods = methods.iter().map(|method| (*method).to_owned()).collect();
+    vec![Route { settings, methods, ..route(path, Action::Proxy("shop/web".into())) }]
+}
+
+/// The body of an answer.
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body)
+}
+
+#[test]
+fn what_is_kept_of_one_release_is_not_given_to_who_gets_another_and_a_probe_is_given_nothing_kept()
+{
+    let upstream = counting();
+    let edge = Edge::start(kept("*", &[]), &[upstream.address]);
+    let ask = |headers: &str| body(&edge.exchange(&get("/", headers))).to_owned();
+    configure(&edge, beside(0, kept("*", &[]), kept("*", &[])));
+    assert_eq!([ask(""), ask("")], ["<0>", "<0>"]);
+    // Who tries the new one hears the new one, each time, and leaves nothing behind for the others.
+    let key = "Seaworthy-Release: k3y\r\n";
+    assert_eq!([ask(key), ask(key), ask("")], ["<1>", "<2>", "<0>"]);
+    assert_eq!(ask("Seaworthy-Release: live\r\n"), "<3>");
+    // All visitors get the new one: what they are given is kept for them, and for nobody else.
+    configure(&edge, beside(10_000, kept("*", &[]), kept("*", &[])));
+    assert_eq!([ask(""), ask("")], ["<4>", "<4>"]);
+    configure(&edge, beside(0, kept("*", &[]), kept("*", &[])));
+    assert_eq!(ask(""), "<0>");
+    // It serves now.
+    let live = Site { routes: kept("*", &[]), release: Some("r2".into()), ..Site::default() };
+    configure(&edge, live);
+    assert_eq!(ask(""), "<4>");
+}
+
+#[test]
+fn a_change_by_another_route_forgets_what_is_kept_of_its_path() {
+    let upstream = counting();
+    let routes = || [kept("/api/*", &["GET"]), to_web()].concat();
+    let edge = Edge::start(routes(), &[upstream.address]);
+    configure(&edge, Site { routes: routes(), ..Site::default() });
+    let ask = |method: &str| {
+        let request = String::from_utf8(get("/api/x", "")).unwrap().replacen("GET", method, 1);
+        body(&edge.exchange(request.as_bytes())).to_owned()
+    };
+    assert_eq!([ask("GET"), ask("GET"), ask("DELETE"), ask("GET")], ["<0>", "<0>", "<1>", "<2>"]);
 }
 
 #[test]
