@@ -203,6 +203,8 @@ impl<S> Connection<S> {
     fn open(&mut self, id: u32, fields: Fields, end: bool) -> Result<(), Fault> {
         self.streams.last = id;
         self.idle.clear();
+        // While it is open nobody asks how long its frame took: the next one that is begun has all of its time.
+        self.begun.clear();
         let place = self.streams.place().filter(|_| self.farewell != Farewell::Meant);
         let Some(place) = place else {
             frame::put_reset(&mut self.out, id, Code::Refused);

@@ -113,7 +113,7 @@ pub(super) struct Connection<S> {
     /// Runs while no stream is open.
     pub(super) idle: Alarm,
     /// For a preface or a frame that was begun while nothing else is under way.
-    begun: Alarm,
+    pub(super) begun: Alarm,
     /// Runs while the client takes nothing at all.
     sending: Alarm,
     blocked: bool,

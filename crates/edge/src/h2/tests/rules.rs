@@ -1,6 +1,9 @@
 //! What RFC 9113 forbids ends what it must, with its code.
 
+use std::time::Duration;
+
 use super::*;
+use crate::h1::HEAD_TIME;
 
 const CONNECTION: u8 = GOAWAY;
 const STREAM: u8 = RESET;
@@ -229,5 +232,27 @@ fn a_client_that_is_told_to_go_loses_no_request() {
             }
         }
         assert_eq!((status.as_str(), last), ("200", [number(9), number(0)].concat()));
+    });
+}
+
+#[test]
+fn a_frame_has_all_of_its_time_whatever_was_begun_before_a_long_request() {
+    simulate(async {
+        let edge = fixed(3);
+        let mut client = raw(&edge.local);
+        // An answer that may not be sent: its stream stays open.
+        client.begin(&setting(4, 0)).await;
+        client.find(&[SETTINGS]).await.unwrap();
+        let mut halves = async |bytes: &[u8], stream: u32| {
+            let head = frame(HEADERS, WHOLE, stream, GET);
+            client.send(&[bytes, &head[..5]].concat()).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.send(&head[5..]).await;
+            let seen = client.find(&[HEADERS, GOAWAY]).await.unwrap();
+            assert_eq!((seen.kind, seen.stream), (HEADERS, stream));
+            tokio::time::sleep(HEAD_TIME).await;
+        };
+        halves(b"", 1).await;
+        halves(&frame(RESET, 0, 1, &number(Code::Cancel as u32)), 3).await;
     });
 }
