@@ -35,6 +35,7 @@ use crate::gate::{self, Passage};
 use crate::model::Action;
 use crate::outgoing;
 use crate::policy;
+use crate::policy::lockout::Texts;
 use crate::respond;
 use crate::route::{self, CanonicalPath, CompiledRoute, CompiledSite, Found, Table};
 use crate::shape;
@@ -187,7 +188,7 @@ pub(crate) async fn handle(
     local.shared.requests.add();
     record.status = status.as_u16();
     if let Some(attempt) = record.attempt.take() {
-        attempt.settle(status, response.headers(), b"");
+        attempt.settle(status, response.headers(), &Texts::default());
     }
     shape::shape(response, &mut record).map(|body| body.logged(record))
 }

@@ -82,6 +82,8 @@ pub(crate) trait Step: std::fmt::Debug {
     fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
     /// Gives the rest.
     fn end(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
+    /// What it takes has been cut off.
+    fn cut(&mut self) {}
     /// Whether it gives just what it takes.
     fn is_transparent(&self) -> bool {
         false
@@ -94,6 +96,8 @@ pub(crate) trait Onlooker: std::fmt::Debug {
     fn see(&mut self, data: &[u8]);
     /// All of it has passed.
     fn end(&mut self);
+    /// The rest will not come.
+    fn cut(&mut self) {}
 }
 
 impl<O: Onlooker> Step for O {
@@ -110,6 +114,10 @@ impl<O: Onlooker> Step for O {
     fn end(&mut self, _: &mut Vec<u8>) -> io::Result<()> {
         Onlooker::end(self);
         Ok(())
+    }
+
+    fn cut(&mut self) {
+        Onlooker::cut(self);
     }
 
     fn is_transparent(&self) -> bool {
@@ -246,6 +254,7 @@ impl Shaped {
                     }
                     Poll::Ready(Some(Err(error))) => {
                         self.ended = true;
+                        self.steps.iter_mut().for_each(|step| step.cut());
                         return Poll::Ready(Some(Err(error)));
                     }
                     Poll::Ready(None) => {

@@ -13,6 +13,7 @@
 mod journal;
 mod rule;
 mod tally;
+mod texts;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -26,6 +27,7 @@ use self::rule::Names;
 pub(super) use self::rule::{Counted, at_once, is_locked};
 pub(crate) use self::rule::{Lockout, Outcome};
 use self::tally::Tally;
+pub(crate) use self::texts::Texts;
 use super::Refused;
 use super::clock::unix_seconds;
 use super::keys::{Hasher, Keys, network};
@@ -46,6 +48,8 @@ struct Entry {
     what: Box<str>,
 }
 
+/// In the place of a place: failures of several are counted.
+const SEVERAL: u32 = u32::MAX;
 /// More keys than this are an attack: the oldest that is not locked gives way.
 const MAX_ENTRIES: usize = 50_000;
 
@@ -129,16 +133,21 @@ fn begin<'a>(
 }
 
 impl Attempt {
-    /// Whether the beginning of the answer's body decides.
+    /// Whether the answer's body decides.
     pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
         self.reserved.iter().any(|(lockout, _)| lockout.reads_answer(status))
     }
 
+    /// What is to be looked for in its answer.
+    pub(crate) fn texts(&self, status: StatusCode) -> Texts {
+        Texts::of(self.reserved.iter().flat_map(|(lockout, _)| lockout.texts(status)))
+    }
+
     /// Counts what came of it.
-    pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+    pub(crate) fn settle(mut self, status: StatusCode, headers: &HeaderMap, texts: &Texts) {
         let now = unix_seconds();
         for elsewhere in std::mem::take(&mut self.elsewhere) {
-            let mut outcome = elsewhere.lockout.outcome(status, headers, body);
+            let mut outcome = elsewhere.lockout.outcome(status, headers, texts);
             if outcome == Outcome::Success && !self.all.failed_here(elsewhere.own(), self.of.place)
             {
                 outcome = Outcome::Nothing;
@@ -146,7 +155,7 @@ impl Attempt {
             elsewhere.settle(outcome, self.of.ip);
         }
         for (lockout, counted) in std::mem::take(&mut self.reserved) {
-            let outcome = lockout.outcome(status, headers, body);
+            let outcome = lockout.outcome(status, headers, texts);
             self.all.settle(&lockout, &counted, outcome, self.of, now);
         }
     }
@@ -214,13 +223,16 @@ impl Lockouts {
         let mut address_is_locked = false;
         let alone = is_alone(counted);
         for one in counted {
+            let failed_before = inner.tally.get(one.key, lockout.within, now) > 0;
             let entry = inner.entry(lockout, one.key, now);
             entry.in_flight = entry.in_flight.saturating_sub(one.times);
             match outcome {
                 Outcome::Failure(_) if !one.by_ip && address_is_locked => {}
                 Outcome::Failure(count) => {
                     let all = if one.by_ip || alone { count } else { 1 };
-                    (entry.since, entry.place) = (now as u32, of.place);
+                    let is_same = !failed_before || entry.place == of.place;
+                    entry.place = if is_same { of.place } else { SEVERAL };
+                    entry.since = now as u32;
                     let times = one.times.max(all);
                     let failures = inner.tally.fail(one.key, times, lockout.within, now);
                     if failures >= lockout.failures {

@@ -1,48 +1,47 @@
-//! Reads the beginning of an answer for the words by which an application refuses, and counts them.
+//! Reads an answer for the words by which an application refuses, and counts them.
 //!
-//! Invariant: the attempt is settled exactly once: when enough was read, at the end, or when the client
-//! went away in between.
+//! Invariants: the attempt is settled exactly once: at the end, or when the client went away in between, which is no way to
+//! be let in without a count; an answer that its instance cut off says nothing.
 
 use http::{HeaderMap, StatusCode};
 
 use super::Onlooker;
-use crate::policy::fields::MAX_BODY;
-use crate::policy::lockout::Attempt;
+use crate::policy::lockout::{Attempt, Texts};
 
 #[derive(Debug)]
 pub(super) struct Verdict {
     attempt: Option<Box<Attempt>>,
     status: StatusCode,
     headers: HeaderMap,
-    seen: Vec<u8>,
+    texts: Texts,
 }
 
 impl Verdict {
     pub(super) fn new(attempt: Box<Attempt>, status: StatusCode, headers: HeaderMap) -> Self {
-        Self { attempt: Some(attempt), status, headers, seen: Vec::new() }
+        let texts = attempt.texts(status);
+        Self { attempt: Some(attempt), status, headers, texts }
     }
 
     fn settle(&mut self) {
         if let Some(attempt) = self.attempt.take() {
-            attempt.settle(self.status, &self.headers, &self.seen);
-            self.seen = Vec::new();
+            attempt.settle(self.status, &self.headers, &self.texts);
         }
     }
 }
 
 impl Onlooker for Verdict {
     fn see(&mut self, data: &[u8]) {
-        if self.attempt.is_some() {
-            let room = MAX_BODY.saturating_sub(self.seen.len()).min(data.len());
-            self.seen.extend_from_slice(&data[..room]);
-            if self.seen.len() >= MAX_BODY {
-                self.settle();
-            }
-        }
+        self.texts.see(data);
     }
 
     fn end(&mut self) {
+        self.texts.end();
         self.settle();
+    }
+
+    fn cut(&mut self) {
+        // Dropped, it counts for nothing.
+        self.attempt = None;
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use seaworthy_base::policy::{self as said, Key, Refusal};
 
+use super::texts::Texts;
 use crate::policy::Refused;
 use crate::policy::keys::{Keys, account, ident};
 
@@ -74,13 +75,24 @@ impl Lockout {
         self.refusals.iter().any(|one| one.body.is_some())
     }
 
-    /// Whether the beginning of the answer's body decides.
-    pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
-        self.refusals.iter().any(|one| one.body.is_some() && fits_status(one, status))
+    /// The texts that decide about an answer of this status.
+    pub(super) fn texts(&self, status: StatusCode) -> impl Iterator<Item = &str> {
+        let fitting = self.refusals.iter().filter(move |one| fits_status(one, status));
+        fitting.filter_map(|one| one.body.as_deref())
     }
 
-    /// What an answer means; `body` is its beginning, where that was looked at.
-    pub(crate) fn outcome(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
+    /// Whether the answer's body decides.
+    pub(crate) fn reads_answer(&self, status: StatusCode) -> bool {
+        self.texts(status).next().is_some()
+    }
+
+    /// What an answer means.
+    pub(crate) fn outcome(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        texts: &Texts,
+    ) -> Outcome {
         if status.is_server_error() {
             return Outcome::Nothing;
         }
@@ -89,10 +101,7 @@ impl Lockout {
                 let given = headers.get(LOCATION).and_then(|value| value.to_str().ok());
                 given.is_some_and(|given| given.contains(text.as_str()))
             });
-            let found = one
-                .body
-                .as_ref()
-                .map_or(1, |text| memchr::memmem::find_iter(body, text.as_bytes()).count() as u32);
+            let found = one.body.as_ref().map_or(1, |text| texts.count(text));
             if fits_status(one, status) && location { found } else { 0 }
         };
         match self.refusals.iter().map(failures).max().unwrap_or(0) {

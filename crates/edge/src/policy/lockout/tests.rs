@@ -61,12 +61,48 @@ impl World {
         match self.begin(ip, &format!("{{\"email\":\"{email}\"}}")) {
             Ok(attempt) => {
                 let status = StatusCode::from_u16(answer).unwrap();
-                attempt.settle(status, &HeaderMap::new(), b"");
+                attempt.settle(status, &HeaderMap::new(), &Texts::default());
                 answer
             }
             Err(refused) => refused.status.as_u16(),
         }
     }
+}
+
+/// An answer that was read to its end.
+fn whole(body: &str) -> Texts {
+    let mut texts = Texts::of(["UNAUTHORIZED"].into_iter());
+    texts.see(body.as_bytes());
+    texts.end();
+    texts
+}
+
+#[test]
+fn an_answer_that_is_not_taken_to_its_end_lets_nobody_in() {
+    let world = world();
+    let leave = |n: u8| {
+        let attempt = world.begin(&format!("192.0.2.{n}"), "{\"email\":\"ann@x\"}").unwrap();
+        let mut texts = attempt.texts(StatusCode::MULTI_STATUS);
+        texts.see(b"UNAUTHOR");
+        attempt.settle(StatusCode::MULTI_STATUS, &HeaderMap::new(), &texts);
+    };
+    (1..=5).for_each(leave);
+    assert_eq!(world.try_to_log_in("192.0.2.77", "ann@x", 200), 429);
+}
+
+#[test]
+fn a_success_forgets_nothing_of_what_failed_elsewhere_too() {
+    let world = world();
+    let settle = |place: u64, ip: u8, status: StatusCode| {
+        let email = "{\"email\":\"ann@x\"}";
+        let attempt = world.begin_at(place, &format!("192.0.2.{ip}"), email).unwrap();
+        attempt.settle(status, &HeaderMap::new(), &Texts::default());
+    };
+    (1..=3).for_each(|ip| settle(7, ip, StatusCode::UNAUTHORIZED));
+    settle(8, 4, StatusCode::FORBIDDEN);
+    settle(8, 5, StatusCode::OK);
+    settle(7, 6, StatusCode::UNAUTHORIZED);
+    assert!(world.begin("192.0.2.77", "{\"email\":\"ann@x\"}").is_err());
 }
 
 #[test]
@@ -123,7 +159,9 @@ fn nobody_elses_success_and_no_page_forgets_an_accounts_failures() {
     for n in 1..=4 {
         world.try_to_log_in(&format!("192.0.2.{n}"), "ann@x", 401);
     }
-    let well = |attempt: Box<Attempt>| attempt.settle(StatusCode::OK, &HeaderMap::new(), b"");
+    let well = |attempt: Box<Attempt>| {
+        attempt.settle(StatusCode::OK, &HeaderMap::new(), &Texts::default())
+    };
     // An attacker logs in himself, with the other's name somewhere in what he sends.
     for body in [
         r#"{"email":"ann@x","email":"mallory@x"}"#,
@@ -183,7 +221,7 @@ fn attempts_at_the_same_time_are_no_more_than_one_after_the_other() {
     assert!(many.is_empty());
     under_way
         .into_iter()
-        .for_each(|one| one.settle(StatusCode::UNAUTHORIZED, &HeaderMap::new(), b""));
+        .for_each(|one| one.settle(StatusCode::UNAUTHORIZED, &HeaderMap::new(), &Texts::default()));
     assert_eq!(world.try_to_log_in("192.0.2.1", "bob@x", 200), 429);
 }
 
@@ -196,7 +234,7 @@ fn guesses_in_one_request_are_counted_one_by_one() {
     four.settle(
         StatusCode::MULTI_STATUS,
         &HeaderMap::new(),
-        b"UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED",
+        &whole("UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED UNAUTHORIZED"),
     );
     assert_eq!(world.try_to_log_in("192.0.2.1", "ann@x", 401), 401);
     assert_eq!(world.try_to_log_in("192.0.2.1", "ann@x", 401), 429);
@@ -208,7 +246,7 @@ fn each_way_of_refusing_counts_and_no_other() {
     let outcome = |status: u16, location: Option<&'static str>, body: &str| {
         let mut headers = HeaderMap::new();
         headers.extend(location.map(|place| (LOCATION, HeaderValue::from_static(place))));
-        world.lockouts[0].outcome(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        world.lockouts[0].outcome(StatusCode::from_u16(status).unwrap(), &headers, &whole(body))
     };
     assert_eq!(outcome(401, None, ""), Outcome::Failure(1));
     assert_eq!(outcome(302, Some("/signin?error=CredentialsSignin"), ""), Outcome::Failure(1));
