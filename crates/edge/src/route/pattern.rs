@@ -53,9 +53,14 @@ impl Pattern {
     }
 
     /// Whether a path that is plain, too, fits it in one way only: nothing in either can be read in another
-    /// case or without its last slash.
+    /// case, without its last slash or with one.
     pub(super) fn is_plain(&self) -> bool {
-        is_plain(&self.text)
+        is_plain(&self.text) && self.folder().is_none()
+    }
+
+    /// Of `/admin/*` the folder itself, without its slash: many applications answer it as they do the one with.
+    fn folder(&self) -> Option<&[u8]> {
+        self.text.as_bytes().strip_suffix(b"/*").filter(|folder| !folder.is_empty())
     }
 
     fn fits(&self, path: &[u8]) -> bool {
@@ -73,7 +78,9 @@ impl Pattern {
         let fits = |path: &str| {
             let text = self.text.as_bytes();
             let shorter = text.strip_suffix(b"/").unwrap_or(text);
-            glob(text, path.as_bytes(), same) || glob(shorter, path.as_bytes(), same)
+            glob(text, path.as_bytes(), same)
+                || glob(shorter, path.as_bytes(), same)
+                || self.folder().is_some_and(|folder| glob(folder, path.as_bytes(), same))
         };
         fits(path) || path.strip_suffix('/').is_some_and(fits)
     }

@@ -205,6 +205,8 @@ fn what_guards_a_path_guards_it_however_an_application_lets_it_be_written() {
         ("GET", "/ACCOUNT", "/Account/"),
         ("GET", "/account", "/Account/"),
         ("GET", "/Admin/x", "/admin/*"),
+        ("GET", "/admin", "/admin/*"),
+        ("GET", "/ADMIN", "/admin/*"),
         // A route that names it so knows what it does.
         ("POST", "/LOGIN/own", "/LOGIN/own"),
         // Another application does not have the path.
