@@ -43,6 +43,10 @@ const fn malformed(cause: &'static str) -> Unreadable {
     Unreadable { status: StatusCode::BAD_REQUEST, cause }
 }
 
+const UNREAD: Unreadable = other_type(
+    "the body is to be looked into, and it is neither JSON nor a form: its fields cannot be read",
+);
+
 const TOO_MANY: Unreadable =
     malformed("more values of a field that is counted by than any log-in has");
 
@@ -72,18 +76,20 @@ impl Fields {
         let json = json::of(&kind, body);
         if let Some(boundary) = kind.boundary()? {
             pairs.extend(form::parts(body, boundary, kind.charset)?);
-        } else if !kind.is_json() {
+        } else if kind.may_be_pairs() {
             pairs.extend(form::pairs(body, kind.charset)?);
+        } else if !kind.is_json() && !body.is_empty() {
+            return Err(UNREAD);
         }
         let mut fields = Vec::with_capacity(keys.len());
         for key in keys {
             let (Key::Json(name) | Key::Form(name)) = key else { continue };
-            let path = path(name);
+            let field = Name::of(name);
             let mut values = Vec::new();
             if let Some(text) = json {
-                json::values(text, &path, &mut values)?;
+                json::values(text, &field.path, &mut values)?;
             }
-            let named = pairs.iter().filter(|(name, _)| holds(name, &path));
+            let named = pairs.iter().filter(|(name, _)| name.is_within(&field));
             values.extend(named.map(|(_, value)| value.clone()).take(MAX_VALUES + 1));
             if values.len() > MAX_VALUES {
                 return Err(TOO_MANY);
@@ -111,7 +117,29 @@ fn path(name: &str) -> Vec<String> {
     if steps.is_empty() { whole() } else { steps }
 }
 
-/// Whether one path leads through another: to it, or to what is within.
-fn holds(name: &[String], path: &[String]) -> bool {
-    name.windows(path.len()).any(|part| part == path)
+/// The name of a field, as the different programs read it.
+#[derive(Debug)]
+struct Name {
+    path: Vec<String>,
+    /// As PHP spells it: one word.
+    word: String,
+}
+
+impl Name {
+    fn of(name: &str) -> Self {
+        Self { path: path(name), word: word(name) }
+    }
+
+    /// Whether it leads through another: to it, or to what is within.
+    fn is_within(&self, field: &Self) -> bool {
+        self.word == field.word
+            || self.path.windows(field.path.len()).any(|part| part == field.path)
+    }
+}
+
+/// A name with `_` for what PHP does not have in names: spaces, full stops, a bracket that does not end.
+fn word(name: &str) -> String {
+    let name = name.trim_start();
+    let closed = name.find('[').filter(|at| name.get(*at..).is_some_and(|rest| rest.contains(']')));
+    account(&name.get(..closed.unwrap_or(name.len())).unwrap_or(name).replace([' ', '.', '['], "_"))
 }

@@ -131,10 +131,15 @@ pub(crate) fn account(value: &str) -> String {
     folded.trim().to_owned()
 }
 
-/// Without a width or a meaning of its own: soft hyphens, joiners, marks of direction, variation selectors.
+/// Without a width or a meaning of its own: soft hyphens, joiners, marks of direction, variation selectors, and whatever
+/// else collations give no weight (Unicode's categories Cf and Me, U+0640, U+180A).
 fn is_ignored(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{488}'..='\u{489}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{640}'
+        | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180a}'..='\u{180f}' | '\u{1abe}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{20dd}'..='\u{20e0}' | '\u{20e2}'..='\u{20e4}' | '\u{a670}'..='\u{a672}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e0fff}')
 }
 
@@ -255,6 +260,11 @@ mod tests {
             "ann\u{200b}@x",
             "ann@x\0",
             "ann@x\u{a0}",
+            "ann\u{fff9}@x",
+            "a\u{488}nn@x",
+            "a\u{640}nn@x",
+            "ann\u{1d173}@x",
+            "ann\u{20dd}@x",
         ] {
             assert_eq!(account(name), "ann@x", "{name:?}");
         }

@@ -8,7 +8,7 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 
 use super::kind::{Charset, Kind, parameters};
-use super::{Unreadable, malformed, other_type, path};
+use super::{Name, Unreadable, malformed, other_type};
 
 /// More fields are no log-in; many applications stop reading there.
 const MAX_PAIRS: usize = 1000;
@@ -19,7 +19,7 @@ const PARTS: Unreadable = other_type(
 );
 
 /// A field and its value.
-type Pair = (Vec<String>, String);
+type Pair = (Name, String);
 
 /// The fields of a query or an urlencoded body.
 pub(super) fn pairs(text: &[u8], charset: Charset) -> Result<Vec<Pair>, Unreadable> {
@@ -35,7 +35,8 @@ pub(super) fn pairs(text: &[u8], charset: Charset) -> Result<Vec<Pair>, Unreadab
             return Err(MANY);
         }
         let (name, value) = pair.split_at(at);
-        all.push((path(&decode(name)), decode(value.get(1..).unwrap_or_default())));
+        let value = decode(value.get(1..).unwrap_or_default())?;
+        all.push((Name::of(&decode(name)?), value));
     }
     Ok(all)
 }
@@ -70,7 +71,7 @@ pub(super) fn parts(
             return Err(PARTS);
         }
         let name = part_name(std::str::from_utf8(head).map_err(|_not_text| PARTS)?)?;
-        all.push((path(name), charset.text(value)));
+        all.push((Name::of(name), charset.text(value)?));
         rest = after.get(between.len()..).unwrap_or_default();
     }
 }
@@ -111,6 +112,10 @@ fn disposition(value: &str) -> Result<(&str, bool), Unreadable> {
             "filename" | "filename*" => is_file = true,
             _ => return Err(PARTS),
         }
+    }
+    // `=?UTF-8?Q?…?=`, a word of mail's headers (RFC 2047), is decoded by some.
+    if found.is_some_and(|name| name.contains("=?")) {
+        return Err(PARTS);
     }
     let found = found.filter(|_| kind.trim().eq_ignore_ascii_case("form-data"));
     found.map(|name| (name, is_file)).ok_or(PARTS)

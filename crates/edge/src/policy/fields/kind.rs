@@ -31,11 +31,12 @@ impl Charset {
         }
     }
 
-    pub(super) fn text(self, bytes: &[u8]) -> String {
-        match self {
-            Self::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
-            Self::Latin1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    /// Some programs obey a charset and others read UTF-8 whatever it says: only where both read the same is it read.
+    pub(super) fn text(self, bytes: &[u8]) -> Result<String, Unreadable> {
+        if self == Self::Latin1 && !bytes.is_ascii() {
+            return Err(CHARSET);
         }
+        Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 }
 
@@ -73,8 +74,8 @@ impl Kind {
                 }
                 "boundary" if kind.boundary.is_none() => kind.boundary = Some(value.to_owned()),
                 "boundary" => return Err(UNCLEAR),
-                // `boundary*0`, `charset*`: few read them.
-                other if other.contains('*') => return Err(UNCLEAR),
+                // `boundary*0`, `charset*`: few read them. `xboundary`: some look for the word, wherever it stands.
+                other if other.contains('*') || kind.is_multipart() => return Err(UNCLEAR),
                 _ => {}
             }
         }
@@ -87,6 +88,11 @@ impl Kind {
 
     pub(super) fn is_multipart(&self) -> bool {
         self.essence.starts_with("multipart/")
+    }
+
+    /// Whether its fields are pairs, or it is what programs take for such a form.
+    pub(super) fn may_be_pairs(&self) -> bool {
+        matches!(&*self.essence, "" | "text/plain" | "application/x-www-form-urlencoded")
     }
 
     /// What separates the parts of a form; none where the body is no such form.
