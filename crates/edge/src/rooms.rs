@@ -26,13 +26,49 @@ pub(crate) fn make_room(bytes: &mut BytesMut, wanted: u64) {
     }
 }
 
+/// Of one kind, the one that was used last on top.
+#[derive(Debug)]
+struct Spare<T> {
+    list: Vec<T>,
+    /// So many lay there untouched since [`Spare::trim`].
+    untouched: usize,
+}
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), untouched: 0 }
+    }
+}
+
+impl<T> Spare<T> {
+    fn pop(&mut self) -> Option<T> {
+        let found = self.list.pop();
+        self.untouched = self.untouched.min(self.list.len());
+        found
+    }
+
+    fn push(&mut self, one: T) {
+        self.list.push(one);
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Gives back what nobody has needed since the last time.
+    fn trim(&mut self) {
+        self.list.drain(..self.untouched);
+        self.untouched = self.list.len();
+    }
+}
+
 /// Spare buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
-    heads: RefCell<Vec<Vec<u8>>>,
-    reads: RefCell<Vec<BytesMut>>,
-    maps: RefCell<Vec<HeaderMap>>,
-    texts: RefCell<Vec<Vec<u8>>>,
+    heads: RefCell<Spare<Vec<u8>>>,
+    reads: RefCell<Spare<BytesMut>>,
+    maps: RefCell<Spare<HeaderMap>>,
+    texts: RefCell<Spare<Vec<u8>>>,
 }
 
 impl Rooms {
@@ -92,11 +128,20 @@ impl Rooms {
     pub(crate) fn keep_buffer(&self, mut read: BytesMut) {
         let mut reads = self.reads.borrow_mut();
         read.clear();
-        // One that was read full has no room left; all of it again when its pieces were sent.
-        let _is_whole = read.try_reclaim(PIECE);
+        // One that was read full has no room left; all of it again when its pieces were sent. What is behind what was cut off
+        // does not tell how large it is, which is asked first.
+        let _is_whole = read.try_reclaim(LARGEST + 1) || read.try_reclaim(PIECE);
         if reads.len() < MOST && (1..=LARGEST).contains(&read.capacity()) {
             reads.push(read);
         }
+    }
+
+    /// Gives back what was not needed since the last time: after a rush the few that come need little.
+    pub(crate) fn trim(&self) {
+        self.heads.borrow_mut().trim();
+        self.reads.borrow_mut().trim();
+        self.maps.borrow_mut().trim();
+        self.texts.borrow_mut().trim();
     }
 
     /// Gives all of it back: nothing was asked for in a while.
@@ -105,5 +150,43 @@ impl Rooms {
         self.reads.take();
         self.maps.take();
         self.texts.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grew_too_large_is_given_back_however_much_of_it_is_in_use() {
+        let rooms = Rooms::default();
+        let grown = |taken: usize| {
+            let mut read = BytesMut::with_capacity(2 * LARGEST);
+            read.resize(taken, 0);
+            drop(read.split_to(taken));
+            rooms.keep_buffer(read);
+            rooms.buffer().capacity()
+        };
+        assert_eq!([grown(0), grown(LARGEST + 1000), grown(2 * LARGEST)], [0, 0, 0]);
+        // One that was read full has all of its room again.
+        let mut read = BytesMut::with_capacity(PIECE);
+        read.resize(read.capacity(), 0);
+        let piece = read.split();
+        drop(piece);
+        rooms.keep_buffer(read);
+        assert!(rooms.buffer().capacity() >= PIECE);
+    }
+
+    #[test]
+    fn what_nobody_needs_any_more_is_given_back_while_others_are_used() {
+        let rooms = Rooms::default();
+        (0..10).for_each(|_| rooms.keep_buffer(BytesMut::with_capacity(PIECE)));
+        rooms.trim();
+        for _ in 0..3 {
+            let used = [rooms.buffer(), rooms.buffer()];
+            used.into_iter().for_each(|one| rooms.keep_buffer(one));
+            rooms.trim();
+        }
+        assert_eq!(rooms.reads.borrow().len(), 2);
     }
 }

@@ -286,6 +286,7 @@ async fn sweep(local: Rc<Local>) {
         }
         local.http2.clean();
         store::keep(&local);
+        local.rooms.trim();
         let idle = !local.pool.close_idle() && !local.shared.log.flush_thread(local.thread);
         if idle {
             local.rooms.clear();
