@@ -195,3 +195,51 @@ fn where_open_files_run_short_the_client_goes_that_was_waited_for_longest() {
     last.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("HTTP/1.1 200"), "{rest}");
 }
+
+#[test]
+fn a_guess_whose_answer_the_client_does_not_take_is_counted_and_what_breaks_is_not() {
+    use seaworthy_base::policy::{Key, Lockout, Policy, Refusal};
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in upstream.incoming().flatten() {
+            let request = one_request(&mut stream, &mut Vec::new()).unwrap_or_default();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\nbegun").ok();
+            // One breaks; the other one has much to say.
+            while !request.contains("/breaks") && stream.write_all(&[b'.'; 1 << 16]).is_ok() {}
+        }
+    });
+    let wrong = Refusal { status: vec![200], body: Some("Wrong".into()), location: None };
+    let lockout = Lockout {
+        name: "x".into(),
+        failures: 3,
+        within: Duration::from_secs(60),
+        locked: Duration::from_secs(60),
+        by: vec![Key::Ip],
+        refusals: vec![wrong],
+        store: None,
+    };
+    let policy = Policy { lockouts: vec![lockout], ..Policy::default() };
+    let settings = Settings { policy, ..Settings::default() };
+    let routes = vec![Route { settings, ..route("*", Action::Proxy("shop/web".into())) }];
+    let edge = Edge::start(routes, &[address]);
+    let locked = || edge.shared.lockouts.list().len();
+    for _ in 0..4 {
+        let answer = ask_from(&edge, [127, 0, 0, 1], get("").replace("/x", "/breaks").as_bytes());
+        assert!(answer.ends_with("begun"), "{answer}");
+    }
+    assert_eq!(locked(), 0);
+    for _ in 0..3 {
+        let mut stream = edge.connect();
+        stream.write_all(get("").as_bytes()).unwrap();
+        // Closed with bytes that were not read, a connection is reset.
+        let begun = || {
+            let mut room = [0; 4096];
+            stream
+                .peek(&mut room)
+                .is_ok_and(|read| room[..read].windows(5).any(|part| part == b"begun"))
+        };
+        eventually("the answer has begun", begun);
+    }
+    eventually("the address is locked", || locked() == 1);
+}
