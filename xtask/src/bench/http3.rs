@@ -32,7 +32,7 @@ fn second(load: &Path, proxy: &Running) -> Result<Figures> {
     let before = proxy.cpu_ticks()?;
     let (answers, rate, p99) = run(load, proxy)?;
     let spent = proxy.cpu_ticks()? - before;
-    Ok(Figures { rate, cpu_us: cpu_us(spent, answers), p99, rss_kib: proxy.rss_kib()? })
+    Ok(Figures { rate, cpu_us: cpu_us(spent, answers), p99 })
 }
 
 /// Answers, answers in a second, 99th percentile.

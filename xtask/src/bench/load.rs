@@ -35,8 +35,6 @@ pub(super) struct Figures {
     pub(super) cpu_us: f64,
     /// As the load generator prints it.
     pub(super) p99: String,
-    /// Resident set after the load, all processes.
-    pub(super) rss_kib: u64,
 }
 
 impl Case {
@@ -88,7 +86,7 @@ impl Case {
         }
     }
 
-    fn command(self, proxy: &Running, seconds: u32) -> Command {
+    fn command(self, proxy: &Running) -> Command {
         let mut command = Command::new("taskset");
         command.args(["-c", "1"]);
         let (plain, tls) = (
@@ -96,8 +94,7 @@ impl Case {
             format!("https://127.0.0.1:{}", proxy.https),
         );
         let wrk = |command: &mut Command, connections: &str| {
-            command.args(["wrk", "-t1", "-c", connections, "--latency", "-d"]);
-            command.arg(format!("{seconds}s"));
+            command.args(["wrk", "-t1", "-c", connections, "--latency", "-d", "1s"]);
         };
         match self {
             Self::KeepAlive => {
@@ -130,7 +127,7 @@ impl Case {
                 command.arg(format!("{tls}/"));
             }
             Self::Http2 => {
-                command.args(["h2load", "-t1", "-c16", "-m8", "-D"]).arg(seconds.to_string());
+                command.args(["h2load", "-t1", "-c16", "-m8", "-D", "1"]);
                 command.arg(format!("--connect-to=127.0.0.1:{}", proxy.https));
                 command.arg("https://tls.localhost/");
             }
@@ -139,27 +136,17 @@ impl Case {
     }
 }
 
-/// One proxy under one kind of load, for so many seconds.
-pub(super) fn measure(proxy: &Running, case: Case, seconds: u32) -> Result<Figures> {
-    warm(proxy, case)?;
-    figures(proxy, case, seconds)
-}
-
 /// A second of load that is not counted.
 pub(super) fn warm(proxy: &Running, case: Case) -> Result<()> {
-    load(proxy, case, 1).map(drop)
+    load(proxy, case).map(drop)
 }
 
 /// A second of load on a proxy that is warm.
 pub(super) fn second(proxy: &Running, case: Case) -> Result<Figures> {
-    figures(proxy, case, 1)
-}
-
-fn figures(proxy: &Running, case: Case, seconds: u32) -> Result<Figures> {
     let before = proxy.cpu_ticks()?;
-    let (answers, rate, p99) = load(proxy, case, seconds)?;
+    let (answers, rate, p99) = load(proxy, case)?;
     let spent = proxy.cpu_ticks()? - before;
-    Ok(Figures { rate, cpu_us: cpu_us(spent, answers), p99, rss_kib: proxy.rss_kib()? })
+    Ok(Figures { rate, cpu_us: cpu_us(spent, answers), p99 })
 }
 
 /// Microseconds for each answer. A tick is a hundredth of a second (USER_HZ) on every Linux that this runs on.
@@ -167,9 +154,9 @@ pub(super) fn cpu_us(ticks: u64, answers: u64) -> f64 {
     ticks as f64 * 10_000.0 / answers as f64
 }
 
-/// Runs the load; answers, answers in a second, 99th percentile.
-fn load(proxy: &Running, case: Case, seconds: u32) -> Result<(u64, f64, String)> {
-    let mut command = case.command(proxy, seconds);
+/// Runs the load for a second; answers, answers in a second, 99th percentile.
+fn load(proxy: &Running, case: Case) -> Result<(u64, f64, String)> {
+    let mut command = case.command(proxy);
     let output = command.output().with_context(|| format!("could not run {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let wrong =

@@ -80,6 +80,5 @@ fn run(load: &Path, comeback: &str, proxy: &Running, authority: &Path) -> Result
         rate: rate.parse()?,
         cpu_us: cpu_us(spent, answers.parse()?),
         p99: (*p99).to_owned(),
-        rss_kib: proxy.rss_kib()?,
     })
 }

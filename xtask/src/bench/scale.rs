@@ -133,15 +133,26 @@ pub(super) fn routes(stage: &Stage, rounds: usize, seconds: u32) -> Result<()> {
     println!("\nroutes: 10,000 over 5,000 hosts, beside 10 over 5");
     let few = with_routes(stage, "few", 5)?;
     let many = with_routes(stage, "many", 5_000)?;
+    let (few_case, many_case) = (Case::Routes(2), Case::Routes(2_500));
+    load::warm(&few, few_case)?;
+    load::warm(&many, many_case)?;
     let mut ratios = Vec::new();
     for round in 1..=rounds {
-        let of_few = load::measure(&few, Case::Routes(2), seconds)?;
-        let of_many = load::measure(&many, Case::Routes(2_500), seconds)?;
+        let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
+        // Second by second in turn: the machine may change its speed at any moment.
+        for _ in 0..seconds {
+            let (less, more) = (load::second(&few, few_case)?, load::second(&many, many_case)?);
+            ratios.push(more.cpu_us / less.cpu_us);
+            of_few.push(less.cpu_us);
+            of_many.push(more.cpu_us);
+        }
         println!(
             "  round {round}  10 routes {:>6.1} us/req   10,000 routes {:>6.1} us/req   rss {} and {} KiB",
-            of_few.cpu_us, of_many.cpu_us, of_few.rss_kib, of_many.rss_kib
+            median(of_few),
+            median(of_many),
+            few.rss_kib()?,
+            many.rss_kib()?
         );
-        ratios.push(of_many.cpu_us / of_few.cpu_us);
     }
     let ratio = median(ratios);
     println!(
