@@ -61,6 +61,9 @@ pub(crate) struct Asked {
     credentials: bool,
 }
 
+/// The certificate that a client showed (RFC 9440 § 2.2), as the edge passes it on.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
 /// Fields by which frameworks take a GET for another method.
 const OTHER_METHOD: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
@@ -79,7 +82,9 @@ pub(crate) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
         may_use: get || (plain && *method == Method::HEAD),
         may_keep: get && whole && !said.no_store,
         only_if_cached: said.only_if_cached,
-        credentials: headers.contains_key(AUTHORIZATION) || headers.contains_key(COOKIE),
+        credentials: [AUTHORIZATION, COOKIE, CLIENT_CERT]
+            .iter()
+            .any(|name| headers.contains_key(name)),
     }
 }
 

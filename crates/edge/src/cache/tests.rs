@@ -88,7 +88,8 @@ fn what_is_somebodys_own_is_never_kept() {
     assert!(!keeps(&[], &[("cache-control", "public, max-age=60"), ("set-cookie", "session=1")]));
     assert!(!keeps(&[], &[long, ("vary", "*")]));
     assert!(!keeps(&[], &[long, ("vary", "accept, *")]));
-    for secret in [("authorization", "Bearer x"), ("cookie", "session=1")] {
+    let certificate = ("client-cert", ":AAAA:");
+    for secret in [("authorization", "Bearer x"), ("cookie", "session=1"), certificate] {
         assert!(!keeps(&[secret], &[long]), "{secret:?}");
         assert!(keeps(&[secret], &[("cache-control", "public, max-age=60")]), "{secret:?}");
         assert!(keeps(&[secret], &[("cache-control", "s-maxage=60")]), "{secret:?}");
