@@ -134,11 +134,12 @@ impl Cache {
         self.store().moment(key)
     }
 
-    /// Keeps an answer that was asked for at a moment, in the place of one for the same request.
+    /// Keeps of an answer that was asked for at a moment what is for all, in the place of one for the same request.
     pub(crate) fn keep(&self, key: &Key, kept: Kept, moment: Moment) {
+        let kept = Arc::new(kept.for_all());
         let mut store = self.store();
         if store.moment(key) == moment {
-            store.put(key, Arc::new(kept));
+            store.put(key, kept);
         }
     }
 

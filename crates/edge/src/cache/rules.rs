@@ -105,7 +105,7 @@ fn is_understood(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300..=303 | 307 | 308 | 400..=410 | 414 | 421 | 451 | 500..=504)
 }
 
-/// The answer as it will be kept, without its body; none where it may not be.
+/// The answer as it came, with how long it will be kept and without its body; none where it may not be.
 pub(crate) fn may_keep(
     rule: &Rule,
     asked: Asked,
@@ -133,20 +133,7 @@ pub(crate) fn may_keep(
         || headers.contains_key(EXPIRES)
         || said.no_cache
         || (rule.ttl.is_some() && status.is_success());
-    (useful && explicit).then(|| {
-        let mut headers = headers.clone();
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<HeaderName> =
-            named.flat_map(split).filter_map(|name| name.parse().ok()).collect();
-        named.iter().for_each(|name| drop(headers.remove(name)));
-        let hop = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
-        hop.iter().for_each(|name| drop(headers.remove(*name)));
-        let listed: Vec<HeaderName> =
-            said.fields.iter().filter_map(|name| name.parse().ok()).collect();
-        listed.iter().for_each(|name| drop(headers.remove(name)));
-        headers.remove(TRANSFER_ENCODING);
-        Kept { headers, vary, ..kept }
-    })
+    (useful && explicit).then(|| Kept { headers: headers.clone(), vary, ..kept })
 }
 
 impl Directives {
@@ -246,6 +233,28 @@ impl Kept {
         Self { from, ..self }
     }
 
+    /// As others may be given it: without what was for one connection (RFC 9111 § 3.1), and without the fields
+    /// that it names for who asked (§ 5.2.2.4, § 5.2.2.7).
+    pub(super) fn for_all(mut self) -> Self {
+        const HOP: [&str; 7] = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let headers = &mut self.headers;
+        let said = Directives::read(headers).fields;
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = lines.flat_map(split).chain(said.iter().map(String::as_str));
+        let doomed: Vec<HeaderName> =
+            named.chain(HOP).filter_map(|name| name.parse().ok()).collect();
+        doomed.iter().for_each(|name| drop(headers.remove(name)));
+        self
+    }
+
     /// How old it is, in milliseconds.
     fn age(&self, now: u64) -> u64 {
         self.initial_age.saturating_add(now.saturating_sub(self.came))
@@ -319,7 +328,7 @@ pub(crate) enum Fate {
     Forget,
 }
 
-/// The kept answer as who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and what
+/// The kept answer as only who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and what
 /// becomes of the one that is kept.
 pub(crate) fn refreshed(
     rule: &Rule,

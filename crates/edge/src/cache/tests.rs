@@ -300,6 +300,31 @@ fn unchanged_means_new_times_and_headers_and_the_old_body() {
 }
 
 #[test]
+fn what_an_unchanged_answer_says_of_who_asked_is_kept_for_nobody() {
+    let given =
+        [("cache-control", "max-age=1, private=\"x-who\""), ("etag", "\"x\""), ("x-who", "ann")];
+    let old = (*kept(&given).unwrap()).clone().for_all();
+    assert!(!old.headers.contains_key("x-who"));
+    let anybody = HeaderMap::new();
+    let asked = asked(&Method::GET, &anybody);
+    let cache = Cache::new();
+    for said in [
+        // The old answer's word counts for as long as no other is said.
+        &[("x-who", "bob"), ("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "1")][..],
+        &[("x-who", "bob"), ("cache-control", "max-age=60, private=\"x-who\"")],
+        &[("x-who", "bob"), ("cache-control", "max-age=60, no-cache=\"X-Other, X-Who\"")],
+    ] {
+        let (fresh, fate) = refreshed(&Rule::default(), &old, (asked, &anybody), &head(said), NOW);
+        assert_eq!((fate, fresh.headers["x-who"].to_str().unwrap()), (Fate::Refresh, "bob"));
+        cache.keep(&key("/x"), fresh, cache.moment(&key("/x")));
+        let Use::Fresh(again) = cache.find(&key("/x"), &anybody, NOW) else { panic!("{said:?}") };
+        for name in ["x-who", "x-hop", "keep-alive"] {
+            assert!(!again.headers.contains_key(name), "{said:?}");
+        }
+    }
+}
+
+#[test]
 fn what_an_unchanged_answer_turns_private_is_forgotten_and_what_is_said_to_one_is_kept_for_none() {
     let fate = |request: &[(&'static str, &'static str)], said: &[(&'static str, &'static str)]| {
         let old = (*kept(&[("cache-control", "max-age=1"), ("etag", "\"x\"")]).unwrap()).clone();
