@@ -14,12 +14,37 @@ use crate::static_files::{Range, range};
 /// RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// What says something of a kept answer's bytes, and not of a refusal to send some of them.
+const OF_THE_BYTES: [&str; 16] = [
+    "cache-control",
+    "cdn-cache-control",
+    "content-digest",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-md5",
+    "content-type",
+    "digest",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "repr-digest",
+    "surrogate-control",
+];
+
 /// The headers that make an answer depend on what the client has.
 pub(crate) fn conditions(headers: &HeaderMap) -> HeaderMap {
     let names = [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
-    let given =
-        names.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone())));
-    given.collect()
+    let mut given = HeaderMap::new();
+    for name in names {
+        // All lines: two ranges in two lines are not one.
+        for value in headers.get_all(&name) {
+            given.append(name.clone(), value.clone());
+        }
+    }
+    given
 }
 
 /// Answers a request whose `conditions` these are.
@@ -88,6 +113,10 @@ fn whole_or_part(kept: &Kept, method: &Method, conditions: &HeaderMap) -> Respon
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.clone_from(&kept.headers);
+    if status == StatusCode::RANGE_NOT_SATISFIABLE && described.is_some() {
+        // Above all not for how long it may be kept: others would get the refusal for the answer.
+        OF_THE_BYTES.iter().for_each(|name| drop(headers.remove(*name)));
+    }
     if status != StatusCode::NO_CONTENT {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -386,10 +386,15 @@ fn a_get_that_frameworks_take_for_another_method_is_neither_kept_nor_answered_fr
 
 #[test]
 fn the_client_gets_the_whole_a_part_or_nothing_new() {
-    let given = (*kept(&[("cache-control", "max-age=60"), ("etag", "W/\"x\""), ("x", "1")])
-        .unwrap())
-    .clone()
-    .with_body("0123456789".into());
+    let response = [
+        ("cache-control", "max-age=60"),
+        ("etag", "W/\"x\""),
+        ("last-modified", DATE),
+        ("content-type", "text/plain"),
+        ("content-encoding", "identity"),
+        ("x", "1"),
+    ];
+    let given = (*kept(&response).unwrap()).clone().with_body("0123456789".into());
     let ask = |pairs: &[(&'static str, &'static str)]| {
         answer(&given, &Method::GET, &conditions(&head(pairs)), NOW + 3000, "hit")
     };
@@ -407,7 +412,21 @@ fn the_client_gets_the_whole_a_part_or_nothing_new() {
         (part.status().as_u16(), &part.headers()["content-range"]),
         (206, &http::HeaderValue::from_static("bytes 2-4/10"))
     );
-    assert_eq!(ask(&[("range", "bytes=20-")]).status().as_u16(), 416);
+    let refused = ask(&[("range", "bytes=20-")]);
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["content-range"]),
+        (416, &http::HeaderValue::from_static("bytes */10"))
+    );
+    // Whoever keeps the refusal must not take it for the answer.
+    for name in ["cache-control", "etag", "content-type", "content-encoding", "last-modified"] {
+        assert!(
+            whole.headers().contains_key(name) && !refused.headers().contains_key(name),
+            "{name}"
+        );
+    }
+    assert_eq!(refused.headers()["x"], "1");
+    // Two lines are not one.
+    assert_eq!(ask(&[("range", "bytes=0-0"), ("range", "bytes=2-2")]).status().as_u16(), 200);
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "\"other\"")]).status().as_u16(), 200);
     // A weak validator does not say that the bytes are the same.
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "W/\"x\"")]).status().as_u16(), 200);
