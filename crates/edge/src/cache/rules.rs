@@ -374,13 +374,28 @@ pub(crate) fn refreshed(
     (Kept { headers, body: kept.body.clone(), from: kept.from, vary, ..times }, fate)
 }
 
-/// What an answer varies by, with the request's values; none for `*`, which fits no other request.
+/// What the application is told by the edge, of each client or request something else: what came in these fields
+/// is not what it answered to.
+const TOLD: [&str; 6] = [
+    "forwarded",
+    "traceparent",
+    "x-forwarded-for",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// What an answer varies by, with the request's values; none for `*` and for what only the edge knows, which fit no
+/// other request.
 fn vary_key(headers: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName, String)>> {
     let mut names: Vec<HeaderName> = Vec::new();
     for line in headers.get_all(VARY) {
         for word in split(line.to_str().ok()?) {
             names.push(if word == "*" { return None } else { word.parse().ok()? });
         }
+    }
+    if names.iter().any(|name| TOLD.contains(&name.as_str())) {
+        return None;
     }
     // An application that forgets to say so: packed bytes are for who can unpack them.
     names.extend(headers.contains_key(CONTENT_ENCODING).then_some(ACCEPT_ENCODING));

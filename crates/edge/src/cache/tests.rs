@@ -96,6 +96,12 @@ fn what_is_somebodys_own_is_never_kept() {
     }
     assert!(!keeps(&[("cache-control", "no-store")], &[long]));
     assert!(!keeps(&[("range", "bytes=0-1")], &[long]));
+    // By what only we tell the application of each client.
+    for field in ["X-Forwarded-For", "x-real-ip", "X-Forwarded-Port", "X-Request-Id", "traceparent"]
+    {
+        assert!(!keeps(&[], &[long, ("vary", field)]), "{field}");
+    }
+    assert!(keeps(&[], &[long, ("vary", "X-Forwarded-Proto, X-Forwarded-Host")]));
     assert!(kept_by(&Rule::default(), &[], 206, &[long]).is_none());
     assert!(
         kept_by(&Rule::default(), &[], 599, &[("cache-control", "max-age=60, must-understand")])

@@ -42,6 +42,8 @@ class App(BaseHTTPRequestHandler):
             return self.say(200, f"{count}", [("Cache-Control", "public, max-age=60"), ("Set-Cookie", f"session={count}")])
         if path.startswith("/any/"):
             return self.say(200, f"{count}", [age, ("Vary", "Accept, *")])
+        if path.startswith("/address/"):
+            return self.say(200, f"{count}", [age, ("Vary", "X-Real-IP")])
         if path.startswith("/gzip/"):
             return self.say(200, f"{count}", [age, ("Content-Encoding", "gzip")])
         seen = {"count": count, "method": self.command, "path": self.path, "body": body,
@@ -176,7 +178,7 @@ fn filled(name: &str, client: &Client) {
 
 /// What is one person's, or depends on what nobody knows, is asked for each time.
 fn ones_own(name: &str, client: &Client) {
-    for kind in ["cookie", "any"] {
+    for kind in ["cookie", "any", "address"] {
         let target = format!("/{kind}/{name}");
         let counts: Vec<String> = (0..3).map(|_| ask(client, "GET", &target, &[]).text()).collect();
         assert_eq!(counts, ["1", "2", "3"], "{name} {kind}");
