@@ -131,6 +131,39 @@ fn a_site_may_say_what_the_application_does_not() {
     assert!(!strict.serves_errors(NOW + 1000));
 }
 
+#[test]
+fn what_is_written_wrongly_makes_nothing_fresher() {
+    let rule = Rule { ttl: Some(std::time::Duration::from_secs(60)), ..Rule::default() };
+    for said in [
+        "no-store; no-cache",
+        "max-age=9; no-store",
+        "private; max-age=0",
+        "private=",
+        "private=true",
+        "private=\"\"",
+        "private=\"x-user",
+        "public; private=\"x-user\"",
+        "x=\"a;b\"; no-store",
+    ] {
+        assert!(kept_by(&rule, &[], 200, &[("cache-control", said)]).is_none(), "{said}");
+    }
+    for (said, fresh) in [
+        ("no-cache=x", 0),
+        ("max-age=9; must-revalidate", 0),
+        ("public; max-age=9", 9),
+        ("x=\"a; no-store\"", 60),
+        ("private=\"x-user\"", 60),
+    ] {
+        let response = [("cache-control", said), ("etag", "\"x\"")];
+        let given = kept_by(&rule, &[], 200, &response).unwrap();
+        let is_fresh = |second: u64| matches!(given.usable(NOW + second * 1000), Use::Fresh(_));
+        assert_eq!((0..100).find(|second| !is_fresh(*second)), Some(fresh), "{said}");
+    }
+    // What nobody may be given with credentials is not given for a word that is written wrongly.
+    let who = [("authorization", "Bearer x")];
+    assert!(kept_by(&rule, &who, 200, &[("cache-control", "x; public; max-age=9")]).is_none());
+}
+
 fn key(target: &str) -> Key {
     Key { site: "shop".into(), secure: true, host: "a.example".into(), target: target.into() }
 }
