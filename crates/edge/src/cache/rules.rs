@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, ETAG, EXPIRES, HeaderName, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HeaderName,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, RANGE, SET_COOKIE, TRANSFER_ENCODING,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use seaworthy_base::policy::Cache as Rule;
@@ -117,6 +118,7 @@ pub(crate) fn may_keep(
     let part = matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
     let forbidden = !asked.may_keep
         || part
+        || is_endless(headers)
         || status.is_informational()
         || said.forbids(status)
         || is_private(&said, asked, request, headers);
@@ -134,6 +136,13 @@ pub(crate) fn may_keep(
         || said.no_cache
         || (rule.ttl.is_some() && status.is_success());
     (useful && explicit).then(|| Kept { headers: headers.clone(), vary, ..kept })
+}
+
+/// Whether it ends only when nobody listens any more: read to be kept it would go on for nobody.
+fn is_endless(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/event-stream")
 }
 
 impl Directives {

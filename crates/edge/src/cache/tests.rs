@@ -125,6 +125,10 @@ fn a_site_may_say_what_the_application_does_not() {
     assert!(given.serves_errors(NOW + 89_999) && !given.serves_errors(NOW + 90_000));
     // An error says nothing of how long it lasts.
     assert!(kept_by(&rule, &[], 404, &[]).is_none());
+    // Events have no end.
+    for kind in ["text/event-stream", "Text/Event-Stream ; charset=utf-8"] {
+        assert!(kept_by(&rule, &[], 200, &[("content-type", kind)]).is_none(), "{kind}");
+    }
     let strict =
         kept_by(&rule, &[], 200, &[("cache-control", "max-age=1, must-revalidate")]).unwrap();
     assert!(matches!(strict.usable(NOW + 1000), Use::Stale(_)));
