@@ -154,9 +154,8 @@ impl Directives {
 
 /// Whether an answer may be one person's own.
 fn is_private(said: &Directives, asked: Asked, request: &HeaderMap, headers: &HeaderMap) -> bool {
-    let shared = said.public
-        || said.s_maxage.is_some()
-        || (said.must_revalidate && !request.contains_key(COOKIE));
+    let by_itself = [COOKIE, CLIENT_CERT].iter().any(|name| request.contains_key(name));
+    let shared = said.public || said.s_maxage.is_some() || (said.must_revalidate && !by_itself);
     said.private || headers.contains_key(SET_COOKIE) || (asked.credentials && !shared)
 }
 
@@ -337,8 +336,8 @@ pub(crate) enum Fate {
     Forget,
 }
 
-/// The kept answer as only who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and what
-/// becomes of the one that is kept.
+/// The kept answer as only who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and
+/// what becomes of the one that is kept.
 pub(crate) fn refreshed(
     rule: &Rule,
     kept: &Kept,

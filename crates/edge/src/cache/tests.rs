@@ -94,6 +94,10 @@ fn what_is_somebodys_own_is_never_kept() {
         assert!(keeps(&[secret], &[("cache-control", "public, max-age=60")]), "{secret:?}");
         assert!(keeps(&[secret], &[("cache-control", "s-maxage=60")]), "{secret:?}");
     }
+    // It is for a password that "must revalidate" means that others may have it (RFC 9111 § 3.5).
+    let checked = [("cache-control", "max-age=60, must-revalidate")];
+    assert!(keeps(&[("authorization", "Bearer x")], &checked));
+    assert!(!keeps(&[("cookie", "session=1")], &checked) && !keeps(&[certificate], &checked));
     assert!(!keeps(&[("cache-control", "no-store")], &[long]));
     assert!(!keeps(&[("range", "bytes=0-1")], &[long]));
     // By what only we tell the application of each client.
