@@ -166,7 +166,7 @@ fn answer(
         out.insert(LAST_MODIFIED, value);
     }
     out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if !is_as_demanded(headers, etag, modified) {
+    if !is_as_demanded(headers, etag, Some(modified)) {
         *response.status_mut() = StatusCode::PRECONDITION_FAILED;
         return Ok(response);
     }
@@ -217,17 +217,23 @@ fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
 }
 
 /// Whether the file is the one that the client means (RFC 9110 § 13.2.2): who goes on with what it began must not get
-/// the rest of another one. Only strong tags say so, and ours are; a date that is none says nothing.
-fn is_as_demanded(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+/// the rest of another one. Only strong tags say so; a date that is none says nothing.
+pub(crate) fn is_as_demanded(
+    headers: &HeaderMap,
+    etag: &str,
+    modified: Option<SystemTime>,
+) -> bool {
     if headers.contains_key(IF_MATCH) {
         let lines = headers.get_all(IF_MATCH).iter().filter_map(|value| value.to_str().ok());
         let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
-        return tags.any(|tag| tag == "*" || tag == etag);
+        return tags.any(|tag| tag == "*" || (tag == etag && etag.starts_with('"')));
     }
-    date(headers, &IF_UNMODIFIED_SINCE).is_none_or(|since| modified <= since)
+    let is_older = |since| modified.is_some_and(|modified| modified <= since);
+    date(headers, &IF_UNMODIFIED_SINCE).is_none_or(is_older)
 }
 
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+/// A date that a head says.
+pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let text = headers.get(name)?.to_str().ok()?;
     httpdate::parse_http_date(text).ok()
 }

@@ -2,14 +2,14 @@
 
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, DATE, ETAG,
-    EXPIRES, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    SET_COOKIE, VARY,
+    EXPIRES, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, RANGE, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::rules::{Kept, http_date};
 use crate::body::{Content, ResponseBody};
-use crate::static_files::{Range, range};
+use crate::static_files::{Range, date, is_as_demanded, range};
 
 /// RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -36,7 +36,7 @@ const OF_THE_BYTES: [&str; 16] = [
 
 /// The headers that make an answer depend on what the client has.
 pub(crate) fn conditions(headers: &HeaderMap) -> HeaderMap {
-    let names = [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
+    let names = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
     let mut given = HeaderMap::new();
     for name in names {
         // All lines: two ranges in two lines are not one.
@@ -89,7 +89,9 @@ pub(crate) fn answer(
 fn whole_or_part(kept: &Kept, method: &Method, conditions: &HeaderMap) -> Response<ResponseBody> {
     let size = kept.body.len() as u64;
     let etag = kept.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-    let wanted = if kept.status == StatusCode::OK && *method == Method::GET {
+    // The application may have what is demanded, and is not asked: whoever goes on with something else gets the whole.
+    let is_meant = is_as_demanded(conditions, etag, date(&kept.headers, &LAST_MODIFIED));
+    let wanted = if kept.status == StatusCode::OK && *method == Method::GET && is_meant {
         range(conditions, etag, size)
     } else {
         Range::Whole

@@ -115,9 +115,13 @@ pub(crate) fn may_keep(
     now: u64,
 ) -> Option<Kept> {
     let said = Directives::read(headers);
-    let part = matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    // Of what this client has, or demanded.
+    let for_one = matches!(
+        status,
+        StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED
+    );
     let forbidden = !asked.may_keep
-        || part
+        || for_one
         || is_endless(headers)
         || status.is_informational()
         || said.forbids(status)

@@ -106,7 +106,9 @@ fn what_is_somebodys_own_is_never_kept() {
         assert!(!keeps(&[], &[long, ("vary", field)]), "{field}");
     }
     assert!(keeps(&[], &[long, ("vary", "X-Forwarded-Proto, X-Forwarded-Host")]));
-    assert!(kept_by(&Rule::default(), &[], 206, &[long]).is_none());
+    for of_who_asked in [206, 304, 412] {
+        assert!(kept_by(&Rule::default(), &[], of_who_asked, &[long]).is_none(), "{of_who_asked}");
+    }
     assert!(
         kept_by(&Rule::default(), &[], 599, &[("cache-control", "max-age=60, must-understand")])
             .is_none()
@@ -472,6 +474,17 @@ fn the_client_gets_the_whole_a_part_or_nothing_new() {
         );
     }
     assert_eq!(refused.headers()["x"], "1");
+    // What was begun with another answer does not go on with this one's bytes; with this one's it does.
+    for (field, value, status) in [
+        ("if-match", "\"other\"", 200),
+        ("if-match", "W/\"x\"", 200),
+        ("if-match", "*", 206),
+        ("if-unmodified-since", "Thu, 13 Nov 2025 02:13:19 GMT", 200),
+        ("if-unmodified-since", DATE, 206),
+    ] {
+        let answer = ask(&[("range", "bytes=5-"), (field, value)]);
+        assert_eq!(answer.status().as_u16(), status, "{field}: {value}");
+    }
     // Two lines are not one.
     assert_eq!(ask(&[("range", "bytes=0-0"), ("range", "bytes=2-2")]).status().as_u16(), 200);
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "\"other\"")]).status().as_u16(), 200);
