@@ -284,10 +284,14 @@ fn without_secrets(path: &str, query: &str) -> String {
         percent_encoding::percent_decode_str(text).decode_utf8_lossy().to_ascii_lowercase()
     };
     let is_secret = |name: &str| SECRET.iter().any(|word| name.contains(word));
-    // `next=%2Fcallback%3Fcode%3D7`: an address within the value has fields of its own.
+    // `next=%2Fcallback%3Fcode%3D7`: an address within the value has fields of its own, or the value is made of such.
     let holds_secret = |value: &str| {
-        let fields = value.split(['?', '&', ';', '#']).skip(1);
-        fields.filter_map(|field| field.split_once('=')).any(|(name, _)| is_secret(name))
+        let mut fields = value.split(['?', '&', ';', '#']).map(|field| field.split_once('='));
+        // Before the first name may stand a path, which is none of it; what only ends in `=` is Base64.
+        let first = fields.next().flatten().is_some_and(|(name, text)| {
+            name.rsplit('/').next().is_some_and(is_secret) && !text.trim_matches('=').is_empty()
+        });
+        first || fields.flatten().any(|(name, _)| is_secret(name))
     };
     let hidden = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
@@ -320,6 +324,14 @@ mod tests {
             "/a?next=…&q=a%3Fb"
         );
         assert_eq!(without_secrets("/a", "u=%252Fcb%253Ftoken%253D7"), "/a?u=…");
+        assert_eq!(
+            without_secrets("/a", "fragment=access_token%3Dabc%26x%3D1&f=%23id_token=7"),
+            "/a?fragment=…&f=…"
+        );
+        // Base64, a path, and an address whose own name says nothing.
+        for usual in ["x=fQkEyZw==", "next=%2Fauthors%2Fid%3D5", "u=https://auth.a/b=1"] {
+            assert_eq!(without_secrets("/a", usual), format!("/a?{usual}"));
+        }
         assert_eq!(
             without_secrets("/a", "X-Amz-Signature=1&X-Amz-Credential=2&sig=3&size=4"),
             "/a?X-Amz-Signature=…&X-Amz-Credential=…&sig=…&size=4"

@@ -20,15 +20,22 @@ use crate::cache::{Leader, now_ms};
 /// Bytes that wait for any client.
 const WINDOW: usize = 64 << 10;
 /// Bytes beyond that, for all clients of a thread.
-const PURSE: usize = 16 << 20;
+const PURSE: isize = 16 << 20;
 
-/// What all bodies of a thread may still read ahead.
+/// What all bodies of a thread may still read ahead. Below nothing where many clients' windows took more than there
+/// was: each gives back what it took, and no more.
 #[derive(Debug)]
-pub(crate) struct Purse(Cell<usize>);
+pub(crate) struct Purse(Cell<isize>);
 
 impl Default for Purse {
     fn default() -> Self {
         Self(Cell::new(PURSE))
+    }
+}
+
+impl Purse {
+    fn change(&self, by: impl Fn(isize, isize) -> isize, size: usize) {
+        self.0.set(by(self.0.get(), isize::try_from(size).unwrap_or(isize::MAX)));
     }
 }
 
@@ -58,7 +65,7 @@ impl Queue {
         if !self.gone {
             let size = size(&frame);
             self.bytes += size;
-            self.purse.0.set(self.purse.0.get().saturating_sub(size));
+            self.purse.change(isize::saturating_sub, size);
             self.frames.push_back(frame);
             self.wake_taker();
         }
@@ -77,7 +84,7 @@ impl Queue {
 
     fn give_back(&mut self, size: usize) {
         self.bytes -= size;
-        self.purse.0.set((self.purse.0.get() + size).min(PURSE));
+        self.purse.change(isize::saturating_add, size);
         if let Some(giver) = self.giver.take() {
             giver.wake();
         }
@@ -206,5 +213,42 @@ impl Source {
             leader.through();
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(purse: &Rc<Purse>) -> Queue {
+        Queue {
+            frames: VecDeque::new(),
+            bytes: 0,
+            purse: Rc::clone(purse),
+            ended: false,
+            gone: false,
+            taker: None,
+            giver: None,
+        }
+    }
+
+    #[test]
+    fn a_purse_gets_back_what_was_taken_from_it_and_no_more() {
+        let purse = Rc::new(Purse(Cell::new(3)));
+        let left = || purse.0.get();
+        let piece = || Ok(Frame::data(Bytes::from_static(b"0123456789")));
+        let (mut one, mut other) = (queue(&purse), queue(&purse));
+        // Within the windows each goes on, whatever the purse holds.
+        one.put(piece());
+        other.put(piece());
+        other.put(piece());
+        assert_eq!(left(), 3 - 30);
+        assert!(one.take().is_some());
+        assert_eq!(left(), 3 - 20);
+        let queue = Rc::new(RefCell::new(other));
+        drop(Ahead { queue: Rc::clone(&queue), left: None });
+        // Who went away is given nothing more.
+        queue.borrow_mut().put(piece());
+        assert_eq!(left(), 3);
     }
 }

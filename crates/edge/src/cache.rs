@@ -5,7 +5,7 @@
 //! application one request. Invariants: the key holds site, scheme, host, path and query, and what the
 //! answer varies by; nothing that is private, was asked with credentials, or sets a cookie is ever kept
 //! (unless it says that it is public); an answer that was asked for before its path was purged or changed
-//! is not kept after it; the memory is bounded, keys included. Not here: asking the application
+//! is not kept after it; the memory is bounded, keys and what is on its way here included. Not here: asking the application
 //! ([`crate::serve`]).
 
 mod answer;
@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,6 +35,8 @@ use self::store::Store;
 
 /// Bytes of all answers that are kept.
 const CAPACITY: usize = 64 << 20;
+/// Bytes of all answers that come and are to be kept: sixteen of the usual largest ones.
+const UNDER_WAY: usize = 64 << 20;
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
@@ -46,6 +48,8 @@ pub(crate) fn now_ms() -> u64 {
 pub(crate) struct Cache {
     store: Mutex<Store>,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    /// Bytes of answers that are not whole yet.
+    under_way: AtomicUsize,
 }
 
 /// Something that is being fetched.
@@ -117,7 +121,11 @@ impl Drop for Leader {
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        Self { store: Mutex::new(Store::new(CAPACITY)), flights: Mutex::default() }
+        Self {
+            store: Mutex::new(Store::new(CAPACITY)),
+            flights: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+        }
     }
 
     fn store(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -134,17 +142,37 @@ impl Cache {
         self.store().moment(key)
     }
 
-    /// Keeps an answer that was asked for at a moment, in the place of one for the same request.
+    /// Keeps of an answer that was asked for at a moment what is for all, in the place of one for the same request.
     pub(crate) fn keep(&self, key: &Key, kept: Kept, moment: Moment) {
+        let kept = Arc::new(kept.for_all());
         let mut store = self.store();
         if store.moment(key) == moment {
-            store.put(key, Arc::new(kept));
+            store.put(key, kept);
         }
     }
 
     /// Remembers for a while that answers to this are not kept, so that nobody waits for one.
     fn pass(&self, key: &Key, now: u64) {
         self.store().pass(key, now);
+    }
+
+    /// Counts bytes of an answer that comes. Whether there is room for them; they are counted either way.
+    pub(crate) fn hold(&self, bytes: usize) -> bool {
+        self.under_way.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= UNDER_WAY
+    }
+
+    /// So many bytes that were counted are kept, or let go.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.under_way.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What comes for a key is not kept, though it could be: whoever waits for it asks.
+    pub(crate) fn give_up(&self, key: &Key, now: u64) {
+        self.pass(key, now);
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key) {
+            flight.over.notify_waiters();
+        }
     }
 
     /// Forgets what is kept for a request: a newer answer came, which is not kept.

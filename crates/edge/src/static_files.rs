@@ -14,10 +14,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
-    RANGE, VARY,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -86,7 +86,7 @@ pub(crate) fn serve(
     let (file, meta) = packed.map_or((file, meta), |(file, meta, _)| (file, meta));
     let etag = etag(&meta, coding);
     let mut response = answer(file, &meta, &etag, method, headers)?;
-    let is_refused = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+    let is_refused = response.status().is_client_error();
     let out = response.headers_mut();
     if is_refused {
         // What holds of the file does not hold of the refusal: above all not for how long it may be kept.
@@ -166,6 +166,10 @@ fn answer(
         out.insert(LAST_MODIFIED, value);
     }
     out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if !is_as_demanded(headers, etag, Some(modified)) {
+        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return Ok(response);
+    }
     if is_unchanged(headers, etag, modified) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
@@ -209,11 +213,29 @@ fn is_unchanged(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
             .flat_map(|line| line.split(','))
             .any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == etag);
     }
-    let since = headers
-        .get(IF_MODIFIED_SINCE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| httpdate::parse_http_date(text).ok());
-    since.is_some_and(|since| modified <= since)
+    date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| modified <= since)
+}
+
+/// Whether the file is the one that the client means (RFC 9110 § 13.2.2): who goes on with what it began must not get
+/// the rest of another one. Only strong tags say so; a date that is none says nothing.
+pub(crate) fn is_as_demanded(
+    headers: &HeaderMap,
+    etag: &str,
+    modified: Option<SystemTime>,
+) -> bool {
+    if headers.contains_key(IF_MATCH) {
+        let lines = headers.get_all(IF_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
+        return tags.any(|tag| tag == "*" || (tag == etag && etag.starts_with('"')));
+    }
+    let is_older = |since| modified.is_some_and(|modified| modified <= since);
+    date(headers, &IF_UNMODIFIED_SINCE).is_none_or(is_older)
+}
+
+/// A date that a head says.
+pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let text = headers.get(name)?.to_str().ok()?;
+    httpdate::parse_http_date(text).ok()
 }
 
 /// What part of a file is wanted.
@@ -301,10 +323,7 @@ mod tests {
     ) -> Result<Response<Body>, StatusCode> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(
-                http::HeaderName::try_from(*name).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
+            map.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
         serve(root, !path.starts_with("/none"), &[], &path.parse().unwrap(), &Method::GET, &map)
     }

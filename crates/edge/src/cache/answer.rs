@@ -2,24 +2,49 @@
 
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, DATE, ETAG,
-    EXPIRES, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    SET_COOKIE, VARY,
+    EXPIRES, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, RANGE, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::rules::{Kept, http_date};
 use crate::body::{Content, ResponseBody};
-use crate::static_files::{Range, range};
+use crate::static_files::{Range, date, is_as_demanded, range};
 
 /// RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// What says something of a kept answer's bytes, and not of a refusal to send some of them.
+const OF_THE_BYTES: [&str; 16] = [
+    "cache-control",
+    "cdn-cache-control",
+    "content-digest",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-md5",
+    "content-type",
+    "digest",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "repr-digest",
+    "surrogate-control",
+];
+
 /// The headers that make an answer depend on what the client has.
 pub(crate) fn conditions(headers: &HeaderMap) -> HeaderMap {
-    let names = [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
-    let given =
-        names.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone())));
-    given.collect()
+    let names = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
+    let mut given = HeaderMap::new();
+    for name in names {
+        // All lines: two ranges in two lines are not one.
+        for value in headers.get_all(&name) {
+            given.append(name.clone(), value.clone());
+        }
+    }
+    given
 }
 
 /// Answers a request whose `conditions` these are.
@@ -64,7 +89,9 @@ pub(crate) fn answer(
 fn whole_or_part(kept: &Kept, method: &Method, conditions: &HeaderMap) -> Response<ResponseBody> {
     let size = kept.body.len() as u64;
     let etag = kept.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-    let wanted = if kept.status == StatusCode::OK && *method == Method::GET {
+    // The application may have what is demanded, and is not asked: whoever goes on with something else gets the whole.
+    let is_meant = is_as_demanded(conditions, etag, date(&kept.headers, &LAST_MODIFIED));
+    let wanted = if kept.status == StatusCode::OK && *method == Method::GET && is_meant {
         range(conditions, etag, size)
     } else {
         Range::Whole
@@ -88,6 +115,10 @@ fn whole_or_part(kept: &Kept, method: &Method, conditions: &HeaderMap) -> Respon
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.clone_from(&kept.headers);
+    if status == StatusCode::RANGE_NOT_SATISFIABLE && described.is_some() {
+        // Above all not for how long it may be kept: others would get the refusal for the answer.
+        OF_THE_BYTES.iter().for_each(|name| drop(headers.remove(*name)));
+    }
     if status != StatusCode::NO_CONTENT {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }

@@ -30,9 +30,28 @@ impl Directives {
         let lines = headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes);
         for line in lines {
             let line = String::from_utf8_lossy(line);
-            split(&line).into_iter().for_each(|one| all.take(one));
+            for member in split(&line) {
+                all.take(member);
+                // Not a separator, and taken for one by who wrote it.
+                let pieces = split_at(member, b';');
+                if pieces.len() > 1 {
+                    pieces.into_iter().for_each(|one| all.restrict(one));
+                }
+            }
         }
         all
+    }
+
+    /// Takes of what is written wrongly only what shows less to others, or for a shorter time.
+    fn restrict(&mut self, directive: &str) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" => self.no_store = true,
+            "private" => self.private = true,
+            "no-cache" | "must-revalidate" | "proxy-revalidate" => self.no_cache = true,
+            "max-age" | "s-maxage" => smallest(&mut self.max_age, Some(value)),
+            _ => {}
+        }
     }
 
     fn take(&mut self, directive: &str) {
@@ -42,8 +61,8 @@ impl Directives {
         };
         match name.to_ascii_lowercase().as_str() {
             "no-store" => self.no_store = true,
-            "no-cache" | "private" if value.is_some() => {
-                let names = value.unwrap_or_default().trim_matches('"').split(',');
+            "no-cache" | "private" if value.is_some_and(|value| named(value).is_some()) => {
+                let names = value.and_then(named).unwrap_or_default().split(',');
                 self.fields.extend(names.map(|name| name.trim().to_ascii_lowercase()));
             }
             "no-cache" => self.no_cache = true,
@@ -61,6 +80,12 @@ impl Directives {
     }
 }
 
+/// The names of fields in a value; none where they are not quoted, or none is there: then all of the answer is meant.
+fn named(value: &str) -> Option<&str> {
+    let names = value.strip_prefix('"')?.strip_suffix('"')?;
+    (!names.trim().is_empty()).then_some(names)
+}
+
 /// Of several the smallest: whoever said less had a reason.
 fn smallest(into: &mut Option<u64>, value: Option<&str>) {
     let text = value.unwrap_or_default();
@@ -72,13 +97,17 @@ fn smallest(into: &mut Option<u64>, value: Option<&str>) {
 
 /// A list's members; commas within quotes do not separate.
 pub(super) fn split(line: &str) -> Vec<&str> {
+    split_at(line, b',')
+}
+
+fn split_at(line: &str, separator: u8) -> Vec<&str> {
     let (mut members, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in line.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b',' if !quoted => {
+            _ if byte == separator && !quoted => {
                 members.push(line[from..at].trim());
                 from = at + 1;
             }

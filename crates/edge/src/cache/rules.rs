@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_RANGE, COOKIE, DATE, ETAG, EXPIRES, HeaderName, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HeaderName,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PRAGMA, RANGE, SET_COOKIE, TRANSFER_ENCODING,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use seaworthy_base::policy::Cache as Rule;
@@ -61,6 +62,9 @@ pub(crate) struct Asked {
     credentials: bool,
 }
 
+/// The certificate that a client showed (RFC 9440 § 2.2), as the edge passes it on.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
 /// Fields by which frameworks take a GET for another method.
 const OTHER_METHOD: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
@@ -79,7 +83,9 @@ pub(crate) fn asked(method: &Method, headers: &HeaderMap) -> Asked {
         may_use: get || (plain && *method == Method::HEAD),
         may_keep: get && whole && !said.no_store,
         only_if_cached: said.only_if_cached,
-        credentials: headers.contains_key(AUTHORIZATION) || headers.contains_key(COOKIE),
+        credentials: [AUTHORIZATION, COOKIE, CLIENT_CERT]
+            .iter()
+            .any(|name| headers.contains_key(name)),
     }
 }
 
@@ -100,7 +106,7 @@ fn is_understood(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300..=303 | 307 | 308 | 400..=410 | 414 | 421 | 451 | 500..=504)
 }
 
-/// The answer as it will be kept, without its body; none where it may not be.
+/// The answer as it came, with how long it will be kept and without its body; none where it may not be.
 pub(crate) fn may_keep(
     rule: &Rule,
     asked: Asked,
@@ -109,9 +115,14 @@ pub(crate) fn may_keep(
     now: u64,
 ) -> Option<Kept> {
     let said = Directives::read(headers);
-    let part = matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    // Of what this client has, or demanded.
+    let for_one = matches!(
+        status,
+        StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED
+    );
     let forbidden = !asked.may_keep
-        || part
+        || for_one
+        || is_endless(headers)
         || status.is_informational()
         || said.forbids(status)
         || is_private(&said, asked, request, headers);
@@ -128,20 +139,14 @@ pub(crate) fn may_keep(
         || headers.contains_key(EXPIRES)
         || said.no_cache
         || (rule.ttl.is_some() && status.is_success());
-    (useful && explicit).then(|| {
-        let mut headers = headers.clone();
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<HeaderName> =
-            named.flat_map(split).filter_map(|name| name.parse().ok()).collect();
-        named.iter().for_each(|name| drop(headers.remove(name)));
-        let hop = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"];
-        hop.iter().for_each(|name| drop(headers.remove(*name)));
-        let listed: Vec<HeaderName> =
-            said.fields.iter().filter_map(|name| name.parse().ok()).collect();
-        listed.iter().for_each(|name| drop(headers.remove(name)));
-        headers.remove(TRANSFER_ENCODING);
-        Kept { headers, vary, ..kept }
-    })
+    (useful && explicit).then(|| Kept { headers: headers.clone(), vary, ..kept })
+}
+
+/// Whether it ends only when nobody listens any more: read to be kept it would go on for nobody.
+fn is_endless(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/event-stream")
 }
 
 impl Directives {
@@ -153,9 +158,8 @@ impl Directives {
 
 /// Whether an answer may be one person's own.
 fn is_private(said: &Directives, asked: Asked, request: &HeaderMap, headers: &HeaderMap) -> bool {
-    let shared = said.public
-        || said.s_maxage.is_some()
-        || (said.must_revalidate && !request.contains_key(COOKIE));
+    let by_itself = [COOKIE, CLIENT_CERT].iter().any(|name| request.contains_key(name));
+    let shared = said.public || said.s_maxage.is_some() || (said.must_revalidate && !by_itself);
     said.private || headers.contains_key(SET_COOKIE) || (asked.credentials && !shared)
 }
 
@@ -241,6 +245,28 @@ impl Kept {
         Self { from, ..self }
     }
 
+    /// As others may be given it: without what was for one connection (RFC 9111 § 3.1), and without the fields
+    /// that it names for who asked (§ 5.2.2.4, § 5.2.2.7).
+    pub(super) fn for_all(mut self) -> Self {
+        const HOP: [&str; 7] = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let headers = &mut self.headers;
+        let said = Directives::read(headers).fields;
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = lines.flat_map(split).chain(said.iter().map(String::as_str));
+        let doomed: Vec<HeaderName> =
+            named.chain(HOP).filter_map(|name| name.parse().ok()).collect();
+        doomed.iter().for_each(|name| drop(headers.remove(name)));
+        self
+    }
+
     /// How old it is, in milliseconds.
     fn age(&self, now: u64) -> u64 {
         self.initial_age.saturating_add(now.saturating_sub(self.came))
@@ -314,8 +340,8 @@ pub(crate) enum Fate {
     Forget,
 }
 
-/// The kept answer as who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and what
-/// becomes of the one that is kept.
+/// The kept answer as only who asked gets it, after the application said that it is unchanged (RFC 9111 § 3.2), and
+/// what becomes of the one that is kept.
 pub(crate) fn refreshed(
     rule: &Rule,
     kept: &Kept,
@@ -360,13 +386,28 @@ pub(crate) fn refreshed(
     (Kept { headers, body: kept.body.clone(), from: kept.from, vary, ..times }, fate)
 }
 
-/// What an answer varies by, with the request's values; none for `*`, which fits no other request.
+/// What the application is told by the edge, of each client or request something else: what came in these fields
+/// is not what it answered to.
+const TOLD: [&str; 6] = [
+    "forwarded",
+    "traceparent",
+    "x-forwarded-for",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// What an answer varies by, with the request's values; none for `*` and for what only the edge knows, which fit no
+/// other request.
 fn vary_key(headers: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName, String)>> {
     let mut names: Vec<HeaderName> = Vec::new();
     for line in headers.get_all(VARY) {
         for word in split(line.to_str().ok()?) {
             names.push(if word == "*" { return None } else { word.parse().ok()? });
         }
+    }
+    if names.iter().any(|name| TOLD.contains(&name.as_str())) {
+        return None;
     }
     // An application that forgets to say so: packed bytes are for who can unpack them.
     names.extend(headers.contains_key(CONTENT_ENCODING).then_some(ACCEPT_ENCODING));

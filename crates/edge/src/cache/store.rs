@@ -41,6 +41,13 @@ const GROUPS: usize = 1 << 10;
 pub(crate) struct Moment(u64);
 
 impl Key {
+    #[cfg(test)]
+    pub(crate) fn for_tests(target: &str) -> Self {
+        let (site, release) = ("shop".into(), "r1".into());
+        let (host, target) = ("a.example".into(), target.into());
+        Self { site, release, secure: true, port: 443, host, target }
+    }
+
     /// Bytes that it takes: it stands in the table and in the order of use.
     fn size(&self) -> usize {
         2 * (self.host.len() + self.target.len())

@@ -88,14 +88,27 @@ fn what_is_somebodys_own_is_never_kept() {
     assert!(!keeps(&[], &[("cache-control", "public, max-age=60"), ("set-cookie", "session=1")]));
     assert!(!keeps(&[], &[long, ("vary", "*")]));
     assert!(!keeps(&[], &[long, ("vary", "accept, *")]));
-    for secret in [("authorization", "Bearer x"), ("cookie", "session=1")] {
+    let certificate = ("client-cert", ":AAAA:");
+    for secret in [("authorization", "Bearer x"), ("cookie", "session=1"), certificate] {
         assert!(!keeps(&[secret], &[long]), "{secret:?}");
         assert!(keeps(&[secret], &[("cache-control", "public, max-age=60")]), "{secret:?}");
         assert!(keeps(&[secret], &[("cache-control", "s-maxage=60")]), "{secret:?}");
     }
+    // It is for a password that "must revalidate" means that others may have it (RFC 9111 § 3.5).
+    let checked = [("cache-control", "max-age=60, must-revalidate")];
+    assert!(keeps(&[("authorization", "Bearer x")], &checked));
+    assert!(!keeps(&[("cookie", "session=1")], &checked) && !keeps(&[certificate], &checked));
     assert!(!keeps(&[("cache-control", "no-store")], &[long]));
     assert!(!keeps(&[("range", "bytes=0-1")], &[long]));
-    assert!(kept_by(&Rule::default(), &[], 206, &[long]).is_none());
+    // By what only we tell the application of each client.
+    for field in ["X-Forwarded-For", "x-real-ip", "X-Forwarded-Port", "X-Request-Id", "traceparent"]
+    {
+        assert!(!keeps(&[], &[long, ("vary", field)]), "{field}");
+    }
+    assert!(keeps(&[], &[long, ("vary", "X-Forwarded-Proto, X-Forwarded-Host")]));
+    for of_who_asked in [206, 304, 412] {
+        assert!(kept_by(&Rule::default(), &[], of_who_asked, &[long]).is_none(), "{of_who_asked}");
+    }
     assert!(
         kept_by(&Rule::default(), &[], 599, &[("cache-control", "max-age=60, must-understand")])
             .is_none()
@@ -118,21 +131,51 @@ fn a_site_may_say_what_the_application_does_not() {
     assert!(given.serves_errors(NOW + 89_999) && !given.serves_errors(NOW + 90_000));
     // An error says nothing of how long it lasts.
     assert!(kept_by(&rule, &[], 404, &[]).is_none());
+    // Events have no end.
+    for kind in ["text/event-stream", "Text/Event-Stream ; charset=utf-8"] {
+        assert!(kept_by(&rule, &[], 200, &[("content-type", kind)]).is_none(), "{kind}");
+    }
     let strict =
         kept_by(&rule, &[], 200, &[("cache-control", "max-age=1, must-revalidate")]).unwrap();
     assert!(matches!(strict.usable(NOW + 1000), Use::Stale(_)));
     assert!(!strict.serves_errors(NOW + 1000));
 }
 
-fn key(target: &str) -> Key {
-    Key {
-        site: "shop".into(),
-        release: "r1".into(),
-        secure: true,
-        port: 443,
-        host: "a.example".into(),
-        target: target.into(),
+#[test]
+fn what_is_written_wrongly_makes_nothing_fresher() {
+    let rule = Rule { ttl: Some(std::time::Duration::from_secs(60)), ..Rule::default() };
+    for said in [
+        "no-store; no-cache",
+        "max-age=9; no-store",
+        "private; max-age=0",
+        "private=",
+        "private=true",
+        "private=\"\"",
+        "private=\"x-user",
+        "public; private=\"x-user\"",
+        "x=\"a;b\"; no-store",
+    ] {
+        assert!(kept_by(&rule, &[], 200, &[("cache-control", said)]).is_none(), "{said}");
     }
+    for (said, fresh) in [
+        ("no-cache=x", 0),
+        ("max-age=9; must-revalidate", 0),
+        ("public; max-age=9", 9),
+        ("x=\"a; no-store\"", 60),
+        ("private=\"x-user\"", 60),
+    ] {
+        let response = [("cache-control", said), ("etag", "\"x\"")];
+        let given = kept_by(&rule, &[], 200, &response).unwrap();
+        let is_fresh = |second: u64| matches!(given.usable(NOW + second * 1000), Use::Fresh(_));
+        assert_eq!((0..100).find(|second| !is_fresh(*second)), Some(fresh), "{said}");
+    }
+    // What nobody may be given with credentials is not given for a word that is written wrongly.
+    let who = [("authorization", "Bearer x")];
+    assert!(kept_by(&rule, &who, 200, &[("cache-control", "x; public; max-age=9")]).is_none());
+}
+
+fn key(target: &str) -> Key {
+    Key::for_tests(target)
 }
 
 fn find(store: &mut Store, target: &str, request: &[(&'static str, &'static str)]) -> bool {
@@ -310,6 +353,31 @@ fn unchanged_means_new_times_and_headers_and_the_old_body() {
 }
 
 #[test]
+fn what_an_unchanged_answer_says_of_who_asked_is_kept_for_nobody() {
+    let given =
+        [("cache-control", "max-age=1, private=\"x-who\""), ("etag", "\"x\""), ("x-who", "ann")];
+    let old = (*kept(&given).unwrap()).clone().for_all();
+    assert!(!old.headers.contains_key("x-who"));
+    let anybody = HeaderMap::new();
+    let asked = asked(&Method::GET, &anybody);
+    let cache = Cache::new();
+    for said in [
+        // The old answer's word counts for as long as no other is said.
+        &[("x-who", "bob"), ("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "1")][..],
+        &[("x-who", "bob"), ("cache-control", "max-age=60, private=\"x-who\"")],
+        &[("x-who", "bob"), ("cache-control", "max-age=60, no-cache=\"X-Other, X-Who\"")],
+    ] {
+        let (fresh, fate) = refreshed(&Rule::default(), &old, (asked, &anybody), &head(said), NOW);
+        assert_eq!((fate, fresh.headers["x-who"].to_str().unwrap()), (Fate::Refresh, "bob"));
+        cache.keep(&key("/x"), fresh, cache.moment(&key("/x")));
+        let Use::Fresh(again) = cache.find(&key("/x"), &anybody, NOW) else { panic!("{said:?}") };
+        for name in ["x-who", "x-hop", "keep-alive"] {
+            assert!(!again.headers.contains_key(name), "{said:?}");
+        }
+    }
+}
+
+#[test]
 fn what_an_unchanged_answer_turns_private_is_forgotten_and_what_is_said_to_one_is_kept_for_none() {
     let fate = |request: &[(&'static str, &'static str)], said: &[(&'static str, &'static str)]| {
         let old = (*kept(&[("cache-control", "max-age=1"), ("etag", "\"x\"")]).unwrap()).clone();
@@ -371,10 +439,15 @@ fn a_get_that_frameworks_take_for_another_method_is_neither_kept_nor_answered_fr
 
 #[test]
 fn the_client_gets_the_whole_a_part_or_nothing_new() {
-    let given = (*kept(&[("cache-control", "max-age=60"), ("etag", "W/\"x\""), ("x", "1")])
-        .unwrap())
-    .clone()
-    .with_body("0123456789".into());
+    let response = [
+        ("cache-control", "max-age=60"),
+        ("etag", "W/\"x\""),
+        ("last-modified", DATE),
+        ("content-type", "text/plain"),
+        ("content-encoding", "identity"),
+        ("x", "1"),
+    ];
+    let given = (*kept(&response).unwrap()).clone().with_body("0123456789".into());
     let ask = |pairs: &[(&'static str, &'static str)]| {
         answer(&given, &Method::GET, &conditions(&head(pairs)), NOW + 3000, "hit")
     };
@@ -392,7 +465,32 @@ fn the_client_gets_the_whole_a_part_or_nothing_new() {
         (part.status().as_u16(), &part.headers()["content-range"]),
         (206, &http::HeaderValue::from_static("bytes 2-4/10"))
     );
-    assert_eq!(ask(&[("range", "bytes=20-")]).status().as_u16(), 416);
+    let refused = ask(&[("range", "bytes=20-")]);
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["content-range"]),
+        (416, &http::HeaderValue::from_static("bytes */10"))
+    );
+    // Whoever keeps the refusal must not take it for the answer.
+    for name in ["cache-control", "etag", "content-type", "content-encoding", "last-modified"] {
+        assert!(
+            whole.headers().contains_key(name) && !refused.headers().contains_key(name),
+            "{name}"
+        );
+    }
+    assert_eq!(refused.headers()["x"], "1");
+    // What was begun with another answer does not go on with this one's bytes; with this one's it does.
+    for (field, value, status) in [
+        ("if-match", "\"other\"", 200),
+        ("if-match", "W/\"x\"", 200),
+        ("if-match", "*", 206),
+        ("if-unmodified-since", "Thu, 13 Nov 2025 02:13:19 GMT", 200),
+        ("if-unmodified-since", DATE, 206),
+    ] {
+        let answer = ask(&[("range", "bytes=5-"), (field, value)]);
+        assert_eq!(answer.status().as_u16(), status, "{field}: {value}");
+    }
+    // Two lines are not one.
+    assert_eq!(ask(&[("range", "bytes=0-0"), ("range", "bytes=2-2")]).status().as_u16(), 200);
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "\"other\"")]).status().as_u16(), 200);
     // A weak validator does not say that the bytes are the same.
     assert_eq!(ask(&[("range", "bytes=0-1"), ("if-range", "W/\"x\"")]).status().as_u16(), 200);

@@ -206,7 +206,7 @@ fn a_guess_whose_answer_the_client_does_not_take_is_counted_and_what_breaks_is_n
             let request = one_request(&mut stream, &mut Vec::new()).unwrap_or_default();
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\nbegun").ok();
             // One breaks; the other one has much to say.
-            while !request.contains("/breaks") && stream.write_all(&[b'.'; 1 << 16]).is_ok() {}
+            while !request.contains("/breaks") && stream.write_all(&[b'.'; 1 << 13]).is_ok() {}
         }
     });
     let wrong = Refusal { status: vec![200], body: Some("Wrong".into()), location: None };

@@ -52,7 +52,7 @@ fn kept(path: &str, methods: &[&str]) -> Vec<Route> {
     let policy = Policy { cache: Some(Cache::default()), ..Policy::default() };
     let settings = Settings { policy, ..Settings::default() };
     let methods = methods.iter().map(|method| (*method).to_owned()).collect();
-    vec![Route { settings, methods, ..route(path, Action::Proxy("shop/web".into())) }]
+    vec![Route { methods, settings, ..route(path, Action::Proxy("shop/web".into())) }]
 }
 
 /// The body of an answer.

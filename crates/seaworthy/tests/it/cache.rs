@@ -94,6 +94,11 @@ fn kept_answers_serve_many_help_out_and_stay_private() {
     assert_eq!(hit.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(get(&h2, "/x", &[("range", "bytes=0-1")]).text(), "/x");
     assert_eq!(h2.send("HEAD", "/x", &[], b"").unwrap().header("content-length"), Some("9"));
+    // What holds of the answer does not hold of the refusal of a part.
+    let refused = get(&h2, "/x", &[("range", "bytes=99-")]);
+    assert_eq!((refused.status, refused.header("content-range")), (416, Some("bytes */9")));
+    assert_eq!((refused.header("cache-control"), refused.header("content-type")), (None, None));
+    assert_eq!(get(&h1, "/x", &[("range", "bytes=0-0"), ("range", "bytes=1-1")]).status, 200);
     // What the application is told of its name and port is part of what is kept.
     let elsewhere = get(&h1, "/x", &[("host", "shop.localhost:1")]);
     assert_eq!(elsewhere.text(), "/x 2 None");

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use seaworthy_testkit::peers::{Place, make_certificate};
 use seaworthy_testkit::{Client, Response, Sandbox, Site, eventually};
 
 use crate::policy::{HOST, ask, clients};
@@ -41,6 +42,8 @@ class App(BaseHTTPRequestHandler):
             return self.say(200, f"{count}", [("Cache-Control", "public, max-age=60"), ("Set-Cookie", f"session={count}")])
         if path.startswith("/any/"):
             return self.say(200, f"{count}", [age, ("Vary", "Accept, *")])
+        if path.startswith("/address/"):
+            return self.say(200, f"{count}", [age, ("Vary", "X-Real-IP")])
         if path.startswith("/gzip/"):
             return self.say(200, f"{count}", [age, ("Content-Encoding", "gzip")])
         seen = {"count": count, "method": self.command, "path": self.path, "body": body,
@@ -62,10 +65,11 @@ class App(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 "#;
 
-fn site(folder: &Path) -> Site {
+fn site(folder: &Path, authority: &str) -> Site {
     let folder = folder.display();
-    Site::new("shop").manifest(&format!(
+    Site::new("shop").file("clients.pem", authority).manifest(&format!(
         "site = \"shop\"\ndomains = [\"{HOST}\"]\n{{listen}}http3 = true\n[tls]\nmode = \"internal\"\n\
+         clients = {{ ca = \"clients.pem\", require = false }}\n\
          [service.web]\nrun = \"env -C {folder} python3 {folder}/server.py\"\nstop = {{ grace = \"2s\" }}\n\
          health = {{ ready = {{ path = \"/health\", every = \"200ms\", timeout = \"2s\", failures = 200, start = \"5s\" }} }}\n\
          [[route]]\npaths = [\"/*\"]\nto = \"web\"\ncache = true\n\
@@ -79,12 +83,16 @@ fn nobody_fills_empties_or_holds_up_what_others_get_over_each_protocol() {
     let folder = sandbox.folder().join("app");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("server.py"), APP).unwrap();
-    sandbox.up(&site(&folder));
+    let ann = Place::new();
+    make_certificate(ann.path());
+    let authority = std::fs::read_to_string(ann.path().join("root.pem")).unwrap();
+    sandbox.up(&site(&folder, &authority));
     for (name, client) in clients(&sandbox) {
         filled(name, &client);
         ones_own(name, &client);
         emptied(name, &client);
     }
+    by_certificate(&sandbox, ann.path());
     purged_meanwhile(&sandbox, &folder);
     held_up(&sandbox);
 }
@@ -170,7 +178,7 @@ fn filled(name: &str, client: &Client) {
 
 /// What is one person's, or depends on what nobody knows, is asked for each time.
 fn ones_own(name: &str, client: &Client) {
-    for kind in ["cookie", "any"] {
+    for kind in ["cookie", "any", "address"] {
         let target = format!("/{kind}/{name}");
         let counts: Vec<String> = (0..3).map(|_| ask(client, "GET", &target, &[]).text()).collect();
         assert_eq!(counts, ["1", "2", "3"], "{name} {kind}");
@@ -190,6 +198,18 @@ fn ones_own(name: &str, client: &Client) {
     assert_eq!(ask(client, "GET", &target, &[("accept-encoding", "gzip")]).text(), "1");
     assert_eq!(ask(client, "GET", &target, &[]).text(), "2", "{name}");
     assert!(is_hit(&ask(client, "GET", &target, &[("accept-encoding", "gzip")])), "{name}");
+}
+
+/// Who shows a certificate says who asks, as by a cookie.
+fn by_certificate(sandbox: &Sandbox, ann: &Path) {
+    let (address, ca) = (sandbox.status().https(), sandbox.ca());
+    let (chain, key) = (ann.join("api.pem"), ann.join("api.key"));
+    let ann = Client::over_http3_showing(address, HOST, &ca, (&chain, &key));
+    assert!(ask(&ann, "GET", "/certified", &[]).text().contains("client-cert"));
+    for (name, client) in clients(sandbox) {
+        let told = ask(&client, "GET", "/certified", &[]).text();
+        assert!(!told.contains("client-cert"), "{name}: {told}");
+    }
 }
 
 /// Requests whose answers are not kept take nothing away from the others.

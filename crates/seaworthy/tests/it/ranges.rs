@@ -102,6 +102,10 @@ fn conditions(name: &str, client: &Client) {
         ("if-none-match", "*", 304),
         ("if-none-match", "\"other\"", 206),
         ("if-modified-since", &modified, 304),
+        ("if-match", etag.as_str(), 206),
+        ("if-match", "*", 206),
+        ("if-unmodified-since", &modified, 206),
+        ("if-unmodified-since", "yesterday", 206),
     ] {
         // A condition comes before a range (RFC 9110 § 13.2.2).
         let answer = part(client, "bytes=0-3", &[(field, value)]);
@@ -109,6 +113,21 @@ fn conditions(name: &str, client: &Client) {
         let kept = answer.header("cache-control").is_some() && answer.header("vary").is_some();
         assert!(kept, "{name} {field}: {value}");
     }
+    // What was begun before the file was replaced does not go on with the new one's bytes.
+    let before = "Thu, 01 Jan 2015 00:00:00 GMT";
+    for more in [
+        &[("if-match", "\"other\"")][..],
+        &[("if-match", &weak)],
+        &[("if-unmodified-since", before)],
+        &[("if-match", "\"other\""), ("if-none-match", &etag)],
+    ] {
+        let answer = part(client, "bytes=0-3", more);
+        assert_eq!((answer.status, answer.body.len()), (412, 0), "{name} {more:?}");
+        assert_eq!(answer.header("cache-control"), None, "{name} {more:?}");
+    }
+    // The tag says more than the time.
+    let both = [("if-match", etag.as_str()), ("if-unmodified-since", before)];
+    assert_eq!(part(client, "bytes=0-3", &both).status, 206, "{name}");
 }
 
 fn codings(name: &str, client: &Client) {

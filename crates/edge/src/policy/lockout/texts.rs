@@ -15,7 +15,7 @@ pub(crate) struct Texts {
 
 #[derive(Debug)]
 struct Text {
-    text: String,
+    wanted: String,
     count: u32,
     /// What may be its beginning.
     tail: Vec<u8>,
@@ -26,8 +26,8 @@ impl Texts {
     pub(super) fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let mut each: Vec<Text> = Vec::new();
         for text in texts.filter(|text| !text.is_empty()) {
-            if each.iter().all(|one| one.text != text) {
-                each.push(Text { text: text.to_owned(), count: 0, tail: Vec::new() });
+            if each.iter().all(|one| one.wanted != text) {
+                each.push(Text { wanted: text.to_owned(), count: 0, tail: Vec::new() });
             }
         }
         Self { each, is_cut: true }
@@ -45,7 +45,7 @@ impl Texts {
     /// How often a text stood there. Once at least where that is not known: who asks for an answer and does not take it must
     /// not be taken for somebody who was let in.
     pub(super) fn count(&self, text: &str) -> u32 {
-        let found = self.each.iter().find(|one| one.text == text).map_or(0, |one| one.count);
+        let found = self.each.iter().find(|one| one.wanted == text).map_or(0, |one| one.count);
         if self.is_cut { found.max(1) } else { found }
     }
 }
@@ -55,12 +55,12 @@ impl Text {
         let mut seen = std::mem::take(&mut self.tail);
         seen.extend_from_slice(data);
         let mut after = 0;
-        for at in memmem::find_iter(&seen, self.text.as_bytes()) {
+        for at in memmem::find_iter(&seen, self.wanted.as_bytes()) {
             self.count = self.count.saturating_add(1);
-            after = at + self.text.len();
+            after = at + self.wanted.len();
         }
         // What was counted is not counted again.
-        let from = after.max(seen.len().saturating_sub(self.text.len() - 1));
+        let from = after.max(seen.len().saturating_sub(self.wanted.len() - 1));
         self.tail = seen.split_off(from);
     }
 }
