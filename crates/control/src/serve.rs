@@ -146,7 +146,7 @@ pub(crate) async fn switch(
 async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
-    let secrets = route_secrets(platform);
+    let (secrets, stores) = (route_secrets(platform), stores::of(platform)?);
     let handshakes = certificates::handshakes(sites.iter().filter_map(Served::first))?;
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
@@ -176,19 +176,20 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         // Before anybody else holds them: whoever comes after us knows them for ours, whenever we die.
         remember(platform, &edge.record_with(&bound, &sockets, &bound_datagrams))?;
     }
-    // Should it take a new edge, that one knows everything before it takes the first connection.
-    let before = edge.is_gone().then(|| edge.told());
+    let before = edge.told();
     // Routes first: whoever connects to a new address finds its site.
-    edge.demand(handshakes);
-    edge.count_in(stores::of(platform)?);
-    edge.configure(certificates, secrets).await?;
-    let services = platform.world().endpoints(platform.cores).services;
-    edge.call_by(ways);
-    edge.route(routed, services).await?;
-    if !sites.is_empty()
-        && let Err(fault) = edge.ensure().await
-    {
-        before.into_iter().for_each(|before| edge.tell_anew(before));
+    let told = async {
+        edge.demand(handshakes);
+        edge.count_in(stores);
+        edge.configure(certificates, secrets).await?;
+        let services = platform.world().endpoints(platform.cores).services;
+        edge.call_by(ways);
+        edge.route(routed, services).await?;
+        // Should it take a new edge, that one knows everything before it takes the first connection.
+        if sites.is_empty() { Ok(false) } else { edge.ensure().await }
+    };
+    if let Err(fault) = told.await {
+        edge.take_back_to(before);
         return Err(fault);
     }
     crate::crash::wait("edge-ensured").await;

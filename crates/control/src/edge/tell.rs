@@ -31,10 +31,17 @@ impl Edge {
         Told { config, endpoints, keys: self.keys.clone(), ways: self.ways.clone() }
     }
 
-    /// Goes back to that: no edge took what came after it.
-    pub(crate) fn tell_anew(&mut self, told: Told) {
+    /// Goes back to that, as far as no edge took what came after it: an edge that is gone took nothing, since the next one
+    /// would begin with it; one that lives has what it was told until it refused.
+    pub(crate) fn take_back_to(&mut self, told: Told) {
         let Told { config, endpoints, keys, ways } = told;
-        (self.config, self.endpoints, self.keys, self.ways) = (config, endpoints, keys, ways);
+        let gone = self.is_gone();
+        if gone || self.keys.version == keys.version {
+            self.keys = keys;
+        }
+        if gone || self.config.version == config.version {
+            (self.config, self.endpoints, self.ways) = (config, endpoints, ways);
+        }
     }
 
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.
