@@ -91,6 +91,11 @@ pub(crate) fn excuse_broken(platform: &Platform) {
     }
 }
 
+/// An edge took these: none of them is new any more.
+pub(crate) fn are_given(platform: &Platform, certificates: &[Certificate]) {
+    own::are_given(platform, certificates);
+}
+
 /// Everything that is shown for a site, the first one for whoever names none of its hosts.
 pub(crate) fn of_site(
     platform: &Platform,

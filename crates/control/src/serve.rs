@@ -192,6 +192,7 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         edge.take_back_to(before);
         return Err(fault);
     }
+    certificates::are_given(platform, edge.certificates());
     crate::crash::wait("edge-ensured").await;
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
@@ -298,6 +299,8 @@ fn bind_missing(
     Ok((bound, addresses))
 }
 
+/// All that are shown. The first is for who names no server: it is the one of what serves, also where the other release
+/// of its site is the older one.
 fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certificate>, Fault> {
     let mut all: Vec<Certificate> = Vec::new();
     for served in sites {
@@ -310,6 +313,15 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
             before.get_or_insert((&site.tls, hosts));
         }
     }
+    let secure = |(site, _): &(&Site, &Path)| site.tls != Tls::Off;
+    if let Some((site, project)) = sites.iter().filter_map(Served::first).find(secure) {
+        let serving = certificates::of_site(platform, site, project)?.into_iter().next();
+        let other =
+            |one: &Certificate| all.first().is_none_or(|first| first.chain_pem != one.chain_pem);
+        // Which names it is for stands where it is said once more.
+        let unnamed = serving.filter(other).map(|one| Certificate { hosts: Vec::new(), ..one });
+        all.splice(0..0, unnamed);
+    }
     Ok(all)
 }
 
@@ -318,7 +330,9 @@ pub(crate) async fn rekey(platform: &Arc<Platform>) -> Result<(), Fault> {
     let mut edge = platform.edge.lock().await;
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
-    edge.rekey(certificates, platform.certificates.shown()).await
+    edge.rekey(certificates, platform.certificates.shown()).await?;
+    certificates::are_given(platform, edge.certificates());
+    Ok(())
 }
 
 /// Every site that runs. Read under the edge's lock: what is sent last is what is true last.
@@ -327,23 +341,20 @@ fn served(platform: &Platform) -> Vec<Served> {
     world.sites.values().filter(|site| site.running).map(Served::of).collect()
 }
 
-/// Where a visitor of a site would come in: the listener's address, and the chain (PEM) that must be shown
-/// there; none of it for plain HTTP.
+/// Where a visitor of a site would come in who asks for that host: the listener's address, and the chain (PEM) that the
+/// edge shows there; none of it for plain HTTP.
 pub(crate) async fn way_in(
-    platform: &Arc<Platform>,
+    platform: &Platform,
     site: &Site,
-    project: &Path,
+    host: &str,
 ) -> Option<(SocketAddr, Option<String>)> {
     let tls = site.tls != Tls::Off;
-    let addresses = platform.edge.lock().await.addresses();
-    let (mut address, _) = addresses.into_iter().find(|(_, is_tls)| *is_tls == tls)?;
+    let edge = platform.edge.lock().await;
+    let (mut address, _) = edge.addresses().into_iter().find(|(_, is_tls)| *is_tls == tls)?;
     if address.ip().is_unspecified() {
         let local: IpAddr =
             if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(local);
     }
-    let shown = certificates::of_site(platform, site, project).unwrap_or_default();
-    let first = site.domains.first();
-    let named = shown.iter().find(|one| first.is_some_and(|host| one.hosts.contains(host)));
-    Some((address, named.or(shown.first()).map(|certificate| certificate.chain_pem.clone())))
+    Some((address, edge.shown_to(host).filter(|_| tls).map(str::to_owned)))
 }

@@ -32,18 +32,15 @@ pub(crate) async fn run(platform: Arc<Platform>) {
     let (done, mut ended) = mpsc::unbounded_channel::<SiteName>();
     let mut under_way: BTreeSet<SiteName> = BTreeSet::new();
     let mut changes = platform.changes.subscribe();
-    // What was read and not served yet: tried again until it is.
-    let mut fresh = false;
     loop {
         while let Ok(name) = ended.try_recv() {
             under_way.remove(&name);
         }
-        fresh |= look(&platform, &mut under_way, &done);
-        if fresh {
-            match crate::serve::rekey(&platform).await {
-                Ok(()) => fresh = false,
-                Err(fault) => crate::say(&fault.to_string()),
-            }
+        // Tried again until an edge has them.
+        if look(&platform, &mut under_way, &done)
+            && let Err(fault) = crate::serve::rekey(&platform).await
+        {
+            crate::say(&fault.to_string());
         }
         changes.mark_unchanged();
         tokio::select! {

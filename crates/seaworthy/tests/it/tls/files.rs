@@ -106,6 +106,48 @@ fn two_releases_may_name_different_files_and_the_edge_is_given_each_once() {
 }
 
 #[test]
+fn a_pair_that_somebody_looks_at_before_it_is_served_is_served_all_the_same() {
+    let sandbox = sandbox();
+    let with =
+        |made: &Made| made.beside(site("shop", "localhost", "a.pem", "a.key"), "a.pem", "a.key");
+    sandbox.up(&with(&Made::new()));
+    for round in 0..3 {
+        let renewed = Made::new();
+        sandbox.write(&with(&renewed));
+        sandbox.run(["cert", "list"]).success();
+        eventually(&format!("the new pair is served, {round}"), LIMIT, || {
+            renewed.is_shown(&sandbox, "localhost")
+        });
+    }
+}
+
+#[test]
+fn a_release_with_other_files_is_seen_by_who_names_no_server_and_by_jobs_of_the_one_before() {
+    let (sandbox, one, two) = (sandbox(), Made::new(), Made::new());
+    let shop = |name: &str, host: &str, letter: &str, strategy: &str| {
+        let manifest = format!(
+            "site = \"{name}\"\ndomains = [\"{host}\"]\n{{listen}}[tls]\ncert = \"{letter}.pem\"\nkey = \"{letter}.key\"\n\
+             [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\nenv = {{ LEVEL = \"{letter}\" }}\n\
+             [job.look]\nat = \"04:00\"\nget = \"/health\"\n[deploy]\nstrategy = \"{strategy}\"\n"
+        );
+        two.beside(
+            one.beside(Site::new(name).manifest(&manifest), "a.pem", "a.key"),
+            "b.pem",
+            "b.key",
+        )
+    };
+    // An address is no server name: after the switch the smoke test is shown what is for whoever names none.
+    sandbox.up(&shop("bare", "127.0.0.1", "a", "recreate"));
+    sandbox.up(&shop("bare", "127.0.0.1", "b", "recreate"));
+    sandbox.up(&shop("shop", "localhost", "a", "blue-green"));
+    let project = sandbox.write(&shop("shop", "localhost", "b", "blue-green"));
+    let mut deploy = sandbox.spawn(["deploy".as_ref(), project.as_os_str(), "--pause".as_ref()]);
+    deploy.wait_for_text("paused: seaworthy promote", LIMIT);
+    assert!(two.is_shown(&sandbox, "localhost"));
+    sandbox.run(["job", "run", "shop/look"]).success();
+}
+
+#[test]
 fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
     let (sandbox, made) = (sandbox(), Made::new());
     let shop = made.beside(site("shop", "localhost", "a.pem", "a.key"), "a.pem", "a.key");
