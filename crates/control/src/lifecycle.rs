@@ -20,6 +20,7 @@ use crate::names;
 use crate::platform::Platform;
 use crate::release;
 use crate::serve;
+use crate::stores;
 use crate::users;
 use crate::world::{Applied, More, Rollout, SiteState};
 
@@ -134,6 +135,7 @@ fn no_such_site<'a>(wanted: &str, known: impl Iterator<Item = &'a SiteName>) -> 
 pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<String>, Fault> {
     if target == "edge" {
         let mut edge = platform.edge.lock().await;
+        serve::catch_up(platform, &mut edge).await?;
         edge.replace(Duration::from_secs(60 * 60)).await?;
         serve::remember(platform, &edge.record())?;
         return Ok(vec!["edge".to_owned()]);
@@ -263,11 +265,13 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         names::resume(platform).await;
     }
     certificates::excuse_broken(platform);
+    stores::excuse(platform);
     if (any || holds)
         && let Err(fault) = serve::publish(platform).await
     {
         crate::say(&fault.to_string());
         platform.event(None, None, "resume-failed", &fault.what, Some(&fault));
+        platform.world().unpublished = Some(fault);
     }
     Ok(())
 }

@@ -131,7 +131,7 @@ pub(crate) async fn switch(
     apply: impl FnOnce(&mut World) + Send,
 ) -> Result<Duration, Fault> {
     let mut edge = platform.edge.lock().await;
-    edge.ensure().await?;
+    ensure(platform, &mut edge).await?;
     let https_port = https_port(&edge.addresses());
     apply(&mut platform.world());
     let routed = routed(platform, &served(platform), https_port);
@@ -143,11 +143,25 @@ pub(crate) async fn switch(
     Ok(begun.elapsed())
 }
 
+/// Before an edge is started or replaced: where nothing could be published yet that comes first, since a new edge would
+/// serve nobody.
+pub(crate) async fn catch_up(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
+    if platform.world().unpublished.is_some() { bring(platform, edge).await } else { Ok(()) }
+}
+
+/// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
+pub(crate) async fn ensure(platform: &Arc<Platform>, edge: &mut Edge) -> Result<bool, Fault> {
+    let before = edge.record().number;
+    catch_up(platform, edge).await?;
+    edge.ensure().await?;
+    Ok(edge.record().number != before)
+}
+
 async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
     let (secrets, stores) = (route_secrets(platform), stores::of(platform)?);
-    let handshakes = certificates::handshakes(sites.iter().filter_map(Served::first))?;
+    let handshakes = certificates::handshakes(platform, sites.iter().filter_map(Served::first))?;
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
         platform,
@@ -193,6 +207,7 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         return Err(fault);
     }
     certificates::are_given(platform, edge.certificates());
+    platform.world().unpublished = None;
     crate::crash::wait("edge-ensured").await;
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
@@ -328,6 +343,8 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
 /// Gives the edge the certificates and challenges as they are now; everything else stays as it is.
 pub(crate) async fn rekey(platform: &Arc<Platform>) -> Result<(), Fault> {
     let mut edge = platform.edge.lock().await;
+    // What goes along with them is not known here before.
+    catch_up(platform, &mut edge).await?;
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
     edge.rekey(certificates, platform.certificates.shown()).await?;

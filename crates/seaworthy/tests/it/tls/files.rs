@@ -182,6 +182,62 @@ fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
 }
 
 #[test]
+fn authorities_that_are_gone_hold_up_no_other_site_and_let_nobody_in() {
+    let (sandbox, made) = (sandbox(), Made::new());
+    let keys = "[tls]\nclients = { ca = \"clients.pem\" }\n[outgoing.far]\nto = \"https://far.localhost:9\"\nca = \"far.pem\"\n";
+    let manifest = format!(
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n{{listen}}{keys}[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
+    );
+    let root = made.text("root.pem");
+    let shop = Site::new("shop").manifest(&manifest).file("clients.pem", &root);
+    let shop = shop.file("far.pem", &root);
+    let (other, third) = (
+        Site::new("other").app("web", seaworthy_testkit::FakeApp::new()),
+        Site::new("third").app("web", seaworthy_testkit::FakeApp::new()),
+    );
+    // A release whose own are none is refused.
+    let unfit = shop.clone().file("clients.pem", "rubbish");
+    sandbox.try_up(&unfit).code(1).says(["SW-TLS-007", "holds no authorities"]);
+    sandbox.up(&shop);
+    let showing = || {
+        let [cert, key] = ["api.pem", "api.key"].map(|name| made.0.path().join(name));
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        Client::https_showing(address, "shop.localhost", &ca, (&cert, &key))
+    };
+    assert_eq!(showing().get("/health").status, 200);
+    let project = sandbox.folder().join("p/shop");
+    for name in ["clients.pem", "far.pem"] {
+        std::fs::remove_file(project.join(name)).unwrap();
+    }
+    // The last ones go on, whoever else deploys.
+    sandbox.up(&other);
+    let fault = sandbox.wait_for_fault("SW-RUN-002", LIMIT);
+    assert!(fault.to_string().contains("named before are trusted"), "{fault:#}");
+    assert_eq!(showing().get("/health").status, 200);
+
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("the other site is served by another edge", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
+            && sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+    sandbox.up(&third);
+    eventually("it is said", LIMIT, || {
+        let fault = sandbox.status().fault("SW-RUN-002");
+        fault.is_some_and(|fault| fault.to_string().contains("no client's certificate is accepted"))
+    });
+    assert!(showing().try_get("/health").is_err(), "nobody can prove to be one of nobody's");
+    let bare = Client::https(sandbox.status().https(), "shop.localhost", &sandbox.ca());
+    assert!(bare.try_get("/health").is_err(), "a certificate is still demanded");
+    sandbox.write(&shop);
+    eventually("what was mended is trusted", LIMIT, || {
+        showing().try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+}
+
+#[test]
 fn files_that_are_for_other_names_or_have_expired_are_served_and_said() {
     let (sandbox, clock) = crate::clock::with_clock();
     let place = Place::new();
