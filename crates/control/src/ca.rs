@@ -75,7 +75,7 @@ impl Authority {
         create_private_dir(certs, 0o700).map_err(at(certs))?;
         let (key_path, root_path) = (certs.join("ca.key"), certs.join("ca.pem"));
         if !key_path.exists() || !root_path.exists() {
-            let (root, key) = make_root()
+            let (root, key) = make_root("Seaworthy local authority")
                 .map_err(|source| CaError::Make { names: "the root".to_owned(), source })?;
             write_atomically(&root_path, root.as_bytes(), 0o600).map_err(at(&root_path))?;
             write_atomically(&key_path, key.as_bytes(), 0o600).map_err(at(&key_path))?;
@@ -136,9 +136,16 @@ impl Authority {
     }
 }
 
-fn make_root() -> Result<(String, String), rcgen::Error> {
+/// An authority (PEM) of which nobody has a certificate: its key is gone once it is made.
+pub(crate) fn of_nobody() -> Result<String, CaError> {
+    let made = make_root("nobody");
+    made.map(|(root, _)| root)
+        .map_err(|source| CaError::Make { names: "nobody".to_owned(), source })
+}
+
+fn make_root(name: &str) -> Result<(String, String), rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, "Seaworthy local authority");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params, ROOT);

@@ -30,6 +30,7 @@ use seaworthy_manifest::site::tls::Handshake as Demands;
 use seaworthy_manifest::site::{Site, Tls};
 use tokio::sync::mpsc;
 
+use crate::authorities::{self, Of};
 use crate::edge_config;
 use crate::platform::Platform;
 use crate::server::{Refusal, Shared, lines};
@@ -84,11 +85,20 @@ async fn renew_now(
     Ok(())
 }
 
-/// Before anything is published after a start: a site whose certificate cannot be read any more holds up no other.
+/// Before anything is published after a start: a site whose certificate or authorities cannot be read any more holds up no
+/// other.
 pub(crate) fn excuse_broken(platform: &Platform) {
     for (sides, project) in clock::sites(platform) {
-        sides.iter().for_each(|site| own::excuse(platform, site, &project));
+        for site in &sides {
+            own::excuse(platform, site, &project);
+            authorities::excuse(platform, site, &project);
+        }
     }
+}
+
+/// An edge took these: none of them is new any more.
+pub(crate) fn are_given(platform: &Platform, certificates: &[Certificate]) {
+    own::are_given(platform, certificates);
 }
 
 /// Everything that is shown for a site, the first one for whoever names none of its hosts.
@@ -126,17 +136,15 @@ pub(crate) fn of_site(
 
 /// What sites demand of handshakes beyond the usual.
 pub(crate) fn handshakes<'a>(
+    platform: &Platform,
     sites: impl Iterator<Item = (&'a Site, &'a Path)>,
 ) -> Result<Vec<Handshake>, Fault> {
     let demanding = sites.filter(|(site, _)| site.handshake != Demands::default());
     let each = demanding.map(|(site, project)| {
         let clients = site.handshake.clients.as_ref();
         let pem = clients.map(|clients| {
-            std::fs::read_to_string(project.join(&clients.ca)).map_err(|error| {
-                let what =
-                    format!("could not read `{}`, which `clients` of `[tls]` names", clients.ca);
-                Fault::new(Code::FileMissing, what).because(error.to_string())
-            })
+            let named = (site.name.clone(), Of::Clients, clients.ca.clone());
+            authorities::read(platform, project, &named)
         });
         Ok(Handshake {
             hosts: edge_config::certificate_hosts(site),

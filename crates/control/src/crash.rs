@@ -5,7 +5,7 @@
 //! once: the file goes first), `panic` and a place (a panic there, once), `edge` and a place (the edge dies there, once), `shim` or
 //! `cli` and a place (so do the newest shim, and whoever asked for the deployment),
 //! `full` and a place (from there on the disk is full, as long as the file is there), or `wait` and a place (as long as
-//! the file says so). Invariant: builds for use have none of it. Not here: what must hold afterwards (`tests/it/crash.rs`,
+//! the file says so). What is to happen after what happens once stands in the next line. Invariant: builds for use have none of it. Not here: what must hold afterwards (`tests/it/crash.rs`,
 //! `tests/it/defect.rs`, `tests/it/disk.rs`).
 
 #[cfg(debug_assertions)]
@@ -19,25 +19,34 @@ mod places {
     /// The place that was reached and from which on the disk is full.
     static FULL: Mutex<String> = Mutex::new(String::new());
 
-    /// The file, and what it says.
+    /// The file, and what its first line says.
     fn asked() -> Option<(PathBuf, String)> {
         let file = PathBuf::from(std::env::var_os("SEAWORTHY_CRASH_FILE")?);
         let text = fs::read_to_string(&file).ok()?;
-        Some((file, text.trim().to_owned()))
+        Some((file, text.trim().lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// Takes the first line away, and the file with the last; whether that was possible.
+    fn spend(file: &Path) -> bool {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        match text.trim().split_once('\n') {
+            Some((_, rest)) => fs::write(file, rest).is_ok(),
+            None => fs::remove_file(file).is_ok(),
+        }
     }
 
     /// Does what is asked for at this place.
     pub(crate) fn point(place: &str) {
         let Some((file, text)) = asked() else { return };
-        if text == place && fs::remove_file(&file).is_ok() {
+        if text == place && spend(&file) {
             crate::processes::kill(std::process::id());
         }
-        if text.strip_prefix("panic ") == Some(place) && fs::remove_file(&file).is_ok() {
+        if text.strip_prefix("panic ") == Some(place) && spend(&file) {
             panic(place);
         }
         let of_others = text.split_once(' ').filter(|(_, at)| *at == place);
         if let Some((role @ ("edge" | "shim" | "cli"), _)) = of_others
-            && fs::remove_file(&file).is_ok()
+            && spend(&file)
         {
             others(role, &file).into_iter().for_each(crate::processes::kill);
         }

@@ -301,8 +301,7 @@ async fn request(
     header: Option<(String, String)>,
 ) -> Result<(), Fault> {
     let site = &ready.applied.site;
-    let project = platform.world().sites.get(&ready.site).map(|one| one.project.clone());
-    let way = crate::serve::way_in(platform, site, &project.unwrap_or_default()).await;
+    let way = crate::serve::way_in(platform, site, host).await;
     let what = format!("`{method} {host}{path}` of job `{}` was not answered well", ready.job.name);
     let failed = |cause: &str| Fault::new(Code::JobFailed, what.clone()).because(cause);
     let Some((address, certificate)) = way else { return Err(failed("the site has no address")) };

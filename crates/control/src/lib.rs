@@ -16,6 +16,7 @@ use seaworthy_base::{Code, Exit, Fault, Timestamp};
 use seaworthy_sys::process::Lock;
 use tokio::signal::unix::{SignalKind, signal};
 
+mod authorities;
 mod backups;
 mod by_hand;
 mod ca;

@@ -20,6 +20,7 @@ use crate::names;
 use crate::platform::Platform;
 use crate::release;
 use crate::serve;
+use crate::stores;
 use crate::users;
 use crate::world::{Applied, More, Rollout, SiteState};
 
@@ -134,6 +135,7 @@ fn no_such_site<'a>(wanted: &str, known: impl Iterator<Item = &'a SiteName>) -> 
 pub(crate) async fn restart(platform: &Arc<Platform>, target: &str) -> Result<Vec<String>, Fault> {
     if target == "edge" {
         let mut edge = platform.edge.lock().await;
+        serve::catch_up(platform, &mut edge).await?;
         edge.replace(Duration::from_secs(60 * 60)).await?;
         serve::remember(platform, &edge.record())?;
         return Ok(vec!["edge".to_owned()]);
@@ -253,17 +255,7 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
     let refused = platform.store().get_setting("refused").ok().flatten();
     platform.world().refused =
         refused.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let edge: Option<EdgeRecord> = platform
-        .store()
-        .get_setting("edge")
-        .ok()
-        .flatten()
-        .and_then(|text| serde_json::from_str(&text).ok());
-    let mut adopting = platform.edge.lock().await;
-    adopting.adopt(&edge.unwrap_or_default()).await;
-    // Sockets may have come back that nobody wants any more.
-    let holds = !adopting.is_bare();
-    drop(adopting);
+    let holds = adopt_edge(platform).await;
     let adopted = instances::adopt(platform)?;
     if adopted > 0 {
         crate::say(&format!("adopted {adopted} instances"));
@@ -273,13 +265,30 @@ pub(crate) async fn resume(platform: &Arc<Platform>) -> Result<(), Fault> {
         names::resume(platform).await;
     }
     certificates::excuse_broken(platform);
+    stores::excuse(platform);
     if (any || holds)
         && let Err(fault) = serve::publish(platform).await
     {
         crate::say(&fault.to_string());
         platform.event(None, None, "resume-failed", &fault.what, Some(&fault));
+        platform.world().unpublished = Some(fault);
     }
     Ok(())
+}
+
+/// Takes back what an earlier control left of edges; whether there are sockets, which perhaps nobody wants any more.
+async fn adopt_edge(platform: &Arc<Platform>) -> bool {
+    let found = platform.store().get_setting("edge").ok().flatten();
+    let edge: EdgeRecord =
+        found.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let mut adopting = platform.edge.lock().await;
+    adopting.adopt(&edge).await;
+    // The next control, should this one die, looks for edges beyond those that this one found, and for all sockets.
+    let EdgeRecord { number, draining, .. } = adopting.record();
+    if let Err(fault) = serve::remember(platform, &EdgeRecord { number, draining, ..edge }) {
+        crate::say(&fault.to_string());
+    }
+    !adopting.is_bare()
 }
 
 fn specs_values() -> crate::specs::Values {

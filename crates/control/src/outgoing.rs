@@ -19,6 +19,7 @@ use seaworthy_edge::model::{self, Endpoint};
 use seaworthy_manifest::Site;
 use seaworthy_manifest::site::{EnvValue, ServiceKind};
 
+use crate::authorities::{self, Of};
 use crate::commands;
 use crate::edge_config::NOWHERE;
 use crate::instances::store_fault;
@@ -110,13 +111,16 @@ pub(crate) fn ways<'a>(
             if !held.contains(&listen) {
                 bound.push((listen, listen_on(listen, name)?));
             }
-            let roots_pem = way.ca.as_ref().map(|file| authorities(project, file)).transpose()?;
+            let roots_pem = way.ca.as_ref().map(|file| {
+                let named = (site.name.clone(), Of::Servers, file.clone());
+                authorities::read(platform, project, &named)
+            });
             ways.push(model::WayOut {
                 site: site.name.to_string(),
                 listen,
                 service: label(site.name.as_str(), name),
                 rules: way.rules.clone(),
-                roots_pem,
+                roots_pem: roots_pem.transpose()?,
             });
         }
     }
@@ -133,16 +137,6 @@ fn listen_on(address: SocketAddr, name: &str) -> Result<TcpListener, Fault> {
                 .next(format!("stop it (`ps -fp {}` shows what it is), then repeat", holder.pid)),
             None => fault.next("seaworthy status"),
         }
-    })
-}
-
-fn authorities(project: &Path, file: &str) -> Result<String, Fault> {
-    let path = project.join(file);
-    std::fs::read_to_string(&path).map_err(|error| {
-        let what = format!("the authorities in `{}` could not be read", path.display());
-        Fault::new(Code::CertificateUnfit, what)
-            .because(error.to_string())
-            .next("check `ca` of `[outgoing.X]`: a file of the project with certificates in PEM")
     })
 }
 

@@ -4,6 +4,7 @@
 //! depend on each other, and handed around as one `Arc`. Invariant: locks are taken in the order
 //! `edge` (async), `store`, `world`, and the last two never across an await.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::authorities;
 use crate::ca::Authority;
 use crate::certificates::Certificates;
 use crate::edge::{Edge, EdgeOptions, Sockets};
@@ -49,6 +51,8 @@ pub(crate) struct Platform {
     pub authority: Authority,
     /// Certificates of public authorities, and those from files.
     pub certificates: Certificates,
+    /// Authorities that manifests name, as they were last read.
+    pub authorities: Mutex<BTreeMap<authorities::Named, authorities::Known>>,
     /// Encrypted secrets.
     pub vault: Vault,
     /// The edge.
@@ -144,6 +148,7 @@ impl Platform {
             program,
             spec_key,
             authority,
+            authorities: Mutex::default(),
             certificates,
             vault,
             edge: tokio::sync::Mutex::new(Edge::new(options, Arc::clone(&wake), kept)),

@@ -74,7 +74,8 @@ async fn keep_edge(platform: &Arc<Platform>) {
     if platform.world().closing {
         return;
     }
-    match edge.ensure().await {
+    let before = platform.world().unpublished.clone();
+    match crate::serve::ensure(platform, &mut edge).await {
         Ok(false) => {}
         Ok(true) => {
             if let Err(fault) = crate::serve::remember(platform, &edge.record()) {
@@ -82,9 +83,13 @@ async fn keep_edge(platform: &Arc<Platform>) {
             }
             platform.event(None, None, "edge-started", "an edge process was started", None);
         }
+        // Said already, and tried again with each look.
+        Err(fault) if before.as_ref() == Some(&fault) => {}
         Err(fault) => {
             crate::say(&fault.to_string());
             platform.event(None, None, "edge-failed", &fault.what, Some(&fault));
+            let unpublished = &mut platform.world().unpublished;
+            *unpublished = before.map(|_| fault);
         }
     }
 }

@@ -132,7 +132,7 @@ pub(crate) async fn switch(
     apply: impl FnOnce(&mut World) + Send,
 ) -> Result<Duration, Fault> {
     let mut edge = platform.edge.lock().await;
-    edge.ensure().await?;
+    ensure(platform, &mut edge).await?;
     let https_port = https_port(&edge.addresses());
     apply(&mut platform.world());
     let routed = routed(platform, &served(platform), https_port);
@@ -144,11 +144,25 @@ pub(crate) async fn switch(
     Ok(begun.elapsed())
 }
 
+/// Before an edge is started or replaced: where nothing could be published yet that comes first, since a new edge would
+/// serve nobody.
+pub(crate) async fn catch_up(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
+    if platform.world().unpublished.is_some() { bring(platform, edge).await } else { Ok(()) }
+}
+
+/// Sees to it that an edge runs and knows everything. Returns whether a new one was started.
+pub(crate) async fn ensure(platform: &Arc<Platform>, edge: &mut Edge) -> Result<bool, Fault> {
+    let before = edge.record().number;
+    catch_up(platform, edge).await?;
+    edge.ensure().await?;
+    Ok(edge.record().number != before)
+}
+
 async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
-    let secrets = route_secrets(platform);
-    let handshakes = certificates::handshakes(sites.iter().filter_map(Served::first))?;
+    let (secrets, stores) = (route_secrets(platform), stores::of(platform)?);
+    let handshakes = certificates::handshakes(platform, sites.iter().filter_map(Served::first))?;
     let manifests = sites.iter().flat_map(|site| site.sides.iter().map(|(site, _)| site));
     let wanted = resolve_free_ports(
         platform,
@@ -177,21 +191,24 @@ async fn bring(platform: &Arc<Platform>, edge: &mut Edge) -> Result<(), Fault> {
         // Before anybody else holds them: whoever comes after us knows them for ours, whenever we die.
         remember(platform, &edge.record_with(&bound, &sockets, &bound_datagrams))?;
     }
-    // Should it take a new edge, that one knows everything before it takes the first connection.
-    let before = edge.is_gone().then(|| edge.told());
+    let before = edge.told();
     // Routes first: whoever connects to a new address finds its site.
-    edge.demand(handshakes);
-    edge.count_in(stores::of(platform)?);
-    edge.configure(certificates, secrets).await?;
-    let services = platform.world().endpoints(platform.cores).services;
-    edge.call_by(ways);
-    edge.route(routed, services).await?;
-    if !sites.is_empty()
-        && let Err(fault) = edge.ensure().await
-    {
-        before.into_iter().for_each(|before| edge.tell_anew(before));
+    let told = async {
+        edge.demand(handshakes);
+        edge.count_in(stores);
+        edge.configure(certificates, secrets).await?;
+        let services = platform.world().endpoints(platform.cores).services;
+        edge.call_by(ways);
+        edge.route(routed, services).await?;
+        // Should it take a new edge, that one knows everything before it takes the first connection.
+        if sites.is_empty() { Ok(false) } else { edge.ensure().await }
+    };
+    if let Err(fault) = told.await {
+        edge.take_back_to(before);
         return Err(fault);
     }
+    certificates::are_given(platform, edge.certificates());
+    platform.world().unpublished = None;
     crate::crash::wait("edge-ensured").await;
     edge.listen_for_calls(sockets, &calls).await?;
     edge.listen(bound, &addresses).await?;
@@ -298,6 +315,8 @@ fn bind_missing(
     Ok((bound, addresses))
 }
 
+/// All that are shown. The first is for who names no server: it is the one of what serves, also where the other release
+/// of its site is the older one.
 fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certificate>, Fault> {
     let mut all: Vec<Certificate> = Vec::new();
     for served in sites {
@@ -310,15 +329,28 @@ fn certificates(platform: &Arc<Platform>, sites: &[Served]) -> Result<Vec<Certif
             before.get_or_insert((&site.tls, hosts));
         }
     }
+    let secure = |(site, _): &(&Site, &Path)| site.tls != Tls::Off;
+    if let Some((site, project)) = sites.iter().filter_map(Served::first).find(secure) {
+        let serving = certificates::of_site(platform, site, project)?.into_iter().next();
+        let other =
+            |one: &Certificate| all.first().is_none_or(|first| first.chain_pem != one.chain_pem);
+        // Which names it is for stands where it is said once more.
+        let unnamed = serving.filter(other).map(|one| Certificate { hosts: Vec::new(), ..one });
+        all.splice(0..0, unnamed);
+    }
     Ok(all)
 }
 
 /// Gives the edge the certificates and challenges as they are now; everything else stays as it is.
 pub(crate) async fn rekey(platform: &Arc<Platform>) -> Result<(), Fault> {
     let mut edge = platform.edge.lock().await;
+    // What goes along with them is not known here before.
+    catch_up(platform, &mut edge).await?;
     let sites = served(platform);
     let certificates = certificates(platform, &sites)?;
-    edge.rekey(certificates, platform.certificates.shown()).await
+    edge.rekey(certificates, platform.certificates.shown()).await?;
+    certificates::are_given(platform, edge.certificates());
+    Ok(())
 }
 
 /// Every site that runs. Read under the edge's lock: what is sent last is what is true last.
@@ -327,23 +359,20 @@ fn served(platform: &Platform) -> Vec<Served> {
     world.sites.values().filter(|site| site.running).map(Served::of).collect()
 }
 
-/// Where a visitor of a site would come in: the listener's address, and the chain (PEM) that must be shown
-/// there; none of it for plain HTTP.
+/// Where a visitor of a site would come in who asks for that host: the listener's address, and the chain (PEM) that the
+/// edge shows there; none of it for plain HTTP.
 pub(crate) async fn way_in(
-    platform: &Arc<Platform>,
+    platform: &Platform,
     site: &Site,
-    project: &Path,
+    host: &str,
 ) -> Option<(SocketAddr, Option<String>)> {
     let tls = site.tls != Tls::Off;
-    let addresses = platform.edge.lock().await.addresses();
-    let (mut address, _) = addresses.into_iter().find(|(_, is_tls)| *is_tls == tls)?;
+    let edge = platform.edge.lock().await;
+    let (mut address, _) = edge.addresses().into_iter().find(|(_, is_tls)| *is_tls == tls)?;
     if address.ip().is_unspecified() {
         let local: IpAddr =
             if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(local);
     }
-    let shown = certificates::of_site(platform, site, project).unwrap_or_default();
-    let first = site.domains.first();
-    let named = shown.iter().find(|one| first.is_some_and(|host| one.hosts.contains(host)));
-    Some((address, named.or(shown.first()).map(|certificate| certificate.chain_pem.clone())))
+    Some((address, edge.shown_to(host).filter(|_| tls).map(str::to_owned)))
 }

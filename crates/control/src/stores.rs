@@ -1,6 +1,7 @@
 //! The Redis servers that edges of several servers count in (`store` of limits and lockouts).
 //!
-//! Invariants: their URLs go into the edge's memory and nowhere else; a store that is gone is a fault of its site, for as
+//! Invariants: their URLs go into the edge's memory and nowhere else; one whose URL cannot be read when control starts holds
+//! up no other site: it is gone until it can be; a store that is gone is a fault of its site, for as
 //! long as it is gone. Not here: what is counted, and where names lead ([`crate::outgoing`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,9 @@ use seaworthy_manifest::site::backups::Source;
 use crate::outgoing;
 use crate::platform::Platform;
 use crate::specs::Values;
+
+/// What a fault of theirs is about, among a site's.
+const SUBJECT: &str = "stores";
 
 /// The names of those that a site's routes count in, with their URLs.
 fn used(site: &Site) -> Vec<(&str, &EnvValue)> {
@@ -42,13 +46,20 @@ pub(crate) fn secret_names(site: &Site) -> Vec<String> {
 
 /// Those of all sites that run, for the edge's memory; where they are is remembered for its endpoints.
 pub(crate) fn of(platform: &Platform) -> Result<BTreeMap<String, StoreAt>, Fault> {
-    let mut all = BTreeMap::new();
+    let (mut all, mut unread) = (BTreeMap::new(), BTreeSet::new());
     let mut world = platform.world();
     for state in world.sites.values().filter(|site| site.running) {
         let next = state.rollout.as_ref().map(|rollout| (&rollout.next.site, &rollout.values));
         for (site, values) in next.into_iter().chain([(&state.applied.site, &state.values)]) {
             for (name, url) in used(site) {
-                all.insert(format!("{}/{name}", site.name), read(name, url, values)?);
+                let label = format!("{}/{name}", site.name);
+                match read(name, url, values) {
+                    Ok(at) => drop(all.insert(label, at)),
+                    Err(_) if world.unread_stores.contains_key(&label) => {
+                        unread.insert(label);
+                    }
+                    Err(fault) => return Err(fault),
+                }
             }
         }
     }
@@ -56,8 +67,42 @@ pub(crate) fn of(platform: &Platform) -> Result<BTreeMap<String, StoreAt>, Fault
         let (host, port) = (at.host.clone(), at.port);
         (Target { tls: at.tls, host, port, path: String::new() }, at.socket.clone())
     };
+    let before = std::mem::take(&mut world.unread_stores);
+    let (left, found): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        before.into_iter().partition(|(label, _)| unread.contains(label));
+    for site in found.into_values().filter(|site| !left.values().any(|one| one == site)) {
+        world.note(&site, SUBJECT, None);
+    }
+    world.unread_stores = left;
     world.stores = all.iter().map(|(label, at)| (label.clone(), place(at))).collect();
     Ok(all)
+}
+
+/// Before anything is published after a start: stores whose URLs cannot be read, since their secrets are not found, fail
+/// nothing. Their sites say so until they can be.
+pub(crate) fn excuse(platform: &Platform) {
+    let mut world = platform.world();
+    let mut unread = BTreeMap::new();
+    for state in world.sites.values().filter(|site| site.running) {
+        let next = state.rollout.as_ref().map(|rollout| (&rollout.next.site, &rollout.values));
+        for (site, values) in next.into_iter().chain([(&state.applied.site, &state.values)]) {
+            for (name, url) in used(site) {
+                let Err(fault) = read(name, url, values) else { continue };
+                let again =
+                    format!("seaworthy deploy {}   (reads it again)", state.project.display());
+                let fault = fault.next(again);
+                unread.insert(format!("{}/{name}", site.name), (site.name.clone(), fault));
+            }
+        }
+    }
+    for (label, (site, fault)) in unread {
+        crate::say(&format!("the URL of `{label}` cannot be read: nothing is counted there"));
+        let fault = fault.because(
+            "each server counts for itself until it can be: nothing is known of the others",
+        );
+        world.note(&site, SUBJECT, Some(fault));
+        world.unread_stores.insert(label, site);
+    }
 }
 
 fn read(name: &str, url: &EnvValue, values: &Values) -> Result<StoreAt, Fault> {

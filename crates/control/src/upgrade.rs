@@ -153,6 +153,7 @@ pub(crate) async fn confirm(platform: &Arc<Platform>) -> Result<(), Fault> {
     let serves = platform.world().sites.values().any(|site| site.running);
     if serves {
         let mut edge = platform.edge.lock().await;
+        crate::serve::catch_up(platform, &mut edge).await?;
         edge.replace(LONG_LIVED).await?;
         crate::serve::remember(platform, &edge.record())?;
     }

@@ -145,6 +145,11 @@ pub(crate) struct World {
     pub servers: Servers,
     /// Instances.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// Why what is wanted could not be published since control started; until it could no edge is started, which would know
+    /// nothing.
+    pub unpublished: Option<Fault>,
+    /// Redis servers, by label, whose URLs could not be read when control started, and whose they are.
+    pub unread_stores: BTreeMap<String, SiteName>,
     /// Redis servers that edges count in: by `site/redis.X` host and port, or the socket.
     pub stores: Stores,
     /// Addresses of servers that somebody else runs, that applications call, and of stores.

@@ -59,7 +59,9 @@ mod upstream;
 mod watch;
 mod worker;
 
+pub use outgoing::judge_server_authorities;
 pub use table::create as create_counts;
+pub use tls::judge_client_authorities;
 
 /// How an edge is started.
 #[derive(Debug, Clone, Default)]

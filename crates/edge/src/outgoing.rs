@@ -49,6 +49,11 @@ pub(crate) fn roots_of(pem: &str) -> Result<Arc<RootCertStore>, String> {
     Roots::default().of(pem)
 }
 
+/// Whether an edge takes these authorities (PEM) of servers that are called, and why not.
+pub fn judge_server_authorities(pem: &str) -> Result<(), String> {
+    roots_of(pem).map(drop)
+}
+
 /// One way out, with everything prepared.
 #[derive(Debug)]
 pub(crate) struct Outlet {

@@ -34,6 +34,7 @@ mod transcript;
 
 use demanding::Demanding;
 pub(crate) use demanding::certificate_header;
+pub use demanding::judge_client_authorities;
 use misnamed::Misnamed;
 pub(crate) use quic::Choosing;
 pub(crate) use stream::TlsStream;

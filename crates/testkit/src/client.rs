@@ -73,6 +73,17 @@ impl Client {
         Self { tls: Some(client_config(ca, &["http/1.1"])), ..Self::http(address, host) }
     }
 
+    /// The same, showing a certificate: files with chain and key.
+    pub fn https_showing(
+        address: SocketAddr,
+        host: &str,
+        ca: &Path,
+        shown: (&Path, &Path),
+    ) -> Self {
+        let tls = Some(client_config_showing(ca, &["http/1.1"], Some(shown)));
+        Self { tls, ..Self::http(address, host) }
+    }
+
     /// HTTPS by HTTP/2, that trusts the authority in `ca` only. Only whole requests can be sent.
     pub fn over_http2(address: SocketAddr, host: &str, ca: &Path) -> Self {
         let tls = Some(client_config(ca, &["h2"]));

@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{conduct, own};
+use crate::authorities;
 use crate::platform::Platform;
+use crate::serve;
 use crate::world::SiteState;
 
 /// How often the clock is looked at.
@@ -32,18 +34,23 @@ pub(crate) async fn run(platform: Arc<Platform>) {
     let (done, mut ended) = mpsc::unbounded_channel::<SiteName>();
     let mut under_way: BTreeSet<SiteName> = BTreeSet::new();
     let mut changes = platform.changes.subscribe();
-    // What was read and not served yet: tried again until it is.
-    let mut fresh = false;
+    let mut mended = false;
     loop {
         while let Ok(name) = ended.try_recv() {
             under_way.remove(&name);
         }
-        fresh |= look(&platform, &mut under_way, &done);
-        if fresh {
-            match crate::serve::rekey(&platform).await {
-                Ok(()) => fresh = false,
-                Err(fault) => crate::say(&fault.to_string()),
-            }
+        // Tried again until an edge has them.
+        let found = look(&platform, &mut under_way, &done);
+        mended |= matches!(found, Found::Authorities);
+        let told = if mended {
+            serve::publish(&platform).await.map(|()| mended = false)
+        } else if matches!(found, Found::Certificates) {
+            serve::rekey(&platform).await
+        } else {
+            Ok(())
+        };
+        if let Err(fault) = told {
+            crate::say(&fault.to_string());
         }
         changes.mark_unchanged();
         tokio::select! {
@@ -55,28 +62,48 @@ pub(crate) async fn run(platform: Arc<Platform>) {
     }
 }
 
-/// Has done what is due; says whether certificates were found that are not served yet.
+/// What is there that no edge has.
+enum Found {
+    Nothing,
+    Certificates,
+    /// Those of sites for which others stood in; perhaps certificates too.
+    Authorities,
+}
+
+/// Has done what is due; says what was found that is not served yet.
 fn look(
     platform: &Arc<Platform>,
     under_way: &mut BTreeSet<SiteName>,
     done: &mpsc::UnboundedSender<SiteName>,
-) -> bool {
-    let (mut fresh, mut named) = (false, BTreeSet::new());
+) -> Found {
+    let (mut fresh, mut mended) = (false, false);
+    let (mut named, mut trusted) = (BTreeSet::new(), BTreeSet::new());
     for (sides, project) in sites(platform) {
         named.extend(sides.iter().filter_map(own::files));
+        trusted.extend(sides.iter().flat_map(authorities::files));
         for (nth, site) in sides.iter().enumerate() {
             let (changed, fault) = own::changed(platform, site, &project);
+            let (good, untrusted) = authorities::look(platform, site, &project);
             fresh |= changed;
+            mended |= good;
+            // What is wrong is said of the release that serves.
+            if nth > 0 {
+                continue;
+            }
+            platform.world().note(&site.name, "authorities", untrusted);
             match &site.tls {
-                // What is wrong is said of the release that serves.
-                _ if nth > 0 => {}
                 Tls::Acme(_) => public(platform, site, under_way, done),
                 _ => platform.world().note(&site.name, "certificate", fault),
             }
         }
     }
     own::keep(platform, &named);
-    fresh
+    authorities::keep(platform, &trusted);
+    match (mended, fresh) {
+        (true, _) => Found::Authorities,
+        (false, true) => Found::Certificates,
+        (false, false) => Found::Nothing,
+    }
 }
 
 /// The sites that run: the release that serves, and in a rollout the other one.

@@ -2,7 +2,8 @@
 //!
 //! Known by the files that a release names: in a rollout the two releases may name different ones. Invariants: what the
 //! edge could not use never reaches it; two files that are replaced one after the other are waited for (in between the
-//! key belongs to another certificate); files that did not change are not read; files that were broken when control
+//! key belongs to another certificate); files that did not change are not read; a pair that was read, by whomever, is new
+//! until an edge took it; files that were broken when control
 //! started hold up no other site: the own authority stands in until they are mended.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::time::SystemTime;
 
 use seaworthy_acme::x509;
 use seaworthy_base::{Code, Fault, SiteName};
+use seaworthy_edge::model::Certificate;
 use seaworthy_manifest::site::{Site, Tls};
 
 use crate::platform::Platform;
@@ -31,6 +33,8 @@ pub(crate) struct Own {
     stamps: [Stamp; 2],
     /// Chain and key of the last good one, or why there never was any.
     pair: Result<Pair, Fault>,
+    /// Whether an edge took it.
+    given: bool,
 }
 
 /// Chain and key (PEM).
@@ -50,7 +54,9 @@ pub(super) fn read(
     let stamps = [stamp(project, cert), stamp(project, key)];
     if all.get(&files).is_none_or(|own| own.stamps != stamps) {
         match load(project, cert, key) {
-            Ok(pair) => drop(all.insert(files.clone(), Own { stamps, pair: Ok(pair) })),
+            Ok(pair) => {
+                all.insert(files.clone(), Own { stamps, pair: Ok(pair), given: false });
+            }
             Err(fault) if !all.contains_key(&files) => return Err(fault),
             Err(_) => {}
         }
@@ -65,7 +71,16 @@ pub(super) fn excuse(platform: &Platform, site: &Site, project: &Path) {
     let stamps = [stamp(project, &files.1), stamp(project, &files.2)];
     if let Err(fault) = load(project, &files.1, &files.2) {
         crate::say(&format!("the own authority stands in for the certificate of {}", site.name));
-        known(platform).insert(files, Own { stamps, pair: Err(fault) });
+        known(platform).insert(files, Own { stamps, pair: Err(fault), given: false });
+    }
+}
+
+/// An edge took these.
+pub(super) fn are_given(platform: &Platform, certificates: &[Certificate]) {
+    for own in known(platform).values_mut() {
+        let Ok((chain_pem, key_pem)) = &own.pair else { continue };
+        let is_it = |one: &Certificate| one.chain_pem == *chain_pem && one.key_pem == *key_pem;
+        own.given |= certificates.iter().any(is_it);
     }
 }
 
@@ -85,7 +100,7 @@ fn known(platform: &Platform) -> MutexGuard<'_, BTreeMap<Files, Own>> {
 }
 
 /// Looks whether the files changed; the fault says why the new ones are not served. Returns whether there are
-/// new ones to serve.
+/// some that no edge has.
 pub(super) fn changed(
     platform: &Arc<Platform>,
     site: &Site,
@@ -98,14 +113,14 @@ pub(super) fn changed(
     let before = all.get(&files);
     if let Some(own) = before.filter(|own| own.stamps == stamps) {
         return match &own.pair {
-            Ok((chain_pem, _)) => (false, fault(site, cert, chain_pem)),
+            Ok((chain_pem, _)) => (!own.given, fault(site, cert, chain_pem)),
             Err(fault) => (false, Some(stood_in(fault.clone()))),
         };
     }
     match load(project, cert, key) {
         Ok(pair) => {
             let fault = fault(site, cert, &pair.0);
-            all.insert(files, Own { stamps, pair: Ok(pair) });
+            all.insert(files, Own { stamps, pair: Ok(pair), given: false });
             (true, fault)
         }
         Err(fault) if before.is_some_and(|own| own.pair.is_err()) => (false, Some(stood_in(fault))),

@@ -3,7 +3,8 @@
 //! Invariants: a socket is taken back only where the record names it (its cookie), whoever gives it back: an edge, or
 //! systemd where control and edge are both gone; what nobody wants any more is closed with the next publication, and
 //! nothing of it stays with systemd. An edge that was started and not written down, because control died in between,
-//! finishes: nobody knows what it was told. Not here: what is wanted (`serve`).
+//! finishes: nobody knows what it was told. One that finishes is not taken for one that serves, also where it is the last that
+//! was written down. Not here: what is wanted (`serve`).
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,6 +17,10 @@ use super::{ENDING, Edge, EdgeRecord, Held};
 use crate::datagrams::Datagrams;
 use crate::edge_link::Link;
 use crate::manager::Kind;
+
+/// So many edges control may have started, one after another, before it wrote that down: one that died at once is replaced
+/// within the same publication.
+const UNWRITTEN: u32 = 3;
 
 impl Edge {
     /// Finds the edge that an earlier control left, and takes the sockets back: from it, or from systemd where that is
@@ -35,24 +40,33 @@ impl Edge {
     }
 
     async fn adopt_newest(&mut self, record: &EdgeRecord) {
-        let newest = self.find(record.number).await;
+        // An earlier control may have told it to finish, and died before another one served.
+        let finishes = record.draining.contains(&record.number);
+        let newest = if finishes { None } else { self.find(record.number).await };
         if let Some(link) = &newest {
             self.take_back_from(link, record.number, record).await;
         }
-        let unwritten = record.number + 1;
-        let Some(link) = self.find(unwritten).await else {
+        let mut unwritten = Vec::new();
+        for number in (1..=UNWRITTEN).map(|more| record.number + more) {
+            let Some(link) = self.find(number).await else { continue };
+            // What it was told, and whether the one before was told to finish, nobody knows: both do, and the next one
+            // is told everything. Until then their sockets are held here.
+            crate::say(&format!("edge {number} was started when control died: it finishes"));
+            self.take_back_from(&link, number, record).await;
+            self.number = number;
+            unwritten.push((number, link));
+        }
+        if unwritten.is_empty() {
             self.link = newest;
             return;
-        };
-        // What it was told, and whether the one before was told to finish, nobody knows: both do, and the next one
-        // is told everything. Until then their sockets are held here.
-        crate::say(&format!("edge {unwritten} was started when control died: it finishes"));
-        self.take_back_from(&link, unwritten, record).await;
-        self.number = unwritten;
-        if newest.is_some() {
+        }
+        if !finishes {
+            // Also if it lives and was too slow to greet.
             self.part_from(record.number, newest, ENDING).await;
         }
-        self.part_from(unwritten, Some(link), ENDING).await;
+        for (number, link) in unwritten {
+            self.part_from(number, Some(link), ENDING).await;
+        }
     }
 
     /// Takes everything back that an edge holds for us.

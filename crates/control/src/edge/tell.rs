@@ -4,6 +4,7 @@
 //! and so do we; one that dies over it has refused nothing. Not here: when it is told (`serve`, `reconcile`).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use seaworthy_base::Fault;
 use seaworthy_base::challenge::Shown;
@@ -31,10 +32,35 @@ impl Edge {
         Told { config, endpoints, keys: self.keys.clone(), ways: self.ways.clone() }
     }
 
-    /// Goes back to that: no edge took what came after it.
-    pub(crate) fn tell_anew(&mut self, told: Told) {
+    /// Goes back to that, as far as no edge took what came after it: an edge that is gone took nothing, since the next one
+    /// would begin with it; one that lives has what it was told until it refused.
+    pub(crate) fn take_back_to(&mut self, told: Told) {
         let Told { config, endpoints, keys, ways } = told;
-        (self.config, self.endpoints, self.keys, self.ways) = (config, endpoints, keys, ways);
+        let gone = self.is_gone();
+        if gone || self.keys.version == keys.version {
+            self.keys = keys;
+        }
+        if gone || self.config.version == config.version {
+            (self.config, self.endpoints, self.ways) = (config, endpoints, ways);
+        }
+    }
+
+    /// The certificates that the edge has.
+    pub(crate) fn certificates(&self) -> &[Certificate] {
+        &self.keys.certificates
+    }
+
+    /// The chain that the edge shows to who asks for that name: the last that is for it, and the first of all where none
+    /// is. An address is no name of a server.
+    pub(crate) fn shown_to(&self, host: &str) -> Option<&str> {
+        let all = &self.keys.certificates;
+        let host = host.to_ascii_lowercase();
+        let of =
+            |name: &str| all.iter().rev().find(|one| one.hosts.iter().any(|host| host == name));
+        let wild = || of(&format!("*.{}", host.split_once('.')?.1));
+        let is_name = host.parse::<IpAddr>().is_err();
+        let named = if is_name { of(&host).or_else(wild) } else { None };
+        named.or(all.first()).map(|one| one.chain_pem.as_str())
     }
 
     /// Sends certificates and the secrets that routes name; an edge that refuses keeps what it had, and so do we.

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc;
 
 use seaworthy_api::Layout;
-use seaworthy_edge::model::{MAX_MESSAGE, PROTOCOL, Reply};
+use seaworthy_edge::model::{Handshake, MAX_MESSAGE, PROTOCOL, Reply};
 use seaworthy_sys::fdpass;
 
 use super::*;
@@ -155,6 +155,33 @@ async fn an_edge_that_did_not_answer_serves_on_where_no_other_can_be_started() {
     edge.draining.push((3, link.clone()));
     eventually(|| link.has_ended()).await;
     assert!(!edge.is_silent());
+}
+
+#[tokio::test]
+async fn the_next_edge_is_not_told_what_one_died_over_and_one_that_lives_has_what_it_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start();
+    let (mut edge, _told) = with_a_broken_link(dir.path(), process.0.id(), usize::MAX).await;
+    let before = edge.told();
+    edge.demand(vec![Handshake::default()]);
+    edge.configure(Vec::new(), BTreeMap::new()).await.unwrap();
+    edge.route(Vec::new(), BTreeMap::new()).await.unwrap();
+    assert!(edge.ensure().await.is_err());
+    edge.take_back_to(before);
+    assert!(edge.keys.handshakes.is_empty());
+    assert_eq!((edge.keys.version, edge.config.version), (0, 0));
+
+    let _living = self::edge(&edge.options.layout.edge_socket(5), process.0.id(), &[], 0);
+    edge.link = edge.find(5).await;
+    let before = edge.told();
+    edge.demand(vec![Handshake::default()]);
+    edge.configure(Vec::new(), BTreeMap::new()).await.unwrap();
+    edge.take_back_to(before);
+    assert_eq!(edge.keys.handshakes.len(), 1, "it took them");
+    let before = edge.told();
+    edge.demand(Vec::new());
+    edge.take_back_to(before);
+    assert_eq!(edge.keys.handshakes.len(), 1, "nobody took that there are none");
 }
 
 #[test]

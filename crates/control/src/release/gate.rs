@@ -204,17 +204,17 @@ pub(super) async fn smoke(run: &Run, prepared: &Prepared, key: Option<&str>) -> 
     let declared = &prepared.site.deploy.smoke;
     let first_page = [Smoke { path: "/".to_owned(), ..Smoke::default() }];
     let checks = if declared.is_empty() { &first_page[..] } else { declared };
-    let way = serve::way_in(&run.platform, &prepared.site, &prepared.project).await;
-    let Some((address, certificate)) = way else { return Ok(()) };
     for check in checks {
         let host = check.host.clone().or_else(|| host_of(prepared));
         let Some(host) = host else { return Ok(()) };
+        let way = serve::way_in(&run.platform, &prepared.site, &host).await;
+        let Some((address, certificate)) = way else { return Ok(()) };
         let mut headers: Vec<(String, String)> = check.headers.clone().into_iter().collect();
         // What is asked here must be answered now: who names a release, with a key or without, is given nothing kept.
         headers.push(("seaworthy-release".to_owned(), key.unwrap_or("live").to_owned()));
         let question = Question {
             address,
-            certificate: certificate.clone(),
+            certificate,
             host: host.clone(),
             method: "GET".to_owned(),
             path: check.path.clone(),

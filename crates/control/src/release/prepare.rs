@@ -13,6 +13,7 @@ use seaworthy_runtime::model::{SocketRule, User};
 use seaworthy_runtime::socket::LONGEST_PATH;
 use seaworthy_secrets::sources::Resolved;
 
+use crate::authorities;
 use crate::databases;
 use crate::outgoing;
 use crate::platform::Platform;
@@ -82,6 +83,7 @@ pub(super) fn prepare(
     options: Option<&DeployOptions>,
     report: &Reporter,
 ) -> Result<Prepared, Fault> {
+    authorities::judge(&site, project)?;
     let found = files::fingerprint(dir, &site)?;
     let mut prepared = known(platform, project, site, found.services, report)?;
     prepared.whole = found.whole;

@@ -14,7 +14,7 @@ use super::StoreAt;
 pub struct Keys {
     /// Grows with each change.
     pub version: u64,
-    /// Certificates; the first whose hosts match the server name is used, the first of all when none does.
+    /// Certificates; the last whose hosts match the server name is used, the first of all when none does.
     pub certificates: Vec<Certificate>,
     /// What every edge signs cookies with; one of its own where there is none.
     #[serde(default)]

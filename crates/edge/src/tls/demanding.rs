@@ -87,11 +87,7 @@ fn make(
     let builder = match &handshake.clients_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let root = root.map_err(|error| error.to_string())?;
-                roots.add(root).map_err(|error| error.to_string())?;
-            }
+            let roots = authorities(pem)?;
             let provider = Arc::new(aws_lc_rs::default_provider());
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier =
@@ -105,6 +101,21 @@ fn make(
     let demand = serde_json::to_vec(handshake).map_err(|error| error.to_string())?;
     let tickets = Tickets::new(Arc::clone(table), Sha256::digest(demand).to_vec());
     Ok(Terms::new(config, &tickets))
+}
+
+/// Authorities of clients; of a text with one that is none nothing is taken.
+fn authorities(pem: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let root = root.map_err(|error| error.to_string())?;
+        roots.add(root).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
+}
+
+/// Whether an edge takes these authorities (PEM) of clients, and why not.
+pub fn judge_client_authorities(pem: &str) -> Result<(), String> {
+    authorities(pem).map(drop)
 }
 
 /// The certificate that a client showed, as a header (RFC 9440 § 2.2).

@@ -1,8 +1,10 @@
 //! The control process: one for each state folder, reached by nobody else.
 
+use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use seaworthy_testkit::{Client, eventually, is_root, process};
+use seaworthy_testkit::peers::free_port;
+use seaworthy_testkit::{Client, Site, eventually, eventually_some, is_root, process};
 
 use crate::{LIMIT, sandbox, shop};
 
@@ -34,6 +36,31 @@ fn one_that_is_told_to_end_leaves_everything_serving_and_the_next_one_adopts_it(
     let after = sandbox.status();
     assert_eq!(after.edge_pid(), before.edge_pid());
     assert_eq!(after.ready_pids("shop/web"), before.ready_pids("shop/web"));
+}
+
+#[test]
+fn one_that_cannot_tell_the_edge_what_is_wanted_starts_none_and_tries_again() {
+    let sandbox = sandbox();
+    let port = free_port();
+    let site = Site::new("shop").manifest(&format!(
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:{port}\"\n\
+         [tls]\nmode = \"internal\"\n[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n"
+    ));
+    sandbox.up(&site);
+    let before = sandbox.status();
+    sandbox.terminate(before.control_pid());
+    eventually("it ends", LIMIT, || !process::lives(before.control_pid()));
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    let taken = eventually_some("somebody else takes the port", LIMIT, || {
+        TcpListener::bind(("127.0.0.1", port)).ok()
+    });
+    sandbox.try_up(&site).code(1).says(["SW-EDG-001"]);
+    assert_eq!(sandbox.status().edge_pid(), None, "it would know nothing");
+    drop(taken);
+    eventually("the site is served", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
+            && sandbox.https(&site).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
 }
 
 #[test]

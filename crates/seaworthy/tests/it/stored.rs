@@ -2,7 +2,7 @@
 //! opens nothing.
 
 use seaworthy_testkit::peers::Redis;
-use seaworthy_testkit::{Client, Sandbox, Site, eventually};
+use seaworthy_testkit::{Client, FakeApp, Sandbox, Site, eventually};
 
 use crate::{LIMIT, sandbox};
 
@@ -174,4 +174,31 @@ fn over_tls_it_is_counted_there_and_a_certificate_of_an_unknown_authority_is_ref
     assert!(told.contains("UnknownIssuer") && told.contains("update-ca-certificates"), "{told}");
     assert!(!told.contains("s3cr"), "{told}");
     assert_eq!(passed(&strict, 21), 20);
+}
+
+#[test]
+fn a_store_whose_url_is_gone_when_control_starts_holds_up_no_site() {
+    let (sandbox, redis) = (sandbox(), Redis::on_tcp());
+    let shop = site(&redis, &redis.tcp_url());
+    up(&sandbox, &shop);
+    let other = Site::new("other").app("web", FakeApp::new());
+    sandbox.up(&other);
+    std::fs::remove_file(sandbox.folder().join("p/shop/.env")).unwrap();
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("the other site is served by another edge", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
+            && sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+    // Each server counts for itself.
+    assert_eq!(client(&sandbox).get("/say?text=x").status, 200);
+    let said = || {
+        let output = sandbox.run(["status", "--json"]);
+        output.raw_stdout().contains("the URL of `[redis.counts]` cannot be read")
+    };
+    assert!(said());
+    sandbox.up(&Site::new("third").app("web", FakeApp::new()));
+    up(&sandbox, &shop);
+    eventually("nothing is wrong any more", LIMIT, || !said());
 }

@@ -106,6 +106,48 @@ fn two_releases_may_name_different_files_and_the_edge_is_given_each_once() {
 }
 
 #[test]
+fn a_pair_that_somebody_looks_at_before_it_is_served_is_served_all_the_same() {
+    let sandbox = sandbox();
+    let with =
+        |made: &Made| made.beside(site("shop", "localhost", "a.pem", "a.key"), "a.pem", "a.key");
+    sandbox.up(&with(&Made::new()));
+    for round in 0..3 {
+        let renewed = Made::new();
+        sandbox.write(&with(&renewed));
+        sandbox.run(["cert", "list"]).success();
+        eventually(&format!("the new pair is served, {round}"), LIMIT, || {
+            renewed.is_shown(&sandbox, "localhost")
+        });
+    }
+}
+
+#[test]
+fn a_release_with_other_files_is_seen_by_who_names_no_server_and_by_jobs_of_the_one_before() {
+    let (sandbox, one, two) = (sandbox(), Made::new(), Made::new());
+    let shop = |name: &str, host: &str, letter: &str, strategy: &str| {
+        let manifest = format!(
+            "site = \"{name}\"\ndomains = [\"{host}\"]\n{{listen}}[tls]\ncert = \"{letter}.pem\"\nkey = \"{letter}.key\"\n\
+             [service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\nenv = {{ LEVEL = \"{letter}\" }}\n\
+             [job.look]\nat = \"04:00\"\nget = \"/health\"\n[deploy]\nstrategy = \"{strategy}\"\n"
+        );
+        two.beside(
+            one.beside(Site::new(name).manifest(&manifest), "a.pem", "a.key"),
+            "b.pem",
+            "b.key",
+        )
+    };
+    // An address is no server name: after the switch the smoke test is shown what is for whoever names none.
+    sandbox.up(&shop("bare", "127.0.0.1", "a", "recreate"));
+    sandbox.up(&shop("bare", "127.0.0.1", "b", "recreate"));
+    sandbox.up(&shop("shop", "localhost", "a", "blue-green"));
+    let project = sandbox.write(&shop("shop", "localhost", "b", "blue-green"));
+    let mut deploy = sandbox.spawn(["deploy".as_ref(), project.as_os_str(), "--pause".as_ref()]);
+    deploy.wait_for_text("paused: seaworthy promote", LIMIT);
+    assert!(two.is_shown(&sandbox, "localhost"));
+    sandbox.run(["job", "run", "shop/look"]).success();
+}
+
+#[test]
 fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
     let (sandbox, made) = (sandbox(), Made::new());
     let shop = made.beside(site("shop", "localhost", "a.pem", "a.key"), "a.pem", "a.key");
@@ -136,6 +178,62 @@ fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
     eventually("what was mended is served", LIMIT, || made.is_shown(&sandbox, "localhost"));
     eventually("nothing is wrong any more", LIMIT, || {
         sandbox.status().fault("SW-TLS-007").is_none()
+    });
+}
+
+#[test]
+fn authorities_that_are_gone_hold_up_no_other_site_and_let_nobody_in() {
+    let (sandbox, made) = (sandbox(), Made::new());
+    let keys = "[tls]\nclients = { ca = \"clients.pem\" }\n[outgoing.far]\nto = \"https://far.localhost:9\"\nca = \"far.pem\"\n";
+    let manifest = format!(
+        "site = \"shop\"\ndomains = [\"shop.localhost\"]\n{{listen}}{keys}[service.web]\nrun = \"{{fakeapp}}\"\nhealth = \"/health\"\n\
+         [[route]]\npaths = [\"/*\"]\nto = \"web\"\n"
+    );
+    let root = made.text("root.pem");
+    let shop = Site::new("shop").manifest(&manifest).file("clients.pem", &root);
+    let shop = shop.file("far.pem", &root);
+    let (other, third) = (
+        Site::new("other").app("web", seaworthy_testkit::FakeApp::new()),
+        Site::new("third").app("web", seaworthy_testkit::FakeApp::new()),
+    );
+    // A release whose own are none is refused.
+    let unfit = shop.clone().file("clients.pem", "rubbish");
+    sandbox.try_up(&unfit).code(1).says(["SW-TLS-007", "holds no authorities"]);
+    sandbox.up(&shop);
+    let showing = || {
+        let [cert, key] = ["api.pem", "api.key"].map(|name| made.0.path().join(name));
+        let (address, ca) = (sandbox.status().https(), sandbox.ca());
+        Client::https_showing(address, "shop.localhost", &ca, (&cert, &key))
+    };
+    assert_eq!(showing().get("/health").status, 200);
+    let project = sandbox.folder().join("p/shop");
+    for name in ["clients.pem", "far.pem"] {
+        std::fs::remove_file(project.join(name)).unwrap();
+    }
+    // The last ones go on, whoever else deploys.
+    sandbox.up(&other);
+    let fault = sandbox.wait_for_fault("SW-RUN-002", LIMIT);
+    assert!(fault.to_string().contains("named before are trusted"), "{fault:#}");
+    assert_eq!(showing().get("/health").status, 200);
+
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("the other site is served by another edge", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
+            && sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+    sandbox.up(&third);
+    eventually("it is said", LIMIT, || {
+        let fault = sandbox.status().fault("SW-RUN-002");
+        fault.is_some_and(|fault| fault.to_string().contains("no client's certificate is accepted"))
+    });
+    assert!(showing().try_get("/health").is_err(), "nobody can prove to be one of nobody's");
+    let bare = Client::https(sandbox.status().https(), "shop.localhost", &sandbox.ca());
+    assert!(bare.try_get("/health").is_err(), "a certificate is still demanded");
+    sandbox.write(&shop);
+    eventually("what was mended is trusted", LIMIT, || {
+        showing().try_get("/health").is_ok_and(|answer| answer.status == 200)
     });
 }
 
