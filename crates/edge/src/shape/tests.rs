@@ -162,6 +162,8 @@ fn scripts_are_where_browsers_find_them() {
         ("<style><script></style><script>", 2),
         ("<textarea/><script></textarea><script>", 1),
         ("<plaintext><script></plaintext><script>", 0),
+        ("<title a=><script></title><script>", 1),
+        ("<iframe srcdoc= ><b><script></b></iframe><script>", 1),
         // No text only.
         ("<template><script></script></template><script>", 2),
         ("<noframesx><script>", 1),
