@@ -128,6 +128,10 @@ impl Fields {
     /// Crumbs become one header again (§ 8.2.3).
     fn cookie(&mut self, crumb: &HeaderValue) -> Result<(), &'static str> {
         self.count = self.count.max(1);
+        // Joined it would leave a space at the end of the line.
+        if crumb.is_empty() {
+            return Ok(());
+        }
         if !self.cookies.is_empty() {
             self.cookies.put_slice(b"; ");
         }
