@@ -58,14 +58,21 @@ impl<'a> Rows<'a> {
             }
             let fresh = decide(None)?;
             // The state first: as it was while the key stood there, or a swap of it fails.
-            let known = row.iter().map(|[one, state]| {
-                let state = state.load(Ordering::Acquire);
-                (one.load(Ordering::Acquire), state)
+            let known = row.iter().map(|slot| {
+                let state = slot[1].load(Ordering::Acquire);
+                (slot, slot[0].load(Ordering::Acquire), state)
             });
-            let age = |(one, state): (u64, u64)| if one == 0 { u64::MAX } else { quiet(state) };
-            let oldest = known.enumerate().max_by_key(|(_, pair)| age(*pair));
-            let Some((at, (one, state))) = oldest else { return Ok(()) };
-            let Some(slot) = row.get(at).filter(|_| one != key) else { continue };
+            // Somebody may have put it in since it was looked for: then it is the one, wherever it stands.
+            let age = |one: u64, state: u64| match one {
+                _ if one == key => (1, 0),
+                0 => (0, u64::MAX),
+                _ => (0, quiet(state)),
+            };
+            let chosen = known.max_by_key(|(_, one, state)| age(*one, *state));
+            let Some((slot, one, state)) = chosen else { return Ok(()) };
+            if one == key {
+                continue;
+            }
             if swap(&slot[1], state, fresh) && swap(&slot[0], one, key) {
                 return Ok(());
             }

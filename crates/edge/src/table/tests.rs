@@ -90,6 +90,22 @@ fn a_key_that_stands_twice_in_its_row_is_forgotten_at_once() {
     assert!(!table.failures().forget(5));
 }
 
+#[test]
+fn a_key_that_somebody_puts_in_at_the_same_time_stands_there_once() {
+    let table = Table::default();
+    let rows = table.failures();
+    let mut met = false;
+    let more = |state: Option<u64>| {
+        if state.is_none() && !std::mem::replace(&mut met, true) {
+            add(rows, 5);
+        }
+        Ok::<_, ()>(state.unwrap_or(0) + 1)
+    };
+    rows.change(5, |state| !state, more).unwrap();
+    assert_eq!(rows.get(5), Some(2));
+    assert!(rows.forget(5) && rows.get(5).is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
