@@ -61,6 +61,18 @@ fn size(frame: &Result<Frame<Bytes>, BodyError>) -> usize {
 }
 
 impl Queue {
+    fn new(purse: &Rc<Purse>) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            purse: Rc::clone(purse),
+            ended: false,
+            gone: false,
+            taker: None,
+            giver: None,
+        }
+    }
+
     fn put(&mut self, frame: Result<Frame<Bytes>, BodyError>) {
         if !self.gone {
             let size = size(&frame);
@@ -108,15 +120,7 @@ pub(crate) struct Ahead {
 /// not kept.
 pub(crate) fn read(content: Content, purse: &Rc<Purse>, leader: Leader, most: usize) -> Content {
     let left = content.size_hint().exact();
-    let queue = Rc::new(RefCell::new(Queue {
-        frames: VecDeque::new(),
-        bytes: 0,
-        purse: Rc::clone(purse),
-        ended: false,
-        gone: false,
-        taker: None,
-        giver: None,
-    }));
+    let queue = Rc::new(RefCell::new(Queue::new(purse)));
     let source = Source { content, queue: Rc::clone(&queue), leader: Some(leader), left: most };
     tokio::task::spawn_local(source.run());
     Content::Ahead(Box::new(Ahead { queue, left }))
@@ -220,24 +224,12 @@ impl Source {
 mod tests {
     use super::*;
 
-    fn queue(purse: &Rc<Purse>) -> Queue {
-        Queue {
-            frames: VecDeque::new(),
-            bytes: 0,
-            purse: Rc::clone(purse),
-            ended: false,
-            gone: false,
-            taker: None,
-            giver: None,
-        }
-    }
-
     #[test]
     fn a_purse_gets_back_what_was_taken_from_it_and_no_more() {
         let purse = Rc::new(Purse(Cell::new(3)));
         let left = || purse.0.get();
         let piece = || Ok(Frame::data(Bytes::from_static(b"0123456789")));
-        let (mut one, mut other) = (queue(&purse), queue(&purse));
+        let (mut one, mut other) = (Queue::new(&purse), Queue::new(&purse));
         // Within the windows each goes on, whatever the purse holds.
         one.put(piece());
         other.put(piece());

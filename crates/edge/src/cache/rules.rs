@@ -15,6 +15,7 @@ use seaworthy_base::policy::Cache as Rule;
 
 use super::directives::{Directives, split};
 use crate::shape;
+use crate::static_files;
 
 /// An answer that is kept.
 #[derive(Debug, Clone)]
@@ -229,8 +230,7 @@ fn age(headers: &HeaderMap) -> u64 {
 
 /// A date in milliseconds since 1970.
 pub(super) fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    let text = headers.get(name)?.to_str().ok()?;
-    let date = httpdate::parse_http_date(text).ok()?;
+    let date = static_files::date(headers, name)?;
     date.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_millis() as u64)
 }
 

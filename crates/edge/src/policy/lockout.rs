@@ -223,18 +223,18 @@ impl Lockouts {
         let mut address_is_locked = false;
         let alone = is_alone(counted);
         for one in counted {
-            let failed_before = inner.tally.get(one.key, lockout.within, now) > 0;
             let entry = inner.entry(lockout, one.key, now);
             entry.in_flight = entry.in_flight.saturating_sub(one.times);
             match outcome {
                 Outcome::Failure(_) if !one.by_ip && address_is_locked => {}
                 Outcome::Failure(count) => {
                     let all = if one.by_ip || alone { count } else { 1 };
-                    let is_same = !failed_before || entry.place == of.place;
-                    entry.place = if is_same { of.place } else { SEVERAL };
-                    entry.since = now as u32;
                     let times = one.times.max(all);
                     let failures = inner.tally.fail(one.key, times, lockout.within, now);
+                    let entry = inner.entry(lockout, one.key, now);
+                    let is_same = failures <= times || entry.place == of.place;
+                    entry.place = if is_same { of.place } else { SEVERAL };
+                    entry.since = now as u32;
                     if failures >= lockout.failures {
                         address_is_locked |= one.by_ip;
                         inner.lock_out(lockout, *one, of.ip, now);

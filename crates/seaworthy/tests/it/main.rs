@@ -64,10 +64,25 @@ mod upgrade;
 
 use std::time::Duration;
 
-use seaworthy_testkit::{FakeApp, Sandbox, Site};
+use seaworthy_testkit::{FakeApp, Sandbox, Site, eventually};
 
 /// Long enough for a busy machine; nothing waits that long when all is well.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Control and edge die at the same time; until others serve `site`.
+fn lose_control_and_edge(sandbox: &Sandbox, site: &Site) {
+    let before = sandbox.status();
+    sandbox.kill_hard(before.control_pid());
+    sandbox.kill_hard(before.edge_pid().unwrap());
+    eventually("control and edge are back", LIMIT, || {
+        sandbox.try_status().is_some_and(|status| {
+            status.control_pid() != before.control_pid() && status.edge_pid().is_some()
+        })
+    });
+    eventually("the site is served", LIMIT, || {
+        sandbox.https(site).try_get("/health").is_ok_and(|answer| answer.status == 200)
+    });
+}
 
 /// A platform of its own.
 fn sandbox() -> Sandbox {

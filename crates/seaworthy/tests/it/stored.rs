@@ -184,13 +184,7 @@ fn a_store_whose_url_is_gone_when_control_starts_holds_up_no_site() {
     let other = Site::new("other").app("web", FakeApp::new());
     sandbox.up(&other);
     std::fs::remove_file(sandbox.folder().join("p/shop/.env")).unwrap();
-    let before = sandbox.status();
-    sandbox.kill_hard(before.control_pid());
-    sandbox.kill_hard(before.edge_pid().unwrap());
-    eventually("the other site is served by another edge", LIMIT, || {
-        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
-            && sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
-    });
+    crate::lose_control_and_edge(&sandbox, &other);
     // Each server counts for itself.
     assert_eq!(client(&sandbox).get("/say?text=x").status, 200);
     let said = || {

@@ -156,17 +156,7 @@ fn files_that_are_broken_when_control_starts_hold_up_no_other_site() {
     sandbox.up(&other);
     sandbox.write(&shop.clone().file("a.key", "rubbish"));
     sandbox.wait_for_fault("SW-TLS-007", LIMIT);
-    let before = sandbox.status();
-    sandbox.kill_hard(before.control_pid());
-    sandbox.kill_hard(before.edge_pid().unwrap());
-    eventually("control and edge are back", LIMIT, || {
-        sandbox.try_status().is_some_and(|status| {
-            status.control_pid() != before.control_pid() && status.edge_pid().is_some()
-        })
-    });
-    eventually("the other site is served", LIMIT, || {
-        sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
-    });
+    crate::lose_control_and_edge(&sandbox, &other);
     // The own authority stands in, and it is said.
     let own = Client::https(sandbox.status().https(), "localhost", &sandbox.ca());
     eventually("the site is served", LIMIT, || own.try_get("/health").is_ok());
@@ -216,13 +206,7 @@ fn authorities_that_are_gone_hold_up_no_other_site_and_let_nobody_in() {
     assert!(fault.to_string().contains("named before are trusted"), "{fault:#}");
     assert_eq!(showing().get("/health").status, 200);
 
-    let before = sandbox.status();
-    sandbox.kill_hard(before.control_pid());
-    sandbox.kill_hard(before.edge_pid().unwrap());
-    eventually("the other site is served by another edge", LIMIT, || {
-        sandbox.try_status().is_some_and(|status| status.edge_pid().is_some())
-            && sandbox.https(&other).try_get("/health").is_ok_and(|answer| answer.status == 200)
-    });
+    crate::lose_control_and_edge(&sandbox, &other);
     sandbox.up(&third);
     eventually("it is said", LIMIT, || {
         let fault = sandbox.status().fault("SW-RUN-002");
