@@ -21,6 +21,7 @@ use crate::proxy_header;
 use crate::route::canonical_host;
 use crate::seats::Seat;
 use crate::serve::{Client, Protocol};
+use crate::socket::Socket;
 use crate::tls::{self, TlsStream};
 use crate::watch::{within, within_patience};
 use crate::worker::Local;
@@ -72,7 +73,7 @@ async fn begin(
     if outgoing {
         let mut client = Client::new(peer.ip(), port, false);
         client.outgoing = Some(at);
-        return Some((None, Box::pin(h1::serve(local, stream, Arc::new(client)))));
+        return Some((None, Box::pin(h1::serve(local, Socket::Tcp(stream), Arc::new(client)))));
     }
     if local.current().table.is_announced(peer.ip()) {
         let header = proxy_header::read(&mut stream);
@@ -82,7 +83,7 @@ async fn begin(
     let seat = seat(local, peer.ip()).ok()?;
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return Some((seat, Box::pin(h1::serve(local, stream, Arc::new(client)))));
+        return Some((seat, Box::pin(h1::serve(local, Socket::Tcp(stream), Arc::new(client)))));
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
     let accepted = within_patience(&local.watch, HANDSHAKE, accepted).await?;

@@ -48,6 +48,7 @@ mod seats;
 mod serve;
 mod shape;
 mod snapshot;
+mod socket;
 mod static_files;
 mod store;
 mod table;

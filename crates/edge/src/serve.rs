@@ -142,7 +142,7 @@ pub(crate) async fn handle(
         Ok(None) if record.is_guarded() => {
             Box::pin(guarded::forward(&local, &client, parts, body, &id, &mut record)).await
         }
-        Ok(None) => proxy::forward(&local, &client, parts, body, &id, &mut record).await,
+        Ok(None) => proxy::forward(&local, &client, &mut parts, body, &id, &mut record).await,
         Ok(Some(response)) => Ok((response, None)),
         Err(refusal) => Err(refusal),
     };

@@ -4,7 +4,7 @@
 //! is bounded for each request and for the service ([`Budget`]), so that a struggling service is not given a
 //! multiple of its load; over HTTP/1.1 a response's connection is driven by who reads it, so that a request
 //! needs no second task. Rooms: [`choose`] and [`balance`] (which instance), [`sticky`], [`breaker`],
-//! [`link`] (a connection: [`socket`]), [`pool`] (idle ones), [`exchange`] (a request and its response on
+//! [`link`] (a connection), [`pool`] (idle ones), [`exchange`] (a request and its response on
 //! it: [`sending`], [`response`]), [`http2`], [`flow`] (the body of either), [`check`]. Not here: headers, and what the
 //! client is told.
 
@@ -20,7 +20,6 @@ mod link;
 mod pool;
 mod response;
 mod sending;
-mod socket;
 pub(crate) mod sticky;
 
 use std::net::IpAddr;
@@ -42,7 +41,6 @@ pub(crate) use flow::Flow;
 pub(crate) use http2::Http2Links;
 pub(crate) use pool::{Pool, Spill};
 use sending::Sending;
-pub(crate) use socket::Socket;
 
 use crate::body::{ClientBody, Progress, RequestBody};
 use crate::instance::{Instance, Load, Service};
@@ -99,6 +97,8 @@ pub(crate) struct Failure {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<()>,
+    /// When its head was there.
+    pub(crate) at: Instant,
     /// The body comes from here.
     pub(crate) flow: Flow,
     pub(crate) instance: Arc<Instance>,
@@ -195,6 +195,8 @@ pub(crate) enum Message {
 /// How a try went.
 struct Tried {
     result: Result<(Response<()>, Flow), Broken>,
+    /// When that was known.
+    at: Instant,
     /// What may be sent again.
     message: Option<Message>,
     /// It cost the service nothing, or is nobody's fault.
@@ -235,13 +237,14 @@ async fn try_all(
         let failed =
             |status, cause| Failure { status, cause, instance: Some(Arc::clone(&instance.name)) };
         let note = |failed: bool, silent: bool| {
-            note(local, aim.delivery, (&service, &instance), asked, (failed, silent));
+            let taken = tried.at.saturating_duration_since(asked);
+            note(local, aim.delivery, (&service, &instance), (asked, taken), (failed, silent));
         };
         match tried.result {
             Ok((response, flow)) => {
                 service.kept.budget.credit();
                 note(response.status().is_server_error(), false);
-                return Ok(Answer { response, flow, instance, guard, retries });
+                return Ok(Answer { response, at: tried.at, flow, instance, guard, retries });
             }
             Err(Broken::TimedOut(cause)) => {
                 note(true, true);
@@ -276,11 +279,11 @@ fn note(
     local: &Local,
     delivery: &Delivery,
     (service, instance): (&Service, &Instance),
-    asked: Instant,
+    (asked, taken): (Instant, Duration),
     (failed, silent): (bool, bool),
 ) {
     let load = &instance.load;
-    let micros = asked.elapsed().as_micros() as u64;
+    let micros = taken.as_micros() as u64;
     load.count(failed, micros);
     if service.ready.len() < 2 {
         return;
@@ -347,12 +350,13 @@ async fn over_http1(
         Message::Encoded(sending) => *sending,
         Message::Body(body) => Sending::new(request, body, local.rooms.head()),
     };
-    let mut exchange = Exchange::new(link, sending);
+    let mut exchange = Box::new(Exchange::new(link, sending));
     let head = head(local, &mut exchange, settings, request).await;
     let broken = match head {
         Ok(response) => {
+            let at = exchange.heard();
             let result = Ok((response, Flow::Http1(exchange)));
-            return Ok(Tried { result, message: None, free: false, reused });
+            return Ok(Tried { result, at, message: None, free: false, reused });
         }
         Err(broken) => broken,
     };
@@ -360,7 +364,7 @@ async fn over_http1(
     let begun = sending.has_begun();
     let may = (!begun || request.replayable) && sending.restart();
     let message = may.then(|| Message::Encoded(Box::new(sending)));
-    Ok(Tried { result: Err(broken), message, free: !begun || reused, reused })
+    Ok(Tried { result: Err(broken), at: Instant::now(), message, free: !begun || reused, reused })
 }
 
 /// One try over HTTP/2.
@@ -387,7 +391,7 @@ async fn over_http2(
         let (parts, body) = response.into_parts();
         (Response::from_parts(parts, ()), Flow::Http2(body))
     });
-    Ok(Tried { result, message: again, free: false, reused: false })
+    Ok(Tried { result, at: Instant::now(), message: again, free: false, reused: false })
 }
 
 /// How an exchange failed.

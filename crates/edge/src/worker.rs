@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use rustc_hash::FxHashSet;
 use seaworthy_base::RequestId;
-use tokio::runtime::{EnterGuard, Handle};
+use tokio::runtime::{EnterGuard, Handle, LocalOptions};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use crate::accept::{self, Listening};
 use crate::ahead::Purse;
@@ -115,19 +115,32 @@ pub(crate) struct Ids {
     thread: u8,
     sequence: Cell<u32>,
     salt: u32,
+    /// When the thread last looked at the wall clock, and its microseconds since 1970: one clock is read for each request.
+    looked: Cell<(Instant, u64)>,
+}
+
+/// Time that is passed since the wall clock was looked at, until it is looked at again: it may have been set.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The wall clock in microseconds since 1970.
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_micros() as u64
 }
 
 impl Ids {
     pub(crate) fn new(edge: u8, thread: u8) -> Self {
-        Self { edge, thread, sequence: Cell::new(0), salt: rand::random() }
+        let looked = Cell::new((Instant::now(), wall()));
+        Self { edge, thread, sequence: Cell::new(0), salt: rand::random(), looked }
     }
 
-    /// A fresh request id.
-    pub(crate) fn next(&self) -> RequestId {
-        let millis = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
+    /// A fresh id for a request that began `now`.
+    pub(crate) fn next(&self, now: Instant) -> RequestId {
+        if now.saturating_duration_since(self.looked.get().0) >= LOOK {
+            self.looked.set((now, wall()));
+        }
+        let (looked, wall) = self.looked.get();
+        let millis = (wall + now.saturating_duration_since(looked).as_micros() as u64) / 1000;
         let sequence = self.sequence.get();
         self.sequence.set(sequence.wrapping_add(1));
         RequestId::new(millis, self.edge, self.thread, sequence, self.salt)
@@ -184,9 +197,9 @@ impl Local {
         }
     }
 
-    /// A fresh request id.
-    pub(crate) fn next_id(&self) -> RequestId {
-        self.ids.next()
+    /// A fresh id for a request that began `now`.
+    pub(crate) fn next_id(&self, now: Instant) -> RequestId {
+        self.ids.next(now)
     }
 
     /// What is served now.
@@ -200,18 +213,25 @@ impl Local {
     }
 }
 
-/// Starts a worker.
+/// Starts a worker; an error where its runtime or its thread cannot be had.
 pub(crate) fn spawn(thread: u16, shared: Arc<Shared>) -> io::Result<Worker> {
     let (jobs, receiver) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
+    let (said, heard) = std::sync::mpsc::channel();
     let builder = std::thread::Builder::new().name(format!("edge-{thread}")).stack_size(1 << 20);
     builder.spawn(move || {
-        let local = Rc::new(Local::new(shared, thread));
-        LocalSet::new().block_on(&runtime, run(local, receiver));
+        // It belongs to the thread that it is made on: its tasks go from the socket that woke them to where they run.
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                said.send(Ok(runtime.handle().clone())).ok();
+                runtime.block_on(run(Rc::new(Local::new(shared, thread)), receiver));
+            }
+            Err(error) => drop(said.send(Err(error))),
+        }
     })?;
-    Ok(Worker { jobs, connections, runtime: handle })
+    let runtime = heard.recv().map_err(io::Error::other)??;
+    Ok(Worker { jobs, connections, runtime })
 }
 
 async fn run(local: Rc<Local>, mut jobs: mpsc::UnboundedReceiver<Job>) {

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use bytes::BufMut;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use crate::proc_tree;
 
@@ -49,6 +50,17 @@ pub fn accept(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
     let address = address
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a peer without an address"))?;
     Ok((TcpStream::from(fd), address))
+}
+
+/// Receives behind what a buffer holds, past the C library; so many bytes, 0 at the end.
+pub fn receive(from: impl AsFd, into: &mut impl BufMut) -> io::Result<usize> {
+    // SAFETY: the kernel writes there and nobody reads what it did not write.
+    let room = unsafe { into.chunk_mut().as_uninit_slice_mut() };
+    let ((received, _), _) = rustix::net::recv(from, room, RecvFlags::empty())?;
+    let count = received.len();
+    // SAFETY: so many bytes at the beginning of this room were written.
+    unsafe { into.advance_mut(count) };
+    Ok(count)
 }
 
 /// Who listens on a port.

@@ -74,11 +74,10 @@ impl FromInstance {
     }
 
     /// As a stream of events, if it is one. One that says how long it is ends by itself.
-    pub(crate) fn with(mut self, events: Option<EventStream>) -> Self {
+    pub(crate) fn take_events(&mut self, events: EventStream) {
         if self.left().is_none() {
-            self.events = events.map(Box::new);
+            self.events = Some(Box::new(events));
         }
-        self
     }
 
     pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {

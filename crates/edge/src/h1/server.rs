@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::answer::{Answer, Asked};
 use super::head::Head;
@@ -139,8 +140,8 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     refusal: Refusal,
 ) {
     local.shared.requests.add();
-    let text =
-        serve::refused(&local.shared, local.next_id(), client, refusal.status, refusal.cause);
+    let id = local.next_id(Instant::now());
+    let text = serve::refused(&local.shared, id, client, refusal.status, refusal.cause);
     let mut left = text.as_bytes();
     while !left.is_empty() {
         let written =

@@ -43,7 +43,7 @@ struct Way<'a> {
 pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Arc<Client>,
-    parts: Parts,
+    mut parts: Parts,
     body: ClientBody,
     id: &HeaderValue,
     record: &mut Record,
@@ -51,19 +51,20 @@ pub(super) async fn forward(
     let Some(route) = record.route.clone() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
-    let rule = route.policy.cache.as_ref();
-    let (key, method) = (key_of(&parts, record), parts.method.clone());
-    if let Some((rule, key)) = rule.zip(key.as_ref())
-        && !is_asked_directly(&parts.headers)
-    {
+    if let Some(rule) = &route.policy.cache {
         let asked = cache::asked(&parts.method, &parts.headers);
-        if asked.may_use && body.is_end_stream() && !proxy::wants_upgrade(&parts) {
-            let way = Way { local, client, id, rule, key: key.clone(), asked };
+        let may_use = asked.may_use
+            && body.is_end_stream()
+            && !proxy::wants_upgrade(&parts)
+            && !is_asked_directly(&parts.headers);
+        if may_use && let Some(key) = key_of(&parts, record) {
+            let way = Way { local, client, id, rule, key, asked };
             return way.read(parts, body, record).await;
         }
     }
-    let answer = proxy::forward(local, client, parts, body, id, record).await?;
-    if let Some(key) = key.filter(|_| !record::is_safe(&method)) {
+    let changed = if record.may_change_kept() { key_of(&parts, record) } else { None };
+    let answer = proxy::forward(local, client, &mut parts, body, id, record).await?;
+    if let Some(key) = changed {
         forget(local, &key, record, &answer.0);
     }
     Ok(answer)
@@ -189,11 +190,11 @@ impl Way<'_> {
 
     async fn ask(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         body: ClientBody,
         record: &mut Record,
     ) -> Result<Answer, Refusal> {
-        proxy::forward(self.local, self.client, parts, body, self.id, record).await
+        proxy::forward(self.local, self.client, &mut parts, body, self.id, record).await
     }
 
     /// Asks the application, and keeps what it says where that may be.

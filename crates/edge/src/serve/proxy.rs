@@ -13,9 +13,10 @@ use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, UPG
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use seaworthy_base::delivery::Balance;
+use tokio::time::Instant;
 
 use super::tunnel::Tunnel;
-use super::{Client, Record, Refusal, events, record, refuse};
+use super::{Client, Record, Refusal, events, refuse};
 use crate::body::{ClientBody, Content, FromInstance, Progress, RequestBody, ResponseBody, Times};
 use crate::events::EventStream;
 use crate::forwarded::{self, Way, lists};
@@ -30,7 +31,7 @@ use crate::worker::Local;
 pub(super) async fn forward(
     local: &Rc<Local>,
     client: &Client,
-    mut parts: Parts,
+    parts: &mut Parts,
     body: ClientBody,
     id: &HeaderValue,
     record: &mut Record,
@@ -39,12 +40,13 @@ pub(super) async fn forward(
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "a request without a route");
     };
     if route.action == Action::ClientEvents {
-        return events::take(local, &parts, body, record).await.map(|answer| (answer, None));
+        let answer = Box::pin(events::take(local, parts, body, record)).await?;
+        return Ok((answer, None));
     }
     let Action::Proxy(service) = &route.action else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the route leads to no service");
     };
-    let upgrade = wants_upgrade(&parts);
+    let upgrade = wants_upgrade(parts);
     let replayable = !upgrade && upstream::is_replayable(&parts.method, &body);
     let idle = route.settings.idle_ms.map(Duration::from_millis);
     record.trace = trace::kept(&mut parts.headers);
@@ -57,7 +59,7 @@ pub(super) async fn forward(
         trace: trace.as_ref().map(<[u8; 55]>::as_slice),
         upgrade,
     };
-    complete(&mut parts);
+    complete(parts);
     let (address, port) = told(client, record.client, record.port);
     let ruled = !route.request_rules.is_empty();
     let prepare = |headers: &mut HeaderMap| {
@@ -88,15 +90,15 @@ pub(super) async fn forward(
     let aim = Aim {
         service,
         delivery,
-        hash: hash(local, &parts, record, &delivery.balance),
+        hash: hash(local, parts, record, &delivery.balance),
         wanted,
-        size: &|| size(&parts, read),
+        size: &|| size(parts, read),
         breaker: route.breaker(&local.shared.breakers, service),
     };
     let (body, progress) = begin(local, body, &route.settings, upgrade).await?;
     let begun = record.begun;
     let request = Outgoing {
-        parts: &parts,
+        parts,
         fields: &fields,
         headers: &headers,
         progress: progress.as_deref(),
@@ -106,7 +108,8 @@ pub(super) async fn forward(
         tls: None,
     };
     let sent = upstream::send(local, &aim, &route.settings, request, body).await;
-    record.upstream_micros = Some(record::micros(begun));
+    let at = sent.as_ref().map_or_else(|_| Instant::now(), |answer| answer.at);
+    record.upstream_micros = Some(at.saturating_duration_since(begun).as_micros() as u64);
     local.rooms.keep_fields(std::mem::take(&mut parts.headers));
     let answer = match sent {
         Ok(answer) => answer,
@@ -168,8 +171,11 @@ fn pass_back(
         return Ok((response.map(|()| ResponseBody::from(content)), address));
     }
     let events = is_event_stream(&response).then(|| EventStream::new(&instance, &local.shared));
-    let body = FromInstance::new(flow, instance, Rc::clone(local), guard, times).with(events);
-    Ok((response.map(|()| ResponseBody::from(Content::Instance(Box::new(body)))), address))
+    let mut body = Box::new(FromInstance::new(flow, instance, Rc::clone(local), guard, times));
+    if let Some(events) = events {
+        body.take_events(events);
+    }
+    Ok((response.map(|()| ResponseBody::from(Content::Instance(body))), address))
 }
 
 /// A stream of server-sent events that we can read: whoever compressed it has to end it.

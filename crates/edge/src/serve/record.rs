@@ -72,11 +72,6 @@ pub(crate) fn micros(begun: Instant) -> u64 {
     begun.elapsed().as_micros() as u64
 }
 
-/// Whether a method only reads (RFC 9110 § 9.2.1).
-pub(super) fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-}
-
 /// The announced length of a body; 0 without one.
 pub(super) fn length(headers: &HeaderMap) -> u64 {
     headers
@@ -88,10 +83,11 @@ pub(super) fn length(headers: &HeaderMap) -> u64 {
 
 impl Record {
     pub(crate) fn new(local: &Rc<Local>, client: &Client, parts: &http::request::Parts) -> Self {
+        let begun = Instant::now();
         Self {
             local: Rc::clone(local),
-            id: local.next_id(),
-            begun: Instant::now(),
+            id: local.next_id(begun),
+            begun,
             client: client.peer,
             method: parts.method.clone(),
             host: String::new(),
@@ -179,8 +175,8 @@ impl Record {
     }
 
     /// Whether what is kept of the site, by whichever of its routes, may be something else behind it.
-    fn may_change_kept(&self) -> bool {
-        !is_safe(&self.method) && self.site.as_ref().is_some_and(|site| site.keeps)
+    pub(super) fn may_change_kept(&self) -> bool {
+        !self.method.is_safe() && self.site.as_ref().is_some_and(|site| site.keeps)
     }
 
     /// The response ended before its end; the first cause stays.

@@ -69,7 +69,7 @@ pub(crate) fn turned_down(
     status: StatusCode,
     cause: &str,
 ) -> Response<ResponseBody> {
-    let id = local.next_id();
+    let id = local.next_id(Instant::now());
     let response = respond::error(status, id, None);
     let length = response.body().size_hint().lower() as usize;
     note_refused(&local.shared, id, client, status, (cause, length));

@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::frames::{Frames, GOING_AWAY};
 use crate::ending;
 use crate::snapshot::Shared;
-use crate::upstream::{InFlight, Socket};
+use crate::socket::Socket;
+use crate::upstream::InFlight;
 
 /// Bytes that are on their way at once, each way.
 const ROOM: usize = 8 << 10;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::resp::{self, Reply, command};
 use super::{AGAIN_MS, Store, scripts};
-use crate::upstream::Socket;
+use crate::socket::Socket;
 use crate::worker::Local;
 
 /// For an answer: a store is near, or of no use for counting requests.

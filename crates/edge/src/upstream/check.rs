@@ -14,12 +14,12 @@ use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
-use super::socket::Socket;
 use super::{Broken, Flow, Lost, Message, Outgoing, over_http1, over_http2};
 use crate::body::RequestBody;
 use crate::forwarded::encode_all;
 use crate::instance::Instance;
 use crate::model::{Check, Settings};
+use crate::socket::Socket;
 use crate::watch::within;
 use crate::worker::Local;
 

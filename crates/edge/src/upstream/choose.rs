@@ -14,9 +14,9 @@ use seaworthy_base::delivery::Hold;
 use tokio::time::Instant;
 
 use super::balance::{self, Question};
-use super::socket::Socket;
 use super::{Aim, Failure};
 use crate::instance::{Instance, Kept, Service};
+use crate::socket::Socket;
 use crate::worker::Local;
 
 /// Requests wait this long for an instance that is said to be ready and refuses connections.

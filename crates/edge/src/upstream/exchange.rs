@@ -11,15 +11,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 
 use super::link::Link;
 use super::response::{self, Head};
 use super::sending::{Sending, Stuck};
-use super::socket::Socket;
 use crate::body::BodyError;
 use crate::h1::Framing;
 use crate::instance::Instance;
 use crate::rooms::Rooms;
+use crate::socket::Socket;
 use crate::worker::Local;
 
 /// Why there is no head, and whose doing that is.
@@ -54,6 +55,11 @@ impl Exchange {
     /// What was to be sent, after a failure.
     pub(super) fn into_sending(self) -> Sending {
         self.sending
+    }
+
+    /// When the head of the response was there.
+    pub(super) fn heard(&self) -> Instant {
+        self.link.heard
     }
 
     /// Whether all of the request was sent.
@@ -115,7 +121,7 @@ impl Exchange {
 
     fn begin(&mut self, head: Head) -> Response<()> {
         (self.framing, self.keep) = (head.framing, head.keep);
-        self.link.note_patience(&head.headers);
+        self.link.hear(&head.headers);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -158,8 +164,8 @@ impl Exchange {
     }
 
     /// The response is not read any further: the connection goes back into the pool where it can.
-    pub(crate) fn finish(self, local: &Rc<Local>, instance: &Instance) {
-        let Self { mut link, sending, keep, framing, .. } = self;
+    pub(crate) fn finish(self: Box<Self>, local: &Rc<Local>, instance: &Instance) {
+        let Self { mut link, sending, keep, framing, .. } = *self;
         let reusable = keep
             && !instance.proxy_header
             && framing.is_over()

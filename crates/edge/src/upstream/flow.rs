@@ -8,19 +8,16 @@ use bytes::BytesMut;
 use hyper::body::{Body as _, Frame, Incoming};
 
 use super::exchange::Exchange;
-use super::socket::Socket;
 use crate::body::Polled;
 use crate::instance::Instance;
+use crate::socket::Socket;
 use crate::worker::Local;
 
 /// A response as far as it was not read yet.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lies in a box of its response; the large one is the usual"
-)]
 pub(crate) enum Flow {
-    Http1(Exchange),
+    /// Boxed once: it goes through many hands.
+    Http1(Box<Exchange>),
     Http2(Incoming),
 }
 

@@ -19,12 +19,12 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustc_hash::FxHashMap;
 
-use super::socket::Socket;
 use super::{Broken, Lost};
 use crate::body::{Progress, RequestBody};
 use crate::forwarded::lists;
 use crate::instance::{Instance, Load};
 use crate::model::Settings;
+use crate::socket::Socket;
 use crate::watch::{Alarm, within};
 use crate::worker::Local;
 

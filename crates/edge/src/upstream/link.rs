@@ -17,13 +17,14 @@ use http::HeaderMap;
 use http::HeaderName;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::Outgoing;
-use super::socket::Socket;
 use crate::instance::Instance;
 use crate::model::Settings;
 use crate::proxy_header;
 use crate::rooms::make_room;
+use crate::socket::Socket;
 use crate::watch::within;
 use crate::worker::Local;
 
@@ -36,9 +37,15 @@ pub(super) struct Link {
     pub(super) bytes: BytesMut,
     /// How long it may be idle, as far as the instance said (`Keep-Alive: timeout=`).
     pub(super) patience: Duration,
+    /// When the last answer began; before the first, when it was opened.
+    pub(super) heard: Instant,
 }
 
 impl Link {
+    pub(super) fn new(stream: Socket, bytes: BytesMut, patience: Duration) -> Self {
+        Self { stream, bytes, patience, heard: Instant::now() }
+    }
+
     /// Reads more, about as much as is `wanted`; 0 at the end.
     pub(super) fn poll_read(
         &mut self,
@@ -61,8 +68,9 @@ impl Link {
         recv(&self.stream, &mut [0_u8; 1], flags).err() == Some(rustix::io::Errno::AGAIN)
     }
 
-    /// Notes for how long the instance keeps an idle connection.
-    pub(super) fn note_patience(&mut self, headers: &HeaderMap) {
+    /// Notes that an answer begins, and for how long the instance keeps an idle connection.
+    pub(super) fn hear(&mut self, headers: &HeaderMap) {
+        self.heard = Instant::now();
         let said = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok());
         let timeout = said.and_then(|said| {
             said.split(',')
@@ -108,5 +116,5 @@ pub(super) async fn get(
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err(format!("no connection within {} ms", limit.as_millis())),
     };
-    Ok((Link { stream, bytes: local.rooms.buffer(), patience: super::pool::IDLE }, false))
+    Ok((Link::new(stream, local.rooms.buffer(), super::pool::IDLE), false))
 }

@@ -16,8 +16,8 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::link::Link;
-use super::socket::Parked;
 use crate::instance::{Instance, Load};
+use crate::socket::Parked;
 
 /// Kept idle at most.
 pub(super) const IDLE: Duration = Duration::from_secs(4);
@@ -118,7 +118,7 @@ impl Spill {
             let good = idle.is_good(now);
             let Some((stream, patience)) = idle.what.take().filter(|_| good) else { continue };
             let Ok(stream) = stream.resume() else { continue };
-            let link = Link { stream, bytes: BytesMut::new(), patience };
+            let link = Link::new(stream, BytesMut::new(), patience);
             // This thread was not told what came meanwhile.
             if link.is_quiet_now() {
                 return Some(link);
@@ -163,7 +163,8 @@ impl Pool {
         if instance.load.retired.load(Ordering::Relaxed) {
             return;
         }
-        let until = Instant::now() + link.patience;
+        // Since its head, not its end: one that was read for so long is opened anew at no cost to speak of.
+        let until = link.heard + link.patience;
         let mut own = self.own.borrow_mut();
         let list = own.entry(instance.key()).or_default();
         if list.len() < OWN || (list.len() < MOST && !self.spill.is_needed()) {
@@ -194,7 +195,7 @@ mod tests {
             let stream = std::net::TcpStream::connect(address).unwrap();
             stream.set_nonblocking(true).unwrap();
             let stream = Parked::Tcp(stream).resume().unwrap();
-            Link { stream, bytes: BytesMut::new(), patience: IDLE }
+            Link::new(stream, BytesMut::new(), IDLE)
         };
         (0..count).map(connect).collect()
     }

@@ -13,10 +13,10 @@ use hyper::body::Body as _;
 use tokio::io::AsyncWrite;
 
 use super::Outgoing;
-use super::socket::Socket;
 use crate::body::{BodyError, RequestBody};
 use crate::forwarded::field;
 use crate::h1::{Delimited, Fault, Outlet, Step};
+use crate::socket::Socket;
 
 /// Most heads need no more.
 const ROOM: usize = 1024;

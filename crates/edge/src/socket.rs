@@ -1,5 +1,7 @@
-//! A socket to an instance, TCP or Unix, or to somebody else's server over TLS: one type for whoever reads and writes
-//! it.
+//! A socket: a client's without TLS, an instance's, TCP or Unix, or somebody else's server over TLS; one type for
+//! whoever reads and writes it. How: [`direct`]. Not here: a client's TLS.
+
+mod direct;
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,7 +27,7 @@ pub(crate) enum Socket {
 
 /// One that no runtime waits for.
 #[derive(Debug)]
-pub(super) enum Parked {
+pub(crate) enum Parked {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
 }
@@ -42,7 +44,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(into),
             Self::Unix(stream) => stream.try_read(into),
@@ -51,7 +53,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn park(self) -> io::Result<Parked> {
+    pub(crate) fn park(self) -> io::Result<Parked> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Parked::Tcp),
             Self::Unix(stream) => stream.into_std().map(Parked::Unix),
@@ -77,7 +79,7 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 }
 
 impl Parked {
-    pub(super) fn resume(self) -> io::Result<Socket> {
+    pub(crate) fn resume(self) -> io::Result<Socket> {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
@@ -102,8 +104,8 @@ impl AsyncRead for Socket {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tcp(stream) => direct::poll_read(stream, context, into),
+            Self::Unix(stream) => direct::poll_read(stream, context, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
@@ -116,8 +118,8 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) => direct::poll_write(stream, context, bytes),
+            Self::Unix(stream) => direct::poll_write(stream, context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -128,8 +130,8 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tcp(stream) => direct::poll_write_vectored(stream, context, slices),
+            Self::Unix(stream) => direct::poll_write_vectored(stream, context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
