@@ -68,12 +68,12 @@ async fn begin(
     peer: SocketAddr,
     (at, tls, outgoing): (SocketAddr, bool, bool),
 ) -> Option<(Option<Seat>, Serving<'_>)> {
-    let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
+    let mut stream = Socket::Tcp(tokio::net::TcpStream::from_std(stream).ok()?);
     let (mut peer, port) = (peer, at.port());
     if outgoing {
         let mut client = Client::new(peer.ip(), port, false);
         client.outgoing = Some(at);
-        return Some((None, Box::pin(h1::serve(local, Socket::Tcp(stream), Arc::new(client)))));
+        return Some((None, Box::pin(h1::serve(local, stream, Arc::new(client)))));
     }
     if local.current().table.is_announced(peer.ip()) {
         let header = proxy_header::read(&mut stream);
@@ -83,7 +83,7 @@ async fn begin(
     let seat = seat(local, peer.ip()).ok()?;
     let mut client = Client::new(peer.ip(), port, tls);
     if !tls {
-        return Some((seat, Box::pin(h1::serve(local, Socket::Tcp(stream), Arc::new(client)))));
+        return Some((seat, Box::pin(h1::serve(local, stream, Arc::new(client)))));
     }
     let accepted = TlsStream::accept(stream, &local.shared.tls);
     let accepted = within_patience(&local.watch, HANDSHAKE, accepted).await?;

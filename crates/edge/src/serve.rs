@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 
 use http::header::{ACCEPT, ALT_SVC, CONNECTION, HOST, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 
 pub(crate) use record::{Record, micros};
 pub(crate) use refusal::{refused, turned_down};
@@ -113,39 +113,20 @@ type Decision = Option<Response<ResponseBody>>;
 pub(crate) async fn handle(
     local: Rc<Local>,
     client: Arc<Client>,
-    request: Request<ClientBody>,
+    parts: Box<Parts>,
+    body: ClientBody,
 ) -> Response<ResponseBody> {
     // What few requests need is boxed: the others' futures need no room for it.
     if let Some(address) = client.outgoing {
-        return Box::pin(outgoing::call(&local, &client, address, request)).await;
+        return Box::pin(outgoing::call(&local, &client, address, parts, body)).await;
     }
-    let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(&local, &client, &parts));
     let accept = parts.headers.get(ACCEPT).cloned();
     let mut id =
         HeaderValue::from_bytes(&record.id.encode()).unwrap_or(HeaderValue::from_static(""));
     // It never comes again, so that no table of HTTP/2 need remember it.
     id.set_sensitive(client.protocol == Protocol::Http2);
-    let passed = match local.shared.challenges.answer(parts.uri.path()) {
-        Some(proof) => Ok(Some(proof)),
-        None => pass_gate(&local, &client, &parts, &mut record).await,
-    };
-    let decided = passed.and_then(|closed| match closed {
-        Some(answer) => Ok(Some(answer)),
-        None => find(&local, &client, &mut parts, &mut record),
-    });
-    let decided = match decided {
-        Ok(None) => decide(&local, &mut parts, &mut record).await,
-        other => other,
-    };
-    let result = match decided {
-        Ok(None) if record.is_guarded() => {
-            Box::pin(guarded::forward(&local, &client, parts, body, &id, &mut record)).await
-        }
-        Ok(None) => proxy::forward(&local, &client, &mut parts, body, &id, &mut record).await,
-        Ok(Some(response)) => Ok((response, None)),
-        Err(refusal) => Err(refusal),
-    };
+    let result = answer(&local, &client, parts, body, &id, &mut record).await;
     let (mut response, from) = result.unwrap_or_else(|(status, cause)| {
         if status.is_server_error() {
             local.shared.failed.fetch_add(1, Ordering::Relaxed);
@@ -191,6 +172,43 @@ pub(crate) async fn handle(
         attempt.settle(status, response.headers(), &Texts::default());
     }
     shape::shape(response, &mut record).map(|body| body.logged(record))
+}
+
+/// What a request is answered with, and the instance that it came from.
+async fn answer(
+    local: &Rc<Local>,
+    client: &Arc<Client>,
+    mut parts: Box<Parts>,
+    body: ClientBody,
+    id: &HeaderValue,
+    record: &mut Record,
+) -> Result<(Response<ResponseBody>, Option<SocketAddr>), Refusal> {
+    if let Some(own) = admit(local, client, &mut parts, record).await? {
+        return Ok((own, None));
+    }
+    if record.is_guarded() {
+        return Box::pin(guarded::forward(local, client, *parts, body, id, record)).await;
+    }
+    proxy::forward(local, client, &mut parts, body, id, record).await
+}
+
+/// Whatever may answer before an instance is asked, one after the other.
+async fn admit(
+    local: &Rc<Local>,
+    client: &Client,
+    parts: &mut Parts,
+    record: &mut Record,
+) -> Result<Decision, Refusal> {
+    if let Some(proof) = local.shared.challenges.answer(parts.uri.path()) {
+        return Ok(Some(proof));
+    }
+    if let Some(closed) = pass_gate(local, client, parts, record).await? {
+        return Ok(Some(closed));
+    }
+    if let Some(own) = find(local, client, parts, record)? {
+        return Ok(Some(own));
+    }
+    decide(local, parts, record).await
 }
 
 /// That the site is served over HTTP/3 too (RFC 7838 § 3), for who came another way and not through a proxy,

@@ -162,7 +162,7 @@ pub(crate) async fn send(
     local: &Rc<Local>,
     aim: &Aim<'_>,
     settings: &Settings,
-    request: Outgoing<'_>,
+    request: &Outgoing<'_>,
     body: RequestBody,
 ) -> Result<Answer, Failure> {
     let Some(breaker) = aim.breaker else {
@@ -209,7 +209,7 @@ async fn try_all(
     local: &Rc<Local>,
     aim: &Aim<'_>,
     settings: &Settings,
-    request: Outgoing<'_>,
+    request: &Outgoing<'_>,
     body: RequestBody,
 ) -> Result<Answer, Failure> {
     let mut message = Message::Body(body);
@@ -221,9 +221,9 @@ async fn try_all(
         let asked = Instant::now();
         let tried = if instance.http2 {
             // Boxed, as everything that is not on the usual way: a request holds its future's room until it ends.
-            Box::pin(over_http2(local, &instance, settings, &request, message)).await
+            Box::pin(over_http2(local, &instance, settings, request, message)).await
         } else {
-            over_http1(local, &instance, settings, &request, message).await
+            over_http1(local, &instance, settings, request, message).await
         };
         let tried = match tried {
             Ok(tried) => tried,

@@ -258,9 +258,8 @@ async fn exchange(
         } else {
             ClientBody::Http3(Box::new(body))
         };
-        let handled =
-            serve::handle(Rc::clone(local), Arc::clone(&room.client), request.map(|()| body));
-        handled.await
+        let parts = Box::new(request.into_parts().0);
+        serve::handle(Rc::clone(local), Arc::clone(&room.client), parts, body).await
     };
     let sent = send(local, sender, response, method == Method::HEAD).await;
     sent.is_some()

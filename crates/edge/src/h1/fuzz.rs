@@ -29,14 +29,14 @@ pub(crate) fn head(input: &[u8]) {
     let mut other = httparse::Request::new(&mut fields);
     let status = other.parse(&input[..end]);
     assert_eq!(status, Ok(httparse::Status::Complete(end)), "another reader sees no such head");
-    assert_eq!(other.method, Some(head.request.method().as_str()));
-    assert_eq!(other.headers.len(), head.request.headers().len());
+    assert_eq!(other.method, Some(head.parts.method.as_str()));
+    assert_eq!(other.headers.len(), head.parts.headers.len());
     for field in other.headers.iter() {
-        let mut values = head.request.headers().get_all(field.name).iter();
+        let mut values = head.parts.headers.get_all(field.name).iter();
         assert!(values.any(|value| value.as_bytes() == field.value), "{}", field.name);
         assert!(!field.value.contains(&b'\r') && !field.value.contains(&b'\n'));
     }
-    let count = |name: &str| head.request.headers().get_all(name).iter().count();
+    let count = |name: &str| head.parts.headers.get_all(name).iter().count();
     let (lengths, codings) = (count("content-length"), count("transfer-encoding"));
     assert!(lengths + codings <= 1 && count("host") <= 1);
     assert_eq!(codings == 1, matches!(head.shape.framing, Framing::Chunked(_)));

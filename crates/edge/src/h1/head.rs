@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::framing::{Framing, plain_length};
@@ -73,7 +74,8 @@ impl Search {
 /// A request's head, read.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) request: Request<()>,
+    /// Boxed once: it goes through many hands.
+    pub(super) parts: Box<Parts>,
     pub(super) shape: Shape,
 }
 
@@ -99,14 +101,14 @@ pub(super) fn read(head: &Bytes, count: usize, rooms: &Rooms) -> Result<Head, Re
         };
         headers.append(name, value);
     }
-    let mut request = Request::new(());
-    *request.method_mut() =
+    let mut parts = Box::new(Request::new(()).into_parts().0);
+    parts.method =
         Method::from_bytes(&head[..method]).map_err(|_| bad("the method is no token"))?;
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice(target))
+    parts.uri = Uri::from_maybe_shared(head.slice(target))
         .map_err(|_| bad("the target holds a forbidden character"))?;
-    *request.version_mut() = if is_1_1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    *request.headers_mut() = headers;
-    Ok(Head { request, shape: fields.shape(is_1_1)? })
+    parts.version = if is_1_1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    parts.headers = headers;
+    Ok(Head { parts, shape: fields.shape(is_1_1)? })
 }
 
 /// The lines of a head, as places in it, without their ends.

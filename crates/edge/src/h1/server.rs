@@ -96,15 +96,15 @@ async fn respond<S>(
     local: &Rc<Local>,
     wire: &Rc<RefCell<Wire<S>>>,
     client: &Arc<Client>,
-    head: Box<Head>,
+    head: Head,
 ) -> After
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Head { request, shape } = *head;
+    let Head { parts, shape } = head;
     let asked = Asked {
-        is_head: *request.method() == Method::HEAD,
-        is_1_0: request.version() == Version::HTTP_10,
+        is_head: parts.method == Method::HEAD,
+        is_1_0: parts.version == Version::HTTP_10,
         keep: shape.keep,
     };
     let body = if shape.framing.is_over() {
@@ -113,8 +113,7 @@ where
         let source: Rc<RefCell<dyn Source>> = wire.clone();
         ClientBody::Http1(Body(source))
     };
-    let request = request.map(|()| body);
-    let response = serve::handle(Rc::clone(local), Arc::clone(client), request).await;
+    let response = serve::handle(Rc::clone(local), Arc::clone(client), parts, body).await;
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     // Of an answer of our own nobody reads the rest of the request; what is here of it is thrown away.
     let unread = !response.body().needs_request() && !wire.borrow_mut().discard();

@@ -33,7 +33,7 @@ const TOO_SLOW: Refusal =
 /// What the client sends next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Request(Box<Head>),
+    Request(Head),
     Refused(Refusal),
     /// Nothing more.
     End,
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(Some(head)) => {
                     self.alarm.clear();
                     self.in_head = false;
-                    return Poll::Ready(Next::Request(Box::new(head)));
+                    return Poll::Ready(Next::Request(head));
                 }
                 Ok(None) => {}
             }

@@ -230,7 +230,8 @@ impl<S> Connection<S> {
                 };
                 let (local, client) = (self.local.clone(), self.client.clone());
                 // Boxed, and made where it stays.
-                let handler = Box::pin(serve::handle(local, client, request.map(|()| body)));
+                let parts = Box::new(request.into_parts().0);
+                let handler = Box::pin(serve::handle(local, client, parts, body));
                 stream.work = Work::Handling(handler);
                 self.streams.put(place, stream);
                 self.streams.ready.mark(place);

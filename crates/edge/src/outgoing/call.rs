@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{CACHE_CONTROL, CONNECTION, HOST, HeaderName, LOCATION, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::Outlet;
@@ -61,9 +61,9 @@ pub(crate) async fn call(
     local: &Rc<Local>,
     client: &Client,
     address: SocketAddr,
-    request: Request<ClientBody>,
+    mut parts: Box<Parts>,
+    body: ClientBody,
 ) -> Response<ResponseBody> {
-    let (mut parts, body) = request.into_parts();
     let mut record = Box::new(Record::new(local, client, &parts));
     // Keys of such calls stand in paths too.
     record.uri = Uri::from_static("/");

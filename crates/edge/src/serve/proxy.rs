@@ -107,7 +107,7 @@ pub(super) async fn forward(
         client: Some(record.client),
         tls: None,
     };
-    let sent = upstream::send(local, &aim, &route.settings, request, body).await;
+    let sent = upstream::send(local, &aim, &route.settings, &request, body).await;
     let at = sent.as_ref().map_or_else(|_| Instant::now(), |answer| answer.at);
     record.upstream_micros = Some(at.saturating_duration_since(begun).as_micros() as u64);
     local.rooms.keep_fields(std::mem::take(&mut parts.headers));
