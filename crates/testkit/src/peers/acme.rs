@@ -9,6 +9,7 @@ mod front;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -54,10 +55,18 @@ pub struct Authority {
     management: u16,
 }
 
-/// A port of loopback that nobody listens on.
+/// Where [`free_port`] looks: below what the kernel gives to those who ask for any port, of whom one may otherwise come
+/// between this look and the server's.
+const PORTS: std::ops::Range<u32> = 10_000..32_000;
+
+/// A port of loopback that nobody listens on, and that this process was not told before.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    socket.expect("a free port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test runs beside each other begin far apart.
+    let first = std::process::id().wrapping_mul(7919);
+    let tried = || first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+    let mut ports = std::iter::repeat_with(|| (PORTS.start + tried()) as u16).take(PORTS.len());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 impl Authority {
