@@ -326,6 +326,18 @@ mod tests {
     use crate::EdgeOptions;
 
     #[test]
+    fn an_id_tells_when_its_request_began_and_follows_a_clock_that_was_set() {
+        let ids = Ids::new(1, 2);
+        let (begun, told) = ids.looked.get();
+        let at = |now: Instant| ids.next(now).millis();
+        assert_eq!(at(begun + Duration::from_millis(700)), (told + 700_000) / 1000);
+        // As if it had been set back to 1970 since.
+        ids.looked.set((begun, 0));
+        assert_eq!(at(begun + LOOK - Duration::from_millis(1)), 999);
+        assert!(at(begun + LOOK) >= told / 1000);
+    }
+
+    #[test]
     fn what_sealed_tickets_long_ago_is_forgotten_though_nobody_comes() {
         let dir = tempfile::tempdir().unwrap();
         let options = EdgeOptions { log_dir: dir.path().to_owned(), ..EdgeOptions::default() };

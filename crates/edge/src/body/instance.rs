@@ -73,7 +73,7 @@ impl FromInstance {
         self
     }
 
-    /// As a stream of events, if it is one. One that says how long it is ends by itself.
+    /// It is a stream of events, to be ended when its instance goes. One that says how long it is ends by itself.
     pub(crate) fn take_events(&mut self, events: EventStream) {
         if self.left().is_none() {
             self.events = Some(Box::new(events));

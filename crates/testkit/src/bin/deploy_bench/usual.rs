@@ -5,12 +5,13 @@
 //! ends in peace on SIGINT. Everything listens on free loopback ports and ends with this. Not here: opinions.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use seaworthy_testkit::load::{Load, RunningLoad, Target};
+use seaworthy_testkit::peers::free_port;
 use seaworthy_testkit::{Sandbox, eventually, process};
 
 use super::{LIMIT, Plan, Row};
@@ -60,11 +61,6 @@ fn run(command: &mut Command) -> String {
         text(&output.stderr)
     );
     text(&output.stdout)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("{error}"));
-    listener.local_addr().map_or(0, |address| address.port())
 }
 
 fn listens(port: u16) -> bool {
